@@ -1,0 +1,2 @@
+extern crate alloc;
+mod state;

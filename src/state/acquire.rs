@@ -1,0 +1,434 @@
+//! From the door to a live instance: enter, prepare, loaded, born; or abandon.
+
+use super::amounts::Amounts;
+use super::entries::{EntryId, Seat};
+use super::instances::{Instance, InstanceId};
+use super::ledger::Charge;
+use super::modules::{ModuleId, Phase};
+use super::queue::{Queue, Ticket};
+use super::recency::Stamp;
+use super::requests::{Request, RequestId};
+use super::{Effects, Handles, Reason, Signal, Slots, State};
+
+/// What an acquire finds when it enters.
+pub enum Enter<H: Handles> {
+    /// An idle instance, claimed for the caller.
+    Idle(InstanceId<H>),
+    /// A vacant seat, promised to this new request: make an instance.
+    Seat(RequestId<H>),
+    /// Every seat is leased, promised, or awaited by somebody who came before.
+    Full,
+    /// The function was removed.
+    Gone,
+    Closed,
+}
+
+/// Whether a caller that found the entry full must really wait.
+pub enum SeatWait<H: Handles> {
+    Queued(Ticket),
+    /// A lease ended just now: this instance is claimed for the caller.
+    Idle(InstanceId<H>),
+}
+
+/// What a request that needs its module's code must do.
+pub enum Prepare<H: Handles> {
+    /// The code is loaded and pinned.
+    Ready {
+        code: H::Code,
+        definition: H::Definition,
+    },
+    /// The code is nowhere, and this request leads: compile or load it, for all.
+    Lead {
+        source: H::Source,
+        definition: H::Definition,
+        /// What the code took last time, in bytes, when there was one.
+        code_bytes: Option<u64>,
+    },
+    /// Another request leads: `follow` it, then ask again.
+    Follow(ModuleId<H>),
+    /// As many compilations run as may: wait for one to end, then ask again.
+    Queue,
+    /// The module failed a short while ago.
+    Failed(H::Failure),
+    /// The function was removed.
+    Gone,
+    Closed,
+}
+
+/// The function was replaced or removed while the instance was made: destroy it and start again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+impl<H: Handles> State<H> {
+    pub fn enter(
+        &mut self,
+        id: EntryId<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Enter<H> {
+        if self.closed {
+            return Enter::Closed;
+        }
+        let Some(entry) = self.entries.get(id) else {
+            return Enter::Gone;
+        };
+        let Some(function) = self.functions.get(entry.function) else {
+            return Enter::Gone;
+        };
+        if !entry.queue.is_empty() {
+            return Enter::Full;
+        }
+        slots.set_waited(&entry.handle, false);
+        let version = function.version;
+        for seat in 0..entry.seats.len() {
+            let Seat::Taken(instance) = self.entries[id].seats[seat] else {
+                continue;
+            };
+            if !self.claim(instance, slots) {
+                continue;
+            }
+            if self.instances[instance].version == version {
+                return Enter::Idle(instance);
+            }
+            self.dismiss(instance, Reason::Replaced, None, out);
+        }
+        match self.entries[id].vacant_seat() {
+            Some(seat) => Enter::Seat(self.promise(id, seat)),
+            None => Enter::Full,
+        }
+    }
+
+    /// Queues for a seat of an entry that `enter` found full, and counts a block.
+    pub fn wait_for_seat(
+        &mut self,
+        id: EntryId<H>,
+        waiter: H::Waiter,
+        slots: &mut impl Slots<H>,
+    ) -> SeatWait<H> {
+        let entry = &self.entries[id];
+        let first = entry.queue.is_empty();
+        slots.set_waited(&entry.handle, true);
+        for (seat, instance) in entry.taken() {
+            let ended = !slots.watch(&entry.handle, seat);
+            if ended && first && slots.claim(&entry.handle, seat, instance) {
+                slots.set_waited(&entry.handle, false);
+                return SeatWait::Idle(instance);
+            }
+        }
+        let entry = &mut self.entries[id];
+        let ticket = entry.queue.join(waiter);
+        if let Some(function) = self.functions.get_mut(entry.function) {
+            function.counts.blocks += 1;
+        }
+        SeatWait::Queued(ticket)
+    }
+
+    /// Leaves the queue; false when the waiter had been served already.
+    pub fn leave_seat_queue(
+        &mut self,
+        id: EntryId<H>,
+        ticket: Ticket,
+        slots: &mut impl Slots<H>,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return false;
+        };
+        let left = entry.queue.leave(ticket);
+        if entry.queue.is_empty() {
+            slots.set_waited(&entry.handle, false);
+        }
+        left
+    }
+
+    pub(super) fn promise(&mut self, entry: EntryId<H>, seat: usize) -> RequestId<H> {
+        let function = self.entries[entry].function;
+        let version = self.functions.get_mut(function).map_or(0, |function| {
+            function.counts.misses += 1;
+            function.version
+        });
+        let request = Request::new(Some((entry, seat)), version);
+        let id = self.requests.insert(request);
+        self.entries[entry].seats[seat] = Seat::Promised(id);
+        id
+    }
+
+    /// Pins the request's module, at the function's present version, and says where its code is.
+    pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
+        if self.closed {
+            return Prepare::Closed;
+        }
+        let seat = self.requests[id].seat;
+        let function = seat.and_then(|(entry, _)| {
+            let function = self.entries.get(entry)?.function;
+            self.functions.get(function)
+        });
+        let Some(function) = function else {
+            return Prepare::Gone;
+        };
+        let (version, module) = (function.version, function.module);
+        let definition = function.definition.clone();
+        self.requests[id].version = version;
+        self.pin(id, module, out);
+        let now = self.now;
+        let full = self.compiling >= self.config.max_compilations;
+        let record = &mut self.modules[module];
+        match &record.phase {
+            Phase::Loaded { code, .. } => Prepare::Ready {
+                code: code.clone(),
+                definition,
+            },
+            Phase::InFlight { .. } => Prepare::Follow(module),
+            Phase::Failed { failure, until } if now < *until => Prepare::Failed(failure.clone()),
+            Phase::Cold | Phase::Failed { .. } if full => Prepare::Queue,
+            Phase::Cold | Phase::Failed { .. } => {
+                record.phase = Phase::InFlight {
+                    leader: id,
+                    followers: Queue::new(),
+                };
+                self.compiling += 1;
+                Prepare::Lead {
+                    source: record.source.clone(),
+                    definition,
+                    code_bytes: record.code_bytes,
+                }
+            }
+        }
+    }
+
+    /// Sleeps until the flight on this module has ended; `None` when it has.
+    pub fn follow(&mut self, module: ModuleId<H>, waiter: H::Waiter) -> Option<Ticket> {
+        match &mut self.modules.get_mut(module)?.phase {
+            Phase::InFlight { followers, .. } => Some(followers.join(waiter)),
+            _ => None,
+        }
+    }
+
+    pub fn leave_flight(&mut self, module: ModuleId<H>, ticket: Ticket) {
+        if let Some(module) = self.modules.get_mut(module)
+            && let Phase::InFlight { followers, .. } = &mut module.phase
+        {
+            followers.leave(ticket);
+        }
+    }
+
+    /// Sleeps until a compilation has ended.
+    pub fn wait_for_compiler(&mut self, waiter: H::Waiter) -> Ticket {
+        self.compilers.join(waiter)
+    }
+
+    pub fn leave_compilers(&mut self, ticket: Ticket, out: &mut Effects<H>) {
+        if !self.compilers.leave(ticket) {
+            // Woken and gone: the turn is the next one's.
+            self.wake_compiler(out);
+        }
+    }
+
+    /// The leader has loaded the code: it is charged `held` of what the request holds, and all
+    /// followers look again. `cost` is what it took, in nanoseconds.
+    pub fn loaded(
+        &mut self,
+        id: RequestId<H>,
+        code: H::Code,
+        held: Amounts,
+        cost: u64,
+        out: &mut Effects<H>,
+    ) {
+        let charge = self.requests[id].held.split(&held);
+        debug_assert_eq!(
+            charge.amounts(),
+            held,
+            "code is reserved before it is mapped"
+        );
+        let Some(module) = self.requests[id].module else {
+            return self.ledger.release(charge);
+        };
+        let now = self.now;
+        let record = &mut self.modules[module];
+        record.code_bytes = Some(held.get(super::Budget::Code));
+        record.history.cost = cost;
+        record.history.used(Stamp {
+            at: now,
+            sequence: 0,
+        });
+        self.end_flight(module, Phase::Loaded { code, charge }, out);
+    }
+
+    /// The leader could not: followers and whoever asks before `until` get the same failure.
+    pub fn failed(
+        &mut self,
+        id: RequestId<H>,
+        failure: H::Failure,
+        until: u64,
+        out: &mut Effects<H>,
+    ) {
+        if let Some(module) = self.requests[id].module {
+            self.end_flight(module, Phase::Failed { failure, until }, out);
+        }
+    }
+
+    /// The exact size of the code is known before it is mapped; the next flight will reserve it.
+    pub fn note_code_bytes(&mut self, id: RequestId<H>, bytes: u64) {
+        if let Some(module) = self.requests[id].module {
+            self.modules[module].code_bytes = Some(bytes);
+        }
+    }
+
+    fn end_flight(&mut self, module: ModuleId<H>, phase: Phase<H>, out: &mut Effects<H>) {
+        let flight = core::mem::replace(&mut self.modules[module].phase, phase);
+        if let Phase::InFlight { mut followers, .. } = flight {
+            while let Some(waiter) = followers.pop() {
+                out.wake.push((waiter, Signal::Retry));
+            }
+            self.compiling -= 1;
+            self.wake_compiler(out);
+        }
+    }
+
+    fn wake_compiler(&mut self, out: &mut Effects<H>) {
+        if self.compiling < self.config.max_compilations
+            && let Some(waiter) = self.compilers.pop()
+        {
+            out.wake.push((waiter, Signal::Retry));
+        }
+    }
+
+    pub(super) fn forget_failure(&mut self, module: ModuleId<H>) {
+        let phase = &mut self.modules[module].phase;
+        if matches!(phase, Phase::Failed { .. }) {
+            *phase = Phase::Cold;
+        }
+    }
+
+    /// Gives back what the request holds beyond `keep`.
+    pub fn settle(&mut self, id: RequestId<H>, keep: Amounts, out: &mut Effects<H>) {
+        let kept = self.requests[id].held.split(&keep);
+        let surplus = core::mem::replace(&mut self.requests[id].held, kept);
+        self.release(surplus, out);
+    }
+
+    /// The instance exists and is leased to the caller. It takes `held` of the request's charge;
+    /// the rest is given back.
+    pub fn born(
+        &mut self,
+        id: RequestId<H>,
+        held: Amounts,
+        stamp: Stamp,
+        out: &mut Effects<H>,
+    ) -> Result<InstanceId<H>, Stale> {
+        let request = &self.requests[id];
+        let (Some((entry, seat)), Some(module)) = (request.seat, request.module) else {
+            return Err(Stale);
+        };
+        let function = self.functions.get(self.entries[entry].function);
+        let current = function.is_some_and(|f| f.version == request.version);
+        if !current || self.closed {
+            return Err(Stale);
+        }
+        let version = request.version;
+        let charge = self.requests[id].held.split(&held);
+        debug_assert_eq!(
+            charge.amounts(),
+            held,
+            "what an instance holds was reserved for it"
+        );
+        let instance = self.instances.insert(Instance {
+            entry,
+            seat,
+            module,
+            version,
+            charge,
+            known: stamp,
+            born: self.now,
+        });
+        self.recency.insert(stamp, instance);
+        self.entries[entry].seats[seat] = Seat::Taken(instance);
+        let record = &mut self.modules[module];
+        record.live.insert(instance);
+        record.history.used(stamp);
+        self.requests[id].seat = None;
+        self.abandon(id, out);
+        Ok(instance)
+    }
+
+    /// Ends a request, wherever it stands: seat, pin, flight and charge are given back. An id that
+    /// has ended changes nothing.
+    pub fn abandon(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        let Some(mut request) = self.requests.remove(id) else {
+            return;
+        };
+        self.release(request.held.take(), out);
+        if let Some(module) = request.module {
+            self.unpin(id, module, out);
+        }
+        if let Some((entry, seat)) = request.seat {
+            self.vacate(entry, seat, out);
+        }
+    }
+
+    fn pin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
+        let before = self.requests[id].module.replace(module);
+        if before == Some(module) {
+            return;
+        }
+        self.modules[module].pins += 1;
+        if let Some(before) = before {
+            self.unpin(id, before, out);
+        }
+    }
+
+    fn unpin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
+        let record = &mut self.modules[module];
+        record.pins -= 1;
+        let led = matches!(&record.phase, Phase::InFlight { leader, .. } if *leader == id);
+        if led {
+            self.end_flight(module, Phase::Cold, out);
+        }
+        self.drop_out_if_unused(module, out);
+        self.wake_room(out);
+    }
+
+    /// Growth of a live instance is a request of its own, without a seat.
+    pub fn begin_growth(&mut self) -> RequestId<H> {
+        self.requests.insert(Request::new(None, 0))
+    }
+
+    /// What the request holds becomes part of the instance's charge.
+    pub fn grown(&mut self, id: RequestId<H>, instance: InstanceId<H>, out: &mut Effects<H>) {
+        let charge = self.requests[id].held.take();
+        match self.instances.get_mut(instance) {
+            Some(instance) => instance.charge.merge(charge),
+            None => self.release(charge, out),
+        }
+        self.abandon(id, out);
+    }
+
+    /// A growth that was granted did not happen.
+    pub fn shrink(&mut self, instance: InstanceId<H>, by: Amounts, out: &mut Effects<H>) {
+        if let Some(instance) = self.instances.get_mut(instance) {
+            let charge = instance.charge.split(&by);
+            self.release(charge, out);
+        }
+    }
+
+    pub fn count_growth_refusal(&mut self, entry: EntryId<H>) {
+        if let Some(entry) = self.entries.get(entry)
+            && let Some(function) = self.functions.get_mut(entry.function)
+        {
+            function.counts.growth_refusals += 1;
+        }
+    }
+
+    /// What a request holds now.
+    pub fn held(&self, id: RequestId<H>) -> Amounts {
+        self.requests[id].held.amounts()
+    }
+
+    pub(super) fn release(&mut self, charge: Charge, out: &mut Effects<H>) {
+        if charge != Charge::NONE {
+            self.ledger.release(charge);
+            self.wake_room(out);
+        } else {
+            self.ledger.release(charge);
+        }
+    }
+}

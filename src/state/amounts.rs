@@ -1,0 +1,196 @@
+//! Budgets, and amounts of them.
+
+use core::fmt;
+use core::ops::Index;
+
+/// A resource that a pool promises never to exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Budget {
+    /// Bytes of linear memories, tables, GC heaps and the fixed cost of each instance.
+    Memory,
+    /// Bytes of compiled code, as mapped by the kernel.
+    Code,
+    /// Bytes of heap that compilations in flight may need, by estimate.
+    Compile,
+    /// Bytes of fiber stacks. Synchronous calls run on the caller's stack and charge nothing here.
+    Stack,
+    /// Memory mappings (VMAs), of which Linux gives a process 65,530 unless told otherwise.
+    Mappings,
+    /// Bytes over memory, code, compile and stack together.
+    Total,
+}
+
+impl Budget {
+    /// Every budget, in the order in which reports list them.
+    pub const ALL: [Self; 6] = [
+        Self::Memory,
+        Self::Code,
+        Self::Compile,
+        Self::Stack,
+        Self::Mappings,
+        Self::Total,
+    ];
+
+    /// The name that errors, metrics and reports use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Code => "code",
+            Self::Compile => "compile",
+            Self::Stack => "stack",
+            Self::Mappings => "mappings",
+            Self::Total => "total",
+        }
+    }
+
+    /// What one unit of the budget is: "bytes", or "mappings".
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Mappings => "mappings",
+            _ => "bytes",
+        }
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// So much of every budget. `Total` is never stored: it is the sum of the byte budgets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    memory: u64,
+    code: u64,
+    compile: u64,
+    stack: u64,
+    mappings: u64,
+}
+
+impl Amounts {
+    pub const ZERO: Self = Self {
+        memory: 0,
+        code: 0,
+        compile: 0,
+        stack: 0,
+        mappings: 0,
+    };
+
+    pub const fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    pub const fn code(mut self, bytes: u64) -> Self {
+        self.code = bytes;
+        self
+    }
+
+    pub const fn compile(mut self, bytes: u64) -> Self {
+        self.compile = bytes;
+        self
+    }
+
+    pub const fn stack(mut self, bytes: u64) -> Self {
+        self.stack = bytes;
+        self
+    }
+
+    pub const fn mappings(mut self, count: u64) -> Self {
+        self.mappings = count;
+        self
+    }
+
+    /// The amount of one budget. A total beyond `u64` reads as `u64::MAX`, which no limit grants.
+    pub fn get(&self, budget: Budget) -> u64 {
+        match budget {
+            Budget::Memory => self.memory,
+            Budget::Code => self.code,
+            Budget::Compile => self.compile,
+            Budget::Stack => self.stack,
+            Budget::Mappings => self.mappings,
+            Budget::Total => self
+                .memory
+                .saturating_add(self.code)
+                .saturating_add(self.compile)
+                .saturating_add(self.stack),
+        }
+    }
+
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+
+    /// The sum, or `None` when a field or the total leaves `u64`.
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        let sum = self.zip(other, u64::checked_add)?;
+        sum.memory
+            .checked_add(sum.code)?
+            .checked_add(sum.compile)?
+            .checked_add(sum.stack)?;
+        Some(sum)
+    }
+
+    /// The difference, or `None` when any field would go below zero.
+    pub fn checked_sub(&self, other: &Self) -> Option<Self> {
+        self.zip(other, u64::checked_sub)
+    }
+
+    /// What of `self` is missing in `other`, field by field.
+    pub fn beyond(&self, other: &Self) -> Self {
+        self.each(other, u64::saturating_sub)
+    }
+
+    /// The smaller of each field.
+    pub fn min(&self, other: &Self) -> Self {
+        self.each(other, u64::min)
+    }
+
+    fn each(&self, other: &Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            memory: f(self.memory, other.memory),
+            code: f(self.code, other.code),
+            compile: f(self.compile, other.compile),
+            stack: f(self.stack, other.stack),
+            mappings: f(self.mappings, other.mappings),
+        }
+    }
+
+    fn zip(&self, other: &Self, f: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
+        Some(Self {
+            memory: f(self.memory, other.memory)?,
+            code: f(self.code, other.code)?,
+            compile: f(self.compile, other.compile)?,
+            stack: f(self.stack, other.stack)?,
+            mappings: f(self.mappings, other.mappings)?,
+        })
+    }
+}
+
+/// One value for each budget, `Total` included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerBudget<V>([V; Budget::ALL.len()]);
+
+impl<V: Copy> PerBudget<V> {
+    pub fn from_fn(f: impl Fn(Budget) -> V) -> Self {
+        Self(Budget::ALL.map(f))
+    }
+
+    pub fn set(&mut self, budget: Budget, value: V) {
+        self.0[budget as usize] = value;
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Budget, V)> + '_ {
+        Budget::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl<V> Index<Budget> for PerBudget<V> {
+    type Output = V;
+
+    fn index(&self, budget: Budget) -> &V {
+        &self.0[budget as usize]
+    }
+}

@@ -1,0 +1,181 @@
+//! Names come and go: define, replace, remove.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::functions::{Function, FunctionCounts, FunctionId};
+use super::group::Group;
+use super::instances::Reason;
+use super::modules::{Module, ModuleId, ModuleKey};
+use super::{Effects, Entry, EntryId, Handles, Signal, Slots, State};
+
+/// What `define` and `replace` are given.
+pub struct NewFunction<H: Handles> {
+    pub name: Arc<str>,
+    pub arguments: Arc<str>,
+    pub definition: H::Definition,
+    pub key: ModuleKey,
+    pub source: H::Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefineRefused {
+    Closed,
+    /// `define` of a name and arguments that are taken.
+    Exists,
+    /// `replace` of a name and arguments that are not defined.
+    Unknown,
+}
+
+impl<H: Handles> State<H> {
+    pub fn define(&mut self, new: NewFunction<H>) -> Result<FunctionId<H>, DefineRefused> {
+        if self.closed {
+            return Err(DefineRefused::Closed);
+        }
+        if self.find(&new.name, &new.arguments).is_some() {
+            return Err(DefineRefused::Exists);
+        }
+        let module = self.module_for(new.key, new.source);
+        let id = self.functions.insert(Function {
+            name: new.name.clone(),
+            arguments: new.arguments,
+            definition: new.definition,
+            module,
+            version: 0,
+            entries: Default::default(),
+            counts: FunctionCounts::default(),
+        });
+        self.names.insert(new.name, id);
+        Ok(id)
+    }
+
+    /// Gives a function new code. When this returns, no instance of the old code can be leased
+    /// again, nor can one that is being made now.
+    pub fn replace(
+        &mut self,
+        new: NewFunction<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Result<FunctionId<H>, DefineRefused> {
+        if self.closed {
+            return Err(DefineRefused::Closed);
+        }
+        let id = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
+        let module = self.module_for(new.key, new.source);
+        // A replacement deserves a fresh try, whatever happened to the same bytes before.
+        self.forget_failure(module);
+        let function = &mut self.functions[id];
+        let old = core::mem::replace(&mut function.module, module);
+        function.definition = new.definition;
+        function.version += 1;
+        let version = function.version;
+        let entries: Vec<_> = function.entries.values().copied().collect();
+        for entry in entries {
+            slots.set_version(&self.entries[entry].handle, version);
+            self.dismiss_all(entry, Reason::Replaced, slots, out);
+        }
+        self.release_module_name(old, out);
+        Ok(id)
+    }
+
+    /// Forgets a function. Idle instances go now, leased ones when their lease ends.
+    pub fn remove(
+        &mut self,
+        id: FunctionId<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> bool {
+        let Some(function) = self.functions.remove(id) else {
+            return false;
+        };
+        self.names.remove(&function.name, id);
+        for entry in function.entries.into_values() {
+            let record = &mut self.entries[entry];
+            slots.set_closed(&record.handle);
+            while let Some(waiter) = record.queue.pop() {
+                out.wake.push((waiter, Signal::Gone));
+            }
+            self.dismiss_all(entry, Reason::Removed, slots, out);
+            self.forget_entry_if_unused(entry);
+        }
+        self.release_module_name(function.module, out);
+        true
+    }
+
+    pub fn find(&self, name: &str, arguments: &str) -> Option<FunctionId<H>> {
+        self.names.find(&self.functions, name, arguments)
+    }
+
+    /// All overloads of a name, or the one that `name` spells with its arguments.
+    pub fn overloads(&self, name: &str) -> Vec<FunctionId<H>> {
+        self.names.overloads(&self.functions, name)
+    }
+
+    /// The entry of (function, group), made when it is new.
+    pub fn entry(
+        &mut self,
+        function: FunctionId<H>,
+        group: &Group,
+        make: impl FnOnce(EntryId<H>, u64) -> H::Entry,
+    ) -> Option<EntryId<H>> {
+        let record = self.functions.get_mut(function)?;
+        if let Some(entry) = record.entries.get(group) {
+            return Some(*entry);
+        }
+        let version = record.version;
+        let seats = self.config.seats_per_entry;
+        let entry = self
+            .entries
+            .insert_with(|id| Entry::new(function, group.clone(), make(id, version), seats));
+        record.entries.insert(group.clone(), entry);
+        Some(entry)
+    }
+
+    pub fn entry_handle(&self, id: EntryId<H>) -> Option<&H::Entry> {
+        self.entries.get(id).map(|entry| &entry.handle)
+    }
+
+    fn module_for(&mut self, key: ModuleKey, source: H::Source) -> ModuleId<H> {
+        let found = match self.module_index.get(&key) {
+            Some(id) => *id,
+            None => {
+                let id = self.modules.insert(Module::new(key, source));
+                self.module_index.insert(key, id);
+                id
+            }
+        };
+        self.modules[found].functions += 1;
+        found
+    }
+
+    fn release_module_name(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
+        self.modules[id].functions -= 1;
+        self.drop_out_if_unused(id, out);
+    }
+
+    /// Idle instances of the entry are dismissed; leases are asked to report when they end.
+    pub(super) fn dismiss_all(
+        &mut self,
+        entry: EntryId<H>,
+        reason: Reason,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) {
+        let taken: Vec<_> = self.entries[entry].taken().collect();
+        for (_, instance) in taken {
+            let idle = self.claim(instance, slots)
+                || (!self.watch(instance, slots) && self.claim(instance, slots));
+            if idle {
+                self.dismiss(instance, reason, None, out);
+            }
+        }
+    }
+
+    /// The record of an entry of a removed function stays until its last seat is vacant.
+    pub(super) fn forget_entry_if_unused(&mut self, id: EntryId<H>) {
+        let entry = &self.entries[id];
+        if entry.is_unused() && self.functions.get(entry.function).is_none() {
+            self.entries.remove(id);
+        }
+    }
+}

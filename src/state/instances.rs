@@ -1,0 +1,92 @@
+//! Live instances, and what is being destroyed.
+
+use super::Handles;
+use super::entries::EntryId;
+use super::ledger::Charge;
+use super::modules::ModuleId;
+use super::recency::Stamp;
+use super::registry::Id;
+use super::requests::RequestId;
+
+pub type InstanceId<H> = Id<Instance<H>>;
+pub type DyingId<H> = Id<Dying<H>>;
+
+/// One instance, idle or leased: which of the two, only its slot knows.
+///
+/// Invariants:
+/// - **I1** its entry's seat is `Taken` by it, and its module lists it as live.
+/// - **I2** the recency order holds it under `known`, and `known` is never later than its slot's
+///   stamp.
+pub struct Instance<H: Handles> {
+    pub entry: EntryId<H>,
+    pub seat: usize,
+    pub module: ModuleId<H>,
+    pub version: u64,
+    /// All it holds: fixed cost, memories, tables, mappings.
+    pub charge: Charge,
+    pub known: Stamp,
+    /// Nanoseconds since the clock's origin.
+    pub born: u64,
+}
+
+/// Something evicted, retired or dropped out that the kernel does not have back yet. It stays
+/// charged until the shell has destroyed it and says so.
+pub struct Dying<H: Handles> {
+    pub charge: Charge,
+    /// The module of a dying instance: its code cannot go before the instance.
+    pub module: Option<ModuleId<H>>,
+    /// Whose need it was evicted for: what it frees goes there first.
+    pub heir: Option<RequestId<H>>,
+}
+
+/// Why an instance left the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Evicted to make room in a budget.
+    Room,
+    /// Idle longer than the idle timeout.
+    Idle,
+    /// Used `max_uses` times.
+    Uses,
+    /// Older than `max_lifetime`.
+    Lifetime,
+    /// Grown beyond what an idle instance may keep.
+    Oversize,
+    /// A call trapped, ran out of fuel or time, failed in the host, or panicked.
+    Failed,
+    /// The holder asked for it, or a recycle hook refused it.
+    Discarded,
+    /// Its function was removed.
+    Removed,
+    /// Its function was replaced.
+    Replaced,
+    /// `retain` did not want it.
+    NotRetained,
+    /// The pool was closed.
+    Closed,
+}
+
+impl Reason {
+    /// The name that metrics and traces use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::Idle => "idle",
+            Self::Uses => "uses",
+            Self::Lifetime => "lifetime",
+            Self::Oversize => "oversize",
+            Self::Failed => "failed",
+            Self::Discarded => "discarded",
+            Self::Removed => "removed",
+            Self::Replaced => "replaced",
+            Self::NotRetained => "not_retained",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Evicted while idle and healthy, as opposed to retired for what it did or had become.
+    pub const fn is_eviction(self) -> bool {
+        matches!(self, Self::Room | Self::Idle | Self::NotRetained)
+    }
+}

@@ -1,0 +1,163 @@
+//! The accounts: what is charged of each budget, and what may be.
+//!
+//! A [`Charge`] is a piece of the ledger in somebody's hands. Only the ledger makes one
+//! ([`Ledger::reserve`]) and only the ledger takes one back ([`Ledger::release`]); between the two
+//! it can only be split and merged. So the sum is conserved by construction, and passing bytes
+//! from a victim to the request that evicted it never touches a total.
+
+use super::amounts::{Amounts, Budget, PerBudget};
+
+/// An amount that the ledger has counted as charged. It cannot be copied: a holder keeps it, hands
+/// it on, or gives it back.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use = "a charge that is dropped is never released"]
+pub struct Charge(Amounts);
+
+impl Charge {
+    pub const NONE: Self = Self(Amounts::ZERO);
+
+    pub fn amounts(&self) -> Amounts {
+        self.0
+    }
+
+    /// Takes as much of `wanted` as this charge holds.
+    pub fn split(&mut self, wanted: &Amounts) -> Self {
+        let part = self.0.min(wanted);
+        self.0 = self.0.beyond(&part);
+        Self(part)
+    }
+
+    pub fn take(&mut self) -> Self {
+        core::mem::take(self)
+    }
+
+    pub fn merge(&mut self, other: Self) {
+        self.0 = (self.0)
+            .checked_add(&other.0)
+            .expect("L1: two charges of one ledger add up to less than the ledger");
+    }
+}
+
+/// Why an amount cannot be reserved: the budget that lacks most of what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub budget: Budget,
+    pub requested: u64,
+    pub limit: u64,
+    pub charged: u64,
+    /// What idle instances and unused modules could free of this budget.
+    pub evictable: u64,
+}
+
+/// Invariants:
+/// - **L1** `charged` is the sum of all charges in anybody's hands.
+/// - **L2** `charged ≤ limit` for every budget, unless the limit was lowered beneath what leases
+///   hold (overdraft); then nothing is reserved until it is paid back.
+/// - **L3** `peak` is the greatest `charged` ever was.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: PerBudget<u64>,
+    charged: Amounts,
+    peak: PerBudget<u64>,
+}
+
+impl Ledger {
+    pub fn new(limits: PerBudget<u64>) -> Self {
+        Self {
+            limits,
+            charged: Amounts::ZERO,
+            peak: PerBudget::default(),
+        }
+    }
+
+    pub fn limits(&self) -> &PerBudget<u64> {
+        &self.limits
+    }
+
+    pub fn set_limits(&mut self, limits: PerBudget<u64>) {
+        self.limits = limits;
+    }
+
+    pub fn charged(&self) -> &Amounts {
+        &self.charged
+    }
+
+    pub fn peak(&self) -> &PerBudget<u64> {
+        &self.peak
+    }
+
+    /// How much of each budget is missing before `need` could be reserved.
+    pub fn missing(&self, need: &Amounts) -> PerBudget<u64> {
+        PerBudget::from_fn(|budget| match need.get(budget) {
+            0 => 0,
+            wanted => (self.charged.get(budget).saturating_add(wanted))
+                .saturating_sub(self.limits[budget]),
+        })
+    }
+
+    /// How much of each budget is charged beyond its limit.
+    pub fn overdraft(&self) -> PerBudget<u64> {
+        PerBudget::from_fn(|b| self.charged.get(b).saturating_sub(self.limits[b]))
+    }
+
+    /// Charges `need`, or nothing: all of it must fit under every limit.
+    pub fn reserve(&mut self, need: &Amounts) -> Option<Charge> {
+        if self.missing(need).iter().any(|(_, missing)| missing > 0) {
+            return None;
+        }
+        self.charged = self.charged.checked_add(need)?;
+        for budget in Budget::ALL {
+            let peak = self.peak[budget].max(self.charged.get(budget));
+            self.peak.set(budget, peak);
+        }
+        Some(Charge(*need))
+    }
+
+    /// Gives a charge back. Call it when the kernel has the memory, and not before.
+    pub fn release(&mut self, charge: Charge) {
+        self.charged = (self.charged)
+            .checked_sub(&charge.0)
+            .expect("L1: a charge is released once");
+    }
+
+    /// The greatest part of `need` that fits under every limit now: what a request can hold
+    /// already while it waits for its victims.
+    pub fn headroom(&self, need: &Amounts) -> Amounts {
+        let free = |b: Budget| self.limits[b].saturating_sub(self.charged.get(b));
+        let mut bytes = free(Budget::Total);
+        let mut take = |b: Budget| {
+            let part = need.get(b).min(free(b)).min(bytes);
+            bytes -= part;
+            part
+        };
+        Amounts::ZERO
+            .memory(take(Budget::Memory))
+            .code(take(Budget::Code))
+            .compile(take(Budget::Compile))
+            .stack(take(Budget::Stack))
+            .mappings(need.get(Budget::Mappings).min(free(Budget::Mappings)))
+    }
+
+    /// The shortage to report: of the budgets that lack something, the one that lacks the largest
+    /// share of its request.
+    pub fn shortage(
+        &self,
+        need: &Amounts,
+        missing: &PerBudget<u64>,
+        evictable: &Amounts,
+    ) -> Shortage {
+        let share = |b: Budget, m: u64| u128::from(m) * 1000 / u128::from(need.get(b).max(1));
+        let budget = missing
+            .iter()
+            .filter(|&(_, m)| m > 0)
+            .max_by_key(|&(b, m)| (share(b, m), core::cmp::Reverse(b)))
+            .map_or(Budget::Total, |(b, _)| b);
+        Shortage {
+            budget,
+            requested: need.get(budget),
+            limit: self.limits[budget],
+            charged: self.charged.get(budget),
+            evictable: evictable.get(budget),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The pure core: who holds what, who waits, who must go.
+//!
+//! No locks, no clock, no I/O, no wasmtime: time is a parameter, foreign things are opaque
+//! [`Handles`], and every method returns at once with what the shell must now do ([`Effects`]).
+//! The same calls give the same answers, so a test can replay anything.
+//!
+//! The data flow, one method per arrow:
+//!
+//! ```text
+//! define → entry → enter → prepare → reserve → loaded → born → (lease) → returned
+//!                    │        │         │                                   │
+//!                  queue    follow    evict ────────→ freed ←──── dismiss ←─┴─ sweep, remove, close
+//! ```
+//!
+//! Invariants are numbered on the fields that they govern; [`State::recount`] counts them all
+//! again from the records.
+
+mod acquire;
+mod amounts;
+mod define;
+mod entries;
+mod functions;
+mod group;
+mod instances;
+mod ledger;
+mod modules;
+mod policy;
+mod queue;
+mod recency;
+mod recount;
+mod registry;
+mod release;
+mod requests;
+mod room;
+mod snapshot;
+mod upkeep;
+
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+pub use acquire::{Enter, Prepare, SeatWait, Stale};
+pub use amounts::{Amounts, Budget, PerBudget};
+pub use define::{DefineRefused, NewFunction};
+pub use entries::{Entry, EntryId, Seat};
+pub use functions::{Function, FunctionCounts, FunctionId, signature};
+pub use group::Group;
+pub use instances::{Dying, DyingId, Instance, InstanceId, Reason};
+pub use ledger::{Charge, Ledger, Shortage};
+pub use modules::{Module, ModuleId, ModuleKey, Phase};
+pub use policy::{History, Policy, Worth};
+pub use queue::{Queue, Ticket};
+pub use recency::{Recency, Stamp};
+pub use registry::{Id, Registry};
+pub use release::Returned;
+pub use requests::{Request, RequestId};
+pub use room::Room;
+pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
+pub use upkeep::Shelf;
+
+use functions::Names;
+
+/// What the shell keeps with the records; the core only stores and returns it.
+pub trait Handles: Sized {
+    /// What a function is to the shell: its export, its signature.
+    type Definition: Clone;
+    /// The slots of an entry.
+    type Entry: Clone;
+    /// The bytes that a module is compiled from.
+    type Source: Clone;
+    /// Loaded code.
+    type Code: Clone;
+    /// Why a module could not be compiled or linked.
+    type Failure: Clone;
+    /// Somebody who sleeps until signalled.
+    type Waiter;
+}
+
+/// The slots, where idle instances are. An instance that is not in its slot is leased.
+pub trait Slots<H: Handles> {
+    /// Takes the instance out of its slot, into the shell's hands; false when it is leased.
+    fn claim(&mut self, entry: &H::Entry, seat: usize, instance: InstanceId<H>) -> bool;
+    /// Puts a claimed instance back.
+    fn restore(&mut self, entry: &H::Entry, seat: usize, instance: InstanceId<H>);
+    /// When its last lease ended.
+    fn last_used(&self, entry: &H::Entry, seat: usize) -> Stamp;
+    /// Asks the lease in this seat to report when it ends, instead of just returning to its slot.
+    /// False when it had ended: then the instance is idle, and nothing was asked.
+    fn watch(&mut self, entry: &H::Entry, seat: usize) -> bool;
+    /// Sends every acquire and release of this entry through the lock, or lets them pass again.
+    fn set_waited(&mut self, entry: &H::Entry, waited: bool);
+    /// No instance older than `version` may be leased from this entry any more.
+    fn set_version(&mut self, entry: &H::Entry, version: u64);
+    /// Nothing may be leased from this entry any more.
+    fn set_closed(&mut self, entry: &H::Entry);
+    /// Whether nobody outside the core can reach this entry.
+    fn is_forgotten(&self, entry: &H::Entry) -> bool;
+}
+
+/// What a sleeper is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal<H: Handles> {
+    /// Things have changed: look again.
+    Retry,
+    /// A seat of the entry is yours, through this request.
+    Seat(RequestId<H>),
+    /// The function was removed.
+    Gone,
+    /// The pool was closed.
+    Closed,
+}
+
+/// What the shell must destroy, outside the lock, and then report as freed.
+pub enum Destroy<H: Handles> {
+    /// An instance that it holds: claimed from its slot, or brought back by its lease.
+    Instance {
+        dying: DyingId<H>,
+        instance: InstanceId<H>,
+        reason: Reason,
+    },
+    /// Code that no instance runs any more.
+    Code { dying: DyingId<H>, code: H::Code },
+}
+
+/// What the shell must do once it has let go of the lock. Victims are destroyed in order.
+pub struct Effects<H: Handles> {
+    pub wake: Vec<(H::Waiter, Signal<H>)>,
+    pub destroy: Vec<Destroy<H>>,
+}
+
+impl<H: Handles> Effects<H> {
+    pub const fn new() -> Self {
+        Self {
+            wake: Vec::new(),
+            destroy: Vec::new(),
+        }
+    }
+}
+
+/// What does not change while a pool lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub policy: Policy,
+    /// Leases that an entry may hold at once.
+    pub seats_per_entry: usize,
+    /// Compilations that may run at once.
+    pub max_compilations: usize,
+}
+
+/// Everything that the pool knows. See the module's documentation.
+///
+/// Invariants:
+/// - **S1** an id kept in any record names a record that is alive.
+pub struct State<H: Handles> {
+    config: Config,
+    /// Nanoseconds since the clock's origin; moved by `advance` alone.
+    now: u64,
+    ledger: Ledger,
+    names: Names<H>,
+    functions: Registry<Function<H>>,
+    modules: Registry<Module<H>>,
+    /// **S2** Names every module by its key, once.
+    module_index: HashMap<ModuleKey, ModuleId<H>>,
+    entries: Registry<Entry<H>>,
+    instances: Registry<Instance<H>>,
+    recency: Recency<H>,
+    requests: Registry<Request<H>>,
+    dying: Registry<Dying<H>>,
+    /// Who waits until there is room in the budgets.
+    room: Queue<H::Waiter>,
+    /// Who waits until another compilation ends.
+    compilers: Queue<H::Waiter>,
+    /// **C1** The number of modules in flight.
+    compiling: usize,
+    closed: bool,
+    /// Requests that a budget refused.
+    refused: u64,
+    /// Modules whose code was evicted or dropped out.
+    code_dropped: u64,
+}
+
+impl<H: Handles> State<H> {
+    pub fn new(config: Config, limits: PerBudget<u64>) -> Self {
+        Self {
+            config,
+            now: 0,
+            ledger: Ledger::new(limits),
+            names: Names::new(),
+            functions: Registry::new(),
+            modules: Registry::new(),
+            module_index: HashMap::new(),
+            entries: Registry::new(),
+            instances: Registry::new(),
+            recency: Recency::new(),
+            requests: Registry::new(),
+            dying: Registry::new(),
+            room: Queue::new(),
+            compilers: Queue::new(),
+            compiling: 0,
+            closed: false,
+            refused: 0,
+            code_dropped: 0,
+        }
+    }
+
+    /// Time passes. Never backwards: an earlier `now` changes nothing.
+    pub fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub fn instance(&self, id: InstanceId<H>) -> Option<&Instance<H>> {
+        self.instances.get(id)
+    }
+
+    pub fn function(&self, id: FunctionId<H>) -> Option<&Function<H>> {
+        self.functions.get(id)
+    }
+
+    /// Counts a request that a budget refused.
+    pub fn count_refusal(&mut self) {
+        self.refused += 1;
+    }
+
+    fn claim(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
+        let instance = &self.instances[id];
+        slots.claim(&self.entries[instance.entry].handle, instance.seat, id)
+    }
+
+    fn restore(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) {
+        let instance = &self.instances[id];
+        slots.restore(&self.entries[instance.entry].handle, instance.seat, id);
+    }
+
+    fn watch(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
+        let instance = &self.instances[id];
+        slots.watch(&self.entries[instance.entry].handle, instance.seat)
+    }
+
+    fn last_used(&self, id: InstanceId<H>, slots: &impl Slots<H>) -> Stamp {
+        let instance = &self.instances[id];
+        slots.last_used(&self.entries[instance.entry].handle, instance.seat)
+    }
+}

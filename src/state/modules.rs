@@ -1,0 +1,81 @@
+//! Compiled code: who uses it, whether it is there, what it costs.
+
+use alloc::collections::BTreeSet;
+
+use super::Handles;
+use super::instances::InstanceId;
+use super::ledger::Charge;
+use super::policy::History;
+use super::queue::Queue;
+use super::registry::Id;
+use super::requests::RequestId;
+
+pub type ModuleId<H> = Id<Module<H>>;
+
+/// Hash of a module's bytes and of all that affects its compilation.
+pub type ModuleKey = [u8; 32];
+
+/// A module's record. It outlives its code and its instances, as long as a function names it.
+///
+/// Invariants:
+/// - **M1** `functions` is the number of functions whose module this is.
+/// - **M2** `pins` is the number of requests that need it now; its code is not evicted meanwhile.
+/// - **M3** `live` holds exactly its live instances; `dying` counts those being destroyed.
+/// - **M4** code is charged while it is loaded, and an instance is live only while it is loaded.
+/// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
+pub struct Module<H: Handles> {
+    pub key: ModuleKey,
+    pub source: H::Source,
+    pub functions: usize,
+    pub pins: usize,
+    pub live: BTreeSet<InstanceId<H>>,
+    pub dying: usize,
+    pub phase: Phase<H>,
+    /// Bytes its code took when it was last loaded: the next load reserves exactly that.
+    pub code_bytes: Option<u64>,
+    pub history: History,
+}
+
+/// Where a module's code is.
+pub enum Phase<H: Handles> {
+    /// Nowhere. Entered at definition, when the code is evicted, when a flight ends without a
+    /// verdict on the module, and when a failure has cooled down; left when a request leads a
+    /// flight.
+    Cold,
+    /// A request compiles or loads it, for all. Entered by the first request that needs the code;
+    /// left for `Loaded`, `Failed`, or `Cold` when the leader gave up.
+    InFlight {
+        leader: RequestId<H>,
+        followers: Queue<H::Waiter>,
+    },
+    /// Mapped, and charged. Left only when evicted or dropped out.
+    Loaded { code: H::Code, charge: Charge },
+    /// It could not be compiled or linked. Requests are refused with the same failure until
+    /// `until` (nanoseconds since the clock's origin), without trying again.
+    Failed { failure: H::Failure, until: u64 },
+}
+
+impl<H: Handles> Module<H> {
+    pub fn new(key: ModuleKey, source: H::Source) -> Self {
+        Self {
+            key,
+            source,
+            functions: 0,
+            pins: 0,
+            live: BTreeSet::new(),
+            dying: 0,
+            phase: Phase::Cold,
+            code_bytes: None,
+            history: History::default(),
+        }
+    }
+
+    /// Neither a request nor an instance, live or dying, needs the code.
+    pub fn is_unused(&self) -> bool {
+        self.pins == 0 && self.live.is_empty() && self.dying == 0
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        matches!(self.phase, Phase::Loaded { .. })
+    }
+}

@@ -1,0 +1,89 @@
+//! Which module's code is worth least.
+//!
+//! Instances are evicted by recency alone; this is about modules. The default is the "EWMA gap"
+//! policy that simulation on real traces found within a few per cent of the best and simple to
+//! state (DESIGN.md, "What to evict").
+
+use super::recency::Stamp;
+
+/// Which module's code goes when the code budget needs room, and whether code stays when its last
+/// instance goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Policy {
+    /// A module's code is dropped with its last instance, and the least recently used module goes
+    /// first: what ScyllaDB's cache does, without its wasted evictions.
+    Lru,
+    /// Code stays until its room is needed; the least recently used module goes first.
+    ModuleLru,
+    /// Code stays until its room is needed. The module goes whose code saves least: the cost of
+    /// bringing it back, per byte, over the expected time to its next use.
+    #[default]
+    CostAware,
+}
+
+impl Policy {
+    /// Whether code outlives the last instance made from it.
+    pub const fn retains_code(self) -> bool {
+        !matches!(self, Self::Lru)
+    }
+}
+
+/// How a module was used, and what it costs to lose. Times in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    pub last_used: Stamp,
+    /// Moving average of the gaps between uses that the pool has seen; 0 before the second.
+    mean_gap: u64,
+    /// What the last compilation or load took.
+    pub cost: u64,
+}
+
+impl History {
+    /// Notes a use. Uses of warm instances are seen late, and in batches: a use is what ends a gap.
+    pub fn used(&mut self, stamp: Stamp) {
+        if stamp <= self.last_used {
+            return;
+        }
+        let gap = stamp.at.saturating_sub(self.last_used.at);
+        if self.last_used != Stamp::default() && gap > 0 {
+            // Weight 1/4 to the newest gap.
+            self.mean_gap = match self.mean_gap {
+                0 => gap,
+                mean => mean - mean / 4 + gap / 4,
+            };
+        }
+        self.last_used = stamp;
+    }
+
+    /// The worth of keeping `bytes` of this module's code, at time `now`. The least goes first.
+    pub fn worth(&self, policy: Policy, bytes: u64, now: u64) -> Worth {
+        let value = match policy {
+            Policy::Lru | Policy::ModuleLru => 0.0,
+            Policy::CostAware => {
+                let age = now.saturating_sub(self.last_used.at);
+                // The mean of the hopeful guess (next use when the mean gap is over, if it is not
+                // over yet) and the cautious one (the gap starts anew).
+                let wait = self.mean_gap.max(age) / 2 + self.mean_gap / 2 + age / 2;
+                self.cost as f64 / bytes.max(1) as f64 / wait.max(1) as f64
+            }
+        };
+        Worth {
+            value,
+            last_used: self.last_used,
+        }
+    }
+}
+
+/// Orders modules by value, then by last use.
+#[derive(Clone, Copy, Debug)]
+pub struct Worth {
+    value: f64,
+    last_used: Stamp,
+}
+
+impl Worth {
+    pub fn total_cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (self.value.total_cmp(&other.value)).then(self.last_used.cmp(&other.last_used))
+    }
+}

@@ -1,0 +1,153 @@
+//! A slab whose keys are never mistaken for the keys of what stood in their place before.
+
+use core::cmp::Ordering;
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::marker::PhantomData;
+use core::ops::{Index, IndexMut};
+
+use slab::Slab;
+
+/// Names one `V` of a [`Registry`], for ever: the place may be used again, the serial is not.
+pub struct Id<V> {
+    place: u32,
+    serial: u32,
+    _of: PhantomData<fn() -> V>,
+}
+
+impl<V> Id<V> {
+    const fn key(&self) -> (u32, u32) {
+        (self.place, self.serial)
+    }
+}
+
+impl<V> Clone for Id<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Id<V> {}
+
+impl<V> PartialEq for Id<V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl<V> Eq for Id<V> {}
+
+impl<V> PartialOrd for Id<V> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<V> Ord for Id<V> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl<V> Hash for Id<V> {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        self.key().hash(state);
+    }
+}
+
+impl<V> fmt::Debug for Id<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}.{}", self.place, self.serial)
+    }
+}
+
+#[derive(Debug)]
+pub struct Registry<V> {
+    slab: Slab<(u32, V)>,
+    serial: u32,
+}
+
+impl<V> Registry<V> {
+    pub const fn new() -> Self {
+        Self {
+            slab: Slab::new(),
+            serial: 0,
+        }
+    }
+
+    /// Stores what `make` makes of the id that it will have.
+    pub fn insert_with(&mut self, make: impl FnOnce(Id<V>) -> V) -> Id<V> {
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let vacant = self.slab.vacant_entry();
+        let id = Id {
+            place: vacant.key() as u32,
+            serial,
+            _of: PhantomData,
+        };
+        vacant.insert((serial, make(id)));
+        id
+    }
+
+    pub fn insert(&mut self, value: V) -> Id<V> {
+        self.insert_with(|_| value)
+    }
+
+    pub fn get(&self, id: Id<V>) -> Option<&V> {
+        match self.slab.get(id.place as usize) {
+            Some((serial, value)) if *serial == id.serial => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn get_mut(&mut self, id: Id<V>) -> Option<&mut V> {
+        match self.slab.get_mut(id.place as usize) {
+            Some((serial, value)) if *serial == id.serial => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn remove(&mut self, id: Id<V>) -> Option<V> {
+        self.get(id)?;
+        Some(self.slab.remove(id.place as usize).1)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Id<V>, &V)> {
+        self.slab.iter().map(|(place, (serial, value))| {
+            let id = Id {
+                place: place as u32,
+                serial: *serial,
+                _of: PhantomData,
+            };
+            (id, value)
+        })
+    }
+
+    pub fn ids(&self) -> alloc::vec::Vec<Id<V>> {
+        self.iter().map(|(id, _)| id).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+}
+
+/// For ids that a numbered invariant says are alive.
+impl<V> Index<Id<V>> for Registry<V> {
+    type Output = V;
+
+    fn index(&self, id: Id<V>) -> &V {
+        self.get(id).expect("S1: ids kept in the state are alive")
+    }
+}
+
+impl<V> IndexMut<Id<V>> for Registry<V> {
+    fn index_mut(&mut self, id: Id<V>) -> &mut V {
+        self.get_mut(id)
+            .expect("S1: ids kept in the state are alive")
+    }
+}

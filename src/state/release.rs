@@ -1,0 +1,220 @@
+//! The way back: leases end, instances go, the kernel gets its memory, others get room.
+
+use super::entries::{EntryId, Seat};
+use super::instances::{Dying, DyingId, InstanceId, Reason};
+use super::modules::{ModuleId, Phase};
+use super::queue::Ticket;
+use super::recency::Stamp;
+use super::requests::RequestId;
+use super::{Destroy, Effects, Handles, Signal, Slots, State};
+
+/// What becomes of an instance whose lease has ended and that the caller holds.
+pub enum Returned<H: Handles> {
+    /// Put it into its slot.
+    Park,
+    /// Hand it to this waiter.
+    Hand(H::Waiter),
+    /// It must not be leased again: `dismiss` it.
+    Retire(Reason),
+}
+
+impl<H: Handles> State<H> {
+    /// A healthy lease has ended.
+    pub fn returned(
+        &mut self,
+        id: InstanceId<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Returned<H> {
+        let instance = &self.instances[id];
+        if self.closed {
+            return Returned::Retire(Reason::Closed);
+        }
+        let entry = &mut self.entries[instance.entry];
+        match self.functions.get(entry.function) {
+            None => return Returned::Retire(Reason::Removed),
+            Some(function) if function.version != instance.version => {
+                return Returned::Retire(Reason::Replaced);
+            }
+            Some(_) => {}
+        }
+        let next = entry.queue.pop();
+        if entry.queue.is_empty() {
+            slots.set_waited(&entry.handle, false);
+        }
+        match next {
+            Some(waiter) => Returned::Hand(waiter),
+            None => {
+                // Idle, it may be evicted for whoever waits for room.
+                self.wake_room(out);
+                Returned::Park
+            }
+        }
+    }
+
+    /// Ends the life of an instance that the caller holds or has claimed. Its charge stays until
+    /// it is freed; its seat is free for the next at once.
+    pub fn dismiss(
+        &mut self,
+        id: InstanceId<H>,
+        reason: Reason,
+        heir: Option<RequestId<H>>,
+        out: &mut Effects<H>,
+    ) {
+        let Some(instance) = self.instances.remove(id) else {
+            return;
+        };
+        self.recency.remove(instance.known, id);
+        let module = &mut self.modules[instance.module];
+        module.live.remove(&id);
+        module.dying += 1;
+        let function = self.entries[instance.entry].function;
+        if let Some(function) = self.functions.get_mut(function) {
+            if reason.is_eviction() {
+                function.counts.evictions += 1;
+            } else {
+                function.counts.retirements += 1;
+            }
+        }
+        let dying = self.dying.insert(Dying {
+            charge: instance.charge,
+            module: Some(instance.module),
+            heir,
+        });
+        out.destroy.push(Destroy::Instance {
+            dying,
+            instance: id,
+            reason,
+        });
+        self.vacate(instance.entry, instance.seat, out);
+    }
+
+    /// A seat is free: for the first in the queue, or for anybody.
+    pub(super) fn vacate(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
+        let entry = &mut self.entries[id];
+        entry.seats[seat] = Seat::Vacant;
+        if let Some(waiter) = entry.queue.pop() {
+            let request = self.promise(id, seat);
+            out.wake.push((waiter, Signal::Seat(request)));
+        } else {
+            self.forget_entry_if_unused(id);
+        }
+    }
+
+    /// The shell has destroyed it. What it held goes to its heir as far as that one needs it, and
+    /// to everybody otherwise.
+    pub fn freed(&mut self, id: DyingId<H>, out: &mut Effects<H>) {
+        let Some(dying) = self.dying.remove(id) else {
+            return;
+        };
+        self.ledger.release(dying.charge);
+        if let Some(heir) = dying.heir.and_then(|heir| self.requests.get_mut(heir)) {
+            let part = self.ledger.headroom(&heir.expected);
+            if let Some(charge) = self.ledger.reserve(&part) {
+                heir.held.merge(charge);
+                heir.expected = heir.expected.beyond(&part);
+            }
+        }
+        if let Some(module) = dying.module {
+            self.modules[module].dying -= 1;
+            self.drop_out_if_unused(module, out);
+        }
+        self.wake_room(out);
+    }
+
+    /// Code without instances stays or goes, as the policy says; without functions it goes, and
+    /// its record with it.
+    pub(super) fn drop_out_if_unused(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
+        let Some(module) = self.modules.get(id) else {
+            return;
+        };
+        if !module.is_unused() {
+            return;
+        }
+        let unnamed = module.functions == 0;
+        if unnamed || self.closed || !self.config.policy.retains_code() {
+            self.unload(id, None, out);
+        }
+        if unnamed && let Some(module) = self.modules.remove(id) {
+            self.module_index.remove(&module.key);
+        }
+    }
+
+    /// Takes a module's code away; nothing may be using it.
+    pub(super) fn unload(
+        &mut self,
+        id: ModuleId<H>,
+        heir: Option<RequestId<H>>,
+        out: &mut Effects<H>,
+    ) {
+        let module = &mut self.modules[id];
+        if !module.is_loaded() {
+            return;
+        }
+        if let Phase::Loaded { code, charge } = core::mem::replace(&mut module.phase, Phase::Cold) {
+            self.code_dropped += 1;
+            let dying = self.dying.insert(Dying {
+                charge,
+                module: None,
+                heir,
+            });
+            out.destroy.push(Destroy::Code { dying, code });
+        }
+    }
+
+    /// Queues for room; every lease is asked to report its end. `None` when one had ended just
+    /// now: then look again at once.
+    pub fn wait_for_room(
+        &mut self,
+        place: Option<Ticket>,
+        waiter: H::Waiter,
+        slots: &mut impl Slots<H>,
+    ) -> Option<Ticket> {
+        for id in self.instances.ids() {
+            if self.is_idle(id, slots) {
+                continue;
+            }
+            if !self.watch(id, slots) {
+                return None;
+            }
+        }
+        Some(match place {
+            Some(ticket) => {
+                self.room.rejoin(ticket, waiter);
+                ticket
+            }
+            None => self.room.join(waiter),
+        })
+    }
+
+    fn is_idle(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
+        let idle = self.claim(id, slots);
+        if idle {
+            self.restore(id, slots);
+        }
+        idle
+    }
+
+    pub fn leave_room(&mut self, ticket: Ticket, out: &mut Effects<H>) {
+        if !self.room.leave(ticket) {
+            // Woken and gone: the turn is the next one's.
+            self.wake_room(out);
+        }
+    }
+
+    /// There may be room now for the first who waits for it; served, that one wakes the next.
+    pub fn wake_room(&mut self, out: &mut Effects<H>) {
+        if let Some(waiter) = self.room.pop() {
+            out.wake.push((waiter, Signal::Retry));
+        }
+    }
+
+    /// Refreshes what is known of an instance's last use, for the order and for its module.
+    pub(super) fn observe(&mut self, id: InstanceId<H>, seen: Stamp) {
+        let instance = &mut self.instances[id];
+        self.recency.remove(instance.known, id);
+        self.recency.insert(seen, id);
+        instance.known = seen;
+        self.modules[instance.module].history.used(seen);
+    }
+}

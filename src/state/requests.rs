@@ -1,0 +1,37 @@
+//! What is under way: acquires that must make an instance, and growth of an instance.
+
+use super::Handles;
+use super::amounts::Amounts;
+use super::entries::EntryId;
+use super::ledger::Charge;
+use super::modules::ModuleId;
+use super::registry::Id;
+
+pub type RequestId<H> = Id<Request<H>>;
+
+/// Holds what has been promised to somebody until it is settled or abandoned.
+///
+/// Invariants:
+/// - **Q1** a request with a seat is the one that the seat is `Promised` to.
+/// - **Q2** a request with a module counts once in the module's pins.
+pub struct Request<H: Handles> {
+    pub seat: Option<(EntryId<H>, usize)>,
+    pub module: Option<ModuleId<H>>,
+    /// Of the function, when the request began.
+    pub version: u64,
+    pub held: Charge,
+    /// What its victims will bring when they have been destroyed.
+    pub expected: Amounts,
+}
+
+impl<H: Handles> Request<H> {
+    pub fn new(seat: Option<(EntryId<H>, usize)>, version: u64) -> Self {
+        Self {
+            seat,
+            module: None,
+            version,
+            held: Charge::NONE,
+            expected: Amounts::ZERO,
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Making room: which idle instances and which unused code to give up for a request.
+//!
+//! Planned first, then executed. A plan claims its victims from their slots, so that nobody can
+//! lease them meanwhile; when they are not enough, or more than needed, they are put back before
+//! anything was destroyed.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::amounts::{Amounts, Budget, PerBudget};
+use super::instances::{InstanceId, Reason};
+use super::ledger::Shortage;
+use super::modules::{ModuleId, Phase};
+use super::recency::Stamp;
+use super::requests::RequestId;
+use super::{Effects, Handles, Slots, State};
+
+/// What became of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The request holds all that it asked for.
+    Granted,
+    /// Victims were evicted for it: destroy them, report each as freed, then ask again.
+    Evicting,
+    /// Enough is being destroyed for nobody in particular: wait for that, then ask again.
+    Soon(Shortage),
+    /// Idle instances and unused code cannot free enough. Nothing was evicted.
+    Refused(Shortage),
+}
+
+/// Who goes. Instances of a whole module are listed with it, since the module goes only if they do.
+enum Victim<H: Handles> {
+    Instance(InstanceId<H>),
+    Module(ModuleId<H>, Vec<InstanceId<H>>),
+}
+
+struct Plan<H: Handles> {
+    /// What is missing in each budget before the request fits.
+    missing: PerBudget<u64>,
+    victims: Vec<(Victim<H>, Amounts)>,
+    claimed: BTreeSet<InstanceId<H>>,
+    doomed: BTreeSet<ModuleId<H>>,
+    freed: Amounts,
+}
+
+impl<H: Handles> Plan<H> {
+    fn new(missing: PerBudget<u64>) -> Self {
+        Self {
+            missing,
+            victims: Vec::new(),
+            claimed: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            freed: Amounts::ZERO,
+        }
+    }
+
+    fn lacks(&self, budget: Budget) -> bool {
+        self.missing[budget] > self.freed.get(budget)
+    }
+
+    fn lacks_any(&self, budgets: &[Budget]) -> bool {
+        budgets.iter().any(|b| self.lacks(*b))
+    }
+
+    fn is_enough(&self) -> bool {
+        !self.lacks_any(&Budget::ALL)
+    }
+
+    fn add(&mut self, victim: Victim<H>, frees: Amounts) {
+        match &victim {
+            Victim::Instance(id) => {
+                self.claimed.insert(*id);
+            }
+            Victim::Module(id, instances) => {
+                self.doomed.insert(*id);
+                self.claimed.extend(instances);
+            }
+        }
+        self.freed = sum(&self.freed, &frees);
+        self.victims.push((victim, frees));
+    }
+}
+
+/// Parts of one ledger always add up to less than the ledger.
+fn sum(a: &Amounts, b: &Amounts) -> Amounts {
+    a.checked_add(b).expect("L1: charges of one ledger add up")
+}
+
+impl<H: Handles> State<H> {
+    /// Makes the request hold `target`, evicting what is idle if that is needed and enough.
+    pub fn reserve(
+        &mut self,
+        id: RequestId<H>,
+        target: Amounts,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Room {
+        self.requests[id].expected = Amounts::ZERO;
+        let need = target.beyond(&self.requests[id].held.amounts());
+        if let Some(charge) = self.ledger.reserve(&need) {
+            self.requests[id].held.merge(charge);
+            return Room::Granted;
+        }
+        let missing = self.ledger.missing(&need);
+        let incoming = self.incoming();
+        let soon = |missing: &PerBudget<u64>, more: &Amounts| {
+            let covered = |(b, m): (Budget, u64)| m <= incoming.get(b).saturating_add(more.get(b));
+            missing.iter().all(covered)
+        };
+        if soon(&missing, &Amounts::ZERO) {
+            return Room::Soon(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
+        }
+        let plan = self.plan(missing, slots);
+        if !plan.is_enough() {
+            let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(plan.freed.get(b)));
+            let shortage = self.ledger.shortage(&need, &lacking, &plan.freed);
+            let soon = soon(&missing, &plan.freed);
+            self.undo(plan, slots);
+            return if soon {
+                Room::Soon(shortage)
+            } else {
+                Room::Refused(shortage)
+            };
+        }
+        // What fits already is taken now; the rest comes from the victims as each is freed.
+        let now = self.ledger.headroom(&need);
+        let charge = (self.ledger.reserve(&now)).expect("L2: headroom can be reserved");
+        let request = &mut self.requests[id];
+        request.held.merge(charge);
+        request.expected = need.beyond(&now);
+        self.execute(plan, Some(id), out);
+        Room::Evicting
+    }
+
+    /// Evicts what is idle until no budget is overdrawn, or nothing is idle any more.
+    pub(super) fn repay(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
+        let overdraft = self.ledger.overdraft();
+        if overdraft.iter().any(|(_, over)| over > 0) {
+            let plan = self.plan(overdraft, slots);
+            self.execute(plan, None, out);
+        }
+    }
+
+    /// What is being destroyed and promised to no request.
+    fn incoming(&self) -> Amounts {
+        let all = |amounts: &mut dyn Iterator<Item = Amounts>| {
+            amounts.fold(Amounts::ZERO, |total, part| sum(&total, &part))
+        };
+        let dying = all(&mut self.dying.iter().map(|(_, dying)| dying.charge.amounts()));
+        let expected = all(&mut self.requests.iter().map(|(_, request)| request.expected));
+        dying.beyond(&expected)
+    }
+
+    fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
+        let mut plan = Plan::new(missing);
+        if plan.lacks(Budget::Code) {
+            self.claim_modules(&mut plan, &[Budget::Code], slots);
+        }
+        let by_recency = [
+            Budget::Memory,
+            Budget::Stack,
+            Budget::Mappings,
+            Budget::Total,
+        ];
+        self.claim_instances(&mut plan, &by_recency, slots);
+        // Every idle instance is claimed now, so what is left to give up is code.
+        let last = [Budget::Mappings, Budget::Total];
+        if plan.lacks_any(&last) {
+            self.claim_modules(&mut plan, &last, slots);
+        }
+        if plan.is_enough() {
+            self.spare(&mut plan, slots);
+        }
+        plan
+    }
+
+    /// Claims whole modules, the least worthy first, until none of `budgets` lacks anything.
+    fn claim_modules(&mut self, plan: &mut Plan<H>, budgets: &[Budget], slots: &mut impl Slots<H>) {
+        for id in self.modules_by_worth(slots) {
+            if !plan.lacks_any(budgets) {
+                break;
+            }
+            if let Some((instances, frees)) = self.claim_module(plan, id, slots) {
+                plan.add(Victim::Module(id, instances), frees);
+            }
+        }
+    }
+
+    /// Claims every instance of the module that is not claimed yet; none, if one is leased.
+    fn claim_module(
+        &mut self,
+        plan: &Plan<H>,
+        id: ModuleId<H>,
+        slots: &mut impl Slots<H>,
+    ) -> Option<(Vec<InstanceId<H>>, Amounts)> {
+        let module = &self.modules[id];
+        let Phase::Loaded { charge, .. } = &module.phase else {
+            return None;
+        };
+        if module.pins > 0 || module.dying > 0 || plan.doomed.contains(&id) {
+            return None;
+        }
+        let mut frees = charge.amounts();
+        let mut claimed = Vec::new();
+        for &instance in module.live.difference(&plan.claimed) {
+            if !self.claim(instance, slots) {
+                for instance in claimed {
+                    self.restore(instance, slots);
+                }
+                return None;
+            }
+            frees = sum(&frees, &self.instances[instance].charge.amounts());
+            claimed.push(instance);
+        }
+        Some((claimed, frees))
+    }
+
+    fn modules_by_worth(&mut self, slots: &impl Slots<H>) -> Vec<ModuleId<H>> {
+        let mut candidates = Vec::new();
+        for id in self.modules.ids() {
+            let module = &self.modules[id];
+            if !module.is_loaded() || module.pins > 0 {
+                continue;
+            }
+            let stamps = module.live.iter().map(|i| self.last_used(*i, slots));
+            let newest = stamps.max().unwrap_or_default();
+            let module = &mut self.modules[id];
+            module.history.used(newest);
+            let bytes = module.code_bytes.unwrap_or(0);
+            let worth = module.history.worth(self.config.policy, bytes, self.now);
+            candidates.push((worth, id));
+        }
+        candidates.sort_by(|(a, x), (b, y)| a.total_cmp(b).then(x.cmp(y)));
+        candidates.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Claims idle instances, the least recently used first, until none of `budgets` lacks
+    /// anything.
+    fn claim_instances(
+        &mut self,
+        plan: &mut Plan<H>,
+        budgets: &[Budget],
+        slots: &mut impl Slots<H>,
+    ) {
+        let mut cursor = None;
+        while plan.lacks_any(budgets) {
+            let Some((known, id)) = self.next_by_recency(&mut cursor, slots) else {
+                break;
+            };
+            debug_assert!(known == self.instances[id].known);
+            if plan.claimed.contains(&id) || !self.claim(id, slots) {
+                continue;
+            }
+            let frees = self.instances[id].charge.amounts();
+            plan.add(Victim::Instance(id), frees);
+        }
+    }
+
+    /// The next instance in true order of last use; stale places in the order are mended on the
+    /// way.
+    pub(super) fn next_by_recency(
+        &mut self,
+        cursor: &mut Option<(Stamp, InstanceId<H>)>,
+        slots: &impl Slots<H>,
+    ) -> Option<(Stamp, InstanceId<H>)> {
+        loop {
+            let (known, id) = self.recency.next(*cursor)?;
+            let seen = self.last_used(id, slots);
+            if seen <= known {
+                *cursor = Some((known, id));
+                return Some((known, id));
+            }
+            self.observe(id, seen);
+        }
+    }
+
+    /// Puts back victims that turned out not to be needed, the worthiest first.
+    fn spare(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
+        let mut at = plan.victims.len();
+        while at > 0 {
+            at -= 1;
+            let without = plan.freed.beyond(&plan.victims[at].1);
+            let needed = Budget::ALL
+                .iter()
+                .any(|b| plan.missing[*b] > without.get(*b));
+            if needed || self.is_needed_by_module(plan, &plan.victims[at].0) {
+                continue;
+            }
+            let (victim, _) = plan.victims.remove(at);
+            plan.freed = without;
+            self.put_back(victim, slots);
+        }
+    }
+
+    /// An instance claimed for itself may since have become part of why a module can go.
+    fn is_needed_by_module(&self, plan: &Plan<H>, victim: &Victim<H>) -> bool {
+        match victim {
+            Victim::Instance(id) => {
+                let module = self.instances[*id].module;
+                plan.victims
+                    .iter()
+                    .any(|(v, _)| matches!(v, Victim::Module(m, _) if *m == module))
+            }
+            Victim::Module(..) => false,
+        }
+    }
+
+    fn undo(&mut self, plan: Plan<H>, slots: &mut impl Slots<H>) {
+        for (victim, _) in plan.victims {
+            self.put_back(victim, slots);
+        }
+    }
+
+    fn put_back(&mut self, victim: Victim<H>, slots: &mut impl Slots<H>) {
+        match victim {
+            Victim::Instance(id) => self.restore(id, slots),
+            Victim::Module(_, instances) => {
+                for id in instances {
+                    self.restore(id, slots);
+                }
+            }
+        }
+    }
+
+    /// Hands the victims to the shell to destroy: instances first, then the code they ran.
+    fn execute(&mut self, plan: Plan<H>, heir: Option<RequestId<H>>, out: &mut Effects<H>) {
+        let mut modules = Vec::new();
+        for (victim, _) in plan.victims {
+            match victim {
+                Victim::Instance(id) => self.dismiss(id, Reason::Room, heir, out),
+                Victim::Module(id, instances) => {
+                    for instance in instances {
+                        self.dismiss(instance, Reason::Room, heir, out);
+                    }
+                    modules.push(id);
+                }
+            }
+        }
+        for id in modules {
+            self.unload(id, heir, out);
+        }
+    }
+}
