@@ -35,6 +35,7 @@ pub enum Prepare<H: Handles> {
     /// The code is loaded and pinned.
     Ready {
         code: H::Code,
+        source: H::Source,
         definition: H::Definition,
     },
     /// The code is nowhere, and this request leads: compile or load it, for all.
@@ -175,6 +176,7 @@ impl<H: Handles> State<H> {
         match &record.phase {
             Phase::Loaded { code, .. } => Prepare::Ready {
                 code: code.clone(),
+                source: record.source.clone(),
                 definition,
             },
             Phase::InFlight { .. } => Prepare::Follow(module),
@@ -419,8 +421,8 @@ impl<H: Handles> State<H> {
     }
 
     /// What a request holds now.
-    pub fn held(&self, id: RequestId<H>) -> Amounts {
-        self.requests[id].held.amounts()
+    pub fn held(&self, id: RequestId<H>) -> Option<Amounts> {
+        Some(self.requests.get(id)?.held.amounts())
     }
 
     pub(super) fn release(&mut self, charge: Charge, out: &mut Effects<H>) {

@@ -116,17 +116,17 @@ impl<H: Handles> State<H> {
         &mut self,
         function: FunctionId<H>,
         group: &Group,
-        make: impl FnOnce(EntryId<H>, u64) -> H::Entry,
+        make: impl FnOnce(EntryId<H>, &Function<H>) -> H::Entry,
     ) -> Option<EntryId<H>> {
         let record = self.functions.get_mut(function)?;
         if let Some(entry) = record.entries.get(group) {
             return Some(*entry);
         }
-        let version = record.version;
         let seats = self.config.seats_per_entry;
-        let entry = self
-            .entries
-            .insert_with(|id| Entry::new(function, group.clone(), make(id, version), seats));
+        let entry = self.entries.insert_with(|id| {
+            let handle = make(id, record);
+            Entry::new(function, group.clone(), handle, seats)
+        });
         record.entries.insert(group.clone(), entry);
         Some(entry)
     }

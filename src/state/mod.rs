@@ -224,6 +224,27 @@ impl<H: Handles> State<H> {
         self.functions.get(id)
     }
 
+    pub fn instance_count(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// Whether a request is under way, or `is_leased` says so of any instance's slot.
+    pub fn is_anything_in_use(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
+        let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
+        !self.requests.is_empty() || self.instances.iter().any(|(_, i)| leased(i))
+    }
+
+    /// Whether this could be reserved if nothing else were charged.
+    pub fn can_ever_hold(&self, amounts: &Amounts) -> bool {
+        let fits = |b: Budget| amounts.get(b) <= self.ledger.limits()[b];
+        Budget::ALL.into_iter().all(fits)
+    }
+
+    /// Whether somebody waits for room.
+    pub fn is_room_awaited(&self) -> bool {
+        !self.room.is_empty()
+    }
+
     /// Counts a request that a budget refused.
     pub fn count_refusal(&mut self) {
         self.refused += 1;

@@ -34,6 +34,7 @@ pub struct FunctionSnapshot<H: Handles> {
     pub id: Id<Function<H>>,
     pub name: Arc<str>,
     pub arguments: Arc<str>,
+    pub definition: H::Definition,
     pub counts: FunctionCounts,
     pub code_loaded: bool,
     /// Bytes of its module's code, now or when it was last loaded.
@@ -92,6 +93,7 @@ impl<H: Handles> State<H> {
             id,
             name: f.name.clone(),
             arguments: f.arguments.clone(),
+            definition: f.definition.clone(),
             counts: f.counts,
             code_loaded: module.is_loaded(),
             code_bytes: module.code_bytes.unwrap_or(0),

@@ -1,0 +1,201 @@
+//! The slow path of an acquire: take what is idle after all, wait for a lease to end, or make an
+//! instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::nanos;
+use super::entry::{Entry, Parked, thread_number};
+use super::error::{AcquireError, Asker, WaitingFor};
+use super::shared::{RequestId, Shared, Signal};
+use super::waiter::{Mail, Waiter};
+use crate::state::{Enter, SeatWait, Ticket};
+
+/// How long an acquire waits, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    /// For nobody.
+    None,
+    /// For an instance or a compilation, until the deadline; for room only as long as something is
+    /// being destroyed already.
+    Instance(Deadline),
+    /// For room in the budgets as well.
+    Room(Deadline),
+}
+
+/// Nanoseconds on the pool's clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    began: u64,
+    ends: u64,
+}
+
+impl Patience {
+    pub fn deadline(&self) -> Option<Deadline> {
+        match self {
+            Self::None => None,
+            Self::Instance(deadline) | Self::Room(deadline) => Some(*deadline),
+        }
+    }
+
+    pub fn waits_for_room(&self) -> bool {
+        matches!(self, Self::Room(_))
+    }
+}
+
+/// What to do once the lock is let go.
+enum Step<T: Send + 'static> {
+    Lease(Box<Parked<T>>),
+    Make(RequestId<T>),
+    Wait(Arc<Waiter<T>>, Ticket),
+    Fail(AcquireError),
+}
+
+impl<T: Send + 'static> Shared<T> {
+    pub fn deadline(&self, wait: Duration) -> Deadline {
+        let began = self.pulse.now();
+        Deadline {
+            began,
+            ends: began.saturating_add(nanos(wait)),
+        }
+    }
+
+    /// The patience of `acquire`.
+    pub fn usual_patience(&self) -> Patience {
+        let deadline = self.deadline(self.settings.wait_timeout);
+        if self.settings.wait_for_room {
+            Patience::Room(deadline)
+        } else {
+            Patience::Instance(deadline)
+        }
+    }
+
+    /// Leases an instance of the entry, whatever it takes. The caller has looked into the slots.
+    pub fn acquire(
+        &self,
+        entry: &Arc<Entry<T>>,
+        patience: Patience,
+    ) -> Result<Box<Parked<T>>, AcquireError> {
+        self.stack.check().map_err(|source| {
+            let asker = entry.asker.clone();
+            AcquireError::StackTooSmall { asker, source }
+        })?;
+        match self.enter(entry, patience) {
+            Step::Lease(parked) => Ok(parked),
+            Step::Make(request) => self.make(entry, request, patience),
+            Step::Wait(waiter, ticket) => self.wait_for_seat(entry, &waiter, ticket, patience),
+            Step::Fail(error) => Err(error),
+        }
+    }
+
+    fn enter(&self, entry: &Arc<Entry<T>>, patience: Patience) -> Step<T> {
+        let thread = thread_number();
+        self.with_state(|locked, hands, out| {
+            let idle = match locked.state.enter(entry.id, hands, out) {
+                Enter::Idle(id) => id,
+                Enter::Seat(request) => return Step::Make(request),
+                Enter::Gone => return Step::Fail(removed(&entry.asker)),
+                Enter::Closed => return Step::Fail(closed(&entry.asker)),
+                Enter::Full if patience.deadline().is_none() => {
+                    return Step::Fail(would_block(&entry.asker, WaitingFor::Instance));
+                }
+                Enter::Full if locked.blocked.would_wait_for_itself(thread, entry) => {
+                    let asker = entry.asker.clone();
+                    return Step::Fail(AcquireError::Deadlock { asker });
+                }
+                Enter::Full => {
+                    let waiter = Waiter::new();
+                    match locked.state.wait_for_seat(entry.id, waiter.clone(), hands) {
+                        SeatWait::Idle(id) => id,
+                        SeatWait::Queued(ticket) => {
+                            locked.blocked.begin(thread, entry.clone());
+                            return Step::Wait(waiter, ticket);
+                        }
+                    }
+                }
+            };
+            match hands.take(idle) {
+                Some(parked) => Step::Lease(leased_again(entry, parked)),
+                // The core has claimed it into these hands; nothing takes it out in between.
+                None => Step::Fail(removed(&entry.asker)),
+            }
+        })
+    }
+
+    fn wait_for_seat(
+        &self,
+        entry: &Arc<Entry<T>>,
+        waiter: &Waiter<T>,
+        ticket: Ticket,
+        patience: Patience,
+    ) -> Result<Box<Parked<T>>, AcquireError> {
+        let leave = || {
+            self.with_state(|locked, hands, _| {
+                locked.state.leave_seat_queue(entry.id, ticket, hands)
+            })
+        };
+        let mail = self.wait(&entry.asker, waiter, patience, WaitingFor::Instance, leave);
+        self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
+        match mail? {
+            Mail::Instance(parked) => Ok(leased_again(entry, parked)),
+            Mail::Signal(Signal::Seat(request)) => self.make(entry, request, patience),
+            Mail::Signal(Signal::Gone) => Err(removed(&entry.asker)),
+            Mail::Signal(Signal::Closed) => Err(closed(&entry.asker)),
+            Mail::Signal(Signal::Retry) => self.acquire(entry, patience),
+        }
+    }
+
+    /// Sleeps until there is mail or the deadline comes. `leave` takes the waiter out of its queue
+    /// and says whether it was still in there; if not, its mail is under way, and is taken.
+    pub(super) fn wait(
+        &self,
+        asker: &Asker,
+        waiter: &Waiter<T>,
+        patience: Patience,
+        waiting_for: WaitingFor,
+        leave: impl FnOnce() -> bool,
+    ) -> Result<Mail<T>, AcquireError> {
+        let began = self.pulse.now();
+        let deadline = patience.deadline();
+        let ends = deadline.map_or(began, |deadline| deadline.ends);
+        let mail = waiter.wait(ends, &self.pulse);
+        let since = |then| Duration::from_nanos(self.pulse.now().saturating_sub(then));
+        let mail = match mail {
+            Some(mail) => mail,
+            None if leave() => {
+                self.observer.waited(since(began), "timeout");
+                return Err(AcquireError::Timeout {
+                    asker: asker.clone(),
+                    waited: since(deadline.map_or(began, |deadline| deadline.began)),
+                    waiting_for,
+                });
+            }
+            None => waiter.wait_for_delivery(),
+        };
+        self.observer.waited(since(began), "served");
+        Ok(mail)
+    }
+}
+
+/// A lease begins, of an instance that was idle or changes hands.
+fn leased_again<T: Send + 'static>(entry: &Entry<T>, parked: Box<Parked<T>>) -> Box<Parked<T>> {
+    if let Some(live) = parked.live() {
+        entry.slot(live.seat).lease();
+    }
+    parked
+}
+
+pub(super) fn removed(asker: &Asker) -> AcquireError {
+    let function = asker.function.clone();
+    AcquireError::Removed { function }
+}
+
+pub(super) fn closed(asker: &Asker) -> AcquireError {
+    let asker = asker.clone();
+    AcquireError::Closed { asker }
+}
+
+pub(super) fn would_block(asker: &Asker, waiting_for: WaitingFor) -> AcquireError {
+    let asker = asker.clone();
+    AcquireError::WouldBlock { asker, waiting_for }
+}

@@ -1,0 +1,414 @@
+//! Building a pool.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Engine, Linker, Store};
+
+use super::Pool;
+use super::clock::{Clock, Pulse, SystemClock};
+use super::definition::InstanceLimits;
+use super::error::{BuildError, LimitsError};
+use super::housekeeper::{Duties, Housekeeper, channel};
+use super::limits::{Limits, check_range};
+use super::observe::{Eviction, Listener, Observer};
+use super::settings::Settings;
+use super::shared::{Hook, MakeData, Parts, Shared};
+use crate::runtime::{EngineSettings, INSTANCE_OVERHEAD, Runtime, StoreData, share};
+use crate::state::{Budget, Group, Policy};
+
+type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
+
+/// Settings of a pool to be built. What is not set has the default that its method names.
+pub struct Builder<T: Send + 'static = ()> {
+    name: Arc<str>,
+    settings: Settings,
+    /// Set by the host, as opposed to derived from the limits.
+    max_instance_memory: Option<u64>,
+    max_idle_memory: Option<u64>,
+    max_wasm_stack: usize,
+    backtraces: bool,
+    engine: Option<Engine>,
+    linker: Option<Linker<StoreData<T>>>,
+    imports: Vec<Box<Imports<T>>>,
+    make_data: Box<MakeData<T>>,
+    on_create: Option<Box<Hook<T>>>,
+    on_recycle: Option<Box<Hook<T>>>,
+    listener: Option<Box<Listener>>,
+    clock: Option<Arc<dyn Clock>>,
+    housekeeper: bool,
+}
+
+impl<T: Send + 'static> Builder<T> {
+    pub(crate) fn new(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Self {
+        Self {
+            name: "default".into(),
+            settings: Settings {
+                limits: Limits::new(),
+                instance: InstanceLimits {
+                    memory: u64::MAX,
+                    table_elements: 100_000,
+                },
+                max_idle_memory: u64::MAX,
+                max_instances_per_entry: 8,
+                max_compilations: std::thread::available_parallelism().map_or(1, |n| n.get()),
+                max_uses: u64::MAX,
+                max_lifetime: None,
+                idle_timeout: Some(Duration::from_secs(5)),
+                code_idle_timeout: None,
+                wait_timeout: Duration::from_secs(30),
+                wait_for_room: false,
+                compile_cooldown: Duration::from_secs(10),
+                fuel: None,
+                call_timeout: Some(Duration::from_secs(30)),
+                epoch_tick: Duration::from_millis(10),
+                policy: Policy::default(),
+            },
+            max_instance_memory: None,
+            max_idle_memory: None,
+            max_wasm_stack: 512 << 10,
+            backtraces: false,
+            engine: None,
+            linker: None,
+            imports: Vec::new(),
+            make_data: Box::new(make),
+            on_create: None,
+            on_recycle: None,
+            listener: None,
+            clock: None,
+            housekeeper: true,
+        }
+    }
+
+    /// The label `pool` of the pool's metrics. Default: `default`.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The budgets. Default: none but [`Limits::DEFAULT_MAPPINGS`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Bytes of linear memory (all memories of an instance together, and its GC heap) that one
+    /// instance may grow to; beyond, `memory.grow` returns −1. Default: whatever the memory budget
+    /// can hold.
+    pub fn max_instance_memory(mut self, bytes: u64) -> Self {
+        self.max_instance_memory = Some(bytes);
+        self
+    }
+
+    /// Bytes of linear memory that an instance may keep when its lease ends; a larger one is
+    /// retired. Default: as much as it may grow to.
+    pub fn max_idle_memory(mut self, bytes: u64) -> Self {
+        self.max_idle_memory = Some(bytes);
+        self
+    }
+
+    /// Elements that one table may grow to. Default: 100,000.
+    pub fn max_table_elements(mut self, elements: u64) -> Self {
+        self.settings.instance.table_elements = elements;
+        self
+    }
+
+    /// Leases that one (function, group) may hold at once; further acquires wait. Default: 8.
+    pub fn max_instances_per_entry(mut self, count: usize) -> Self {
+        self.settings.max_instances_per_entry = count;
+        self
+    }
+
+    /// Compilations that may run at once, each on the thread that asked for it. Default: as many
+    /// as the machine runs threads.
+    pub fn max_compilations(mut self, count: usize) -> Self {
+        self.settings.max_compilations = count;
+        self
+    }
+
+    /// Leases that one instance serves before it is retired. Default: no limit.
+    pub fn max_uses(mut self, uses: u64) -> Self {
+        self.settings.max_uses = uses;
+        self
+    }
+
+    /// Age at which an instance is retired. Default: none.
+    pub fn max_lifetime(mut self, age: Duration) -> Self {
+        self.settings.max_lifetime = Some(age);
+        self
+    }
+
+    /// T: an instance idle for T is evicted before it has been idle for 2T. Default: 5 s; `None`
+    /// for never.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.idle_timeout = timeout.into();
+        self
+    }
+
+    /// The code of a module without instances is dropped when it has not been used for this long.
+    /// Default: it stays until its room is needed.
+    pub fn code_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.code_idle_timeout = timeout.into();
+        self
+    }
+
+    /// How long `acquire` waits for an instance, or for another thread's compilation. Default:
+    /// 30 s.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.wait_timeout = timeout;
+        self
+    }
+
+    /// Whether `acquire` also waits for room in the budgets, instead of failing at once when
+    /// evicting what is idle is not enough. Default: no. `acquire_timeout` always does.
+    pub fn wait_for_room(mut self, wait: bool) -> Self {
+        self.settings.wait_for_room = wait;
+        self
+    }
+
+    /// How long a module that failed to compile or link is refused without another try. Default:
+    /// 10 s.
+    pub fn compile_cooldown(mut self, time: Duration) -> Self {
+        self.settings.compile_cooldown = time;
+        self
+    }
+
+    /// Wasmtime fuel for each lease. Default: none, and code that does not count it.
+    pub fn fuel(mut self, units: u64) -> Self {
+        self.settings.fuel = Some(units);
+        self
+    }
+
+    /// Real time for each lease's guest code, the start function included. Checked once per
+    /// [`Self::epoch_tick`]. Default: 30 s. `None` lets the pool's own engine make faster code (a
+    /// tight loop takes up to 1.5 times as long with checks in it), which nothing can stop.
+    pub fn call_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.settings.call_timeout = limit.into();
+        self
+    }
+
+    /// How often the epoch moves while something is leased. Default: 10 ms.
+    pub fn epoch_tick(mut self, period: Duration) -> Self {
+        self.settings.epoch_tick = period;
+        self
+    }
+
+    /// What to evict for code. Default: [`Policy::CostAware`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Bytes of the caller's stack that a guest may use, for the pool's own engine. A thread must
+    /// have 128 KiB more, or its calls are refused. Default: 512 KiB.
+    pub fn max_wasm_stack(mut self, bytes: usize) -> Self {
+        self.max_wasm_stack = bytes;
+        self
+    }
+
+    /// Whether traps carry a backtrace, as text, for the pool's own engine. Costs 15 % more code
+    /// and some 40 µs per trap. Default: no.
+    pub fn backtraces(mut self, collect: bool) -> Self {
+        self.backtraces = collect;
+        self
+    }
+
+    /// The host's own engine. Modules are still compiled in throwaway engines of the same
+    /// configuration. Default: the pool makes one that suits its other settings.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// The host's own linker, made with the engine that is passed to [`Self::engine`].
+    pub fn linker(mut self, linker: Linker<StoreData<T>>) -> Self {
+        self.linker = Some(linker);
+        self
+    }
+
+    /// Adds imports to the linker: host functions, WASI, generated bindings.
+    pub fn imports(
+        mut self,
+        add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + 'static,
+    ) -> Self {
+        self.imports.push(Box::new(add));
+        self
+    }
+
+    /// Called with every new instance before its first lease; an error fails the acquire. Runs
+    /// outside of the pool's lock.
+    pub fn on_create(
+        mut self,
+        hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.on_create = Some(Box::new(hook));
+        self
+    }
+
+    /// Called with every healthy instance when its lease ends; an error (or a panic) retires it.
+    /// Runs outside of the pool's lock, on the thread that ends the lease.
+    pub fn on_recycle(
+        mut self,
+        hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.on_recycle = Some(Box::new(hook));
+        self
+    }
+
+    /// Told of every instance that left, after its memory has been freed. Runs outside of the
+    /// pool's lock, on the thread that destroyed the instance; its panics are caught.
+    pub fn eviction_listener(
+        mut self,
+        listener: impl Fn(&Eviction) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Where the pool gets the time from. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// No thread: the host calls [`Pool::sweep`], and [`Pool::tick`] if calls have deadlines.
+    /// Without the housekeeper's coarse clock, each release reads the real one (some 20 ns).
+    pub fn no_housekeeper(mut self) -> Self {
+        self.housekeeper = false;
+        self
+    }
+
+    /// Builds the pool and starts its housekeeper.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn build(mut self) -> Result<Pool<T>, BuildError> {
+        self.settle_limits()?;
+        let runtime = self.runtime()?;
+        let linker = self.link(&runtime)?;
+        let (sender, control) = channel();
+        // Only real time runs on between two beats; another clock says itself what time it is.
+        let coarse = self.housekeeper && self.clock.is_none();
+        let clock = self
+            .clock
+            .take()
+            .unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let pulse = Pulse::new(clock, coarse, self.housekeeper.then_some(sender));
+        let duties = Duties {
+            engine: runtime.engine().clone(),
+            epoch_tick: runtime.interrupts().then_some(self.settings.epoch_tick),
+            sweep_period: self.settings.sweep_period(),
+        };
+        let shared = Shared::new(Parts {
+            settings: self.settings,
+            runtime,
+            linker,
+            make_data: self.make_data,
+            on_create: self.on_create,
+            on_recycle: self.on_recycle,
+            pulse: Arc::new(pulse),
+            observer: Observer::new(self.name, self.listener),
+            housekeeper: Housekeeper::none(),
+        });
+        if self.housekeeper {
+            let (pool, pulse) = (shared.this.clone(), shared.pulse.clone());
+            (shared.housekeeper.start(pool, pulse, control, duties))
+                .map_err(BuildError::Housekeeper)?;
+        }
+        Ok(Pool { shared })
+    }
+
+    /// Every limit makes sense, alone and with the others.
+    fn settle_limits(&mut self) -> Result<(), LimitsError> {
+        let settings = &mut self.settings;
+        let limits = settings.limits;
+        limits.validate()?;
+        for (field, value) in [
+            (
+                "max_instances_per_entry",
+                settings.max_instances_per_entry as u64,
+            ),
+            ("max_compilations", settings.max_compilations as u64),
+            ("max_uses", settings.max_uses),
+            ("max_table_elements", settings.instance.table_elements),
+            ("max_wasm_stack", self.max_wasm_stack as u64),
+            (
+                "epoch_tick",
+                u64::try_from(settings.epoch_tick.as_nanos()).unwrap_or(u64::MAX),
+            ),
+        ] {
+            check_range(field, value)?;
+        }
+        settings.instance.memory = match self.max_instance_memory {
+            Some(bytes) => {
+                check_range("max_instance_memory", bytes)?;
+                limits.validate_instance(bytes)?;
+                bytes
+            }
+            None => {
+                let room = limits.get(Budget::Memory).min(limits.get(Budget::Total));
+                room - INSTANCE_OVERHEAD.min(room)
+            }
+        };
+        settings.max_idle_memory = settings.instance.memory;
+        if let Some(bytes) = self.max_idle_memory {
+            check_range("max_idle_memory", bytes)?;
+            settings.max_idle_memory = bytes;
+        }
+        Ok(())
+    }
+
+    fn runtime(&self) -> Result<Runtime, BuildError> {
+        let Some(engine) = &self.engine else {
+            let settings = EngineSettings {
+                interrupt: self.settings.call_timeout.is_some(),
+                fuel: self.settings.fuel.is_some(),
+                max_wasm_stack: self.max_wasm_stack,
+                backtraces: self.backtraces,
+            };
+            return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
+        };
+        let runtime = Runtime::with_engine(engine.clone());
+        if self.settings.fuel.is_some() && !runtime.meters_fuel() {
+            return Err(BuildError::EngineLacks {
+                setting: "fuel",
+                needs: "consume_fuel",
+            });
+        }
+        if self.settings.call_timeout.is_some() && !runtime.interrupts() {
+            return Err(BuildError::EngineLacks {
+                setting: "call_timeout",
+                needs: "epoch_interruption",
+            });
+        }
+        Ok(runtime)
+    }
+
+    fn link(&mut self, runtime: &Runtime) -> Result<Linker<StoreData<T>>, BuildError> {
+        let engine = runtime.engine();
+        let mut linker = match self.linker.take() {
+            Some(linker) if Engine::same(linker.engine(), engine) => linker,
+            Some(_) => return Err(BuildError::ForeignLinker),
+            None => Linker::new(engine),
+        };
+        for add in self.imports.drain(..) {
+            add(&mut linker).map_err(|error| BuildError::Engine(share(error)))?;
+        }
+        Ok(linker)
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,264 @@
+//! Single flight: one caller compiles, on its own thread, and all who need the module get the code
+//! or the same failure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::acquire::{Patience, closed, removed, would_block};
+use super::clock::nanos;
+use super::definition::{Defined, Source};
+use super::entry::Entry;
+use super::error::{AcquireError, Asker, ModuleError, WaitingFor};
+use super::request::Making;
+use super::shared::{Shared, Signal};
+use super::waiter::{Mail, Waiter};
+use crate::runtime::{
+    Artifact, Code, InstanceNeeds, code_estimate, compile, compile_estimate, share,
+};
+use crate::state::{Amounts, Budget, ModuleId, Prepare, Ticket};
+
+/// All that is needed to make an instance.
+pub(crate) struct Ready<T: Send + 'static> {
+    pub code: Code<T>,
+    pub defined: Arc<Defined>,
+    pub needs: InstanceNeeds,
+}
+
+enum Step<T: Send + 'static> {
+    Ready(Ready<T>),
+    Lead(Lead),
+    Follow(ModuleId<super::shared::Kept<T>>, Arc<Waiter<T>>, Ticket),
+    Queue(Arc<Waiter<T>>, Ticket),
+    Again,
+    Fail(AcquireError),
+}
+
+struct Lead {
+    source: Source,
+    defined: Arc<Defined>,
+    code_bytes: Option<u64>,
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// The code of the request's module: at hand, or compiled here, or awaited from another.
+    pub(super) fn code_for(
+        &self,
+        making: &Making<'_, T>,
+        entry: &Entry<T>,
+        patience: Patience,
+    ) -> Result<Ready<T>, AcquireError> {
+        let asker = &entry.asker;
+        loop {
+            match self.prepare(making, asker, patience) {
+                Step::Ready(ready) => return Ok(ready),
+                Step::Lead(lead) => return self.lead(making, asker, lead, patience),
+                Step::Follow(module, waiter, ticket) => {
+                    let leave = || {
+                        self.with_state(|locked, _, _| locked.state.leave_flight(module, ticket));
+                        true
+                    };
+                    let waiting_for = WaitingFor::Compilation;
+                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)?;
+                }
+                Step::Queue(waiter, ticket) => {
+                    let leave = || {
+                        self.with_state(|locked, _, out| locked.state.leave_compilers(ticket, out));
+                        true
+                    };
+                    let waiting_for = WaitingFor::Compiler;
+                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)?;
+                }
+                Step::Again => {}
+                Step::Fail(error) => return Err(error),
+            }
+        }
+    }
+
+    fn prepare(&self, making: &Making<'_, T>, asker: &Asker, patience: Patience) -> Step<T> {
+        let waits = patience.deadline().is_some();
+        self.with_state(|locked, _, out| {
+            let state = &mut locked.state;
+            match state.prepare(making.id(), out) {
+                Prepare::Ready {
+                    code,
+                    source,
+                    definition,
+                } => Step::Ready(Ready {
+                    code,
+                    defined: definition,
+                    needs: InstanceNeeds::of(&source.0.facts),
+                }),
+                Prepare::Lead {
+                    source,
+                    definition,
+                    code_bytes,
+                } => Step::Lead(Lead {
+                    source,
+                    defined: definition,
+                    code_bytes,
+                }),
+                Prepare::Follow(_) if !waits => {
+                    Step::Fail(would_block(asker, WaitingFor::Compilation))
+                }
+                Prepare::Follow(module) => {
+                    let waiter = Waiter::new();
+                    match state.follow(module, waiter.clone()) {
+                        Some(ticket) => Step::Follow(module, waiter, ticket),
+                        None => Step::Again,
+                    }
+                }
+                Prepare::Queue if !waits => Step::Fail(would_block(asker, WaitingFor::Compiler)),
+                Prepare::Queue => {
+                    let waiter = Waiter::new();
+                    let ticket = state.wait_for_compiler(waiter.clone());
+                    Step::Queue(waiter, ticket)
+                }
+                Prepare::Failed(source) => Step::Fail(module_error(asker, source)),
+                Prepare::Gone => Step::Fail(removed(asker)),
+                Prepare::Closed => Step::Fail(closed(asker)),
+            }
+        })
+    }
+
+    fn wait_for_turn(
+        &self,
+        asker: &Asker,
+        waiter: &Waiter<T>,
+        patience: Patience,
+        waiting_for: WaitingFor,
+        leave: impl FnOnce() -> bool,
+    ) -> Result<(), AcquireError> {
+        match self.wait(asker, waiter, patience, waiting_for, leave)? {
+            Mail::Signal(Signal::Closed) => Err(closed(asker)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compiles and loads for all. Room for the compiler, for the code and for the first instance
+    /// is reserved before it starts, so that it does not start in vain. If this returns early, the
+    /// flight ends with the request, and one of the followers leads the next.
+    fn lead(
+        &self,
+        making: &Making<'_, T>,
+        asker: &Asker,
+        lead: Lead,
+        patience: Patience,
+    ) -> Result<Ready<T>, AcquireError> {
+        let facts = &lead.source.0.facts;
+        let wasm = &lead.source.0.wasm;
+        let needs = InstanceNeeds::of(facts);
+        let limit = self.code_limit();
+        let code = code_estimate(wasm.len() as u64, lead.code_bytes, limit);
+        let compiling = sum(&[needs.declared(), compile_estimate(wasm.len() as u64)]);
+        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)?;
+
+        let (artifact, compile_time) = self.compile(making, asker, wasm)?;
+        // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
+        let code = artifact.amounts();
+        self.with_state(|locked, _, _| {
+            let bytes = code.get(Budget::Code);
+            locked.state.note_code_bytes(making.id(), bytes);
+        });
+        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)?;
+
+        let code = self.load(making, asker, artifact, compile_time)?;
+        self.with_state(|locked, _, out| {
+            locked.state.settle(making.id(), needs.declared(), out);
+        });
+        let defined = lead.defined;
+        Ok(Ready {
+            code,
+            defined,
+            needs,
+        })
+    }
+
+    fn compile(
+        &self,
+        making: &Making<'_, T>,
+        asker: &Asker,
+        wasm: &[u8],
+    ) -> Result<(Artifact, Duration), AcquireError> {
+        let _span = tracing::info_span!(
+            "compile",
+            function = %asker.function,
+            wasm_bytes = wasm.len(),
+        )
+        .entered();
+        let began = Instant::now();
+        match compile(&self.runtime, wasm) {
+            Ok(artifact) => Ok((artifact, began.elapsed())),
+            Err(error) => Err(self.fail(making, asker, ModuleError::Compile(share(error)))),
+        }
+    }
+
+    fn load(
+        &self,
+        making: &Making<'_, T>,
+        asker: &Asker,
+        artifact: Artifact,
+        compile_time: Duration,
+    ) -> Result<Code<T>, AcquireError> {
+        let _span = tracing::info_span!("load", function = %asker.function).entered();
+        let began = Instant::now();
+        let code = match Code::load(&artifact, &self.linker) {
+            Ok(code) => code,
+            Err(error) => return Err(self.fail(making, asker, link_error(error))),
+        };
+        drop(artifact);
+        let load_time = began.elapsed();
+        self.observer.compiled(compile_time, load_time);
+        let cost = nanos(compile_time + load_time);
+        self.with_state(|locked, _, out| {
+            locked.compilations += 1;
+            locked.loads += 1;
+            locked
+                .state
+                .loaded(making.id(), code.clone(), code.amounts(), cost, out);
+        });
+        Ok(code)
+    }
+
+    /// All who wait get this failure, and so does whoever asks within the cool-down.
+    fn fail(&self, making: &Making<'_, T>, asker: &Asker, error: ModuleError) -> AcquireError {
+        self.observer.compile_failed();
+        let failure = Arc::new(error);
+        let until = self
+            .pulse
+            .now()
+            .saturating_add(nanos(self.settings.compile_cooldown));
+        self.with_state(|locked, _, out| {
+            locked
+                .state
+                .failed(making.id(), failure.clone(), until, out);
+        });
+        module_error(asker, failure)
+    }
+
+    fn code_limit(&self) -> u64 {
+        self.with_state(|locked, _, _| locked.state.ledger().limits()[Budget::Code])
+    }
+}
+
+fn module_error(asker: &Asker, source: Arc<ModuleError>) -> AcquireError {
+    let asker = asker.clone();
+    AcquireError::Module { asker, source }
+}
+
+fn link_error(error: wasmtime::Error) -> ModuleError {
+    match error.downcast_ref::<wasmtime::UnknownImportError>() {
+        Some(import) => ModuleError::UnknownImport {
+            module: import.module().to_owned(),
+            name: import.name().to_owned(),
+        },
+        None => ModuleError::Link(share(error)),
+    }
+}
+
+/// A need beyond 64 bits is a need that no limit grants.
+fn sum(parts: &[Amounts]) -> Amounts {
+    let total = parts
+        .iter()
+        .try_fold(Amounts::ZERO, |sum, part| sum.checked_add(part));
+    total.unwrap_or(Amounts::ZERO.memory(u64::MAX))
+}

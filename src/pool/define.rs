@@ -1,0 +1,213 @@
+//! Names: define, replace, remove, look up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Pool;
+use super::definition::sealed::Check;
+use super::definition::{Defined, Definition, Parts, Signature};
+use super::error::{DefineError, LookupError, UnknownFunction};
+use super::function::Function;
+use super::hands::Hands;
+use super::shared::{Effects, FunctionId, Kept, Locked};
+use crate::runtime::Types;
+use crate::state::{DefineRefused, NewFunction, signature};
+
+impl<T: Send + 'static> Pool<T> {
+    /// Defines a function. Nothing is compiled yet; but the module's sections are read, so that
+    /// what can be seen to be wrong is an error now, and not at the first call.
+    ///
+    /// Costs a hash over the wasm (about 2 ms per MB) and a look at its sections. The same bytes
+    /// under two names are one module.
+    ///
+    /// # Errors
+    /// See [`DefineError`].
+    pub fn define<P, R>(&self, definition: Definition) -> Result<Function<P, R, T>, DefineError>
+    where
+        (P, R): Signature,
+    {
+        let prepared = self.prepare::<P, R>(definition, next_uid(), Arc::default())?;
+        self.enter_name(prepared, |locked, new, _, _| locked.state.define(new))
+    }
+
+    /// Gives a defined function other code. When this returns, no call that starts later runs old
+    /// code, even one whose compilation was under way. Leases end as they please; their instances
+    /// are then retired. Handles stay valid.
+    ///
+    /// # Errors
+    /// [`DefineError::NotDefined`] if there is none of this name and these argument types; and as
+    /// [`Self::define`]. The old code stays in use then.
+    pub fn replace<P, R>(&self, definition: Definition) -> Result<Function<P, R, T>, DefineError>
+    where
+        (P, R): Signature,
+    {
+        let name = definition.signature();
+        let old = self.find(&definition.clone().into_parts());
+        let (_, old) = old.ok_or(DefineError::NotDefined {
+            function: name.into(),
+        })?;
+        let prepared = self.prepare::<P, R>(definition, old.uid, old.past_hits.clone())?;
+        self.enter_name(prepared, |locked, new, hands, out| {
+            locked.state.replace(new, hands, out)
+        })
+    }
+
+    /// Removes a function: every overload of `name`, or the one that is spelled with its argument
+    /// types, as in `math.add(bigint, bigint)`. Its idle instances are evicted, leases end as they
+    /// please. Code that no other function uses is freed with the last instance.
+    ///
+    /// # Errors
+    /// [`UnknownFunction`] if none is defined.
+    pub fn remove(&self, name: &str) -> Result<(), UnknownFunction> {
+        let removed = self.shared.with_state(|locked, hands, out| {
+            let overloads = locked.state.overloads(name);
+            let remove = |id: &FunctionId<T>| locked.state.remove(*id, hands, out);
+            overloads
+                .iter()
+                .map(remove)
+                .filter(|removed| *removed)
+                .count()
+        });
+        match removed {
+            0 => Err(UnknownFunction { name: name.into() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The handle of a function that is defined: by name, or by name and argument types, as in
+    /// `math.add(bigint, bigint)`.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn function<P, R>(&self, name: &str) -> Result<Function<P, R, T>, LookupError>
+    where
+        (P, R): Signature,
+    {
+        let found = self.shared.with_state(|locked, _, _| {
+            let ids = locked.state.overloads(name);
+            let function = |id: FunctionId<T>| {
+                let function = locked.state.function(id)?;
+                let full = signature(&function.name, &function.arguments);
+                Some((id, full, function.definition.clone()))
+            };
+            ids.into_iter().filter_map(function).collect::<Vec<_>>()
+        });
+        let mut found = found.into_iter();
+        let (id, full, defined) = match (found.next(), found.len()) {
+            (None, _) => return Err(LookupError::Unknown { name: name.into() }),
+            (Some(one), 0) => one,
+            (Some((_, first, _)), _) => {
+                let others = found.map(|(_, full, _)| full);
+                let overloads = std::iter::once(first).chain(others).collect();
+                let name = name.into();
+                return Err(LookupError::Ambiguous { name, overloads });
+            }
+        };
+        if !<(P, R)>::matches(self.engine(), &defined.declared) {
+            return Err(LookupError::WrongSignature {
+                function: full.into(),
+                found: Types(&defined.declared).to_string(),
+                expected: <(P, R)>::describe(),
+            });
+        }
+        Ok(Function::new(
+            self.shared.clone(),
+            id,
+            defined.uid,
+            full.into(),
+        ))
+    }
+
+    fn find(&self, parts: &Parts) -> Option<(FunctionId<T>, Arc<Defined>)> {
+        self.shared.with_state(|locked, _, _| {
+            let id = locked.state.find(&parts.name, &parts.arguments)?;
+            Some((id, locked.state.function(id)?.definition.clone()))
+        })
+    }
+
+    fn prepare<P, R>(
+        &self,
+        definition: Definition,
+        uid: u64,
+        past_hits: Arc<AtomicU64>,
+    ) -> Result<Prepared<T>, DefineError>
+    where
+        (P, R): Signature,
+    {
+        let shared = &self.shared;
+        let parts = definition.into_parts();
+        let function = || parts.signature.clone();
+        let lacks = |setting, needs| DefineError::EngineLacks {
+            function: function(),
+            setting,
+            needs,
+        };
+        if parts.fuel.is_some() && !shared.runtime.meters_fuel() {
+            return Err(lacks("fuel", "consume_fuel"));
+        }
+        if parts.timeout.is_some() && !shared.runtime.interrupts() {
+            return Err(lacks("call_timeout", "epoch_interruption"));
+        }
+        let (source, declared) =
+            parts.inspect::<(P, R)>(self.engine(), shared.settings.instance)?;
+        let key = source.key(self.engine());
+        let defined = Arc::new(Defined {
+            uid,
+            export: parts.export,
+            declared,
+            fuel: parts.fuel,
+            timeout: parts.timeout,
+            past_hits,
+        });
+        let new = NewFunction {
+            name: parts.name,
+            arguments: parts.arguments,
+            definition: defined,
+            key,
+            source,
+        };
+        Ok(Prepared {
+            signature: parts.signature,
+            uid,
+            new,
+        })
+    }
+
+    fn enter_name<P, R>(
+        &self,
+        prepared: Prepared<T>,
+        enter: impl FnOnce(
+            &mut Locked<T>,
+            NewFunction<Kept<T>>,
+            &mut Hands<T>,
+            &mut Effects<T>,
+        ) -> Result<FunctionId<T>, DefineRefused>,
+    ) -> Result<Function<P, R, T>, DefineError> {
+        let Prepared {
+            signature: function,
+            uid,
+            new,
+        } = prepared;
+        let entered = self
+            .shared
+            .with_state(|locked, hands, out| enter(locked, new, hands, out));
+        match entered {
+            Ok(id) => Ok(Function::new(self.shared.clone(), id, uid, function)),
+            Err(DefineRefused::Closed) => Err(DefineError::Closed { function }),
+            Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { function }),
+            Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { function }),
+        }
+    }
+}
+
+struct Prepared<T: Send + 'static> {
+    signature: Arc<str>,
+    uid: u64,
+    new: NewFunction<Kept<T>>,
+}
+
+/// Names a function among all functions of all pools: threads' tables are shared by all.
+fn next_uid() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,277 @@
+//! What a function is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wasmparser::FuncType;
+use wasmtime::Engine;
+
+use super::error::DefineError;
+use crate::runtime::{Facts, Types, inspect};
+use crate::state::{ModuleKey, signature};
+
+/// A function to define: a name and argument types, the wasm it comes from, the export it calls.
+///
+/// ```
+/// use wasm_pool::Definition;
+/// # let bytes = vec![];
+/// let definition = Definition::new("math.add")
+///     .args(["bigint", "bigint"])
+///     .wasm(bytes)
+///     .export("add");
+/// assert_eq!(definition.signature(), "math.add(bigint, bigint)");
+/// ```
+#[derive(Clone)]
+pub struct Definition {
+    name: Arc<str>,
+    arguments: Arc<str>,
+    wasm: Option<Arc<[u8]>>,
+    export: Option<Arc<str>>,
+    fuel: Option<u64>,
+    timeout: Option<Duration>,
+}
+
+impl Definition {
+    /// A function of this name, without arguments so far.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            arguments: "".into(),
+            wasm: None,
+            export: None,
+            fuel: None,
+            timeout: None,
+        }
+    }
+
+    /// The types of the arguments, as the host spells them. Functions of one name with other
+    /// argument types are other functions.
+    pub fn args<S: AsRef<str>>(mut self, types: impl IntoIterator<Item = S>) -> Self {
+        let types: Vec<_> = types.into_iter().map(|t| t.as_ref().to_owned()).collect();
+        self.arguments = types.join(", ").into();
+        self
+    }
+
+    /// The module, in WebAssembly's binary format. The same bytes under two names are one module;
+    /// pass an `Arc<[u8]>` to share them.
+    pub fn wasm(mut self, bytes: impl Into<Arc<[u8]>>) -> Self {
+        self.wasm = Some(bytes.into());
+        self
+    }
+
+    /// The export to call. Without one, the last part of the name: `add` of `math.add`.
+    pub fn export(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.export = Some(name.into());
+        self
+    }
+
+    /// Units of fuel for each lease of this function, instead of the pool's.
+    pub fn fuel(mut self, units: u64) -> Self {
+        self.fuel = Some(units);
+        self
+    }
+
+    /// Wall-clock time for each lease of this function, instead of the pool's.
+    pub fn call_timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Name and argument types, as errors and reports spell them.
+    pub fn signature(&self) -> String {
+        signature(&self.name, &self.arguments)
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
+        let export = self.export.unwrap_or_else(|| {
+            let last = self.name.rsplit('.').next().unwrap_or(&self.name);
+            last.into()
+        });
+        Parts {
+            signature: signature(&self.name, &self.arguments).into(),
+            name: self.name,
+            arguments: self.arguments,
+            wasm: self.wasm,
+            export,
+            fuel: self.fuel,
+            timeout: self.timeout,
+        }
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Definition")
+            .field("signature", &self.signature())
+            .field("export", &self.export)
+            .field("wasm_bytes", &self.wasm.as_ref().map(|wasm| wasm.len()))
+            .finish()
+    }
+}
+
+pub(crate) struct Parts {
+    pub signature: Arc<str>,
+    pub name: Arc<str>,
+    pub arguments: Arc<str>,
+    pub wasm: Option<Arc<[u8]>>,
+    pub export: Arc<str>,
+    pub fuel: Option<u64>,
+    pub timeout: Option<Duration>,
+}
+
+/// What the pool keeps of a definition.
+pub(crate) struct Defined {
+    /// Names the function among all functions of all pools; survives `replace`.
+    pub uid: u64,
+    pub export: Arc<str>,
+    pub declared: FuncType,
+    pub fuel: Option<u64>,
+    pub timeout: Option<Duration>,
+    /// Hits of entries that are gone; survives `replace`.
+    pub past_hits: Arc<AtomicU64>,
+}
+
+/// Bytes that a module is compiled from, and what they declare; shared by every function of it.
+#[derive(Clone)]
+pub(crate) struct Source(pub Arc<SourceParts>);
+
+pub(crate) struct SourceParts {
+    pub wasm: Arc<[u8]>,
+    pub facts: Facts,
+}
+
+/// What one instance may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InstanceLimits {
+    pub memory: u64,
+    pub table_elements: u64,
+}
+
+impl Parts {
+    /// Reads the module's sections, and checks what can be checked without compiling it.
+    pub fn inspect<S: sealed::Check>(
+        &self,
+        engine: &Engine,
+        limits: InstanceLimits,
+    ) -> Result<(Source, FuncType), DefineError> {
+        let function = || self.signature.clone();
+        let Some(wasm) = self.wasm.clone() else {
+            return Err(DefineError::NoWasm {
+                function: function(),
+            });
+        };
+        let mut facts = inspect(&wasm).map_err(|source| DefineError::Module {
+            function: function(),
+            source,
+        })?;
+        let declared = facts.exports.get(&*self.export).and_then(Option::as_ref);
+        let Some(declared) = declared else {
+            return Err(DefineError::MissingExport {
+                function: function(),
+                export: self.export.to_string(),
+                available: facts.describe_exports(),
+            });
+        };
+        if !S::matches(engine, declared) {
+            return Err(DefineError::WrongSignature {
+                function: function(),
+                export: self.export.to_string(),
+                found: Types(declared).to_string(),
+                expected: S::describe(),
+            });
+        }
+        if facts.memory_bytes > limits.memory {
+            return Err(DefineError::MemoryTooLarge {
+                function: function(),
+                requested: facts.memory_bytes,
+                limit: limits.memory,
+            });
+        }
+        if facts.table_elements > limits.table_elements {
+            return Err(DefineError::TableTooLarge {
+                function: function(),
+                requested: facts.table_elements,
+                limit: limits.table_elements,
+            });
+        }
+        let declared = declared.clone();
+        // Only this check needs them; the source may be kept for ten thousand modules.
+        facts.exports.clear();
+        Ok((Source(Arc::new(SourceParts { wasm, facts })), declared))
+    }
+}
+
+impl Source {
+    /// The module's identity: its bytes, hashed once, and all that affects their compilation.
+    pub fn key(&self, engine: &Engine) -> ModuleKey {
+        let mut sha = Sha256::new();
+        sha.update(&*self.0.wasm);
+        let mut settings = Settings(Sha256::new());
+        std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut settings);
+        sha.update(settings.0.finalize());
+        sha.finalize().into()
+    }
+}
+
+/// Hands what wasmtime hashes to SHA-256.
+struct Settings(Sha256);
+
+impl std::hash::Hasher for Settings {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Never asked: the digest is.
+        0
+    }
+}
+
+/// The types of a handle whose function's types are known only at run time: called with
+/// wasmtime's `Val`s.
+#[derive(Debug, Clone, Copy)]
+pub struct Dynamic;
+
+/// The parameter and result types of a handle: wasm types, or [`Dynamic`] for both.
+///
+/// Implemented for what wasmtime's `TypedFunc` accepts; it cannot be implemented elsewhere.
+pub trait Signature: sealed::Check {}
+
+impl<S: sealed::Check> Signature for S {}
+
+pub(crate) mod sealed {
+    use wasmparser::FuncType;
+    use wasmtime::{Engine, WasmParams, WasmResults};
+
+    use super::Dynamic;
+    use crate::runtime::matches_signature;
+
+    pub trait Check {
+        fn matches(engine: &Engine, declared: &FuncType) -> bool;
+        fn describe() -> String;
+    }
+
+    impl<P: WasmParams + 'static, R: WasmResults + 'static> Check for (P, R) {
+        fn matches(engine: &Engine, declared: &FuncType) -> bool {
+            matches_signature::<P, R>(engine, declared)
+        }
+
+        fn describe() -> String {
+            let (params, results) = (std::any::type_name::<P>(), std::any::type_name::<R>());
+            format!("{params} -> {results}")
+        }
+    }
+
+    impl Check for (Dynamic, Dynamic) {
+        fn matches(_: &Engine, _: &FuncType) -> bool {
+            true
+        }
+
+        fn describe() -> String {
+            "any function".into()
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The hot path: an entry's slots, where idle instances are taken from and put back.
+//!
+//! A warm lease takes an instance out of its slot and puts it back, and touches nothing that
+//! another thread writes, as long as each thread finds an instance in its own slot: no lock, no
+//! account (idle and leased are charged alike), no order of recency, no reference count.
+//!
+//! Whoever must hear of a lease's end changes what the lease will find. The control word says that
+//! nobody may pass by (somebody waits, the function was replaced or removed, the pool is closed);
+//! a notice in the empty slot stops a lease that looked at the control word too early. Either way
+//! the lease takes the lock, where everything else is decided.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use crossbeam_utils::CachePadded;
+use crossbeam_utils::atomic::AtomicCell;
+
+use super::clock::{Pulse, nanos};
+use super::error::Asker;
+use super::shared::{EntryId, Function, InstanceId, Shared};
+use crate::runtime::{CallLimits, Instance};
+use crate::state::{Group, Stamp, signature};
+
+/// Somebody waits: every acquire and release takes the lock.
+const WAITED: u64 = 1;
+/// Nothing may be leased any more.
+const CLOSED: u64 = 2;
+const FLAGS: u64 = WAITED | CLOSED;
+const VERSION_SHIFT: u32 = 2;
+
+/// The instances of one (function, group).
+pub(crate) struct Entry<T: Send + 'static> {
+    pub id: EntryId<T>,
+    /// Names the function among all functions of all pools.
+    pub uid: u64,
+    /// The function's name, without its arguments.
+    pub name: Arc<str>,
+    pub asker: Asker,
+    /// What an idle instance must satisfy, beside health.
+    pub keep: Keep,
+    past_hits: Arc<AtomicU64>,
+    pub pool: Weak<Shared<T>>,
+    pub pulse: Arc<Pulse>,
+    /// Version of the function, and flags. An instance passes while it is exactly the version that
+    /// the instance was made for.
+    control: AtomicU64,
+    slots: Box<[CachePadded<Slot<T>>]>,
+}
+
+/// A place for one idle instance, and what its leases leave behind.
+pub(crate) struct Slot<T: Send + 'static> {
+    cell: AtomicCell<Option<Box<Parked<T>>>>,
+    used_at: AtomicU64,
+    used_sequence: AtomicU64,
+    /// Leases that found an instance here. Written by the lease's holder alone.
+    hits: AtomicU64,
+    /// A hint, true from lease to release.
+    leased: AtomicBool,
+    /// The thread that is in a call of the instance, or 0.
+    calling: AtomicU64,
+    /// Whether a notice was left and not answered yet. Only under the lock.
+    watched: AtomicBool,
+}
+
+/// What lies in a slot.
+pub(crate) enum Parked<T: Send + 'static> {
+    Idle(Live<T>),
+    /// "Take the lock when you come back."
+    Notice,
+}
+
+/// An instance with its place in the pool.
+pub(crate) struct Live<T: Send + 'static> {
+    pub instance: Instance<T>,
+    pub id: InstanceId<T>,
+    pub asker: Asker,
+    pub seat: usize,
+    /// The control word under which it may be leased.
+    pub pass: u64,
+    pub limits: CallLimits,
+    pub uses: u64,
+    /// Nanoseconds since the clock's origin.
+    pub born: u64,
+}
+
+/// What an acquire finds in the slots.
+pub(crate) enum Taken<T: Send + 'static> {
+    Idle(Box<Parked<T>>),
+    /// Something that only the slow path can deal with: a notice, or an instance of an old version.
+    Odd(usize, Box<Parked<T>>),
+    Nothing,
+}
+
+thread_local! {
+    static THREAD: ThreadState = const { ThreadState { number: Cell::new(0), sequence: Cell::new(0) } };
+}
+
+struct ThreadState {
+    /// 0 until it is first asked for; never used twice.
+    number: Cell<u64>,
+    /// Orders this thread's releases within one reading of a coarse clock.
+    sequence: Cell<u64>,
+}
+
+/// This thread's number, from 1.
+#[inline]
+pub(crate) fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    THREAD.with(|thread| {
+        if thread.number.get() == 0 {
+            thread.number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        thread.number.get()
+    })
+}
+
+#[inline]
+fn next_sequence() -> u64 {
+    THREAD.with(|thread| {
+        let next = thread.sequence.get() + 1;
+        thread.sequence.set(next);
+        next
+    })
+}
+
+/// Through the lock, all threads agree on what came first.
+pub(crate) fn agree_on_sequence(seen: &mut u64) {
+    THREAD.with(|thread| {
+        *seen = thread.sequence.get().max(*seen) + 1;
+        thread.sequence.set(*seen);
+    });
+}
+
+impl<T: Send + 'static> Entry<T> {
+    pub fn new(id: EntryId<T>, of: &Function<T>, group: Group, pool: &Shared<T>) -> Self {
+        let seats = pool.settings.max_instances_per_entry;
+        Self {
+            id,
+            uid: of.definition.uid,
+            keep: Keep::of(pool),
+            name: of.name.clone(),
+            asker: Asker {
+                function: signature(&of.name, &of.arguments).into(),
+                group,
+            },
+            past_hits: of.definition.past_hits.clone(),
+            pool: pool.this.clone(),
+            pulse: pool.pulse.clone(),
+            control: AtomicU64::new(Self::pass_of(of.version)),
+            slots: (0..seats).map(|_| CachePadded::new(Slot::new())).collect(),
+        }
+    }
+
+    /// An idle instance, if there is one and nobody has to be asked.
+    #[inline]
+    pub fn take(&self) -> Taken<T> {
+        let pass = self.control.load(Ordering::Acquire);
+        if pass & FLAGS != 0 {
+            return Taken::Nothing;
+        }
+        // A thread prefers its own slot, so that its instance stays in its cache.
+        let count = self.slots.len();
+        let mut seat = match count {
+            1 => 0,
+            _ => thread_number() as usize % count,
+        };
+        for _ in 0..count {
+            let slot = &self.slots[seat];
+            if !slot.leased.load(Ordering::Relaxed) {
+                match slot.cell.take() {
+                    Some(parked) if parked.passes(pass) => {
+                        slot.lease();
+                        return Taken::Idle(parked);
+                    }
+                    Some(odd) => return Taken::Odd(seat, odd),
+                    None => {}
+                }
+            }
+            seat = if seat + 1 == count { 0 } else { seat + 1 };
+        }
+        Taken::Nothing
+    }
+
+    /// Puts an instance back into its slot; what could not be put back is for the slow path.
+    #[inline]
+    pub fn put(&self, parked: Box<Parked<T>>) -> Result<(), Unparked<T>> {
+        let Some(live) = parked.live() else {
+            return Ok(());
+        };
+        let seat = live.seat;
+        if live.pass != self.control.load(Ordering::Acquire) {
+            return Err(Unparked::InHand(parked));
+        }
+        let slot = &self.slots[seat];
+        slot.stamp(self.stamp());
+        match slot.cell.swap(Some(parked)) {
+            None => Ok(()),
+            Some(_notice) => Err(Unparked::InSlot(seat)),
+        }
+    }
+
+    /// A use as of now, on this thread.
+    #[inline]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            at: self.pulse.roughly_now(),
+            sequence: next_sequence(),
+        }
+    }
+
+    #[inline]
+    pub fn slot(&self, seat: usize) -> &Slot<T> {
+        &self.slots[seat]
+    }
+
+    pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> {
+        self.slots.iter().map(|slot| &**slot)
+    }
+
+    pub fn set_flag(&self, waited: bool) {
+        if waited {
+            self.control.fetch_or(WAITED, Ordering::AcqRel);
+        } else {
+            self.control.fetch_and(!WAITED, Ordering::AcqRel);
+        }
+    }
+
+    pub fn close(&self) {
+        self.control.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    /// Only under the lock, as every change of the control word.
+    pub fn set_version(&self, version: u64) {
+        let flags = self.control.load(Ordering::Acquire) & FLAGS;
+        self.control
+            .store(version << VERSION_SHIFT | flags, Ordering::Release);
+    }
+
+    pub fn pass_of(version: u64) -> u64 {
+        version << VERSION_SHIFT
+    }
+
+    pub fn hits(&self) -> u64 {
+        self.slots()
+            .map(|slot| slot.hits.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// What an instance must satisfy to stay in the pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// Whether there is anything to look at when a lease ends.
+    pub looks: bool,
+    pub max_uses: u64,
+    /// Nanoseconds.
+    pub max_lifetime: u64,
+    /// Bytes of memory that an idle instance may have.
+    pub max_idle_memory: u64,
+}
+
+impl Keep {
+    fn of<T: Send + 'static>(pool: &Shared<T>) -> Self {
+        let settings = &pool.settings;
+        let max_lifetime = settings.max_lifetime.map_or(u64::MAX, nanos);
+        Self {
+            looks: settings.max_uses != u64::MAX
+                || max_lifetime != u64::MAX
+                || settings.max_idle_memory < settings.instance.memory
+                || pool.on_recycle.is_some(),
+            max_uses: settings.max_uses,
+            max_lifetime,
+            max_idle_memory: settings.max_idle_memory,
+        }
+    }
+}
+
+/// An instance whose lease ended, and that must be dealt with under the lock.
+pub(crate) enum Unparked<T: Send + 'static> {
+    InHand(Box<Parked<T>>),
+    /// It lies in this slot, and the notice that lay there is gone.
+    InSlot(usize),
+}
+
+impl<T: Send + 'static> Slot<T> {
+    fn new() -> Self {
+        Self {
+            cell: AtomicCell::new(None),
+            used_at: AtomicU64::new(0),
+            used_sequence: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            leased: AtomicBool::new(false),
+            calling: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+        }
+    }
+
+    /// A lease begins with an instance that was idle.
+    #[inline]
+    pub fn lease(&self) {
+        self.leased.store(true, Ordering::Relaxed);
+        let hits = self.hits.load(Ordering::Relaxed);
+        self.hits.store(hits + 1, Ordering::Relaxed);
+    }
+
+    /// A lease begins with a new instance.
+    pub fn lease_new(&self, stamp: Stamp) {
+        self.stamp(stamp);
+        self.leased.store(true, Ordering::Relaxed);
+    }
+
+    /// A lease ends.
+    #[inline]
+    pub fn stamp(&self, stamp: Stamp) {
+        self.used_at.store(stamp.at, Ordering::Relaxed);
+        self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
+        self.leased.store(false, Ordering::Relaxed);
+    }
+
+    pub fn last_used(&self) -> Stamp {
+        Stamp {
+            at: self.used_at.load(Ordering::Relaxed),
+            sequence: self.used_sequence.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn is_leased(&self) -> bool {
+        self.leased.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub fn set_calling(&self, thread: u64) {
+        self.calling.store(thread, Ordering::Relaxed);
+    }
+
+    pub fn calling(&self) -> u64 {
+        self.calling.load(Ordering::Relaxed)
+    }
+
+    // Under the lock alone: ──────────────────────────────────────────────────────────────────────
+
+    /// The idle instance. A watched slot counts as leased: either it is, or the release that found
+    /// the notice is about to take the lock and says so.
+    pub fn claim(&self) -> Option<Box<Parked<T>>> {
+        if self.watched.load(Ordering::Relaxed) {
+            return None;
+        }
+        let claimed = self.cell.take().filter(|parked| parked.live().is_some());
+        if claimed.is_some() {
+            self.leased.store(true, Ordering::Relaxed);
+        }
+        claimed
+    }
+
+    pub fn restore(&self, parked: Box<Parked<T>>) {
+        self.leased.store(false, Ordering::Relaxed);
+        self.cell.store(Some(parked));
+    }
+
+    /// Leaves a notice; false when the instance was idle after all.
+    pub fn watch(&self) -> bool {
+        if self.watched.load(Ordering::Relaxed) {
+            return true;
+        }
+        match self.cell.swap(Some(Box::new(Parked::Notice))) {
+            Some(parked) if parked.live().is_some() => {
+                self.restore(parked);
+                false
+            }
+            _ => {
+                self.watched.store(true, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
+    /// The lease in this slot has reported: its notice is answered. The instance, if it had been
+    /// put back and nobody took it since.
+    pub fn answer(&self) -> Option<Box<Parked<T>>> {
+        self.watched.store(false, Ordering::Relaxed);
+        self.cell.take().filter(|parked| parked.live().is_some())
+    }
+
+    /// An acquire has picked up the notice and brings it back. If the lease ended in between, it
+    /// went unnoticed: here is its instance.
+    pub fn return_notice(&self, notice: Box<Parked<T>>) -> Option<Box<Parked<T>>> {
+        if !self.watched.load(Ordering::Relaxed) {
+            return None;
+        }
+        let ended = self
+            .cell
+            .swap(Some(notice))
+            .filter(|parked| parked.live().is_some())?;
+        self.answer();
+        Some(ended)
+    }
+}
+
+impl<T: Send + 'static> Parked<T> {
+    #[inline]
+    fn passes(&self, pass: u64) -> bool {
+        matches!(self, Self::Idle(live) if live.pass == pass)
+    }
+
+    #[inline]
+    pub fn live(&self) -> Option<&Live<T>> {
+        match self {
+            Self::Idle(live) => Some(live),
+            Self::Notice => None,
+        }
+    }
+
+    #[inline]
+    pub fn live_mut(&mut self) -> Option<&mut Live<T>> {
+        match self {
+            Self::Idle(live) => Some(live),
+            Self::Notice => None,
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Entry<T> {
+    fn drop(&mut self) {
+        self.past_hits.fetch_add(self.hits(), Ordering::Relaxed);
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Entry<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("asker", &self.asker)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,543 @@
+//! One enum for each public operation, with who asked, how much, what the limit is and what holds
+//! it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::runtime::{GuestTrap, InspectError, SharedError, StackTooSmall};
+use crate::state::{Budget, Group, Shortage};
+
+/// A function on whose behalf, and in whose group, something was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// `math.add(bigint, bigint)`.
+    pub function: Arc<str>,
+    /// The scheduling group, tenant or role.
+    pub group: Group,
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in group {}", self.function, self.group)
+    }
+}
+
+/// A limit, or a set of limits, that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// A limit of zero lets nothing in.
+    #[error("{field} is zero: nothing could ever be served")]
+    Zero {
+        /// Which setting.
+        field: &'static str,
+    },
+    /// Sums of such limits leave 64 bits.
+    #[error("{field} is {value}, which is more than any machine has (at most {max})")]
+    TooLarge {
+        /// Which setting.
+        field: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// The largest value allowed.
+        max: u64,
+    },
+    /// Not even one instance could be had.
+    #[error("{field} is {value} bytes, but {what} needs {needed}: no instance could ever be made")]
+    NeverFits {
+        /// Which setting.
+        field: &'static str,
+        /// What it was set to, in bytes.
+        value: u64,
+        /// What does not fit.
+        what: &'static str,
+        /// What that needs, in bytes.
+        needed: u64,
+    },
+}
+
+/// Why a pool could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A limit makes no sense.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// Wasmtime refused the engine's settings, or the imports.
+    #[error("wasmtime refused the engine's settings or imports: {0}")]
+    Engine(#[source] SharedError),
+    /// The linker belongs to another engine than the pool's.
+    #[error("the linker was made with another engine than the pool's")]
+    ForeignLinker,
+    /// The host's engine lacks what a setting of the builder needs.
+    #[error("{setting} is set, but the engine was configured without {needs}")]
+    EngineLacks {
+        /// The builder's setting.
+        setting: &'static str,
+        /// What wasmtime's `Config` must enable for it.
+        needs: &'static str,
+    },
+    /// The housekeeper's thread could not be started.
+    #[error("the housekeeper's thread could not be started")]
+    Housekeeper(#[source] std::io::Error),
+}
+
+/// Why a function was not defined, or not replaced. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DefineError {
+    /// The bytes are not a core module, as far as can be seen without compiling them.
+    #[error("{function}: {source}")]
+    Module {
+        /// The function.
+        function: Arc<str>,
+        /// What is wrong with them.
+        source: InspectError,
+    },
+    /// The definition lacks its wasm.
+    #[error("{function}: the definition has no wasm")]
+    NoWasm {
+        /// The function.
+        function: Arc<str>,
+    },
+    /// The module has no such export, or it is not a function.
+    #[error(
+        "{function}: the module exports no function {export:?}; its functions are: {available}"
+    )]
+    MissingExport {
+        /// The function.
+        function: Arc<str>,
+        /// The export that was asked for.
+        export: String,
+        /// What there is.
+        available: String,
+    },
+    /// The export has another type than the handle.
+    #[error("{function}: export {export:?} is {found}, and the handle expects {expected}")]
+    WrongSignature {
+        /// The function.
+        function: Arc<str>,
+        /// The export.
+        export: String,
+        /// Its type in the module.
+        found: String,
+        /// The type of the handle.
+        expected: String,
+    },
+    /// The declared minimum of the module's memories is more than an instance may have.
+    #[error(
+        "{function}: the module declares {requested} bytes of memory, and an instance may have {limit}"
+    )]
+    MemoryTooLarge {
+        /// The function.
+        function: Arc<str>,
+        /// Bytes declared.
+        requested: u64,
+        /// `max_instance_memory`, in bytes.
+        limit: u64,
+    },
+    /// The declared minimum of the module's tables is more than an instance may have.
+    #[error(
+        "{function}: the module declares tables of {requested} elements, and a table may have {limit}"
+    )]
+    TableTooLarge {
+        /// The function.
+        function: Arc<str>,
+        /// Elements declared.
+        requested: u64,
+        /// `max_table_elements`.
+        limit: u64,
+    },
+    /// The name is taken, with the same argument types.
+    #[error("{function} is defined already; use replace to give it new code")]
+    AlreadyDefined {
+        /// The function.
+        function: Arc<str>,
+    },
+    /// `replace` of a function that is not defined.
+    #[error("{function} is not defined, so it cannot be replaced")]
+    NotDefined {
+        /// The function.
+        function: Arc<str>,
+    },
+    /// A limit of the definition needs what the engine was configured without.
+    #[error("{function}: {setting} is set, but the engine was configured without {needs}")]
+    EngineLacks {
+        /// The function.
+        function: Arc<str>,
+        /// The definition's setting.
+        setting: &'static str,
+        /// What wasmtime's `Config`, or the builder, must enable for it.
+        needs: &'static str,
+    },
+    /// The pool is closed.
+    #[error("{function}: the pool is closed")]
+    Closed {
+        /// The function.
+        function: Arc<str>,
+    },
+}
+
+/// Why a function was not found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// None of this name is defined.
+    #[error("function {name} is not defined")]
+    Unknown {
+        /// The name, as it was given.
+        name: String,
+    },
+    /// Several are; name one with its argument types.
+    #[error("function {name} has several overloads: {}", overloads.join("; "))]
+    Ambiguous {
+        /// The name, as it was given.
+        name: String,
+        /// All of them, with argument types.
+        overloads: Vec<String>,
+    },
+    /// It has another type than the handle.
+    #[error("{function} is {found}, and the handle expects {expected}")]
+    WrongSignature {
+        /// The function.
+        function: Arc<str>,
+        /// Its export's type.
+        found: String,
+        /// The type of the handle.
+        expected: String,
+    },
+}
+
+/// No function of this name is defined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("function {name} is not defined")]
+pub struct UnknownFunction {
+    /// The name, as it was given.
+    pub name: String,
+}
+
+/// Why a module's code could not be had. Shared by all who waited for it, and repeated to whoever
+/// asks within the cool-down.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// It does not compile.
+    #[error("the module does not compile: {0}")]
+    Compile(#[source] SharedError),
+    /// The linker has nothing under this name.
+    #[error("the module imports {module:?} {name:?}, which the host does not provide")]
+    UnknownImport {
+        /// The import's module name.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// It does not link, for another reason: an import of another type, for example.
+    #[error("the module does not link: {0}")]
+    Link(#[source] SharedError),
+}
+
+/// A budget cannot be met, even by evicting everything that is idle. Nothing was evicted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetExceeded {
+    /// The budget that lacks most of what was asked of it.
+    pub budget: Budget,
+    /// What was asked of this budget.
+    pub requested: u64,
+    /// Its limit.
+    pub limit: u64,
+    /// What is charged to it now.
+    pub charged: u64,
+    /// What evicting every idle instance and all unused code would free.
+    pub evictable: u64,
+    /// Who asked.
+    pub asker: Asker,
+}
+
+impl BudgetExceeded {
+    pub(crate) fn new(shortage: Shortage, asker: Asker) -> Self {
+        Self {
+            budget: shortage.budget,
+            requested: shortage.requested,
+            limit: shortage.limit,
+            charged: shortage.charged,
+            evictable: shortage.evictable,
+            asker,
+        }
+    }
+}
+
+impl fmt::Display for BudgetExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            budget,
+            requested,
+            limit,
+            charged,
+            evictable,
+            asker,
+        } = self;
+        let unit = budget.unit();
+        write!(
+            f,
+            "{asker} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
+             are charged, and evicting everything idle would free {evictable}"
+        )?;
+        let in_use = charged.saturating_sub(*evictable);
+        if requested > limit {
+            write!(
+                f,
+                ". It can never fit: raise the {budget} limit to at least {requested}"
+            )
+        } else {
+            write!(
+                f,
+                ". The other {in_use} are in use: try again later, or raise the limit"
+            )
+        }
+    }
+}
+
+impl std::error::Error for BudgetExceeded {}
+
+/// What an acquire that ran into its deadline was waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitingFor {
+    /// One of the entry's instances: all are leased.
+    Instance,
+    /// Room in a budget.
+    Room,
+    /// Another caller's compilation of the same module.
+    Compilation,
+    /// One of the compilations that may run at once.
+    Compiler,
+}
+
+impl fmt::Display for WaitingFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Instance => "one of its instances, all leased",
+            Self::Room => "room in a budget",
+            Self::Compilation => "the compilation of its module",
+            Self::Compiler => "a turn to compile its module",
+        })
+    }
+}
+
+/// Why no instance could be leased. Every charge is what it was before, and the function can be
+/// asked for again at once.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// A budget cannot be met.
+    #[error(transparent)]
+    BudgetExceeded(BudgetExceeded),
+    /// The deadline came first.
+    #[error("{asker} waited {waited:?} for {waiting_for}")]
+    Timeout {
+        /// Who asked.
+        asker: Asker,
+        /// For how long.
+        waited: Duration,
+        /// For what.
+        waiting_for: WaitingFor,
+    },
+    /// `try_acquire` would have had to wait.
+    #[error("{asker} would have to wait for {waiting_for}")]
+    WouldBlock {
+        /// Who asked.
+        asker: Asker,
+        /// For what.
+        waiting_for: WaitingFor,
+    },
+    /// Every instance of the entry is in a call that, directly or through others, waits for this
+    /// very acquire.
+    #[error("{asker} would wait for itself: all its instances are in calls that wait for this one")]
+    Deadlock {
+        /// Who asked.
+        asker: Asker,
+    },
+    /// The module's code could not be had.
+    #[error("{asker}: {source}")]
+    Module {
+        /// Who asked.
+        asker: Asker,
+        /// What is wrong with the module.
+        source: Arc<ModuleError>,
+    },
+    /// The start function trapped.
+    #[error("{asker}: the start function trapped: {trap}")]
+    StartTrapped {
+        /// Who asked.
+        asker: Asker,
+        /// What it did.
+        #[source]
+        trap: GuestTrap,
+    },
+    /// The start function ran out of fuel or time.
+    #[error("{asker}: the start function ran out of {limit}")]
+    StartLimit {
+        /// Who asked.
+        asker: Asker,
+        /// Of what.
+        limit: CallLimit,
+    },
+    /// The instance could not be made: the system refused memory, a host function that the start
+    /// function called failed, or a create hook did.
+    #[error("{asker}: the instance could not be made: {source}")]
+    Instantiate {
+        /// Who asked.
+        asker: Asker,
+        /// Why.
+        source: SharedError,
+    },
+    /// The calling thread has too little stack for a guest call.
+    #[error("{asker}: {source}")]
+    StackTooSmall {
+        /// Who asked.
+        asker: Asker,
+        /// Numbers.
+        source: StackTooSmall,
+    },
+    /// The function was removed.
+    #[error("function {function} was removed")]
+    Removed {
+        /// The function.
+        function: Arc<str>,
+    },
+    /// The pool is closed.
+    #[error("{asker}: the pool is closed")]
+    Closed {
+        /// Who asked.
+        asker: Asker,
+    },
+}
+
+/// What a call ran out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallLimit {
+    /// Units of wasmtime's fuel.
+    Fuel(u64),
+    /// Wall-clock time.
+    Time(Duration),
+}
+
+impl fmt::Display for CallLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fuel(units) => write!(f, "fuel ({units} units)"),
+            Self::Time(limit) => write!(f, "time ({limit:?})"),
+        }
+    }
+}
+
+/// Why a call failed. After all but `Acquire`, `StackTooSmall` and `Memory`, the instance is
+/// retired: it is never leased again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// No instance could be leased.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// The guest trapped.
+    #[error("{asker} trapped: {trap}")]
+    Trap {
+        /// Who was called.
+        asker: Asker,
+        /// What the guest did.
+        #[source]
+        trap: GuestTrap,
+    },
+    /// The lease's fuel or time is used up.
+    #[error("{asker} ran out of {limit}")]
+    Limit {
+        /// Who was called.
+        asker: Asker,
+        /// Of what.
+        limit: CallLimit,
+    },
+    /// A host function failed, or wasmtime did.
+    #[error("{asker}: {source}")]
+    Host {
+        /// Who was called.
+        asker: Asker,
+        /// The host function's error.
+        source: SharedError,
+    },
+    /// The export does not exist, or has another type.
+    #[error("{asker}: export {export:?}: {problem}")]
+    Export {
+        /// Who was called.
+        asker: Asker,
+        /// The export.
+        export: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An earlier call of this lease failed: the instance is not in a defined state any more.
+    #[error(
+        "{asker}: an earlier call of this lease failed, so its instance cannot be called again"
+    )]
+    Broken {
+        /// Who was called.
+        asker: Asker,
+    },
+    /// The calling thread has too little stack for a guest call.
+    #[error("{asker}: {source}")]
+    StackTooSmall {
+        /// Who was called.
+        asker: Asker,
+        /// Numbers.
+        source: StackTooSmall,
+    },
+    /// Bytes could not be passed to the guest or read from it.
+    #[error("{asker}: {source}")]
+    Memory {
+        /// Who was called.
+        asker: Asker,
+        /// Why.
+        source: MemoryError,
+    },
+}
+
+/// Why bytes could not be passed to a guest or read from it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The module exports no memory named `memory`.
+    #[error("the module exports no memory named \"memory\"")]
+    NoMemory,
+    /// A pointer and length that the guest gave, or was given, leave its memory.
+    #[error(
+        "bytes {pointer} to {pointer}+{length} are not all within the guest's memory of {size} bytes"
+    )]
+    OutOfBounds {
+        /// Offset into the memory.
+        pointer: u32,
+        /// Bytes.
+        length: u32,
+        /// Bytes the memory has.
+        size: u64,
+    },
+    /// The guest's allocator has no room.
+    #[error("the guest could not allocate {length} bytes")]
+    GuestOutOfMemory {
+        /// Bytes asked for.
+        length: u32,
+    },
+    /// More than a 32-bit guest can address.
+    #[error("{length} bytes are more than a guest can address")]
+    TooLong {
+        /// Bytes.
+        length: u64,
+    },
+    /// The guest's text is not UTF-8.
+    #[error("the guest's text is not UTF-8 (valid up to byte {valid_up_to})")]
+    NotUtf8 {
+        /// Where it stops being UTF-8.
+        valid_up_to: u64,
+    },
+}

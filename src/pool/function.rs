@@ -1,0 +1,296 @@
+//! Handles: a function, and a function in one group.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Val, WasmParams, WasmResults};
+
+use super::acquire::Patience;
+use super::definition::Dynamic;
+use super::entry::{Entry, Parked, Taken};
+use super::error::{AcquireError, CallError};
+use super::lease::Lease;
+use super::shared::{FunctionId, Shared};
+use super::thread_cache;
+use crate::state::Group;
+
+/// A function of a pool, to be called on behalf of any group. Clones are cheap and share it.
+///
+/// `P` and `R` are its parameter and result types, as wasmtime's `TypedFunc` has them; with
+/// [`Dynamic`] for both it is called with wasmtime's `Val`s.
+///
+/// ```
+/// # use wasm_pool::{Definition, Function, Pool};
+/// # let pool = Pool::builder().build()?;
+/// # let wasm = wat::parse_str(
+/// #     r#"(module (func (export "add") (param i64 i64) (result i64)
+/// #         local.get 0 local.get 1 i64.add))"#)?;
+/// let add: Function<(i64, i64), i64> =
+///     pool.define(Definition::new("math.add").args(["bigint", "bigint"]).wasm(wasm))?;
+/// assert_eq!(add.call("tenant", (1, 2))?, 3);
+///
+/// let tenant = add.in_group("tenant");     // for many calls: resolved once
+/// assert_eq!(tenant.call((3, 4))?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
+    pool: Arc<Shared<T>>,
+    id: FunctionId<T>,
+    uid: u64,
+    name: Arc<str>,
+    _types: PhantomData<fn(P) -> R>,
+}
+
+impl<P, R, T: Send + 'static> Function<P, R, T> {
+    pub(crate) fn new(pool: Arc<Shared<T>>, id: FunctionId<T>, uid: u64, name: Arc<str>) -> Self {
+        Self {
+            pool,
+            id,
+            uid,
+            name,
+            _types: PhantomData,
+        }
+    }
+
+    /// Name and argument types.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// This function in one group: resolved once, so that a warm acquire hashes nothing.
+    pub fn in_group(&self, group: impl Into<Group>) -> InGroup<P, R, T> {
+        InGroup {
+            function: self.clone(),
+            entry: self
+                .pool
+                .entry(self.id, self.uid, &self.name, &group.into()),
+        }
+    }
+
+    /// Leases an instance. If all are leased and as many exist as may, waits for one, first come
+    /// first served, as long as the builder's `wait_timeout`; if a budget has no room, evicts what
+    /// is idle, or fails at once (or waits, as the builder's `wait_for_room` says).
+    ///
+    /// A warm acquire takes no lock. A cold one instantiates (microseconds) and perhaps compiles
+    /// (milliseconds to seconds) on this thread.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]. Nothing is charged after an error that was not before.
+    #[inline]
+    pub fn acquire(
+        &self,
+        group: impl Into<Group>,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |pool| pool.usual_patience())
+    }
+
+    /// As [`Self::acquire`], without ever waiting for another lease, for room, or for another
+    /// thread's compilation; this thread's own compilation and instantiation take their time.
+    ///
+    /// # Errors
+    /// [`AcquireError::WouldBlock`] instead of waiting, and as [`Self::acquire`].
+    pub fn try_acquire(
+        &self,
+        group: impl Into<Group>,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |_| Patience::None)
+    }
+
+    /// As [`Self::acquire`], but waits at most `timeout`, and for room in the budgets too: first
+    /// come, first served. What can never fit fails at once.
+    ///
+    /// # Errors
+    /// [`AcquireError::Timeout`] when the time is over, and as [`Self::acquire`].
+    pub fn acquire_timeout(
+        &self,
+        group: impl Into<Group>,
+        timeout: Duration,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |pool| Patience::Room(pool.deadline(timeout)))
+    }
+
+    #[inline]
+    fn lease(
+        &self,
+        group: &Group,
+        patience: impl FnOnce(&Shared<T>) -> Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let entry = match thread_cache::take::<T>(self.uid, group) {
+            Some(entry) => entry,
+            None => self.pool.entry(self.id, self.uid, &self.name, group)?,
+        };
+        let leased = self.pool.lease(&entry, patience);
+        match leased {
+            Ok(parked) => Ok(Lease::carried(entry, parked, self.pool.stack)),
+            Err(error) => {
+                thread_cache::put(entry);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<P, R, T> Function<P, R, T>
+where
+    P: WasmParams + 'static,
+    R: WasmResults + 'static,
+    T: Send + 'static,
+{
+    /// Acquires, calls, releases.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline]
+    pub fn call(&self, group: impl Into<Group>, params: P) -> Result<R, CallError> {
+        self.acquire(group)?.call(params)
+    }
+}
+
+impl<T: Send + 'static> Function<Dynamic, Dynamic, T> {
+    /// Acquires, calls with values, releases; returns as many values as the function has results.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_values(
+        &self,
+        group: impl Into<Group>,
+        params: &[Val],
+    ) -> Result<Vec<Val>, CallError> {
+        let mut lease = self.acquire(group)?;
+        let count = lease.result_count();
+        let mut results = vec![Val::I32(0); count];
+        lease.call_values(params, &mut results)?;
+        Ok(results)
+    }
+}
+
+impl<P, R, T: Send + 'static> Clone for Function<P, R, T> {
+    fn clone(&self) -> Self {
+        Self::new(self.pool.clone(), self.id, self.uid, self.name.clone())
+    }
+}
+
+impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Function").field(&self.name).finish()
+    }
+}
+
+/// A function in one group: [`Function::in_group`]. It stays valid through `replace`; after
+/// `remove`, its acquires fail.
+pub struct InGroup<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
+    function: Function<P, R, T>,
+    /// The entry, or why there is none.
+    entry: Result<Arc<Entry<T>>, AcquireError>,
+}
+
+impl<P, R, T: Send + 'static> InGroup<P, R, T> {
+    /// As [`Function::acquire`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire`].
+    #[inline]
+    pub fn acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|pool| pool.usual_patience())
+    }
+
+    /// As [`Function::try_acquire`].
+    ///
+    /// # Errors
+    /// As [`Function::try_acquire`].
+    pub fn try_acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|_| Patience::None)
+    }
+
+    /// As [`Function::acquire_timeout`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_timeout`].
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|pool| Patience::Room(pool.deadline(timeout)))
+    }
+
+    #[inline]
+    fn lease(
+        &self,
+        patience: impl FnOnce(&Shared<T>) -> Patience,
+    ) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        let entry = self.entry.as_ref().map_err(Clone::clone)?;
+        let pool = &self.function.pool;
+        let parked = pool.lease(entry, patience)?;
+        Ok(Lease::borrowed(entry, parked, pool.stack))
+    }
+}
+
+impl<P, R, T> InGroup<P, R, T>
+where
+    P: WasmParams + 'static,
+    R: WasmResults + 'static,
+    T: Send + 'static,
+{
+    /// Acquires, calls, releases.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline]
+    pub fn call(&self, params: P) -> Result<R, CallError> {
+        self.acquire()?.call(params)
+    }
+}
+
+impl<P, R, T: Send + 'static> fmt::Debug for InGroup<P, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InGroup").field(&self.function.name).finish()
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// Takes what is idle; or goes the slow way.
+    #[inline]
+    fn lease(
+        &self,
+        entry: &Arc<Entry<T>>,
+        patience: impl FnOnce(&Self) -> Patience,
+    ) -> Result<Box<Parked<T>>, AcquireError> {
+        match entry.take() {
+            Taken::Idle(parked) => Ok(parked),
+            other => self.lease_slowly(entry, other, patience(self)),
+        }
+    }
+
+    #[cold]
+    fn lease_slowly(
+        &self,
+        entry: &Arc<Entry<T>>,
+        taken: Taken<T>,
+        patience: Patience,
+    ) -> Result<Box<Parked<T>>, AcquireError> {
+        if let Taken::Odd(seat, odd) = taken {
+            entry.settle_odd(self, seat, odd);
+        }
+        self.acquire(entry, patience)
+    }
+
+    /// The entry of (function, group), made if it is new.
+    fn entry(
+        &self,
+        id: FunctionId<T>,
+        uid: u64,
+        name: &Arc<str>,
+        group: &Group,
+    ) -> Result<Arc<Entry<T>>, AcquireError> {
+        debug_assert!(uid > 0);
+        self.with_state(|locked, _, _| {
+            let state = &mut locked.state;
+            let found = state.entry(id, group, |entry, function| {
+                Arc::new(Entry::new(entry, function, group.clone(), self))
+            });
+            let handle = found.and_then(|entry| state.entry_handle(entry));
+            handle.cloned().ok_or_else(|| AcquireError::Removed {
+                function: name.clone(),
+            })
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! Growth: a guest in the middle of a call asks for more.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use super::acquire::Patience;
+use super::entry::Entry;
+use super::error::Asker;
+use super::request::Making;
+use super::shared::{EntryId, InstanceId, RequestId, Shared};
+use crate::runtime::GrowthAccount;
+use crate::state::Amounts;
+
+/// How long a growth waits for what other threads are destroying already.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Charges growth to whoever the instance is at the time.
+pub(crate) struct Account<T: Send + 'static> {
+    pool: Weak<Shared<T>>,
+    holder: Holder<T>,
+    entry: EntryId<T>,
+    asker: Asker,
+}
+
+enum Holder<T: Send + 'static> {
+    /// The instance is being made: its start function grows it.
+    Request(RequestId<T>),
+    Instance(InstanceId<T>),
+}
+
+impl<T: Send + 'static> Account<T> {
+    pub fn of_request(pool: &Shared<T>, id: RequestId<T>, entry: &Entry<T>) -> Self {
+        Self::new(pool, Holder::Request(id), entry)
+    }
+
+    pub fn of_instance(pool: &Shared<T>, id: InstanceId<T>, entry: &Entry<T>) -> Self {
+        Self::new(pool, Holder::Instance(id), entry)
+    }
+
+    fn new(pool: &Shared<T>, holder: Holder<T>, entry: &Entry<T>) -> Self {
+        Self {
+            pool: pool.this.clone(),
+            holder,
+            entry: entry.id,
+            asker: entry.asker.clone(),
+        }
+    }
+
+    /// Reserves, evicting idle instances if that makes room; never waits for a lease.
+    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, target: Amounts) -> bool {
+        let patience = Patience::Instance(pool.deadline(SOON));
+        pool.reserve(request, &self.asker, target, patience).is_ok()
+    }
+
+    fn charge_request(&self, pool: &Shared<T>, id: RequestId<T>, more: Amounts) -> bool {
+        let held = pool.with_state(|locked, _, _| locked.state.held(id));
+        let target = held.and_then(|held| held.checked_add(&more));
+        target.is_some_and(|target| self.reserve(pool, id, target))
+    }
+
+    fn charge_instance(&self, pool: &Shared<T>, id: InstanceId<T>, more: Amounts) -> bool {
+        let request = pool.with_state(|locked, _, _| locked.state.begin_growth());
+        let growth = Making::new(pool, request);
+        let granted = self.reserve(pool, growth.id(), more);
+        if granted {
+            pool.with_state(|locked, _, out| locked.state.grown(growth.id(), id, out));
+        }
+        granted
+    }
+}
+
+impl<T: Send + 'static> GrowthAccount for Account<T> {
+    fn charge(&self, bytes: u64) -> bool {
+        let Some(pool) = self.pool.upgrade() else {
+            // Nobody keeps accounts any more, and so nobody may grow.
+            return false;
+        };
+        let more = Amounts::ZERO.memory(bytes);
+        let granted = match self.holder {
+            Holder::Request(id) => self.charge_request(&pool, id, more),
+            Holder::Instance(id) => self.charge_instance(&pool, id, more),
+        };
+        if !granted {
+            self.refused();
+        }
+        granted
+    }
+
+    fn refund(&self, bytes: u64) {
+        let less = Amounts::ZERO.memory(bytes);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.with_state(|locked, _, out| match self.holder {
+                // What a request holds too much is given back when it ends.
+                Holder::Request(_) => {}
+                Holder::Instance(id) => locked.state.shrink(id, less, out),
+            });
+        }
+    }
+
+    fn refused(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.with_state(|locked, _, _| locked.state.count_growth_refusal(self.entry));
+        }
+    }
+}

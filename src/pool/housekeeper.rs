@@ -1,0 +1,147 @@
+//! The thread that keeps time: it moves the epoch while something is leased, publishes a coarse
+//! clock, and sweeps out what has been idle for too long.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
+use parking_lot::Mutex;
+use wasmtime::Engine;
+
+use super::clock::Pulse;
+use super::shared::Shared;
+
+/// What the housekeeper is told.
+pub(crate) enum Control {
+    /// Something is leased: move the epoch.
+    Resume,
+    /// The pool is gone; move the epoch for the leases that are left, then end.
+    Stop,
+}
+
+/// The pool's hold on its housekeeper, if it has one.
+pub(crate) struct Housekeeper {
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a housekeeper needs to begin.
+pub(crate) struct Duties {
+    pub engine: Engine,
+    /// How often the epoch moves, when calls have deadlines and nobody else moves it.
+    pub epoch_tick: Option<Duration>,
+    pub sweep_period: Duration,
+}
+
+/// How many ticks of the epoch pass between two looks whether anything is leased still.
+const TICKS_PER_LOOK: u32 = 16;
+
+pub(crate) fn channel() -> (Sender<Control>, Receiver<Control>) {
+    unbounded()
+}
+
+impl Housekeeper {
+    /// No thread: the host sweeps by hand.
+    pub fn none() -> Self {
+        Self {
+            thread: Mutex::new(None),
+        }
+    }
+
+    pub fn start<T: Send + 'static>(
+        &self,
+        pool: Weak<Shared<T>>,
+        pulse: Arc<Pulse>,
+        control: Receiver<Control>,
+        duties: Duties,
+    ) -> std::io::Result<()> {
+        let work = move || {
+            Rounds {
+                pool,
+                pulse,
+                control,
+                duties,
+            }
+            .run()
+        };
+        let thread = thread::Builder::new()
+            .name("wasm-pool".into())
+            .spawn(work)?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Tells the thread to end, and waits for that when nothing keeps it.
+    pub fn stop(&self, pulse: &Pulse, wait: bool) {
+        pulse.send(Control::Stop);
+        let thread = self.thread.lock().take();
+        // The housekeeper itself may be the one who drops the last handle.
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == thread::current().id();
+        if let Some(thread) = thread.filter(|thread| wait && !own(thread)) {
+            // An error is a panic in a listener on that thread: reported there, nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Rounds<T: Send + 'static> {
+    pool: Weak<Shared<T>>,
+    pulse: Arc<Pulse>,
+    control: Receiver<Control>,
+    duties: Duties,
+}
+
+impl<T: Send + 'static> Rounds<T> {
+    fn run(self) {
+        let sweep = tick(self.duties.sweep_period);
+        let mut epoch = never();
+        let mut ticks = 0;
+        loop {
+            select! {
+                recv(self.control) -> told => match told {
+                    Ok(Control::Resume) => epoch = self.duties.epoch_tick.map_or_else(never, tick),
+                    Ok(Control::Stop) | Err(_) => return self.outlast_orphans(),
+                },
+                recv(epoch) -> _ => {
+                    self.duties.engine.increment_epoch();
+                    self.pulse.beat();
+                    ticks += 1;
+                    if ticks % TICKS_PER_LOOK == 0 && !self.is_anything_leased() {
+                        epoch = self.rest();
+                    }
+                }
+                recv(sweep) -> _ => if let Some(pool) = self.pool.upgrade() {
+                    pool.sweep();
+                },
+            }
+        }
+    }
+
+    fn is_anything_leased(&self) -> bool {
+        self.pool
+            .upgrade()
+            .is_some_and(|pool| pool.is_anything_leased())
+    }
+
+    /// Lets the epoch stand still. A lease that began just now may have missed that: so look once
+    /// more after saying it. (A lease announces itself before it looks; if this look missed even
+    /// that, the next lease resumes the epoch for both.)
+    fn rest(&self) -> Receiver<std::time::Instant> {
+        self.pulse.pause();
+        if self.is_anything_leased() {
+            self.pulse.keep_ticking();
+        }
+        never()
+    }
+
+    /// Leases may outlive every handle of the pool; an endless guest must still come to its end.
+    fn outlast_orphans(&self) {
+        let Some(period) = self.duties.epoch_tick else {
+            return;
+        };
+        let epoch = tick(period);
+        while self.pulse.orphans() > 0 && epoch.recv().is_ok() {
+            self.duties.engine.increment_epoch();
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! An instance in someone's hands.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
+
+use super::definition::Dynamic;
+use super::entry::{Entry, Live, Parked, thread_number};
+use super::error::{CallError, CallLimit};
+use super::shared::InstanceId;
+use super::thread_cache;
+use crate::runtime::{CallFailure, StackCheck, StoreData, classify};
+use crate::state::{Group, Reason};
+
+/// An instance of one function, leased for one group.
+///
+/// Dropping the lease gives the instance back; if a call failed, was interrupted by a panic, or
+/// [`Lease::discard`] was called, the instance is retired instead, and nobody ever sees it again.
+/// Fuel and deadline begin afresh with the lease and last for all of its calls.
+///
+/// A lease can be sent to another thread. One that is leaked (`mem::forget`) keeps its charge and
+/// its place among the entry's instances; nothing else is lost.
+///
+/// ```
+/// # use wasm_pool::{Definition, Function, Pool};
+/// # let pool = Pool::builder().build()?;
+/// # let wasm = wat::parse_str(r#"(module (memory (export "memory") 1)
+/// #     (func (export "peek") (param i32) (result i32) local.get 0 i32.load8_u))"#)?;
+/// let peek: Function<i32, i32> = pool.define(Definition::new("peek").args(["int"]).wasm(wasm))?;
+/// let mut lease = peek.acquire("tenant")?;
+/// lease.write_bytes(100, b"A")?;
+/// assert_eq!(lease.call(100)?, 65);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping a lease gives the instance back at once"]
+pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
+    /// `None` only while the lease is being dropped.
+    parked: Option<Box<Parked<T>>>,
+    home: Home<'a, T>,
+    stack: StackCheck,
+    /// Whether the instance is in a state that the next lease may see.
+    healthy: bool,
+    _types: PhantomData<fn(P) -> R>,
+}
+
+/// How a lease reaches its entry without counting references.
+enum Home<'a, T: Send + 'static> {
+    /// Through the handle that it was acquired with.
+    Borrowed(&'a Entry<T>),
+    /// Through the reference of its thread, which it carries; `None` only in `drop`.
+    Carried(Option<Arc<Entry<T>>>),
+}
+
+impl<T: Send + 'static> Home<'_, T> {
+    #[inline]
+    fn entry(&self) -> Option<&Entry<T>> {
+        match self {
+            Self::Borrowed(entry) => Some(entry),
+            Self::Carried(entry) => entry.as_deref(),
+        }
+    }
+}
+
+impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
+    #[inline]
+    pub(crate) fn borrowed(entry: &'a Entry<T>, parked: Box<Parked<T>>, stack: StackCheck) -> Self {
+        Self::begin(Home::Borrowed(entry), parked, stack)
+    }
+
+    #[inline]
+    pub(crate) fn carried(entry: Arc<Entry<T>>, parked: Box<Parked<T>>, stack: StackCheck) -> Self {
+        Self::begin(Home::Carried(Some(entry)), parked, stack)
+    }
+
+    #[inline]
+    fn begin(home: Home<'a, T>, mut parked: Box<Parked<T>>, stack: StackCheck) -> Self {
+        let mut healthy = false;
+        if let (Some(live), Some(entry)) = (parked.live_mut(), home.entry()) {
+            live.uses += 1;
+            healthy = live.instance.refresh(live.limits).is_ok();
+            if live.limits.ticks.is_some() {
+                entry.pulse.keep_ticking();
+            }
+        }
+        Self {
+            parked: Some(parked),
+            home,
+            stack,
+            healthy,
+            _types: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn live(&self) -> &Live<T> {
+        let live = self.parked.as_ref().and_then(|parked| parked.live());
+        live.expect("a lease holds a live instance until it is dropped")
+    }
+
+    #[inline]
+    fn live_mut(&mut self) -> &mut Live<T> {
+        let live = self.parked.as_mut().and_then(|parked| parked.live_mut());
+        live.expect("a lease holds a live instance until it is dropped")
+    }
+
+    /// The group that it was leased for.
+    pub fn group(&self) -> &Group {
+        &self.live().asker.group
+    }
+
+    /// The function's name and argument types.
+    pub fn function(&self) -> &str {
+        &self.live().asker.function
+    }
+
+    /// Leases that this instance has served, this one included.
+    pub fn uses(&self) -> u64 {
+        self.live().uses
+    }
+
+    /// The host's data in the instance's store.
+    pub fn data(&self) -> &T {
+        self.live().instance.store.data()
+    }
+
+    /// The host's data in the instance's store.
+    pub fn data_mut(&mut self) -> &mut T {
+        self.live_mut().instance.store.data_mut()
+    }
+
+    /// The instance's store, for anything that wasmtime offers and this type does not.
+    ///
+    /// A guest function called through it that fails leaves the instance in an undefined state,
+    /// and the pool cannot see that: call [`Self::discard`] then. [`Self::export`] needs no such
+    /// care.
+    pub fn store(&mut self) -> &mut Store<StoreData<T>> {
+        &mut self.live_mut().instance.store
+    }
+
+    /// The instance itself, to be used with its [`Self::store`].
+    pub fn instance(&self) -> wasmtime::Instance {
+        self.live().instance.exports
+    }
+
+    /// The memory that the module exports as `memory`.
+    pub fn memory(&self) -> Option<Memory> {
+        self.live().instance.memory
+    }
+
+    /// Bytes of linear memory that the instance has now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.live().instance.store.data().memory_bytes()
+    }
+
+    /// An exported function, looked up once (about 0.2 µs) and called as often as needed through
+    /// this lease.
+    ///
+    /// # Errors
+    /// [`CallError::Export`] if there is none of this name, or it has another type.
+    pub fn export<A, B>(&mut self, name: &str) -> Result<Export<A, B, T>, CallError>
+    where
+        A: WasmParams,
+        B: WasmResults,
+    {
+        let live = self.live_mut();
+        let exports = live.instance.exports;
+        let found = exports.get_typed_func::<A, B>(&mut live.instance.store, name);
+        match found {
+            Ok(func) => Ok(Export {
+                instance: live.id,
+                name: name.into(),
+                func,
+            }),
+            Err(error) => Err(CallError::Export {
+                asker: live.asker.clone(),
+                export: name.into(),
+                problem: error.to_string(),
+            }),
+        }
+    }
+
+    /// Calls the function with values whose types are known only at run time (about 0.1 µs more
+    /// than a typed call). `results` must have as many places as the function has results.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; parameters of the wrong number or type are [`CallError::Host`], without
+    /// the guest having run, but the instance is retired all the same.
+    pub fn call_values(&mut self, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
+        self.enter(|live| {
+            live.instance
+                .main
+                .call(&mut live.instance.store, params, results)
+        })
+    }
+
+    /// Never lease this instance again, whatever its calls returned.
+    pub fn discard(mut self) {
+        if let (Some(parked), Some(entry)) = (self.parked.take(), self.home.entry()) {
+            entry.retire(parked, Reason::Discarded);
+        }
+    }
+
+    /// Whether a call of this lease has failed, so that no other can be made.
+    pub fn is_broken(&self) -> bool {
+        !self.healthy
+    }
+
+    /// Runs guest code: with enough stack, not after a failure, and remembered as broken until it
+    /// has returned well.
+    #[inline]
+    pub(crate) fn enter<X>(
+        &mut self,
+        run: impl FnOnce(&mut Live<T>) -> wasmtime::Result<X>,
+    ) -> Result<X, CallError> {
+        if !self.healthy {
+            return Err(self.broken());
+        }
+        if let Err(source) = self.stack.check() {
+            let asker = self.live().asker.clone();
+            return Err(CallError::StackTooSmall { asker, source });
+        }
+        self.healthy = false;
+        let seat = self.live().seat;
+        if let Some(entry) = self.home.entry() {
+            entry.slot(seat).set_calling(thread_number());
+        }
+        let result = run(self.live_mut());
+        if let Some(entry) = self.home.entry() {
+            entry.slot(seat).set_calling(0);
+        }
+        match result {
+            Ok(value) => {
+                self.healthy = true;
+                Ok(value)
+            }
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    #[cold]
+    fn broken(&self) -> CallError {
+        let asker = self.live().asker.clone();
+        CallError::Broken { asker }
+    }
+
+    #[cold]
+    fn explain(&mut self, error: wasmtime::Error) -> CallError {
+        let asker = self.live().asker.clone();
+        let failure = classify(error);
+        let pool = self.home.entry().and_then(|entry| entry.pool.upgrade());
+        if let Some(pool) = &pool {
+            pool.observer.guest_failed(failure.kind());
+        }
+        let limits = &self.live().limits;
+        match failure {
+            CallFailure::Fuel => {
+                let limit = CallLimit::Fuel(limits.fuel.unwrap_or(u64::MAX));
+                CallError::Limit { asker, limit }
+            }
+            CallFailure::Deadline => {
+                let limit = CallLimit::Time(limits.time);
+                CallError::Limit { asker, limit }
+            }
+            CallFailure::Trap(trap) => CallError::Trap { asker, trap },
+            CallFailure::Host(source) => CallError::Host { asker, source },
+        }
+    }
+
+    pub(crate) fn result_count(&self) -> usize {
+        self.live().instance.result_count()
+    }
+
+    #[inline]
+    pub(crate) fn asker(&self) -> &super::error::Asker {
+        &self.live().asker
+    }
+
+    #[inline]
+    pub(crate) fn guest(&mut self) -> &mut crate::runtime::Instance<T> {
+        &mut self.live_mut().instance
+    }
+}
+
+impl<P, R, T> Lease<'_, P, R, T>
+where
+    P: WasmParams + 'static,
+    R: WasmResults + 'static,
+    T: Send + 'static,
+{
+    /// Calls the function.
+    ///
+    /// # Errors
+    /// [`CallError::Trap`], [`CallError::Limit`] (out of fuel or time) and [`CallError::Host`]
+    /// break the lease: its instance is retired when it is dropped, and further calls return
+    /// [`CallError::Broken`]. [`CallError::StackTooSmall`] leaves everything as it was.
+    #[inline]
+    pub fn call(&mut self, params: P) -> Result<R, CallError> {
+        self.enter(|live| live.instance.call(params))
+    }
+}
+
+impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(parked) = self.parked.take() else {
+            return;
+        };
+        // The holder may have panicked between two writes into the guest's memory.
+        let healthy = self.healthy && !std::thread::panicking();
+        match &mut self.home {
+            Home::Borrowed(entry) => entry.release(parked, healthy),
+            Home::Carried(carried) => {
+                if let Some(entry) = carried.take() {
+                    entry.release(parked, healthy);
+                    thread_cache::put(entry);
+                }
+            }
+        }
+    }
+}
+
+impl<P, R, T: Send + 'static> fmt::Debug for Lease<'_, P, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("function", &self.function())
+            .field("group", self.group())
+            .field("broken", &self.is_broken())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An exported function of the instance of one lease; see [`Lease::export`].
+pub struct Export<A, B, T: Send + 'static = ()> {
+    instance: InstanceId<T>,
+    name: Box<str>,
+    func: TypedFunc<A, B>,
+}
+
+impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
+    /// Calls it in the lease that it was looked up in.
+    ///
+    /// # Errors
+    /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
+    pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
+        if lease.live().id != self.instance {
+            return Err(CallError::Export {
+                asker: lease.asker().clone(),
+                export: self.name.to_string(),
+                problem: "it belongs to the instance of another lease".into(),
+            });
+        }
+        lease.enter(|live| self.func.call(&mut live.instance.store, params))
+    }
+}
+
+impl<A, B, T: Send + 'static> fmt::Debug for Export<A, B, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Export").field(&self.name).finish()
+    }
+}

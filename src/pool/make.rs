@@ -1,0 +1,146 @@
+//! Making an instance: code, room, instantiation, birth.
+
+use std::sync::Arc;
+
+use super::acquire::Patience;
+use super::compile::Ready;
+use super::definition::Defined;
+use super::entry::{Entry, Live, Parked};
+use super::error::{AcquireError, CallLimit};
+use super::growth::Account;
+use super::request::Making;
+use super::shared::{RequestId, Shared};
+use crate::runtime::{
+    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, instantiate, share,
+};
+use crate::state::Stale;
+
+impl<T: Send + 'static> Shared<T> {
+    /// Makes an instance for the seat that was promised to `request`, and leases it.
+    pub(super) fn make(
+        &self,
+        entry: &Arc<Entry<T>>,
+        request: RequestId<T>,
+        patience: Patience,
+    ) -> Result<Box<Parked<T>>, AcquireError> {
+        let making = Making::new(self, request);
+        loop {
+            let ready = self.code_for(&making, entry, patience)?;
+            let declared = ready.needs.declared();
+            self.reserve(making.id(), &entry.asker, declared, patience)?;
+            let limits = (self.settings).call_limits(ready.defined.fuel, ready.defined.timeout);
+            let instance = self.instantiate(&making, entry, &ready, limits)?;
+            let needs = ready.needs;
+            // The pin ends with the birth; nothing but the instance may hold the code then.
+            drop(ready);
+            match self.birth(&making, entry, instance, limits, needs) {
+                Ok(parked) => return Ok(parked),
+                // Replaced meanwhile: what was made is old, and gone again.
+                Err(Stale) => continue,
+            }
+        }
+    }
+
+    fn instantiate(
+        &self,
+        making: &Making<'_, T>,
+        entry: &Entry<T>,
+        ready: &Ready<T>,
+        limits: CallLimits,
+    ) -> Result<Instance<T>, AcquireError> {
+        let asker = &entry.asker;
+        let _span = tracing::debug_span!(
+            "instantiate",
+            function = %asker.function,
+            group = %asker.group,
+        )
+        .entered();
+        if limits.ticks.is_some() {
+            self.pulse.keep_ticking();
+        }
+        let meter = Meter::new(
+            Box::new(Account::of_request(self, making.id(), entry)),
+            self.settings.instance.memory,
+            self.settings.instance.table_elements,
+            ready.needs.metered,
+        );
+        let data = (self.make_data)(&entry.name, &asker.group);
+        let export = &ready.defined.export;
+        let mut instance = instantiate(&self.runtime, &ready.code, data, meter, limits, export)
+            .map_err(|failure| self.explain(entry, &ready.defined, failure))?;
+        if let Some(hook) = &self.on_create {
+            hook(&mut instance.store, &instance.exports).map_err(|error| {
+                AcquireError::Instantiate {
+                    asker: asker.clone(),
+                    source: share(error),
+                }
+            })?;
+        }
+        Ok(instance)
+    }
+
+    fn explain(
+        &self,
+        entry: &Entry<T>,
+        defined: &Defined,
+        failure: InstantiateFailure,
+    ) -> AcquireError {
+        let asker = entry.asker.clone();
+        let failure = match failure {
+            InstantiateFailure::Start(failure) => failure,
+            InstantiateFailure::Other(source) => {
+                return AcquireError::Instantiate { asker, source };
+            }
+            InstantiateFailure::Refused(refusal) => {
+                let source = Arc::new(refusal);
+                return AcquireError::Instantiate { asker, source };
+            }
+        };
+        self.observer.guest_failed(failure.kind());
+        match failure {
+            CallFailure::Fuel => {
+                let limit = CallLimit::Fuel(self.settings.fuel_of(defined));
+                AcquireError::StartLimit { asker, limit }
+            }
+            CallFailure::Deadline => {
+                let limit = CallLimit::Time(self.settings.timeout_of(defined));
+                AcquireError::StartLimit { asker, limit }
+            }
+            CallFailure::Trap(trap) => AcquireError::StartTrapped { asker, trap },
+            CallFailure::Host(source) => AcquireError::Instantiate { asker, source },
+        }
+    }
+
+    /// The instance is there: it takes its charge and its seat. If its function was replaced while
+    /// it was made, it is destroyed here, and its charge stays with the request.
+    fn birth(
+        &self,
+        making: &Making<'_, T>,
+        entry: &Arc<Entry<T>>,
+        mut instance: Instance<T>,
+        limits: CallLimits,
+        needs: InstanceNeeds,
+    ) -> Result<Box<Parked<T>>, Stale> {
+        let held = needs.with_metered(instance.store.data_mut().meter().held());
+        let now = self.pulse.now();
+        let (id, seat, version, stamp) = self.with_state(|locked, _, out| {
+            let stamp = locked.stamp(now);
+            let id = locked.state.born(making.id(), held, stamp, out)?;
+            let born = locked.state.instance(id).ok_or(Stale)?;
+            Ok((id, born.seat, born.version, stamp))
+        })?;
+        let account = Account::of_instance(self, id, entry);
+        instance.store.data_mut().meter().settle(Box::new(account));
+        entry.slot(seat).lease_new(stamp);
+        Ok(Box::new(Parked::Idle(Live {
+            instance,
+            id,
+            asker: entry.asker.clone(),
+            seat,
+            pass: Entry::<T>::pass_of(version),
+            limits,
+            uses: 0,
+            born: stamp.at,
+        })))
+    }
+}

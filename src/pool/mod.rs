@@ -1,0 +1,169 @@
+//! The shell: the only lock, slots, waiters, the housekeeper's thread.
+
+mod acquire;
+mod builder;
+mod clock;
+mod compile;
+mod deadlock;
+mod define;
+mod definition;
+mod entry;
+mod error;
+mod function;
+mod growth;
+mod guest_bytes;
+mod hands;
+mod housekeeper;
+mod lease;
+mod limits;
+mod make;
+mod observe;
+mod release;
+mod request;
+mod reserve;
+mod settings;
+mod shared;
+mod stats;
+mod thread_cache;
+mod waiter;
+
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::Engine;
+
+use crate::state::Group;
+use shared::Shared;
+
+pub use builder::Builder;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use definition::{Definition, Dynamic, Signature};
+pub use error::{
+    AcquireError, Asker, BudgetExceeded, BuildError, CallError, CallLimit, DefineError,
+    LimitsError, LookupError, MemoryError, ModuleError, UnknownFunction, WaitingFor,
+};
+pub use function::{Function, InGroup};
+pub use guest_bytes::GuestBytes;
+pub use lease::{Export, Lease};
+pub use limits::Limits;
+pub use observe::Eviction;
+pub use stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
+
+/// A pool of WebAssembly instances and of the compiled modules behind them, under budgets.
+///
+/// `T` is the host's data in each instance's store. Clones share the pool. It closes when its last
+/// handle is dropped: pools, [`Function`]s and [`InGroup`]s are handles, leases are not.
+///
+/// ```
+/// use wasm_pool::{Budget, Definition, Function, Limits, Pool};
+///
+/// let pool = Pool::builder()
+///     .limits(Limits::new().memory(64 << 20).code(16 << 20))
+///     .build()?;
+/// # let wasm = wat::parse_str(
+/// #     r#"(module (memory 1) (func (export "add") (param i64 i64) (result i64)
+/// #         local.get 0 local.get 1 i64.add))"#)?;
+/// let add: Function<(i64, i64), i64> = pool.define(Definition::new("add").wasm(wasm))?;
+/// assert_eq!(add.call(7, (1, 2))?, 3);
+///
+/// let memory = pool.stats().budget(Budget::Memory);
+/// assert!(memory.charged >= 65_536 && memory.charged <= memory.limit);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Pool<T: Send + 'static = ()> {
+    shared: Arc<Shared<T>>,
+}
+
+impl Pool<()> {
+    /// A builder of a pool whose stores hold no data of the host's.
+    pub fn builder() -> Builder<()> {
+        Builder::new(|_, _| ())
+    }
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// A builder of a pool whose stores hold a `T` each, made by `make` for (function, group)
+    /// whenever an instance is made. It runs outside of the pool's lock.
+    pub fn builder_with(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Builder<T> {
+        Builder::new(make)
+    }
+
+    /// Sets other limits, at once. Raised ones serve who waits for room; under lowered ones idle
+    /// instances and unused code are evicted, and what leases still hold is reported as
+    /// [`BudgetStats::overdraft`] while new needs are refused.
+    ///
+    /// # Errors
+    /// [`LimitsError`] if they make no sense; then nothing changes.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
+        self.shared.set_limits(limits)
+    }
+
+    /// One look at everything: budgets and counts are of the same instant. Hits, and which
+    /// instances are leased, are read a moment later: leases pass without a lock.
+    ///
+    /// Costs about as much as copying what it returns; holds the lock for most of that.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Evicts the idle instances that `keep` does not want to keep; returns how many.
+    pub fn retain(&self, keep: impl FnMut(&IdleInstance) -> bool) -> usize {
+        self.shared.retain(keep)
+    }
+
+    /// Evicts what has been idle, or alive, for too long, and brings the metrics up to date. The
+    /// housekeeper does this by itself; without one, the host calls it now and then.
+    pub fn sweep(&self) {
+        self.shared.sweep();
+    }
+
+    /// Moves the epoch by one tick, as the housekeeper does while something is leased. Without a
+    /// housekeeper the host calls this once per `epoch_tick`, or calls never end for lack of time.
+    pub fn tick(&self) {
+        self.shared.runtime.engine().increment_epoch();
+    }
+
+    /// Refuses everything from now on, wakes all who wait, evicts what is idle. Leases end as they
+    /// please; with the last of them, every charge is zero. Closing twice changes nothing.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Whether the pool is closed.
+    pub fn is_closed(&self) -> bool {
+        self.shared
+            .with_state(|locked, _, _| locked.state.is_closed())
+    }
+
+    /// The engine that runs the code.
+    pub fn engine(&self) -> &Engine {
+        self.shared.runtime.engine()
+    }
+
+    /// Counts every invariant of the pool's books again, from the records.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold, by its number in DESIGN.md. For tests: it takes
+    /// time in the square of what there is, under the lock.
+    #[doc(hidden)]
+    pub fn recount(&self) -> Result<(), String> {
+        self.shared
+            .with_state(|locked, _, _| locked.state.recount())
+    }
+}
+
+impl<T: Send + 'static> Clone for Pool<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Pool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! What the builder decides, for the life of a pool.
+
+use std::time::Duration;
+
+use super::Limits;
+use super::clock::nanos;
+use super::definition::{Defined, InstanceLimits};
+use crate::runtime::CallLimits;
+use crate::state::{self, Policy, Shelf};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub limits: Limits,
+    pub instance: InstanceLimits,
+    /// Bytes of memory that an instance may keep when idle.
+    pub max_idle_memory: u64,
+    pub max_instances_per_entry: usize,
+    pub max_compilations: usize,
+    pub max_uses: u64,
+    pub max_lifetime: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    pub code_idle_timeout: Option<Duration>,
+    pub wait_timeout: Duration,
+    pub wait_for_room: bool,
+    pub compile_cooldown: Duration,
+    pub fuel: Option<u64>,
+    pub call_timeout: Option<Duration>,
+    pub epoch_tick: Duration,
+    pub policy: Policy,
+}
+
+impl Settings {
+    pub fn core(&self) -> state::Config {
+        state::Config {
+            policy: self.policy,
+            seats_per_entry: self.max_instances_per_entry,
+            max_compilations: self.max_compilations,
+        }
+    }
+
+    /// How often the housekeeper looks for what is idle for too long. Four times within T, so that
+    /// with a clock as coarse as that, eviction still comes between T and 2T.
+    pub fn sweep_period(&self) -> Duration {
+        let shortest = [self.idle_timeout, self.max_lifetime, self.code_idle_timeout];
+        let shortest = shortest.into_iter().flatten().min();
+        let period = shortest.map_or(Duration::MAX, |timeout| timeout / 4);
+        period.clamp(Duration::from_millis(1), Duration::from_secs(1))
+    }
+
+    /// With a coarse clock, the last use may have been a period later than it says.
+    pub fn shelf(&self, coarse: bool) -> Shelf {
+        let slack = if coarse {
+            self.sweep_period()
+        } else {
+            Duration::ZERO
+        };
+        let shelf = |timeout: Option<Duration>| timeout.map(|t| nanos(t.saturating_add(slack)));
+        Shelf {
+            idle: shelf(self.idle_timeout),
+            lifetime: self.max_lifetime.map(nanos),
+            code_idle: shelf(self.code_idle_timeout),
+        }
+    }
+
+    /// The limits of a lease of a function that has these of its own.
+    pub fn call_limits(&self, fuel: Option<u64>, timeout: Option<Duration>) -> CallLimits {
+        let time = timeout.or(self.call_timeout);
+        CallLimits {
+            fuel: fuel.or(self.fuel),
+            ticks: time.map(|limit| self.ticks(limit)),
+            time: time.unwrap_or(Duration::MAX),
+        }
+    }
+
+    /// Fuel of a lease, for reports about leases that ran out of it.
+    pub fn fuel_of(&self, defined: &Defined) -> u64 {
+        defined.fuel.or(self.fuel).unwrap_or(u64::MAX)
+    }
+
+    /// Time of a lease, for reports about leases that ran out of it.
+    pub fn timeout_of(&self, defined: &Defined) -> Duration {
+        defined
+            .timeout
+            .or(self.call_timeout)
+            .unwrap_or(Duration::MAX)
+    }
+
+    /// The tick under way does not count: it may be over at once.
+    fn ticks(&self, limit: Duration) -> u64 {
+        let ticks = limit.as_nanos().div_ceil(self.epoch_tick.as_nanos().max(1));
+        u64::try_from(ticks).unwrap_or(u64::MAX).min(1 << 60) + 1
+    }
+}

@@ -1,0 +1,249 @@
+//! What every handle of a pool shares: the only lock, and the work that is done outside it.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use wasmtime::{Linker, Store};
+
+use super::clock::Pulse;
+use super::deadlock::Blocked;
+use super::definition::{Defined, Source};
+use super::entry::{Entry, Parked, agree_on_sequence};
+use super::error::{LimitsError, ModuleError};
+use super::hands::Hands;
+use super::housekeeper::Housekeeper;
+use super::observe::{Eviction, Observer};
+use super::settings::Settings;
+use super::waiter::{Mail, Waiter};
+use crate::runtime::{Code, Runtime, StackCheck, StoreData};
+use crate::state::{self, Destroy, Group, Handles, Reason, Stamp};
+
+/// What the core keeps for the shell.
+pub(crate) struct Kept<T>(std::marker::PhantomData<fn() -> T>);
+
+impl<T: Send + 'static> Handles for Kept<T> {
+    type Definition = Arc<Defined>;
+    type Entry = Arc<Entry<T>>;
+    type Source = Source;
+    type Code = Code<T>;
+    type Failure = Arc<ModuleError>;
+    type Waiter = Arc<Waiter<T>>;
+}
+
+pub(crate) type State<T> = state::State<Kept<T>>;
+pub(crate) type Effects<T> = state::Effects<Kept<T>>;
+pub(crate) type Signal<T> = state::Signal<Kept<T>>;
+pub(crate) type EntryId<T> = state::EntryId<Kept<T>>;
+pub(crate) type FunctionId<T> = state::FunctionId<Kept<T>>;
+pub(crate) type InstanceId<T> = state::InstanceId<Kept<T>>;
+pub(crate) type Function<T> = state::Function<Kept<T>>;
+pub(crate) type RequestId<T> = state::RequestId<Kept<T>>;
+
+/// Makes the host's store data for an instance of (function, group).
+pub(crate) type MakeData<T> = dyn Fn(&str, &Group) -> T + Send + Sync;
+/// Looks at an instance when it is made, or comes back.
+pub(crate) type Hook<T> =
+    dyn Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()> + Send + Sync;
+
+pub(crate) struct Shared<T: Send + 'static> {
+    pub this: Weak<Self>,
+    pub settings: Settings,
+    pub runtime: Runtime,
+    pub linker: Linker<StoreData<T>>,
+    pub make_data: Box<MakeData<T>>,
+    pub on_create: Option<Box<Hook<T>>>,
+    pub on_recycle: Option<Box<Hook<T>>>,
+    pub pulse: Arc<Pulse>,
+    pub stack: StackCheck,
+    pub observer: Observer,
+    pub housekeeper: Housekeeper,
+    locked: Mutex<Locked<T>>,
+}
+
+pub(crate) struct Locked<T: Send + 'static> {
+    pub state: State<T>,
+    /// Which threads wait for an instance of which entry.
+    pub blocked: Blocked<T>,
+    /// The latest use that came through the lock.
+    sequence: u64,
+    pub compilations: u64,
+    pub loads: u64,
+}
+
+impl<T: Send + 'static> Locked<T> {
+    pub fn new(state: State<T>) -> Self {
+        Self {
+            state,
+            blocked: Blocked::new(),
+            sequence: 0,
+            compilations: 0,
+            loads: 0,
+        }
+    }
+
+    /// A use as of now, later than all that came through the lock before.
+    pub fn stamp(&mut self, at: u64) -> Stamp {
+        agree_on_sequence(&mut self.sequence);
+        Stamp {
+            at,
+            sequence: self.sequence,
+        }
+    }
+}
+
+/// The fields of `Shared` that the builder fills in.
+pub(crate) struct Parts<T: Send + 'static> {
+    pub settings: Settings,
+    pub runtime: Runtime,
+    pub linker: Linker<StoreData<T>>,
+    pub make_data: Box<MakeData<T>>,
+    pub on_create: Option<Box<Hook<T>>>,
+    pub on_recycle: Option<Box<Hook<T>>>,
+    pub pulse: Arc<Pulse>,
+    pub observer: Observer,
+    pub housekeeper: Housekeeper,
+}
+
+impl<T: Send + 'static> Shared<T> {
+    pub fn new(parts: Parts<T>) -> Arc<Self> {
+        let state = State::new(parts.settings.core(), parts.settings.limits.per_budget());
+        let stack = StackCheck::new(parts.runtime.max_wasm_stack());
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            settings: parts.settings,
+            runtime: parts.runtime,
+            linker: parts.linker,
+            make_data: parts.make_data,
+            on_create: parts.on_create,
+            on_recycle: parts.on_recycle,
+            pulse: parts.pulse,
+            stack,
+            observer: parts.observer,
+            housekeeper: parts.housekeeper,
+            locked: Mutex::new(Locked::new(state)),
+        })
+    }
+
+    /// Asks the core something, under the lock; then does what it says, outside.
+    pub fn with_state<R>(
+        &self,
+        ask: impl FnOnce(&mut Locked<T>, &mut Hands<T>, &mut Effects<T>) -> R,
+    ) -> R {
+        let mut hands = Hands::new();
+        let mut effects = Effects::new();
+        let now = self.pulse.now();
+        let answer = {
+            let mut locked = self.locked.lock();
+            locked.state.advance(now);
+            ask(&mut locked, &mut hands, &mut effects)
+        };
+        self.carry_out(effects, hands);
+        answer
+    }
+
+    /// Wakes who is to be woken and destroys what is to be destroyed; what the core says to that
+    /// is carried out as well, until there is nothing left.
+    fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
+        loop {
+            for (waiter, signal) in effects.wake.drain(..) {
+                waiter.deliver(Mail::Signal(signal));
+            }
+            if effects.destroy.is_empty() {
+                return;
+            }
+            let freed: Vec<_> = effects
+                .destroy
+                .drain(..)
+                .map(|destroy| self.destroy(destroy, &mut hands))
+                .collect();
+            let mut locked = self.locked.lock();
+            for dying in freed {
+                locked.state.freed(dying, &mut effects);
+            }
+        }
+    }
+
+    fn destroy(&self, destroy: Destroy<Kept<T>>, hands: &mut Hands<T>) -> state::DyingId<Kept<T>> {
+        match destroy {
+            Destroy::Instance {
+                dying,
+                instance,
+                reason,
+            } => {
+                if let Some(parked) = hands.take(instance) {
+                    self.bury(parked, reason);
+                }
+                dying
+            }
+            Destroy::Code { dying, code } => {
+                let bytes = code.amounts().get(state::Budget::Code);
+                tracing::debug!(bytes, "code dropped");
+                drop(code);
+                self.observer.code_dropped();
+                dying
+            }
+        }
+    }
+
+    /// Frees an instance's memory, then tells the listener.
+    fn bury(&self, parked: Box<Parked<T>>, reason: Reason) {
+        let Some(live) = parked.live() else {
+            return;
+        };
+        let eviction = Eviction {
+            function: live.asker.function.clone(),
+            group: live.asker.group.clone(),
+            reason,
+            memory_bytes: live.instance.store.data().memory_bytes(),
+            uses: live.uses,
+        };
+        let _span = tracing::debug_span!(
+            "evict",
+            function = %eviction.function,
+            group = %eviction.group,
+            reason = reason.name(),
+        )
+        .entered();
+        drop(parked);
+        self.observer.evicted(&eviction);
+    }
+
+    /// New limits hold from now on; see `Pool::set_limits`.
+    pub fn set_limits(&self, limits: super::Limits) -> Result<(), LimitsError> {
+        limits.validate()?;
+        self.with_state(|locked, hands, out| {
+            locked.state.set_limits(limits.per_budget(), hands, out);
+        });
+        Ok(())
+    }
+
+    pub fn close(&self) {
+        self.with_state(|locked, hands, out| {
+            if !locked.state.is_closed() {
+                locked.state.close(hands, out);
+            }
+        });
+    }
+
+    pub fn sweep(&self) {
+        self.pulse.beat();
+        let shelf = self.settings.shelf(self.pulse.is_coarse());
+        self.with_state(|locked, hands, out| locked.state.sweep(shelf, hands, out));
+        self.publish_metrics();
+    }
+
+    /// Whether an instance is leased, or being made, and so may need the epoch.
+    pub fn is_anything_leased(&self) -> bool {
+        let locked = self.locked.lock();
+        (locked.state).is_anything_in_use(|entry, seat| entry.slot(seat).is_leased())
+    }
+}
+
+impl<T: Send + 'static> Drop for Shared<T> {
+    fn drop(&mut self) {
+        self.close();
+        let orphans = self.locked.get_mut().state.instance_count();
+        self.pulse.orphan(orphans as u64);
+        self.housekeeper.stop(&self.pulse, orphans == 0);
+    }
+}

@@ -1,0 +1,60 @@
+//! A thread that sleeps until it is told something.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::clock::Pulse;
+use super::entry::Parked;
+use super::shared::Signal;
+
+/// What a sleeper is told, or handed.
+pub(crate) enum Mail<T: Send + 'static> {
+    Instance(Box<Parked<T>>),
+    Signal(Signal<T>),
+}
+
+pub(crate) struct Waiter<T: Send + 'static> {
+    mail: Mutex<Option<Mail<T>>>,
+    bell: Condvar,
+}
+
+impl<T: Send + 'static> Waiter<T> {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            mail: Mutex::new(None),
+            bell: Condvar::new(),
+        })
+    }
+
+    pub fn deliver(&self, mail: Mail<T>) {
+        *self.mail.lock() = Some(mail);
+        self.bell.notify_one();
+    }
+
+    /// Sleeps until there is mail, or until `deadline` (nanoseconds on the pool's clock).
+    pub fn wait(&self, deadline: u64, pulse: &Pulse) -> Option<Mail<T>> {
+        let mut mail = self.mail.lock();
+        loop {
+            if mail.is_some() {
+                return mail.take();
+            }
+            let remaining = deadline.saturating_sub(pulse.now());
+            if remaining == 0 {
+                return None;
+            }
+            self.bell.wait_for(&mut mail, pulse.sleep_for(remaining));
+        }
+    }
+
+    /// Sleeps until the mail that is already on its way arrives.
+    pub fn wait_for_delivery(&self) -> Mail<T> {
+        let mut mail = self.mail.lock();
+        loop {
+            match mail.take() {
+                Some(mail) => return mail,
+                None => self.bell.wait(&mut mail),
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Engine set-up: made by the pool, or brought by the host.
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy};
+
+/// What the pool's own engine is made for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EngineSettings {
+    pub interrupt: bool,
+    pub fuel: bool,
+    pub max_wasm_stack: usize,
+    pub backtraces: bool,
+}
+
+/// The engine that runs code, and the configuration of the engines that compile it.
+pub(crate) struct Runtime {
+    engine: Engine,
+    compiler: Config,
+}
+
+impl Runtime {
+    /// An engine that suits the pool: interruptible by epochs, with fuel if calls are limited by
+    /// it, and without the tables that only backtraces need (15 % of the code).
+    pub fn new(settings: EngineSettings) -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config.epoch_interruption(settings.interrupt);
+        config.consume_fuel(settings.fuel);
+        config.max_wasm_stack(settings.max_wasm_stack);
+        if !settings.backtraces {
+            config.wasm_backtrace_max_frames(None);
+            config.generate_address_map(false);
+            config.native_unwind_info(false);
+        }
+        Ok(Self::with_engine(Engine::new(&config)?))
+    }
+
+    pub fn with_engine(engine: Engine) -> Self {
+        let mut compiler = engine.config().clone();
+        // Compiling needs no place for instances, and the strategy does not affect the code.
+        compiler.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Self { engine, compiler }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// An engine that has compiled keeps the compiler's contexts, 4 to 140 MB, until it is
+    /// dropped: so each compilation has one of its own.
+    pub fn throwaway(&self) -> wasmtime::Result<Engine> {
+        Engine::new(&self.compiler)
+    }
+
+    pub fn interrupts(&self) -> bool {
+        self.engine.get_epoch_interruption()
+    }
+
+    pub fn meters_fuel(&self) -> bool {
+        self.engine.get_consume_fuel()
+    }
+
+    pub fn max_wasm_stack(&self) -> usize {
+        self.engine.get_max_wasm_stack()
+    }
+}

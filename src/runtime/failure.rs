@@ -1,0 +1,88 @@
+//! Errors that outlive a call. A wasmtime error with a backtrace keeps the module's code mapped,
+//! so what is kept of such an error is its text.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+/// An error that several callers may hold.
+pub type SharedError = Arc<dyn Error + Send + Sync + 'static>;
+
+/// A guest's own fault: what it did, in words, with its backtrace when the engine collects them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestTrap {
+    /// Which rule the guest broke.
+    pub code: Trap,
+    /// The backtrace as text; empty unless the engine collects them.
+    pub backtrace: String,
+}
+
+impl fmt::Display for GuestTrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if !self.backtrace.is_empty() {
+            write!(f, "\n{}", self.backtrace)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for GuestTrap {}
+
+/// How a guest call failed.
+#[derive(Debug)]
+pub(crate) enum CallFailure {
+    Fuel,
+    Deadline,
+    Trap(GuestTrap),
+    /// A host function returned this, or wasmtime did.
+    Host(SharedError),
+}
+
+impl CallFailure {
+    /// The name that metrics use.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Fuel => "fuel",
+            Self::Deadline => "deadline",
+            Self::Trap(_) => "trap",
+            Self::Host(_) => "host",
+        }
+    }
+}
+
+pub(crate) fn classify(error: wasmtime::Error) -> CallFailure {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => CallFailure::Fuel,
+        Some(Trap::Interrupt) => CallFailure::Deadline,
+        Some(trap) => CallFailure::Trap(GuestTrap {
+            code: *trap,
+            backtrace: error
+                .downcast_ref::<WasmBacktrace>()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        }),
+        None => CallFailure::Host(share(error)),
+    }
+}
+
+/// Keeps the error and its sources; or, if it holds a backtrace, their text.
+pub(crate) fn share(error: wasmtime::Error) -> SharedError {
+    if error.downcast_ref::<WasmBacktrace>().is_some() {
+        return Arc::new(Text(format!("{error:?}")));
+    }
+    Arc::from(error.into_boxed_dyn_error())
+}
+
+#[derive(Debug)]
+struct Text(String);
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Text {}

@@ -1,0 +1,257 @@
+//! What a module says of itself, read from its sections before anything is compiled.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use wasmparser::{CompositeInnerType, Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef};
+
+/// Declared minimums and exports. Reading them costs about a microsecond per kilobyte of wasm.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Facts {
+    pub memories: u32,
+    /// Sum of the declared minimums of its own memories.
+    pub memory_bytes: u64,
+    pub table_elements: u64,
+    /// Own and imported.
+    pub functions: u32,
+    pub exports: BTreeMap<String, Option<FuncType>>,
+}
+
+/// Why bytes were not taken for a module, without compiling them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectError {
+    /// The bytes do not begin as WebAssembly does.
+    #[error("not WebAssembly: {found}")]
+    NotWasm {
+        /// What was found instead.
+        found: String,
+    },
+    /// A component where a core module is needed.
+    #[error("a WebAssembly component, where a core module is needed")]
+    Component,
+    /// The sections cannot be read: cut short, or garbage.
+    #[error("malformed or truncated WebAssembly at byte {offset}: {message}")]
+    Malformed {
+        /// Where reading failed, in bytes from the start.
+        offset: u64,
+        /// What the parser says.
+        message: String,
+    },
+    /// Valid WebAssembly that a budget could not hold to account.
+    #[error("{what} cannot be charged to a budget, so it is not supported")]
+    Unsupported {
+        /// The feature.
+        what: &'static str,
+    },
+}
+
+pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, InspectError> {
+    if !wasm.starts_with(b"\0asm") {
+        let head = &wasm[..wasm.len().min(4)];
+        let found = match head {
+            [] => "no bytes at all".into(),
+            b"\x7fELF" => "an ELF file, perhaps a compiled artifact".into(),
+            _ => format!("bytes {head:02x?}, perhaps text"),
+        };
+        return Err(InspectError::NotWasm { found });
+    }
+    let mut reader = Reader::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        reader.payload(payload?)?;
+    }
+    Ok(reader.into_facts())
+}
+
+#[derive(Default)]
+struct Reader<'a> {
+    facts: Facts,
+    types: Vec<Option<FuncType>>,
+    /// Type index of every function, imported ones first.
+    functions: Vec<u32>,
+    exports: Vec<(&'a str, Option<u32>)>,
+}
+
+impl<'a> Reader<'a> {
+    fn payload(&mut self, payload: Payload<'a>) -> Result<(), InspectError> {
+        match payload {
+            Payload::Version {
+                encoding: Encoding::Component,
+                ..
+            } => {
+                return Err(InspectError::Component);
+            }
+            Payload::TypeSection(groups) => {
+                for group in groups {
+                    for ty in group?.into_types() {
+                        self.types.push(match ty.composite_type.inner {
+                            CompositeInnerType::Func(func) => Some(func),
+                            _ => None,
+                        });
+                    }
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    match import?.ty {
+                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.push(ty),
+                        TypeRef::Memory(memory) => refuse_uncountable(&memory)?,
+                        _ => {}
+                    }
+                }
+            }
+            Payload::FunctionSection(functions) => {
+                for ty in functions {
+                    self.functions.push(ty?);
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    let elements = &mut self.facts.table_elements;
+                    *elements = elements.saturating_add(table?.ty.initial);
+                }
+            }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    self.memory(&memory?)?;
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    let function =
+                        matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact)
+                            .then_some(export.index);
+                    self.exports.push((export.name, function));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self, memory: &wasmparser::MemoryType) -> Result<(), InspectError> {
+        refuse_uncountable(memory)?;
+        const PAGE: u64 = 64 << 10;
+        self.facts.memories = self.facts.memories.saturating_add(1);
+        let bytes = memory.initial.saturating_mul(PAGE);
+        self.facts.memory_bytes = self.facts.memory_bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    fn into_facts(self) -> Facts {
+        let Self {
+            mut facts,
+            types,
+            functions,
+            exports,
+        } = self;
+        facts.functions = u32::try_from(functions.len()).unwrap_or(u32::MAX);
+        let type_of = |function: u32| {
+            let ty = *functions.get(function as usize)?;
+            types.get(ty as usize)?.clone()
+        };
+        let exports = exports.into_iter();
+        facts.exports = exports
+            .map(|(name, f)| (name.to_owned(), f.and_then(type_of)))
+            .collect();
+        facts
+    }
+}
+
+/// The limiter does not hear of a shared memory's growth, and cannot tell which failures of a
+/// memory with pages of its own size come before its consent and which after.
+fn refuse_uncountable(memory: &wasmparser::MemoryType) -> Result<(), InspectError> {
+    if memory.shared {
+        return Err(InspectError::Unsupported {
+            what: "a shared memory",
+        });
+    }
+    if memory.page_size_log2.is_some() {
+        return Err(InspectError::Unsupported {
+            what: "a memory with a page size of its own",
+        });
+    }
+    Ok(())
+}
+
+impl From<wasmparser::BinaryReaderError> for InspectError {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self::Malformed {
+            offset: error.offset() as u64,
+            message: error.message().to_owned(),
+        }
+    }
+}
+
+impl Facts {
+    /// The exported functions with their types, for an error that says what there is.
+    pub fn describe_exports(&self) -> String {
+        let functions = self
+            .exports
+            .iter()
+            .filter_map(|(name, ty)| Some((name, ty.as_ref()?)));
+        let mut names: Vec<_> = functions
+            .map(|(name, ty)| format!("{name}{}", Types(ty)))
+            .collect();
+        if names.len() > 8 {
+            let more = names.len() - 8;
+            names.truncate(8);
+            names.push(format!("and {more} more"));
+        }
+        if names.is_empty() {
+            "none".into()
+        } else {
+            names.join(", ")
+        }
+    }
+}
+
+/// A function type as people write it: `(i64, i64) -> i64`.
+pub(crate) struct Types<'a>(pub &'a FuncType);
+
+impl fmt::Display for Types<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |types: &[wasmparser::ValType]| {
+            let types: Vec<_> = types.iter().map(ToString::to_string).collect();
+            types.join(", ")
+        };
+        write!(f, "({}) -> ", list(self.0.params()))?;
+        match self.0.results() {
+            [] => f.write_str("()"),
+            [one] => write!(f, "{one}"),
+            many => write!(f, "({})", list(many)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_minimums_add_up() {
+        let wasm = wat::parse_str(
+            r#"(module (memory 1 9) (table 10 funcref) (table 5 funcref)
+               (func (export "f") (param i64 f32) (result i32) unreachable))"#,
+        );
+        let facts = inspect(&wasm.expect("valid text")).expect("a module");
+        assert_eq!(
+            (facts.memories, facts.memory_bytes, facts.table_elements),
+            (1, 65_536, 15)
+        );
+        assert_eq!(facts.describe_exports(), "f(i64, f32) -> i32");
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_or_a_smaller_module() {
+        let wasm = include_bytes!("../../examples/guests/prebuilt/math_add.wasm");
+        for cut in 0..wasm.len() {
+            let _ = inspect(&wasm[..cut]);
+        }
+        assert!(matches!(
+            inspect(&wasm[..60]),
+            Err(InspectError::Malformed { .. })
+        ));
+    }
+}

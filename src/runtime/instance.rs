@@ -1,0 +1,185 @@
+//! One store with one instance, its exports resolved once.
+
+use std::any::Any;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use wasmtime::{Func, Memory, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::code::Code;
+use super::engine::Runtime;
+use super::failure::{CallFailure, SharedError, classify, share};
+use super::meter::{Meter, Refusal};
+
+/// The data of every store that the pool makes: the host's `T`, and the pool's own meter.
+///
+/// Host functions get at `T` through it: `caller.data().field` works by `Deref`, and interfaces
+/// that want a projection (WASI, bindgen) take `|data| &mut data.field`.
+pub struct StoreData<T> {
+    host: T,
+    meter: Meter,
+}
+
+impl<T> StoreData<T> {
+    pub(crate) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    /// Bytes of linear memory that the instance has now, all of its memories together.
+    pub fn memory_bytes(&self) -> u64 {
+        self.meter.memory()
+    }
+}
+
+impl<T> Deref for StoreData<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.host
+    }
+}
+
+impl<T> DerefMut for StoreData<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.host
+    }
+}
+
+pub(crate) struct Instance<T: 'static> {
+    pub store: Store<StoreData<T>>,
+    pub exports: wasmtime::Instance,
+    pub main: Func,
+    pub memory: Option<Memory>,
+    /// `main` with its types, as the last caller wanted it: a `TypedFunc<P, R>`.
+    typed: Option<Box<dyn Any + Send + Sync>>,
+    allocator: Option<Box<Allocator>>,
+}
+
+/// Why an instance could not be made.
+pub(crate) enum InstantiateFailure {
+    /// The start function failed.
+    Start(CallFailure),
+    /// A limit of the instance, or the budget, refused what the module declares.
+    Refused(Refusal),
+    Other(SharedError),
+}
+
+/// The limits of one lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallLimits {
+    pub fuel: Option<u64>,
+    /// Of the epoch.
+    pub ticks: Option<u64>,
+    /// What the ticks stand for.
+    pub time: Duration,
+}
+
+/// A guest's own allocator.
+#[derive(Clone)]
+pub(crate) struct Allocator {
+    pub alloc: TypedFunc<i32, i32>,
+    pub dealloc: TypedFunc<(i32, i32), ()>,
+}
+
+pub(crate) fn instantiate<T: Send + 'static>(
+    runtime: &Runtime,
+    code: &Code<T>,
+    host: T,
+    meter: Meter,
+    limits: CallLimits,
+    export: &str,
+) -> Result<Instance<T>, InstantiateFailure> {
+    let mut store = Store::new(runtime.engine(), StoreData { host, meter });
+    store.limiter(|data| &mut data.meter);
+    refresh(&mut store, limits).map_err(|e| InstantiateFailure::Other(share(e)))?;
+    let exports = match code.pre().instantiate(&mut store) {
+        Ok(exports) => exports,
+        Err(error) => return Err(explain(&store, error)),
+    };
+    let Some(main) = exports.get_func(&mut store, export) else {
+        let error = wasmtime::Error::msg(format!("the module exports no function {export:?}"));
+        return Err(InstantiateFailure::Other(share(error)));
+    };
+    let memory = exports.get_memory(&mut store, "memory");
+    Ok(Instance {
+        store,
+        exports,
+        main,
+        memory,
+        typed: None,
+        allocator: None,
+    })
+}
+
+/// What is refused before any guest code has run is refused by the meter; the rest is the start
+/// function's doing.
+fn explain<T>(store: &Store<StoreData<T>>, error: wasmtime::Error) -> InstantiateFailure {
+    let refusal = store.data().meter.refusal();
+    match (classify(error), refusal) {
+        (CallFailure::Host(_), Some(refusal)) => InstantiateFailure::Refused(refusal),
+        (CallFailure::Host(error), None) => InstantiateFailure::Other(error),
+        (failure, _) => InstantiateFailure::Start(failure),
+    }
+}
+
+/// Fresh fuel and a fresh deadline. Both start at zero in a new store: it would trap at once.
+#[inline]
+fn refresh<T>(store: &mut Store<StoreData<T>>, limits: CallLimits) -> wasmtime::Result<()> {
+    if let Some(fuel) = limits.fuel {
+        store.set_fuel(fuel)?;
+    }
+    if let Some(ticks) = limits.ticks {
+        store.set_epoch_deadline(ticks);
+    }
+    Ok(())
+}
+
+impl<T: 'static> Instance<T> {
+    /// Fresh fuel and a fresh deadline for a lease; an error only if the engine has no fuel.
+    #[inline]
+    pub fn refresh(&mut self, limits: CallLimits) -> wasmtime::Result<()> {
+        refresh(&mut self.store, limits)
+    }
+
+    /// Calls the function's export. The types are checked once per instance, not per call.
+    #[inline]
+    pub fn call<P, R>(&mut self, params: P) -> wasmtime::Result<R>
+    where
+        P: WasmParams + 'static,
+        R: WasmResults + 'static,
+    {
+        let known = self.typed.as_ref().and_then(|any| any.downcast_ref());
+        let typed: &TypedFunc<P, R> = match known {
+            Some(typed) => typed,
+            None => {
+                let typed = self.main.typed::<P, R>(&self.store)?;
+                return self.remember(typed).call(&mut self.store, params);
+            }
+        };
+        typed.call(&mut self.store, params)
+    }
+
+    #[cold]
+    fn remember<P: 'static, R: 'static>(&mut self, typed: TypedFunc<P, R>) -> TypedFunc<P, R> {
+        self.typed = Some(Box::new(typed.clone()));
+        typed
+    }
+
+    /// The exports `alloc` and `dealloc`, looked up at their first use.
+    pub fn allocator(&mut self) -> wasmtime::Result<Allocator> {
+        if let Some(known) = &self.allocator {
+            return Ok((**known).clone());
+        }
+        let store = &mut self.store;
+        let found = Allocator {
+            alloc: self.exports.get_typed_func(&mut *store, "alloc")?,
+            dealloc: self.exports.get_typed_func(&mut *store, "dealloc")?,
+        };
+        self.allocator = Some(Box::new(found.clone()));
+        Ok(found)
+    }
+
+    pub fn result_count(&self) -> usize {
+        self.main.ty(&self.store).results().len()
+    }
+}

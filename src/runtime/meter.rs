@@ -1,0 +1,165 @@
+//! Charges a guest's memory before the guest has it.
+
+use wasmtime::ResourceLimiter;
+
+use super::sizes;
+
+/// Where a meter gets more when what was reserved for its instance is used up. Called by the guest
+/// in the middle of `memory.grow`, so it may evict others but must not wait for a lease.
+pub(crate) trait GrowthAccount: Send + Sync {
+    fn charge(&self, bytes: u64) -> bool;
+    fn refund(&self, bytes: u64);
+    /// A cap of the instance itself refused: only counted.
+    fn refused(&self);
+}
+
+/// What an instance asked for and did not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("{requested} bytes of memory, and an instance may have {limit}")]
+    Memory { requested: u64, limit: u64 },
+    #[error("a table of {requested} elements, and a table may have {limit}")]
+    Table { requested: u64, limit: u64 },
+    #[error("{requested} bytes more than its module declares, and the memory budget has no room")]
+    Budget { requested: u64 },
+}
+
+/// The limiter of one store. Every byte of linear memory, table and GC heap is charged before
+/// wasmtime takes it; a refusal makes `memory.grow` return −1.
+pub(crate) struct Meter {
+    account: Box<dyn GrowthAccount>,
+    /// Bytes one instance's memories may have together.
+    max_memory: u64,
+    max_table_elements: u64,
+    /// Reserved for what the module declares, and not asked for yet.
+    prepaid: u64,
+    /// Charged for memories; for tables.
+    memory: u64,
+    tables: u64,
+    /// The growth that wasmtime has been allowed last, in case it fails.
+    granted: u64,
+    refusal: Option<Refusal>,
+}
+
+impl Meter {
+    pub fn new(
+        account: Box<dyn GrowthAccount>,
+        max_memory: u64,
+        max_table_elements: u64,
+        prepaid: u64,
+    ) -> Self {
+        Self {
+            account,
+            max_memory,
+            max_table_elements,
+            prepaid,
+            memory: 0,
+            tables: 0,
+            granted: 0,
+            refusal: None,
+        }
+    }
+
+    /// From now on growth is charged to this account, and what was reserved and not needed is
+    /// given back. Returns what was needed: the bytes of memories and tables.
+    pub fn settle(&mut self, account: Box<dyn GrowthAccount>) -> u64 {
+        self.account = account;
+        self.prepaid = 0;
+        self.held()
+    }
+
+    pub fn held(&self) -> u64 {
+        self.memory + self.tables
+    }
+
+    /// Bytes of linear memory (and GC heap) charged.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    fn take(&mut self, bytes: u64) -> bool {
+        let from_prepaid = bytes.min(self.prepaid);
+        if !self.account_for(bytes - from_prepaid) {
+            self.refusal = Some(Refusal::Budget { requested: bytes });
+            return false;
+        }
+        self.prepaid -= from_prepaid;
+        true
+    }
+
+    fn account_for(&mut self, bytes: u64) -> bool {
+        bytes == 0 || self.account.charge(bytes)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> wasmtime::Result<bool> {
+        self.refusal = Some(refusal);
+        self.account.refused();
+        Ok(false)
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.granted = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let delta = desired.saturating_sub(current) as u64;
+        let requested = self.memory.saturating_add(delta);
+        if requested > self.max_memory {
+            return self.refuse(Refusal::Memory {
+                requested,
+                limit: self.max_memory,
+            });
+        }
+        let granted = self.take(delta);
+        if granted {
+            self.memory += delta;
+            self.granted = delta;
+        }
+        Ok(granted)
+    }
+
+    /// After consent, only the system can still refuse; before it, nothing calls this: memories
+    /// with pages of their own size are not admitted.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let granted = std::mem::take(&mut self.granted);
+        self.memory -= granted;
+        self.account.refund(granted);
+        Ok(())
+    }
+
+    /// What a table's growth fails on after consent (its maximum) is checked here, so that
+    /// `table_grow_failed` has nothing to give back.
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if desired as u64 > self.max_table_elements {
+            return self.refuse(Refusal::Table {
+                requested: desired as u64,
+                limit: self.max_table_elements,
+            });
+        }
+        let delta = sizes::table_bytes(desired.saturating_sub(current) as u64);
+        let granted = self.take(delta);
+        if granted {
+            self.tables += delta;
+        }
+        Ok(granted)
+    }
+}

@@ -1,0 +1,27 @@
+//! All of wasmtime: the only place that knows its types' habits, and pages.
+
+mod code;
+mod engine;
+mod failure;
+mod guest;
+mod inspect;
+mod instance;
+mod meter;
+mod sizes;
+mod stack;
+
+pub(crate) use code::{Artifact, Code, compile};
+pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use failure::{CallFailure, classify, share};
+pub(crate) use guest::matches_signature;
+pub(crate) use inspect::{Facts, Types, inspect};
+pub(crate) use instance::{Allocator, CallLimits, Instance, InstantiateFailure, instantiate};
+pub(crate) use meter::{GrowthAccount, Meter};
+pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
+pub(crate) use stack::StackCheck;
+
+pub use failure::{GuestTrap, SharedError};
+pub use inspect::InspectError;
+pub use instance::StoreData;
+pub use sizes::INSTANCE_OVERHEAD;
+pub use stack::StackTooSmall;

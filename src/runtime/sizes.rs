@@ -1,0 +1,84 @@
+//! What things cost, in the kernel's terms.
+//!
+//! Estimates stand where the truth comes too late (before a compilation) or is out of reach (the
+//! host heap of a store). `tests/true_sizes.rs` measures them all.
+
+use super::inspect::Facts;
+use crate::state::Amounts;
+
+/// Bytes of host heap charged for each instance beside its memories and tables.
+///
+/// A store with an instance of a small module takes 5 to 6 KiB of heap in wasmtime 48.
+pub const INSTANCE_OVERHEAD: u64 = 8 << 10;
+
+/// Each function that may be reached by reference takes a slot in the instance's context.
+const BYTES_PER_FUNCTION: u64 = 40;
+/// A reference in a table.
+const BYTES_PER_TABLE_ELEMENT: u64 = 8;
+/// Accessible pages, inaccessible rest of the reservation, initial image.
+const MAPPINGS_PER_MEMORY: u64 = 3;
+/// Read-only data, text, and what is mapped between and behind them.
+const MAPPINGS_PER_MODULE: u64 = 3;
+/// Kernel pages: an image is mapped in whole ones.
+const PAGE: u64 = 4 << 10;
+
+/// What compiled code takes when it is `image` bytes long.
+pub(crate) fn code_amounts(image: u64) -> Amounts {
+    let bytes = image.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    Amounts::ZERO.code(bytes).mappings(MAPPINGS_PER_MODULE)
+}
+
+/// What to reserve for code before it is compiled: what it took last time, or a guess. Code is 2.3
+/// to 3.8 times its wasm, and never less than the padding of its sections.
+pub(crate) fn code_estimate(wasm: u64, known: Option<u64>, limit: u64) -> Amounts {
+    if let Some(bytes) = known {
+        return code_amounts(bytes);
+    }
+    let guess = wasm.saturating_mul(4).saturating_add(64 << 10);
+    // A guess must not refuse what may fit: the true size is reserved before code is mapped.
+    code_amounts(guess.min(limit / PAGE * PAGE))
+}
+
+/// Heap that compiling takes at its peak: 26 to 82 times the wasm for large modules, with one
+/// thread, and a little over 2 MiB for the smallest.
+pub(crate) fn compile_estimate(wasm: u64) -> Amounts {
+    Amounts::ZERO.compile(wasm.saturating_mul(96).saturating_add(4 << 20))
+}
+
+/// What a new instance takes, by what its module declares.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InstanceNeeds {
+    /// Bytes that no limiter ever hears of.
+    fixed: u64,
+    /// Bytes that its meter pays out as wasmtime asks for them.
+    pub metered: u64,
+    mappings: u64,
+}
+
+impl InstanceNeeds {
+    pub fn of(facts: &Facts) -> Self {
+        Self {
+            fixed: INSTANCE_OVERHEAD + u64::from(facts.functions) * BYTES_PER_FUNCTION,
+            metered: facts
+                .memory_bytes
+                .saturating_add(table_bytes(facts.table_elements)),
+            mappings: u64::from(facts.memories) * MAPPINGS_PER_MEMORY,
+        }
+    }
+
+    /// What to reserve before it is made.
+    pub fn declared(&self) -> Amounts {
+        self.with_metered(self.metered)
+    }
+
+    /// What it holds when its meter has paid out so much.
+    pub fn with_metered(&self, bytes: u64) -> Amounts {
+        Amounts::ZERO
+            .memory(self.fixed.saturating_add(bytes))
+            .mappings(self.mappings)
+    }
+}
+
+pub(crate) fn table_bytes(elements: u64) -> u64 {
+    elements.saturating_mul(BYTES_PER_TABLE_ELEMENT)
+}
