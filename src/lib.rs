@@ -3,6 +3,11 @@ extern crate alloc;
 
 mod pool;
 mod runtime;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "its own tests, which include it by path, use all of it"
+)]
 mod state;
 
 pub use pool::*;

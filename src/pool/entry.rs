@@ -40,7 +40,8 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub asker: Asker,
     /// What an idle instance must satisfy, beside health.
     pub keep: Keep,
-    past_hits: Arc<AtomicU64>,
+    /// Where its hits are kept when it is gone: the function's, and the pool's.
+    past_hits: [Arc<AtomicU64>; 2],
     pub pool: Weak<Shared<T>>,
     pub pulse: Arc<Pulse>,
     /// Version of the function, and flags. An instance passes while it is exactly the version that
@@ -65,6 +66,10 @@ pub(crate) struct Slot<T: Send + 'static> {
 }
 
 /// What lies in a slot.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "always boxed, and a notice is rare: an instance must not be one box further away"
+)]
 pub(crate) enum Parked<T: Send + 'static> {
     Idle(Live<T>),
     /// "Take the lock when you come back."
@@ -145,7 +150,7 @@ impl<T: Send + 'static> Entry<T> {
                 function: signature(&of.name, &of.arguments).into(),
                 group,
             },
-            past_hits: of.definition.past_hits.clone(),
+            past_hits: [of.definition.past_hits.clone(), pool.past_hits.clone()],
             pool: pool.this.clone(),
             pulse: pool.pulse.clone(),
             control: AtomicU64::new(Self::pass_of(of.version)),
@@ -423,7 +428,9 @@ impl<T: Send + 'static> Parked<T> {
 
 impl<T: Send + 'static> Drop for Entry<T> {
     fn drop(&mut self) {
-        self.past_hits.fetch_add(self.hits(), Ordering::Relaxed);
+        for past in &self.past_hits {
+            past.fetch_add(self.hits(), Ordering::Relaxed);
+        }
     }
 }
 

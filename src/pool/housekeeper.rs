@@ -55,18 +55,15 @@ impl Housekeeper {
         control: Receiver<Control>,
         duties: Duties,
     ) -> std::io::Result<()> {
-        let work = move || {
-            Rounds {
-                pool,
-                pulse,
-                control,
-                duties,
-            }
-            .run()
+        let rounds = Rounds {
+            pool,
+            pulse,
+            control,
+            duties,
         };
         let thread = thread::Builder::new()
             .name("wasm-pool".into())
-            .spawn(work)?;
+            .spawn(move || rounds.run())?;
         *self.thread.lock() = Some(thread);
         Ok(())
     }

@@ -2,14 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::shared::Shared;
-use crate::state::{Group, Reason};
+use super::shared::{Shared, State};
+use crate::state::{Amounts, Budget, FunctionCounts, Group, PerBudget, Reason};
 
 /// An instance left the pool, and its memory has been freed.
 #[derive(Debug, Clone)]
@@ -100,24 +101,52 @@ impl Observer {
 impl<T: Send + 'static> Shared<T> {
     /// Brings the recorder up to date with what the pool itself counts.
     pub fn publish_metrics(&self) {
-        let stats = self.stats();
         let pool = &self.observer.pool;
-        for (budget, report) in stats.budgets() {
+        let now = self.with_state(|locked, _, _| Totals::of(&locked.state));
+        for budget in Budget::ALL {
             gauge!(name::CHARGED, "pool" => pool.clone(), "budget" => budget.name())
-                .set(report.charged as f64);
-            if report.limit != u64::MAX {
+                .set(now.charged.get(budget) as f64);
+            if now.limits[budget] != u64::MAX {
                 gauge!(name::LIMIT, "pool" => pool.clone(), "budget" => budget.name())
-                    .set(report.limit as f64);
+                    .set(now.limits[budget] as f64);
             }
         }
-        gauge!(name::INSTANCES, "pool" => pool.clone(), "state" => "idle").set(stats.idle as f64);
-        gauge!(name::INSTANCES, "pool" => pool.clone(), "state" => "leased")
-            .set(stats.leased as f64);
-        gauge!(name::MODULES, "pool" => pool.clone()).set(stats.modules_loaded as f64);
-        counter!(name::HITS, "pool" => pool.clone()).absolute(stats.hits);
-        counter!(name::MISSES, "pool" => pool.clone()).absolute(stats.misses);
-        counter!(name::BLOCKS, "pool" => pool.clone()).absolute(stats.blocks);
-        counter!(name::REFUSALS, "pool" => pool.clone()).absolute(stats.refused);
+        let instances = |state| gauge!(name::INSTANCES, "pool" => pool.clone(), "state" => state);
+        instances("idle").set((now.instances - now.leased) as f64);
+        instances("leased").set(now.leased as f64);
+        gauge!(name::MODULES, "pool" => pool.clone()).set(now.modules as f64);
+        let hits = now.hits + self.past_hits.load(Ordering::Relaxed);
+        counter!(name::HITS, "pool" => pool.clone()).absolute(hits);
+        counter!(name::MISSES, "pool" => pool.clone()).absolute(now.counts.misses);
+        counter!(name::BLOCKS, "pool" => pool.clone()).absolute(now.counts.blocks);
+        counter!(name::REFUSALS, "pool" => pool.clone()).absolute(now.refused);
+    }
+}
+
+/// What the recorder is told, in one pass under the lock and without allocating.
+struct Totals {
+    charged: Amounts,
+    limits: PerBudget<u64>,
+    counts: FunctionCounts,
+    hits: u64,
+    instances: usize,
+    leased: usize,
+    modules: usize,
+    refused: u64,
+}
+
+impl Totals {
+    fn of<T: Send + 'static>(state: &State<T>) -> Self {
+        Self {
+            charged: *state.ledger().charged(),
+            limits: *state.ledger().limits(),
+            counts: state.totals(),
+            hits: state.entry_handles().map(|entry| entry.hits()).sum(),
+            instances: state.instance_count(),
+            leased: state.count_leased(|entry, seat| entry.slot(seat).is_leased()),
+            modules: state.loaded_modules(),
+            refused: state.refusals(),
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! The slow path of a release: somebody waits, or the instance must not stay.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::entry::{Entry, Live, Parked, Unparked};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
 use super::waiter::{Mail, Waiter};
 use crate::state::{Reason, Returned};
-use std::sync::Arc;
+
+/// An instance, and who gets it.
+type Handed<T> = (Arc<Waiter<T>>, Box<Parked<T>>);
 
 impl<T: Send + 'static> Entry<T> {
     /// A lease ends. Healthy, its instance goes back to its slot; anything else is decided under
@@ -138,7 +141,7 @@ impl<T: Send + 'static> Entry<T> {
         locked: &mut Locked<T>,
         hands: &mut Hands<T>,
         out: &mut Effects<T>,
-    ) -> Option<(Arc<Waiter<T>>, Box<Parked<T>>)> {
+    ) -> Option<Handed<T>> {
         let live = parked.live()?;
         let (id, slot) = (live.id, self.slot(live.seat));
         slot.stamp(locked.stamp(self.pulse.roughly_now()));

@@ -1,5 +1,6 @@
 //! What every handle of a pool shares: the only lock, and the work that is done outside it.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -57,6 +58,8 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub stack: StackCheck,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
+    /// Hits of entries that are gone.
+    pub past_hits: Arc<AtomicU64>,
     locked: Mutex<Locked<T>>,
 }
 
@@ -120,6 +123,7 @@ impl<T: Send + 'static> Shared<T> {
             stack,
             observer: parts.observer,
             housekeeper: parts.housekeeper,
+            past_hits: Arc::default(),
             locked: Mutex::new(Locked::new(state)),
         })
     }
@@ -235,7 +239,9 @@ impl<T: Send + 'static> Shared<T> {
     /// Whether an instance is leased, or being made, and so may need the epoch.
     pub fn is_anything_leased(&self) -> bool {
         let locked = self.locked.lock();
-        (locked.state).is_anything_in_use(|entry, seat| entry.slot(seat).is_leased())
+        let state = &locked.state;
+        state.is_anything_requested()
+            || state.count_leased(|entry, seat| entry.slot(seat).is_leased()) > 0
     }
 }
 

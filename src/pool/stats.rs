@@ -82,12 +82,14 @@ pub struct Stats {
     pub code_dropped: u64,
     /// Requests that a budget refused since the pool was built.
     pub refused: u64,
-    /// Sum over the functions that are defined.
+    /// Leases served by an idle instance, over all functions that ever were.
     pub hits: u64,
-    /// Sum over the functions that are defined.
+    /// Leases for which an instance had to be made, over all functions that ever were.
     pub misses: u64,
-    /// Sum over the functions that are defined.
+    /// Leases that had to wait for an instance, over all functions that ever were.
     pub blocks: u64,
+    /// Idle instances evicted, over all functions that ever were.
+    pub evictions: u64,
     /// Whether the pool is closed.
     pub closed: bool,
 }
@@ -164,7 +166,6 @@ impl<T: Send + 'static> Shared<T> {
                 }
             })
             .collect();
-        let sum = |of: fn(&FunctionStats) -> u64| functions.iter().map(of).sum();
         let leased = uses.values().map(|(_, _, leased)| leased).sum();
         Stats {
             budgets: PerBudget::from_fn(|b| BudgetStats {
@@ -184,9 +185,15 @@ impl<T: Send + 'static> Shared<T> {
             loads,
             code_dropped: snapshot.code_dropped,
             refused: snapshot.refused,
-            hits: sum(|f| f.hits),
-            misses: sum(|f| f.misses),
-            blocks: sum(|f| f.blocks),
+            hits: self.past_hits.load(Ordering::Relaxed)
+                + snapshot
+                    .entries
+                    .iter()
+                    .map(|e| e.handle.hits())
+                    .sum::<u64>(),
+            misses: snapshot.totals.misses,
+            blocks: snapshot.totals.blocks,
+            evictions: snapshot.totals.evictions,
             closed: snapshot.closed,
             functions,
         }

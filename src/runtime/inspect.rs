@@ -14,6 +14,7 @@ pub(crate) struct Facts {
     pub table_elements: u64,
     /// Own and imported.
     pub functions: u32,
+    pub has_data: bool,
     pub exports: BTreeMap<String, Option<FuncType>>,
 }
 
@@ -116,6 +117,7 @@ impl<'a> Reader<'a> {
                     self.memory(&memory?)?;
                 }
             }
+            Payload::DataSection(data) => self.facts.has_data = data.count() > 0,
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;

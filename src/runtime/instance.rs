@@ -1,6 +1,7 @@
 //! One store with one instance, its exports resolved once.
 
 use std::any::Any;
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -28,6 +29,15 @@ impl<T> StoreData<T> {
     /// Bytes of linear memory that the instance has now, all of its memories together.
     pub fn memory_bytes(&self) -> u64 {
         self.meter.memory()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for StoreData<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreData")
+            .field("host", &self.host)
+            .field("memory_bytes", &self.memory_bytes())
+            .finish()
     }
 }
 

@@ -11,13 +11,17 @@ use crate::state::Amounts;
 /// A store with an instance of a small module takes 5 to 6 KiB of heap in wasmtime 48.
 pub const INSTANCE_OVERHEAD: u64 = 8 << 10;
 
-/// Each function that may be reached by reference takes a slot in the instance's context.
-const BYTES_PER_FUNCTION: u64 = 40;
+/// A function that may be reached by reference takes a `VMFuncRef` in the instance's context; which
+/// ones may, the compiler knows, so all of them are charged.
+const BYTES_PER_FUNCTION: u64 = 32;
 /// A reference in a table.
 const BYTES_PER_TABLE_ELEMENT: u64 = 8;
-/// Accessible pages, inaccessible rest of the reservation, initial image.
+/// A guard before, the accessible pages, the inaccessible rest of the reservation. The guards of
+/// neighbours may merge into one mapping; whether they do is the kernel's affair.
 const MAPPINGS_PER_MEMORY: u64 = 3;
-/// Read-only data, text, and what is mapped between and behind them.
+/// With initial data also its image, and what is accessible behind that.
+const MAPPINGS_PER_MEMORY_WITH_DATA: u64 = 5;
+/// What stands before the text, the text, and what stands behind it.
 const MAPPINGS_PER_MODULE: u64 = 3;
 /// Kernel pages: an image is mapped in whole ones.
 const PAGE: u64 = 4 << 10;
@@ -62,7 +66,12 @@ impl InstanceNeeds {
             metered: facts
                 .memory_bytes
                 .saturating_add(table_bytes(facts.table_elements)),
-            mappings: u64::from(facts.memories) * MAPPINGS_PER_MEMORY,
+            mappings: u64::from(facts.memories)
+                * if facts.has_data {
+                    MAPPINGS_PER_MEMORY_WITH_DATA
+                } else {
+                    MAPPINGS_PER_MEMORY
+                },
         }
     }
 

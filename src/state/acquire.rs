@@ -118,9 +118,8 @@ impl<H: Handles> State<H> {
         }
         let entry = &mut self.entries[id];
         let ticket = entry.queue.join(waiter);
-        if let Some(function) = self.functions.get_mut(entry.function) {
-            function.counts.blocks += 1;
-        }
+        let function = entry.function;
+        self.count(function, |counts| counts.blocks += 1);
         SeatWait::Queued(ticket)
     }
 
@@ -143,10 +142,8 @@ impl<H: Handles> State<H> {
 
     pub(super) fn promise(&mut self, entry: EntryId<H>, seat: usize) -> RequestId<H> {
         let function = self.entries[entry].function;
-        let version = self.functions.get_mut(function).map_or(0, |function| {
-            function.counts.misses += 1;
-            function.version
-        });
+        self.count(function, |counts| counts.misses += 1);
+        let version = self.functions.get(function).map_or(0, |f| f.version);
         let request = Request::new(Some((entry, seat)), version);
         let id = self.requests.insert(request);
         self.entries[entry].seats[seat] = Seat::Promised(id);
@@ -413,10 +410,9 @@ impl<H: Handles> State<H> {
     }
 
     pub fn count_growth_refusal(&mut self, entry: EntryId<H>) {
-        if let Some(entry) = self.entries.get(entry)
-            && let Some(function) = self.functions.get_mut(entry.function)
-        {
-            function.counts.growth_refusals += 1;
+        if let Some(entry) = self.entries.get(entry) {
+            let function = entry.function;
+            self.count(function, |counts| counts.growth_refusals += 1);
         }
     }
 

@@ -119,10 +119,6 @@ impl Amounts {
         }
     }
 
-    pub fn is_zero(&self) -> bool {
-        *self == Self::ZERO
-    }
-
     /// The sum, or `None` when a field or the total leaves `u64`.
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
         let sum = self.zip(other, u64::checked_add)?;

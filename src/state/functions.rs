@@ -32,7 +32,7 @@ pub struct Function<H: Handles> {
     pub counts: FunctionCounts,
 }
 
-/// What happened to the instances of one function, since it was defined.
+/// What happened to the instances of one function since it was defined, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FunctionCounts {
     pub misses: u64,

@@ -175,6 +175,7 @@ pub struct State<H: Handles> {
     closed: bool,
     /// Requests that a budget refused.
     refused: u64,
+    totals: FunctionCounts,
     /// Modules whose code was evicted or dropped out.
     code_dropped: u64,
 }
@@ -199,6 +200,7 @@ impl<H: Handles> State<H> {
             compiling: 0,
             closed: false,
             refused: 0,
+            totals: FunctionCounts::default(),
             code_dropped: 0,
         }
     }
@@ -228,10 +230,15 @@ impl<H: Handles> State<H> {
         self.instances.len()
     }
 
-    /// Whether a request is under way, or `is_leased` says so of any instance's slot.
-    pub fn is_anything_in_use(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
+    /// Instances whose slot is leased, as `is_leased` says.
+    pub fn count_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> usize {
         let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
-        !self.requests.is_empty() || self.instances.iter().any(|(_, i)| leased(i))
+        self.instances.iter().filter(|(_, i)| leased(i)).count()
+    }
+
+    /// Whether a request is under way: an instance is being made, or grows.
+    pub fn is_anything_requested(&self) -> bool {
+        !self.requests.is_empty()
     }
 
     /// Whether this could be reserved if nothing else were charged.
@@ -243,6 +250,31 @@ impl<H: Handles> State<H> {
     /// Whether somebody waits for room.
     pub fn is_room_awaited(&self) -> bool {
         !self.room.is_empty()
+    }
+
+    /// Sums over all functions that ever were.
+    pub fn totals(&self) -> FunctionCounts {
+        self.totals
+    }
+
+    /// All entries' handles.
+    pub fn entry_handles(&self) -> impl Iterator<Item = &H::Entry> {
+        self.entries.iter().map(|(_, entry)| &entry.handle)
+    }
+
+    pub fn loaded_modules(&self) -> usize {
+        self.modules.iter().filter(|(_, m)| m.is_loaded()).count()
+    }
+
+    pub fn refusals(&self) -> u64 {
+        self.refused
+    }
+
+    fn count(&mut self, function: FunctionId<H>, add: impl Fn(&mut FunctionCounts)) {
+        add(&mut self.totals);
+        if let Some(function) = self.functions.get_mut(function) {
+            add(&mut function.counts);
+        }
     }
 
     /// Counts a request that a budget refused.

@@ -1,5 +1,6 @@
 //! A slab whose keys are never mistaken for the keys of what stood in their place before.
 
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -123,7 +124,7 @@ impl<V> Registry<V> {
         })
     }
 
-    pub fn ids(&self) -> alloc::vec::Vec<Id<V>> {
+    pub fn ids(&self) -> Vec<Id<V>> {
         self.iter().map(|(id, _)| id).collect()
     }
 

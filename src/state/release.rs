@@ -69,13 +69,10 @@ impl<H: Handles> State<H> {
         module.live.remove(&id);
         module.dying += 1;
         let function = self.entries[instance.entry].function;
-        if let Some(function) = self.functions.get_mut(function) {
-            if reason.is_eviction() {
-                function.counts.evictions += 1;
-            } else {
-                function.counts.retirements += 1;
-            }
-        }
+        self.count(function, |counts| match reason.is_eviction() {
+            true => counts.evictions += 1,
+            false => counts.retirements += 1,
+        });
         let dying = self.dying.insert(Dying {
             charge: instance.charge,
             module: Some(instance.module),
