@@ -1,4 +1,101 @@
-//! Docs come later.
+//! A memory-budgeted pool of WebAssembly instances, and of the compiled modules behind them, for
+//! [wasmtime].
+//!
+//! A host that runs many WebAssembly functions wants warm instances and cannot afford to keep them
+//! all. Creating an instance costs microseconds, compiling a module milliseconds to seconds, and
+//! wasmtime takes both the linear memories and the compiled code behind the allocator's back. This
+//! crate keeps instances per function and per scheduling group, evicts what is used least, and
+//! promises:
+//!
+//! **The sum of what is charged never exceeds a budget, not for an instant, and what is charged
+//! matches what the kernel says the process uses.**
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//! use wasm_pool::{Definition, Function, Limits, Pool};
+//!
+//! let pool = Pool::builder()
+//!     .limits(Limits::new().code(40 << 20).memory(100 << 20)) // bytes
+//!     .max_instance_memory(2 << 20)      // bytes one instance may grow to
+//!     .max_instances_per_entry(2)        // leases that (function, group) may hold at once
+//!     .idle_timeout(Duration::from_secs(5))
+//!     .build()?;
+//! # let bytes = include_bytes!("../examples/guests/prebuilt/math_add.wasm");
+//!
+//! let add: Function<(i64, i64), i64> = pool.define(
+//!     Definition::new("math.add").args(["bigint", "bigint"]).wasm(&bytes[..]).export("add"),
+//! )?;
+//!
+//! let three = add.call("reports", (1, 2))?;      // acquire, call, release
+//! assert_eq!(three, 3);
+//!
+//! let mut lease = add.acquire("reports")?;       // or try_acquire, acquire_timeout
+//! for row in 0..1000 {                           // several calls in one lease
+//!     assert_eq!(lease.call((row, 1))?, row + 1);
+//! }
+//! drop(lease);
+//!
+//! let stats = pool.stats();
+//! assert_eq!((stats.compilations, stats.misses, stats.hits), (1, 1, 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How a call flows
+//!
+//! ```text
+//! acquire ─ look up ─ idle instance? ─────────────────────────────→ lease → call → release
+//!              │ none                                                 ↑              │
+//!              ├─ all leased: wait, first come first served ──────────┤            idle
+//!              └─ compile or load ─ reserve ─ evict ─ instantiate ────┘              │
+//!                 (once for all)             ↑                                       │
+//!                                            └───────── least recently used ←────────┘
+//! ```
+//!
+//! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
+//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange. A warm lease
+//!   takes no lock, touches no account and no order of recency.
+//! - **Compile**: once for any number of first users, on the first one's thread, in an engine that
+//!   is thrown away. Failures reach all of them, and are not tried again for a short while.
+//! - **Reserve**: before anything is compiled, mapped or grown. If a budget has no room, idle
+//!   instances are evicted, the least recently used first; for code, whole modules, the least
+//!   worthy first. If that cannot free enough, nothing is evicted, and the request fails with all
+//!   the numbers ([`BudgetExceeded`]), or waits if it asked to.
+//! - **Release**: healthy instances go back to their slot. One whose call failed in any way is
+//!   never leased again.
+//!
+//! # Budgets
+//!
+//! | budget | what is charged | when |
+//! |---|---|---|
+//! | `memory` | linear memories, tables, GC heaps, and a fixed cost per instance | before it is made or grows |
+//! | `code` | compiled code, as mapped | before it is mapped, to the byte |
+//! | `compile` | heap of compilations in flight, by estimate | before they start |
+//! | `stack` | fiber stacks; none for synchronous calls | |
+//! | `mappings` | VMAs | as memory and code |
+//! | `total` | bytes of the first four together | |
+//!
+//! Idle and leased instances are charged alike. A charge is released when the kernel has the
+//! memory back. What is not charged: the wasm bytes that the host passes in, the host's own store
+//! data, and the heap that wasmtime keeps per loaded module (4 to 230 KiB).
+//!
+//! # Guarantees
+//!
+//! - Instances are never shared across groups.
+//! - Once [`Pool::replace`] returns, no call that starts later runs old code.
+//! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or
+//!   with an error if it would be waiting for itself.
+//! - No guest and no input can panic, abort or hang the host, as long as calls have a timeout (the
+//!   default) and threads their stack (checked before each call where the system says). Nothing is
+//!   lost by a failure: charges, seats and other tenants are as before.
+//! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.
+//!
+//! # Limits of this version
+//!
+//! Calls are synchronous. Components, shared memories and custom page sizes are not supported; a
+//! module that needs them is refused when it is defined.
+
 extern crate alloc;
 
 mod pool;

@@ -89,9 +89,9 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     fn enter(&self, entry: &Arc<Entry<T>>, patience: Patience) -> Step<T> {
-        let thread = thread_number();
+        let (thread, near) = (thread_number(), entry.preferred_seat());
         self.with_state(|locked, hands, out| {
-            let idle = match locked.state.enter(entry.id, hands, out) {
+            let idle = match locked.state.enter_near(entry.id, near, hands, out) {
                 Enter::Idle(id) => id,
                 Enter::Seat(request) => return Step::Make(request),
                 Enter::Gone => return Step::Fail(removed(&entry.asker)),

@@ -57,8 +57,8 @@ pub(crate) struct Slot<T: Send + 'static> {
     used_sequence: AtomicU64,
     /// Leases that found an instance here. Written by the lease's holder alone.
     hits: AtomicU64,
-    /// A hint, true from lease to release.
-    leased: AtomicBool,
+    /// A hint: whether an idle instance lies here. Looking into the cell costs a locked exchange.
+    idle: AtomicBool,
     /// The thread that is in a call of the instance, or 0.
     calling: AtomicU64,
     /// Whether a notice was left and not answered yet. Only under the lock.
@@ -165,15 +165,11 @@ impl<T: Send + 'static> Entry<T> {
         if pass & FLAGS != 0 {
             return Taken::Nothing;
         }
-        // A thread prefers its own slot, so that its instance stays in its cache.
         let count = self.slots.len();
-        let mut seat = match count {
-            1 => 0,
-            _ => thread_number() as usize % count,
-        };
+        let mut seat = self.preferred_seat();
         for _ in 0..count {
             let slot = &self.slots[seat];
-            if !slot.leased.load(Ordering::Relaxed) {
+            if slot.idle.load(Ordering::Relaxed) {
                 match slot.cell.take() {
                     Some(parked) if parked.passes(pass) => {
                         slot.lease();
@@ -186,6 +182,15 @@ impl<T: Send + 'static> Entry<T> {
             seat = if seat + 1 == count { 0 } else { seat + 1 };
         }
         Taken::Nothing
+    }
+
+    /// A thread prefers a slot of its own, so that its instance stays in its cache.
+    #[inline]
+    pub fn preferred_seat(&self) -> usize {
+        match self.slots.len() {
+            1 => 0,
+            count => thread_number() as usize % count,
+        }
     }
 
     /// Puts an instance back into its slot; what could not be put back is for the slow path.
@@ -296,7 +301,7 @@ impl<T: Send + 'static> Slot<T> {
             used_at: AtomicU64::new(0),
             used_sequence: AtomicU64::new(0),
             hits: AtomicU64::new(0),
-            leased: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             calling: AtomicU64::new(0),
             watched: AtomicBool::new(false),
         }
@@ -305,7 +310,7 @@ impl<T: Send + 'static> Slot<T> {
     /// A lease begins with an instance that was idle.
     #[inline]
     pub fn lease(&self) {
-        self.leased.store(true, Ordering::Relaxed);
+        self.idle.store(false, Ordering::Relaxed);
         let hits = self.hits.load(Ordering::Relaxed);
         self.hits.store(hits + 1, Ordering::Relaxed);
     }
@@ -313,7 +318,7 @@ impl<T: Send + 'static> Slot<T> {
     /// A lease begins with a new instance.
     pub fn lease_new(&self, stamp: Stamp) {
         self.stamp(stamp);
-        self.leased.store(true, Ordering::Relaxed);
+        self.idle.store(false, Ordering::Relaxed);
     }
 
     /// A lease ends.
@@ -321,7 +326,7 @@ impl<T: Send + 'static> Slot<T> {
     pub fn stamp(&self, stamp: Stamp) {
         self.used_at.store(stamp.at, Ordering::Relaxed);
         self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
-        self.leased.store(false, Ordering::Relaxed);
+        self.idle.store(true, Ordering::Relaxed);
     }
 
     pub fn last_used(&self) -> Stamp {
@@ -332,7 +337,7 @@ impl<T: Send + 'static> Slot<T> {
     }
 
     pub fn is_leased(&self) -> bool {
-        self.leased.load(Ordering::Relaxed)
+        !self.idle.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -354,13 +359,13 @@ impl<T: Send + 'static> Slot<T> {
         }
         let claimed = self.cell.take().filter(|parked| parked.live().is_some());
         if claimed.is_some() {
-            self.leased.store(true, Ordering::Relaxed);
+            self.idle.store(false, Ordering::Relaxed);
         }
         claimed
     }
 
     pub fn restore(&self, parked: Box<Parked<T>>) {
-        self.leased.store(false, Ordering::Relaxed);
+        self.idle.store(true, Ordering::Relaxed);
         self.cell.store(Some(parked));
     }
 

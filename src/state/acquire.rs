@@ -67,6 +67,17 @@ impl<H: Handles> State<H> {
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
     ) -> Enter<H> {
+        self.enter_near(id, 0, slots, out)
+    }
+
+    /// As `enter`, preferring the seat `near`, or the next after it.
+    pub fn enter_near(
+        &mut self,
+        id: EntryId<H>,
+        near: usize,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Enter<H> {
         if self.closed {
             return Enter::Closed;
         }
@@ -81,7 +92,7 @@ impl<H: Handles> State<H> {
         }
         slots.set_waited(&entry.handle, false);
         let version = function.version;
-        for seat in 0..entry.seats.len() {
+        for seat in entry.seats_from(near) {
             let Seat::Taken(instance) = self.entries[id].seats[seat] else {
                 continue;
             };
@@ -93,7 +104,7 @@ impl<H: Handles> State<H> {
             }
             self.dismiss(instance, Reason::Replaced, None, out);
         }
-        match self.entries[id].vacant_seat() {
+        match self.entries[id].vacant_seat(near) {
             Some(seat) => Enter::Seat(self.promise(id, seat)),
             None => Enter::Full,
         }

@@ -55,8 +55,14 @@ impl<H: Handles> Entry<H> {
         }
     }
 
-    pub fn vacant_seat(&self) -> Option<usize> {
-        self.seats.iter().position(|s| matches!(s, Seat::Vacant))
+    /// All seats, `near` first.
+    pub fn seats_from(&self, near: usize) -> impl Iterator<Item = usize> + use<H> {
+        let count = self.seats.len();
+        (0..count).map(move |n| (near + n) % count)
+    }
+
+    pub fn vacant_seat(&self, near: usize) -> Option<usize> {
+        (self.seats_from(near)).find(|seat| matches!(self.seats[*seat], Seat::Vacant))
     }
 
     pub fn taken(&self) -> impl Iterator<Item = (usize, InstanceId<H>)> + '_ {
