@@ -36,6 +36,19 @@ fn maps(wanted: impl Fn(&str) -> bool) -> (u64, u64) {
     (maps.lines().count() as u64, sum)
 }
 
+/// Bytes of the files in memory that wasmtime keeps as initial contents of linear memories.
+fn images() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let images = files.filter(|file| {
+        let target = std::fs::read_link(file.path()).unwrap_or_default();
+        target.to_string_lossy().contains("memfd:")
+    });
+    images
+        .map(|image| std::fs::metadata(image.path()).unwrap().blocks() * 512)
+        .sum()
+}
+
 fn is_code(line: &str) -> bool {
     line.contains(" r-xp ") || line.contains(" r--p ")
 }
@@ -47,10 +60,11 @@ fn charged(pool: &Pool, budget: Budget) -> u64 {
 /// The first lease compiles, loads and instantiates.
 fn check_first(name: &str, pool: &Pool, function: &Function) {
     let (maps_before, mapped_before) = maps(is_code);
+    let images_before = images();
     let (lease, heap_peak) = heap::peak_during(|| function.acquire(1).unwrap());
     let (maps_after, mapped_after) = maps(is_code);
     let code = charged(pool, Budget::Code);
-    let mapped = mapped_after - mapped_before;
+    let mapped = mapped_after - mapped_before + images() - images_before;
     let compile = pool.stats().budget(Budget::Compile).peak;
     let mappings = charged(pool, Budget::Mappings);
     let new_maps = maps_after - maps_before;
@@ -116,12 +130,12 @@ fn charges_match_the_kernel_and_the_heap() {
             .unwrap();
         let definition = Definition::new(name).wasm(guest(name)).export(export);
         let function: Function = pool.define(definition).unwrap();
-        let before = maps(is_code).1;
+        let before = maps(is_code).1 + images();
         check_first(name, &pool, &function);
         check_instances(name, &pool, &function);
         pool.close();
         common::check_empty(&pool);
-        let left = maps(is_code).1.saturating_sub(before);
+        let left = (maps(is_code).1 + images()).saturating_sub(before);
         assert_eq!(
             left, 0,
             "{name}: code is charged no more, and {left} bytes are mapped"

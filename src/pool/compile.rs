@@ -148,11 +148,11 @@ impl<T: Send + 'static> Shared<T> {
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts);
         let limit = self.code_limit();
-        let code = code_estimate(wasm.len() as u64, lead.code_bytes, limit);
+        let code = code_estimate(wasm.len() as u64, facts, lead.code_bytes, limit);
         let compiling = sum(&[needs.declared(), compile_estimate(wasm.len() as u64)]);
         self.reserve(making.id(), asker, sum(&[compiling, code]), patience)?;
 
-        let (artifact, compile_time) = self.compile(making, asker, wasm)?;
+        let (artifact, compile_time) = self.compile(making, asker, &lead.source)?;
         // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
         let code = artifact.amounts();
         self.with_state(|locked, _, _| {
@@ -177,16 +177,16 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         making: &Making<'_, T>,
         asker: &Asker,
-        wasm: &[u8],
+        source: &Source,
     ) -> Result<(Artifact, Duration), AcquireError> {
         let _span = tracing::info_span!(
             "compile",
             function = %asker.function,
-            wasm_bytes = wasm.len(),
+            wasm_bytes = source.0.wasm.len(),
         )
         .entered();
         let began = Instant::now();
-        match compile(&self.runtime, wasm) {
+        match compile(&self.runtime, &source.0.wasm, &source.0.facts) {
             Ok(artifact) => Ok((artifact, began.elapsed())),
             Err(error) => Err(self.fail(making, asker, ModuleError::Compile(share(error)))),
         }

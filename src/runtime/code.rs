@@ -7,29 +7,40 @@ use std::sync::Arc;
 use wasmtime::{Engine, InstancePre, Linker, Module};
 
 use super::engine::Runtime;
+use super::inspect::Facts;
 use super::instance::StoreData;
 use super::sizes;
 use crate::state::Amounts;
 
 /// Machine code as the compiler left it, in heap memory.
-pub(crate) struct Artifact(Vec<u8>);
+pub(crate) struct Artifact {
+    bytes: Vec<u8>,
+    amounts: Amounts,
+}
 
 /// Compiles in an engine that is thrown away with all that the compiler keeps.
-pub(crate) fn compile(runtime: &Runtime, wasm: &[u8]) -> wasmtime::Result<Artifact> {
-    runtime.throwaway()?.precompile_module(wasm).map(Artifact)
+pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Artifact> {
+    let bytes = runtime.throwaway()?.precompile_module(wasm)?;
+    let image = if runtime.copies_on_write() {
+        facts.image_bytes
+    } else {
+        0
+    };
+    let amounts = sizes::code_amounts(bytes.len() as u64, image);
+    Ok(Artifact { bytes, amounts })
 }
 
 impl Artifact {
     /// What it will take when it is mapped.
     pub fn amounts(&self) -> Amounts {
-        sizes::code_amounts(self.0.len() as u64)
+        self.amounts
     }
 
     fn load(&self, engine: &Engine) -> wasmtime::Result<Module> {
         // SAFETY: `deserialize` demands bytes that `precompile_module` of a compatible engine
         // produced. An `Artifact` is made by `compile` alone, from an engine with this one's
         // configuration, and its bytes have never left this process's heap or been written to.
-        unsafe { Module::deserialize(engine, &self.0) }
+        unsafe { Module::deserialize(engine, &self.bytes) }
     }
 }
 
@@ -53,13 +64,16 @@ impl<T: 'static> Code<T> {
     pub fn load(artifact: &Artifact, linker: &Linker<StoreData<T>>) -> wasmtime::Result<Self> {
         let module = artifact.load(linker.engine())?;
         let range = module.image_range();
-        let image = (range.end as usize).saturating_sub(range.start as usize) as u64;
-        debug_assert_eq!(sizes::code_amounts(image), artifact.amounts());
+        let mapped = range.end.addr() - range.start.addr();
+        debug_assert!(
+            mapped <= artifact.bytes.len(),
+            "more is mapped than was reserved"
+        );
+        // Now, and not at the first instantiation: its room is reserved.
+        module.initialize_copy_on_write_image()?;
         let pre = linker.instantiate_pre(&module)?;
-        Ok(Self(Arc::new(Loaded {
-            pre,
-            amounts: sizes::code_amounts(image),
-        })))
+        let amounts = artifact.amounts();
+        Ok(Self(Arc::new(Loaded { pre, amounts })))
     }
 
     pub fn pre(&self) -> &InstancePre<StoreData<T>> {

@@ -50,6 +50,11 @@ impl Runtime {
         Engine::new(&self.compiler)
     }
 
+    /// Whether wasmtime keeps images of initial memory.
+    pub fn copies_on_write(&self) -> bool {
+        self.engine.get_memory_init_cow()
+    }
+
     pub fn interrupts(&self) -> bool {
         self.engine.get_epoch_interruption()
     }

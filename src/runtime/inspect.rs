@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use wasmparser::{CompositeInnerType, Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef};
+use wasmparser::{
+    CompositeInnerType, Data, DataKind, Encoding, ExternalKind, FuncType, Operator, Parser,
+    Payload, TypeRef,
+};
+
+use super::sizes::{self, PAGE};
 
 /// Declared minimums and exports. Reading them costs about a microsecond per kilobyte of wasm.
 #[derive(Debug, Default, Clone)]
@@ -15,6 +20,9 @@ pub(crate) struct Facts {
     /// Own and imported.
     pub functions: u32,
     pub has_data: bool,
+    /// From the first to the last page that initial data touches, over all memories: the most that
+    /// wasmtime keeps as copy-on-write images.
+    pub image_bytes: u64,
     pub exports: BTreeMap<String, Option<FuncType>>,
 }
 
@@ -71,6 +79,8 @@ struct Reader<'a> {
     /// Type index of every function, imported ones first.
     functions: Vec<u32>,
     exports: Vec<(&'a str, Option<u32>)>,
+    /// First and last byte of initial data, by memory.
+    images: BTreeMap<u32, (u64, u64)>,
 }
 
 impl<'a> Reader<'a> {
@@ -117,7 +127,12 @@ impl<'a> Reader<'a> {
                     self.memory(&memory?)?;
                 }
             }
-            Payload::DataSection(data) => self.facts.has_data = data.count() > 0,
+            Payload::DataSection(segments) => {
+                self.facts.has_data = segments.count() > 0;
+                for segment in segments {
+                    self.data(&segment?)?;
+                }
+            }
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;
@@ -141,13 +156,37 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Widens its memory's image by a segment that is placed when the instance is made.
+    fn data(&mut self, segment: &Data<'_>) -> Result<(), InspectError> {
+        let DataKind::Active {
+            memory_index,
+            offset_expr,
+        } = &segment.kind
+        else {
+            return Ok(());
+        };
+        let start = match offset_expr.get_operators_reader().read()? {
+            Operator::I32Const { value } => u64::from(value.cast_unsigned()),
+            Operator::I64Const { value } => value.cast_unsigned(),
+            // Known only to the host: then there is no image.
+            _ => return Ok(()),
+        };
+        let end = start.saturating_add(segment.data.len() as u64);
+        let image = self.images.entry(*memory_index).or_insert((start, end));
+        *image = (image.0.min(start), image.1.max(end));
+        Ok(())
+    }
+
     fn into_facts(self) -> Facts {
         let Self {
             mut facts,
             types,
             functions,
             exports,
+            images,
         } = self;
+        let pages = |(start, end): &(u64, u64)| sizes::whole_pages(end - start / PAGE * PAGE);
+        facts.image_bytes = images.values().map(pages).fold(0, u64::saturating_add);
         facts.functions = u32::try_from(functions.len()).unwrap_or(u32::MAX);
         let type_of = |function: u32| {
             let ty = *functions.get(function as usize)?;

@@ -24,23 +24,34 @@ const MAPPINGS_PER_MEMORY_WITH_DATA: u64 = 5;
 /// What stands before the text, the text, and what stands behind it.
 const MAPPINGS_PER_MODULE: u64 = 3;
 /// Kernel pages: an image is mapped in whole ones.
-const PAGE: u64 = 4 << 10;
+pub(crate) const PAGE: u64 = 4 << 10;
 
-/// What compiled code takes when it is `image` bytes long.
-pub(crate) fn code_amounts(image: u64) -> Amounts {
-    let bytes = image.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+pub(crate) fn whole_pages(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
+/// What a loaded module takes: its code, mapped in whole pages, and the initial contents of its
+/// memories, which wasmtime keeps in a file in memory to be copied on write.
+pub(crate) fn code_amounts(code: u64, image: u64) -> Amounts {
+    // The compiler lays the image out in the code's file, or there is none.
+    let bytes = whole_pages(code).saturating_add(image.min(whole_pages(code)));
+    code_bytes(bytes)
+}
+
+fn code_bytes(bytes: u64) -> Amounts {
     Amounts::ZERO.code(bytes).mappings(MAPPINGS_PER_MODULE)
 }
 
 /// What to reserve for code before it is compiled: what it took last time, or a guess. Code is 2.3
 /// to 3.8 times its wasm, and never less than the padding of its sections.
-pub(crate) fn code_estimate(wasm: u64, known: Option<u64>, limit: u64) -> Amounts {
+pub(crate) fn code_estimate(wasm: u64, facts: &Facts, known: Option<u64>, limit: u64) -> Amounts {
     if let Some(bytes) = known {
-        return code_amounts(bytes);
+        return code_bytes(bytes);
     }
     let guess = wasm.saturating_mul(4).saturating_add(64 << 10);
+    let guess = guess.saturating_add(facts.image_bytes.min(guess));
     // A guess must not refuse what may fit: the true size is reserved before code is mapped.
-    code_amounts(guess.min(limit / PAGE * PAGE))
+    code_bytes(guess.min(limit / PAGE * PAGE))
 }
 
 /// Heap that compiling takes at its peak: 26 to 82 times the wasm for large modules, with one
