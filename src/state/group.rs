@@ -49,6 +49,12 @@ impl From<String> for Group {
     }
 }
 
+impl From<&String> for Group {
+    fn from(name: &String) -> Self {
+        Self::from(name.as_str())
+    }
+}
+
 impl From<Arc<str>> for Group {
     fn from(name: Arc<str>) -> Self {
         Self(Repr::Name(name))
