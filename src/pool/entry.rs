@@ -187,10 +187,13 @@ impl<T: Send + 'static> Entry<T> {
     /// A thread prefers a slot of its own, so that its instance stays in its cache.
     #[inline]
     pub fn preferred_seat(&self) -> usize {
-        match self.slots.len() {
-            1 => 0,
-            count => thread_number() as usize % count,
+        let count = self.slots.len();
+        if count == 1 {
+            return 0;
         }
+        // As `% count` spreads consecutive threads, without a division.
+        let near = thread_number() as usize & (count.next_power_of_two() - 1);
+        if near < count { near } else { near - count }
     }
 
     /// Puts an instance back into its slot; what could not be put back is for the slow path.
@@ -386,11 +389,19 @@ impl<T: Send + 'static> Slot<T> {
         }
     }
 
-    /// The lease in this slot has reported: its notice is answered. The instance, if it had been
-    /// put back and nobody took it since.
+    /// The lease in this slot has put its instance back and found the notice. The instance; or
+    /// `None` if another lease has taken it since: then that one will find a notice too.
     pub fn answer(&self) -> Option<Box<Parked<T>>> {
+        let found = self.cell.swap(Some(Box::new(Parked::Notice)));
+        let ended = found.filter(|parked| parked.live().is_some())?;
+        self.forget_notice();
+        Some(ended)
+    }
+
+    /// The lease in this slot has reported with its instance in hand.
+    pub fn forget_notice(&self) {
         self.watched.store(false, Ordering::Relaxed);
-        self.cell.take().filter(|parked| parked.live().is_some())
+        drop(self.cell.take());
     }
 
     /// An acquire has picked up the notice and brings it back. If the lease ended in between, it
@@ -403,7 +414,7 @@ impl<T: Send + 'static> Slot<T> {
             .cell
             .swap(Some(notice))
             .filter(|parked| parked.live().is_some())?;
-        self.answer();
+        self.forget_notice();
         Some(ended)
     }
 }

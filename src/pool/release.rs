@@ -79,7 +79,7 @@ impl<T: Send + 'static> Entry<T> {
             return;
         };
         pool.with_state(|locked, hands, out| {
-            self.slot(seat).answer();
+            self.slot(seat).forget_notice();
             self.slot(seat).set_calling(0);
             hands.hold(id, parked);
             locked.state.dismiss(id, reason, None, out);
@@ -99,7 +99,7 @@ impl<T: Send + 'static> Entry<T> {
             let parked = match unparked {
                 Unparked::InHand(parked) => {
                     if let Some(live) = parked.live() {
-                        self.slot(live.seat).answer();
+                        self.slot(live.seat).forget_notice();
                     }
                     Some(parked)
                 }
@@ -146,7 +146,10 @@ impl<T: Send + 'static> Entry<T> {
         let (id, slot) = (live.id, self.slot(live.seat));
         slot.stamp(locked.stamp(self.pulse.roughly_now()));
         match locked.state.returned(id, hands, out) {
-            Returned::Park => slot.restore(parked),
+            Returned::Park => {
+                slot.restore(parked);
+                locked.state.repay(hands, out);
+            }
             Returned::Hand(waiter) => return Some((waiter, parked)),
             Returned::Retire(reason) => {
                 hands.hold(id, parked);

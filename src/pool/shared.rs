@@ -232,7 +232,10 @@ impl<T: Send + 'static> Shared<T> {
     pub fn sweep(&self) {
         self.pulse.beat();
         let shelf = self.settings.shelf(self.pulse.is_coarse());
-        self.with_state(|locked, hands, out| locked.state.sweep(shelf, hands, out));
+        self.with_state(|locked, hands, out| {
+            locked.state.sweep(shelf, hands, out);
+            locked.state.repay(hands, out);
+        });
         self.publish_metrics();
     }
 

@@ -48,14 +48,17 @@ impl Table {
 /// Takes this thread's reference to the entry of (function, group), if it has one.
 #[inline]
 pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Entry<T>>> {
-    TABLE.with_borrow_mut(|table| {
+    let take = |table: &RefCell<Table>| {
+        let mut table = table.borrow_mut();
         let place = table.place(uid, group);
         let line = table.lines.get_mut(place)?;
         if line.uid != uid || line.group != *group {
             return None;
         }
         line.entry.take()?.downcast().ok()
-    })
+    };
+    // A thread that is ending has no table any more.
+    TABLE.try_with(take).ok().flatten()
 }
 
 /// Leaves a reference for this thread's next lease of the same function and group.

@@ -5,7 +5,7 @@ use super::entries::{EntryId, Seat};
 use super::instances::{Instance, InstanceId};
 use super::ledger::Charge;
 use super::modules::{ModuleId, Phase};
-use super::queue::{Queue, Ticket};
+use super::queue::Ticket;
 use super::recency::Stamp;
 use super::requests::{Request, RequestId};
 use super::{Effects, Handles, Reason, Signal, Slots, State};
@@ -163,6 +163,13 @@ impl<H: Handles> State<H> {
 
     /// Pins the request's module, at the function's present version, and says where its code is.
     pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
+        let prepared = self.find_code(id, out);
+        // Whoever was woken to compile and does not leaves its turn to the next.
+        self.wake_compiler(out);
+        prepared
+    }
+
+    fn find_code(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
         if self.closed {
             return Prepare::Closed;
         }
@@ -191,10 +198,7 @@ impl<H: Handles> State<H> {
             Phase::Failed { failure, until } if now < *until => Prepare::Failed(failure.clone()),
             Phase::Cold | Phase::Failed { .. } if full => Prepare::Queue,
             Phase::Cold | Phase::Failed { .. } => {
-                record.phase = Phase::InFlight {
-                    leader: id,
-                    followers: Queue::new(),
-                };
+                record.phase = Phase::InFlight { leader: id };
                 self.compiling += 1;
                 Prepare::Lead {
                     source: record.source.clone(),
@@ -207,17 +211,13 @@ impl<H: Handles> State<H> {
 
     /// Sleeps until the flight on this module has ended; `None` when it has.
     pub fn follow(&mut self, module: ModuleId<H>, waiter: H::Waiter) -> Option<Ticket> {
-        match &mut self.modules.get_mut(module)?.phase {
-            Phase::InFlight { followers, .. } => Some(followers.join(waiter)),
-            _ => None,
-        }
+        let module = self.modules.get_mut(module)?;
+        matches!(module.phase, Phase::InFlight { .. }).then(|| module.followers.join(waiter))
     }
 
     pub fn leave_flight(&mut self, module: ModuleId<H>, ticket: Ticket) {
-        if let Some(module) = self.modules.get_mut(module)
-            && let Phase::InFlight { followers, .. } = &mut module.phase
-        {
-            followers.leave(ticket);
+        if let Some(module) = self.modules.get_mut(module) {
+            module.followers.leave(ticket);
         }
     }
 
@@ -284,9 +284,10 @@ impl<H: Handles> State<H> {
     }
 
     fn end_flight(&mut self, module: ModuleId<H>, phase: Phase<H>, out: &mut Effects<H>) {
-        let flight = core::mem::replace(&mut self.modules[module].phase, phase);
-        if let Phase::InFlight { mut followers, .. } = flight {
-            while let Some(waiter) = followers.pop() {
+        let record = &mut self.modules[module];
+        let flight = core::mem::replace(&mut record.phase, phase);
+        if let Phase::InFlight { .. } = flight {
+            while let Some(waiter) = record.followers.pop() {
                 out.wake.push((waiter, Signal::Retry));
             }
             self.compiling -= 1;
@@ -389,7 +390,7 @@ impl<H: Handles> State<H> {
     fn unpin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
         let record = &mut self.modules[module];
         record.pins -= 1;
-        let led = matches!(&record.phase, Phase::InFlight { leader, .. } if *leader == id);
+        let led = matches!(&record.phase, Phase::InFlight { leader } if *leader == id);
         if led {
             self.end_flight(module, Phase::Cold, out);
         }

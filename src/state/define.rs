@@ -173,7 +173,9 @@ impl<H: Handles> State<H> {
 
     /// The record of an entry of a removed function stays until its last seat is vacant.
     pub(super) fn forget_entry_if_unused(&mut self, id: EntryId<H>) {
-        let entry = &self.entries[id];
+        let Some(entry) = self.entries.get(id) else {
+            return;
+        };
         if entry.is_unused() && self.functions.get(entry.function).is_none() {
             self.entries.remove(id);
         }

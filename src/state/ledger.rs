@@ -86,11 +86,13 @@ impl Ledger {
         &self.peak
     }
 
-    /// How much of each budget is missing before `need` could be reserved.
-    pub fn missing(&self, need: &Amounts) -> PerBudget<u64> {
+    /// How much of each budget is missing before `need` could be reserved, if `spoken` is left
+    /// for others.
+    pub fn missing(&self, need: &Amounts, spoken: &PerBudget<u64>) -> PerBudget<u64> {
         PerBudget::from_fn(|budget| match need.get(budget) {
             0 => 0,
             wanted => (self.charged.get(budget).saturating_add(wanted))
+                .saturating_add(spoken[budget])
                 .saturating_sub(self.limits[budget]),
         })
     }
@@ -100,9 +102,18 @@ impl Ledger {
         PerBudget::from_fn(|b| self.charged.get(b).saturating_sub(self.limits[b]))
     }
 
+    pub fn is_overdrawn(&self) -> bool {
+        self.overdraft().iter().any(|(_, over)| over > 0)
+    }
+
     /// Charges `need`, or nothing: all of it must fit under every limit.
     pub fn reserve(&mut self, need: &Amounts) -> Option<Charge> {
-        if self.missing(need).iter().any(|(_, missing)| missing > 0) {
+        let none = PerBudget::default();
+        if self
+            .missing(need, &none)
+            .iter()
+            .any(|(_, missing)| missing > 0)
+        {
             return None;
         }
         self.charged = self.charged.checked_add(need)?;
@@ -122,8 +133,9 @@ impl Ledger {
 
     /// The greatest part of `need` that fits under every limit now: what a request can hold
     /// already while it waits for its victims.
-    pub fn headroom(&self, need: &Amounts) -> Amounts {
-        let free = |b: Budget| self.limits[b].saturating_sub(self.charged.get(b));
+    pub fn headroom(&self, need: &Amounts, spoken: &PerBudget<u64>) -> Amounts {
+        let taken = |b: Budget| self.charged.get(b).saturating_add(spoken[b]);
+        let free = |b: Budget| self.limits[b].saturating_sub(taken(b));
         let mut bytes = free(Budget::Total);
         let mut take = |b: Budget| {
             let part = need.get(b).min(free(b)).min(bytes);

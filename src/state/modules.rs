@@ -31,6 +31,9 @@ pub struct Module<H: Handles> {
     pub live: BTreeSet<InstanceId<H>>,
     pub dying: usize,
     pub phase: Phase<H>,
+    /// Who waits for the flight to end; empty when there is none. It outlives the flight, so that
+    /// a ticket of one flight never names a place in the next.
+    pub followers: Queue<H::Waiter>,
     /// Bytes its code took when it was last loaded: the next load reserves exactly that.
     pub code_bytes: Option<u64>,
     pub history: History,
@@ -44,10 +47,7 @@ pub enum Phase<H: Handles> {
     Cold,
     /// A request compiles or loads it, for all. Entered by the first request that needs the code;
     /// left for `Loaded`, `Failed`, or `Cold` when the leader gave up.
-    InFlight {
-        leader: RequestId<H>,
-        followers: Queue<H::Waiter>,
-    },
+    InFlight { leader: RequestId<H> },
     /// Mapped, and charged. Left only when evicted or dropped out.
     Loaded { code: H::Code, charge: Charge },
     /// It could not be compiled or linked. Requests are refused with the same failure until
@@ -65,6 +65,7 @@ impl<H: Handles> Module<H> {
             live: BTreeSet::new(),
             dying: 0,
             phase: Phase::Cold,
+            followers: Queue::new(),
             code_bytes: None,
             history: History::default(),
         }

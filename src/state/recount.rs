@@ -186,7 +186,7 @@ impl<H: Handles> State<H> {
             must(module.functions > 0 || !module.is_unused(), || {
                 format!("M5: {id:?} is a record of nothing")
             })?;
-            if let Phase::InFlight { leader, .. } = &module.phase {
+            if let Phase::InFlight { leader } = &module.phase {
                 flights += 1;
                 let leads = self
                     .requests
@@ -207,6 +207,6 @@ impl<H: Handles> State<H> {
 
     /// **L2**, which `recount` leaves out because lowered limits may break it.
     pub fn is_overdrawn(&self) -> bool {
-        self.ledger.overdraft().iter().any(|(_, over)| over > 0)
+        self.ledger.is_overdrawn()
     }
 }

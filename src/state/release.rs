@@ -1,5 +1,6 @@
 //! The way back: leases end, instances go, the kernel gets its memory, others get room.
 
+use super::amounts::PerBudget;
 use super::entries::{EntryId, Seat};
 use super::instances::{Dying, DyingId, InstanceId, Reason};
 use super::modules::{ModuleId, Phase};
@@ -43,7 +44,13 @@ impl<H: Handles> State<H> {
             slots.set_waited(&entry.handle, false);
         }
         match next {
-            Some(waiter) => Returned::Hand(waiter),
+            Some(waiter) => {
+                if !self.room.is_empty() || self.ledger.is_overdrawn() {
+                    // Whoever needs room was to hear of this lease's end: of the next one's now.
+                    slots.watch(&entry.handle, instance.seat);
+                }
+                Returned::Hand(waiter)
+            }
             None => {
                 // Idle, it may be evicted for whoever waits for room.
                 self.wake_room(out);
@@ -106,7 +113,7 @@ impl<H: Handles> State<H> {
         };
         self.ledger.release(dying.charge);
         if let Some(heir) = dying.heir.and_then(|heir| self.requests.get_mut(heir)) {
-            let part = self.ledger.headroom(&heir.expected);
+            let part = self.ledger.headroom(&heir.expected, &PerBudget::default());
             if let Some(charge) = self.ledger.reserve(&part) {
                 heir.held.merge(charge);
                 heir.expected = heir.expected.beyond(&part);
@@ -167,13 +174,8 @@ impl<H: Handles> State<H> {
         waiter: H::Waiter,
         slots: &mut impl Slots<H>,
     ) -> Option<Ticket> {
-        for id in self.instances.ids() {
-            if self.is_idle(id, slots) {
-                continue;
-            }
-            if !self.watch(id, slots) {
-                return None;
-            }
+        if !self.watch_leases(slots) {
+            return None;
         }
         Some(match place {
             Some(ticket) => {
@@ -181,6 +183,13 @@ impl<H: Handles> State<H> {
                 ticket
             }
             None => self.room.join(waiter),
+        })
+    }
+
+    /// Asks every lease to report its end. False when one had ended just now.
+    pub(super) fn watch_leases(&mut self, slots: &mut impl Slots<H>) -> bool {
+        self.instances.ids().into_iter().fold(true, |watched, id| {
+            (self.is_idle(id, slots) || self.watch(id, slots)) && watched
         })
     }
 
@@ -193,10 +202,10 @@ impl<H: Handles> State<H> {
     }
 
     pub fn leave_room(&mut self, ticket: Ticket, out: &mut Effects<H>) {
-        if !self.room.leave(ticket) {
-            // Woken and gone: the turn is the next one's.
-            self.wake_room(out);
-        }
+        // Woken and gone, or first in the queue and in the way of smaller ones: either way the turn
+        // is the next one's.
+        self.room.leave(ticket);
+        self.wake_room(out);
     }
 
     /// There may be room now for the first who waits for it; served, that one wakes the next.

@@ -97,14 +97,20 @@ impl<H: Handles> State<H> {
     ) -> Room {
         self.requests[id].expected = Amounts::ZERO;
         let need = target.beyond(&self.requests[id].held.amounts());
-        if let Some(charge) = self.ledger.reserve(&need) {
+        let (spoken, incoming) = self.awaited();
+        let missing = self.ledger.missing(&need, &spoken);
+        if missing.iter().all(|(_, lacks)| lacks == 0)
+            && let Some(charge) = self.ledger.reserve(&need)
+        {
             self.requests[id].held.merge(charge);
             return Room::Granted;
         }
-        let missing = self.ledger.missing(&need);
-        let incoming = self.incoming();
+        if missing.iter().all(|(_, lacks)| lacks == 0) {
+            // It fits under every limit, but the sum leaves `u64`: it never will.
+            return Room::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
+        }
         let soon = |missing: &PerBudget<u64>, more: &Amounts| {
-            let covered = |(b, m): (Budget, u64)| m <= incoming.get(b).saturating_add(more.get(b));
+            let covered = |(b, m): (Budget, u64)| m <= incoming[b].saturating_add(more.get(b));
             missing.iter().all(covered)
         };
         if soon(&missing, &Amounts::ZERO) {
@@ -123,7 +129,7 @@ impl<H: Handles> State<H> {
             };
         }
         // What fits already is taken now; the rest comes from the victims as each is freed.
-        let now = self.ledger.headroom(&need);
+        let now = self.ledger.headroom(&need, &spoken);
         let charge = (self.ledger.reserve(&now)).expect("L2: headroom can be reserved");
         let request = &mut self.requests[id];
         request.held.merge(charge);
@@ -133,22 +139,46 @@ impl<H: Handles> State<H> {
     }
 
     /// Evicts what is idle until no budget is overdrawn, or nothing is idle any more.
-    pub(super) fn repay(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
+    pub fn repay(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
+        let (_, incoming) = self.awaited();
         let overdraft = self.ledger.overdraft();
-        if overdraft.iter().any(|(_, over)| over > 0) {
-            let plan = self.plan(overdraft, slots);
-            self.execute(plan, None, out);
+        let missing = PerBudget::from_fn(|b| overdraft[b].saturating_sub(incoming[b]));
+        if missing.iter().all(|(_, lacks)| lacks == 0) {
+            return;
         }
+        let mut plan = self.plan(missing, slots);
+        if !plan.is_enough() {
+            // Leases hold the rest; but nobody goes who does not help.
+            plan.missing = PerBudget::from_fn(|b| missing[b].min(plan.freed.get(b)));
+            self.spare(&mut plan, slots);
+        }
+        self.execute(plan, None, out);
     }
 
-    /// What is being destroyed and promised to no request.
-    fn incoming(&self) -> Amounts {
-        let all = |amounts: &mut dyn Iterator<Item = Amounts>| {
-            amounts.fold(Amounts::ZERO, |total, part| sum(&total, &part))
-        };
-        let dying = all(&mut self.dying.iter().map(|(_, dying)| dying.charge.amounts()));
-        let expected = all(&mut self.requests.iter().map(|(_, request)| request.expected));
-        dying.beyond(&expected)
+    /// What requests still wait for, against what is being destroyed: first, what they lack beyond
+    /// what their victims will bring (there is room for it in one budget but not yet in another,
+    /// so it looks free and is not); second, what is being destroyed and promised to none of them.
+    fn awaited(&self) -> (PerBudget<u64>, PerBudget<u64>) {
+        let all = self.dying.iter().map(|(_, dying)| dying.charge.amounts());
+        let dying = all.fold(Amounts::ZERO, |total, part| sum(&total, &part));
+        let mut spoken = PerBudget::default();
+        let mut incoming = PerBudget::from_fn(|b| dying.get(b));
+        for (id, request) in self.requests.iter() {
+            if request.expected == Amounts::ZERO {
+                continue;
+            }
+            let victims = self
+                .dying
+                .iter()
+                .filter(|(_, dying)| dying.heir == Some(id));
+            let bring = victims.fold(Amounts::ZERO, |all, (_, d)| sum(&all, &d.charge.amounts()));
+            for b in Budget::ALL {
+                let (wanted, brought) = (request.expected.get(b), bring.get(b));
+                spoken.set(b, spoken[b] + wanted.saturating_sub(brought));
+                incoming.set(b, incoming[b] - wanted.min(brought));
+            }
+        }
+        (spoken, incoming)
     }
 
     fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {

@@ -7,7 +7,6 @@ use super::amounts::{Budget, PerBudget};
 use super::functions::{Function, FunctionCounts};
 use super::group::Group;
 use super::instances::InstanceId;
-use super::modules::Phase;
 use super::registry::Id;
 use super::{EntryId, Handles, State};
 
@@ -59,11 +58,7 @@ impl<H: Handles> State<H> {
             .iter()
             .map(|(id, _)| self.entry_snapshot(id))
             .collect();
-        let in_flight = |phase: &Phase<H>| match phase {
-            Phase::InFlight { followers, .. } => followers.len(),
-            _ => 0,
-        };
-        let followers: usize = self.modules.iter().map(|(_, m)| in_flight(&m.phase)).sum();
+        let followers: usize = self.modules.iter().map(|(_, m)| m.followers.len()).sum();
         let seats: usize = entries.iter().map(|entry| entry.waiting).sum();
         Snapshot {
             limits: *self.ledger.limits(),

@@ -80,6 +80,10 @@ impl<H: Handles> State<H> {
     ) {
         self.ledger.set_limits(limits);
         self.repay(slots, out);
+        if self.ledger.is_overdrawn() {
+            // What leases hold is repaid as they end; what ended just now, at the next sweep.
+            self.watch_leases(slots);
+        }
         self.wake_room(out);
     }
 

@@ -1,0 +1,169 @@
+//! The core needs `alloc`, `slab` and `hashbrown`, and nothing else: this file has no `std`, so
+//! that it builds is the proof. One life of an instance shows that it also runs.
+
+#![no_std]
+
+extern crate alloc;
+
+#[allow(dead_code, unused_imports)]
+#[path = "../src/state/mod.rs"]
+mod state;
+
+use alloc::vec::Vec;
+
+use state::{
+    Amounts, Budget, Config, Destroy, Effects, Enter, EntryId, Group, Handles, InstanceId,
+    NewFunction, PerBudget, Policy, Prepare, RequestId, Returned, Room, Slots, Stamp, State,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nothing;
+
+impl Handles for Nothing {
+    type Definition = ();
+    type Entry = ();
+    type Source = ();
+    type Code = ();
+    type Failure = ();
+    type Waiter = ();
+}
+
+/// One entry with one seat.
+#[derive(Default)]
+struct OneSlot {
+    idle: Option<InstanceId<Nothing>>,
+    stamp: Stamp,
+}
+
+impl Slots<Nothing> for OneSlot {
+    fn claim(&mut self, _: &(), _: usize, instance: InstanceId<Nothing>) -> bool {
+        self.idle.take_if(|idle| *idle == instance).is_some()
+    }
+    fn restore(&mut self, _: &(), _: usize, instance: InstanceId<Nothing>) {
+        self.idle = Some(instance);
+    }
+    fn last_used(&self, _: &(), _: usize) -> Stamp {
+        self.stamp
+    }
+    fn watch(&mut self, _: &(), _: usize) -> bool {
+        self.idle.is_none()
+    }
+    fn set_waited(&mut self, _: &(), _: bool) {}
+    fn set_version(&mut self, _: &(), _: u64) {}
+    fn set_closed(&mut self, _: &()) {}
+    fn is_forgotten(&self, _: &()) -> bool {
+        false
+    }
+}
+
+const CODE: Amounts = Amounts::ZERO.code(40).mappings(2);
+const COMPILING: Amounts = CODE.compile(30);
+const INSTANCE: Amounts = Amounts::ZERO.memory(20).mappings(1);
+
+struct Life {
+    state: State<Nothing>,
+    slots: OneSlot,
+    out: Effects<Nothing>,
+}
+
+impl Life {
+    fn new() -> Self {
+        let config = Config {
+            policy: Policy::CostAware,
+            seats_per_entry: 1,
+            max_compilations: 1,
+        };
+        Self {
+            state: State::new(config, PerBudget::from_fn(|_| 100)),
+            slots: OneSlot::default(),
+            out: Effects::new(),
+        }
+    }
+
+    fn entry(&mut self) -> EntryId<Nothing> {
+        let function = self.state.define(NewFunction {
+            name: "f".into(),
+            arguments: "".into(),
+            definition: (),
+            key: [7; 32],
+            source: (),
+        });
+        let function = function.expect("an open pool takes a new name");
+        let entry = self.state.entry(function, &Group::from(1), |_, _| ());
+        entry.expect("the function is defined")
+    }
+
+    fn enter(&mut self, entry: EntryId<Nothing>) -> RequestId<Nothing> {
+        match self.state.enter(entry, &mut self.slots, &mut self.out) {
+            Enter::Seat(request) => request,
+            _ => panic!("the seat is vacant"),
+        }
+    }
+
+    fn reserve(&mut self, request: RequestId<Nothing>, target: Amounts) {
+        let room = self
+            .state
+            .reserve(request, target, &mut self.slots, &mut self.out);
+        assert_eq!(room, Room::Granted);
+    }
+
+    fn check(&self, charged: Amounts) {
+        assert_eq!(*self.state.ledger().charged(), charged);
+        assert_eq!(self.state.recount(), Ok(()));
+        assert!(!self.state.is_overdrawn());
+    }
+}
+
+#[test]
+fn one_life() {
+    let mut life = Life::new();
+    let entry = life.entry();
+    let request = life.enter(entry);
+    life.check(Amounts::ZERO);
+
+    let prepared = life.state.prepare(request, &mut life.out);
+    assert!(matches!(
+        prepared,
+        Prepare::Lead {
+            code_bytes: None,
+            ..
+        }
+    ));
+    life.reserve(request, COMPILING);
+    life.check(COMPILING);
+    life.state.loaded(request, (), CODE, 1000, &mut life.out);
+    life.state.settle(request, Amounts::ZERO, &mut life.out);
+    life.check(CODE);
+
+    life.reserve(request, INSTANCE);
+    let both = CODE.checked_add(&INSTANCE).expect("small");
+    life.check(both);
+    let stamp = Stamp { at: 0, sequence: 1 };
+    let born = life.state.born(request, INSTANCE, stamp, &mut life.out);
+    let instance = born.expect("nobody replaced the function");
+    life.check(both);
+
+    let returned = life
+        .state
+        .returned(instance, &mut life.slots, &mut life.out);
+    assert!(matches!(returned, Returned::Park));
+    life.slots.idle = Some(instance);
+    assert_eq!(
+        life.state
+            .evict(&[instance], &mut life.slots, &mut life.out),
+        1
+    );
+    life.check(both);
+
+    let mut dying = Vec::new();
+    for destroy in life.out.destroy.drain(..) {
+        match destroy {
+            Destroy::Instance { dying: id, .. } => dying.push(id),
+            Destroy::Code { .. } => panic!("CostAware keeps the code"),
+        }
+    }
+    assert_eq!(dying.len(), 1);
+    life.state.freed(dying[0], &mut life.out);
+    life.check(CODE);
+    assert_eq!(life.state.ledger().peak()[Budget::Total], 70);
+}

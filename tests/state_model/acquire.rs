@@ -1,0 +1,466 @@
+//! Requests, one step at a time: prepare, lead, compile, load, instantiate; or grow.
+
+use crate::fake::{Fake, Instance};
+use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step};
+use crate::room::Verdict;
+use crate::state::{Amounts, Prepare, Room, Stale};
+use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World};
+
+/// What goes wrong in a step. All bits set: nothing does, and whoever must wait waits.
+#[derive(Clone, Copy)]
+struct Dice(u8);
+
+impl Dice {
+    fn fails(self) -> bool {
+        self.0 & 0b111 == 0
+    }
+    fn is_impatient(self) -> bool {
+        self.0 & 0b1_1000 == 0
+    }
+    fn is_late(self) -> bool {
+        self.0 & 0b1110_0000 == 0
+    }
+}
+
+pub const GOOD: u8 = 0xff;
+
+/// What asking for a module must come to, by the model.
+#[derive(Debug, PartialEq, Eq)]
+enum Expected {
+    Ready(u32, u32),
+    Lead(u8, u32, Option<u64>),
+    Follow,
+    Queue,
+    Failed(u32),
+    Gone,
+    Closed,
+}
+
+fn verdict(room: Room) -> Verdict {
+    match room {
+        Room::Granted => Verdict::Granted,
+        Room::Evicting => Verdict::Evicting,
+        Room::Soon(_) => Verdict::Soon,
+        Room::Refused(_) => Verdict::Refused,
+    }
+}
+
+fn code(bytes: u64) -> Amounts {
+    Amounts::ZERO.code(bytes).mappings(1)
+}
+
+impl World {
+    pub fn step(&mut self, id: Request, dice: u8) {
+        let dice = Dice(dice);
+        if let Some(nap) = self.model.request(id).nap {
+            let gives_up = if nap.woken {
+                dice.is_late()
+            } else {
+                dice.is_impatient()
+            };
+            if gives_up {
+                return self.give_up(id);
+            }
+            if !nap.woken {
+                return;
+            }
+        }
+        match self.model.request(id).step {
+            Step::Prepare => self.prepare(id, dice),
+            Step::Lead(estimate) => {
+                if self.ask(id, code(estimate).compile(COMPILE_BYTES), dice) {
+                    self.compile(id, estimate, dice);
+                }
+            }
+            Step::Load => {
+                let bytes = self.true_size(id);
+                if self.ask(id, code(bytes).compile(COMPILE_BYTES), dice) {
+                    self.load(id, bytes);
+                }
+            }
+            Step::Instantiate => {
+                if self.ask(id, self.instance_need(id), dice) {
+                    self.model.request(id).step = Step::Bear;
+                }
+            }
+            Step::Bear => self.bear(id, dice),
+            Step::Grow(instance, by) => {
+                if self.ask(id, Amounts::ZERO.memory(by), dice) {
+                    self.grow(id, instance, dice);
+                }
+            }
+        }
+    }
+
+    fn key(&self, id: Request) -> u8 {
+        self.model.requests[&id].key.expect("it was prepared")
+    }
+
+    fn true_size(&self, id: Request) -> u64 {
+        CODE_BYTES[usize::from(self.key(id))]
+    }
+
+    fn instance_need(&self, id: Request) -> Amounts {
+        let key = usize::from(self.key(id));
+        Amounts::ZERO
+            .memory(MEMORY_BYTES[key])
+            .stack(STACK_BYTES[key])
+            .mappings(1)
+    }
+
+    // The module: ─────────────────────────────────────────────────────────────────────────────
+
+    fn expect_prepare(&mut self, id: Request) -> Expected {
+        if self.model.closed {
+            return Expected::Closed;
+        }
+        let seat = self.model.requests[&id].seat.expect("growth needs no code");
+        let Some(function) = self.model.function_of(seat.0) else {
+            return Expected::Gone;
+        };
+        let (key, version, definition) = (function.key, function.version, function.definition);
+        self.model.request(id).version = version;
+        self.model.pin(id, key);
+        let full = self.model.flights() >= self.model.max_compilations;
+        let module = &self.model.modules[&key];
+        match module.phase {
+            MPhase::Loaded { code, .. } => Expected::Ready(code, definition),
+            MPhase::Flight(_) => Expected::Follow,
+            MPhase::Failed { failure, until } if self.doors.now < until => {
+                Expected::Failed(failure)
+            }
+            _ if full => Expected::Queue,
+            _ => Expected::Lead(key, definition, module.code_bytes),
+        }
+    }
+
+    fn prepare(&mut self, id: Request, dice: Dice) {
+        let turn = self.model.request(id).nap.take();
+        let expected = self.expect_prepare(id);
+        let prepared = self.state.prepare(id, &mut self.out);
+        let found = match &prepared {
+            Prepare::Ready {
+                code, definition, ..
+            } => Expected::Ready(*code, *definition),
+            Prepare::Lead {
+                source,
+                definition,
+                code_bytes,
+            } => Expected::Lead(*source, *definition, *code_bytes),
+            Prepare::Follow(_) => Expected::Follow,
+            Prepare::Queue => Expected::Queue,
+            Prepare::Failed(failure) => Expected::Failed(*failure),
+            Prepare::Gone => Expected::Gone,
+            Prepare::Closed => Expected::Closed,
+        };
+        assert_eq!(found, expected);
+        if let Prepare::Lead { .. } = prepared {
+            let key = self.key(id);
+            self.model.module(key).phase = MPhase::Flight(id);
+        }
+        self.absorb(None);
+        let woken = turn.map(|nap| nap.sleep);
+        let leads = matches!(found, Expected::Lead(..));
+        let passes = matches!(woken, Some(Sleep::Compilers(_))) && !leads;
+        self.seen.note_if(passes, "turn to compile passed on");
+        self.act_on(id, prepared, dice);
+    }
+
+    fn act_on(&mut self, id: Request, prepared: Prepare<Fake>, dice: Dice) {
+        let waiter = self.model.number();
+        match prepared {
+            Prepare::Ready { .. } => {
+                self.seen.note("code ready");
+                self.model.request(id).step = Step::Instantiate;
+            }
+            Prepare::Lead { code_bytes, .. } => {
+                let guess = self.true_size(id) + u64::from(dice.0 % 5) - 2;
+                let estimate = code_bytes.unwrap_or(guess);
+                self.model.request(id).step = Step::Lead(estimate);
+            }
+            Prepare::Follow(module) => {
+                self.seen.note("follow");
+                let ticket = self.state.follow(module, waiter);
+                let ticket = ticket.expect("the flight is under way");
+                self.sleep(id, waiter, waiter, Sleep::Flight(module, ticket));
+            }
+            Prepare::Queue => {
+                self.seen.note("queued to compile");
+                let ticket = self.state.wait_for_compiler(waiter);
+                self.sleep(id, waiter, waiter, Sleep::Compilers(ticket));
+            }
+            Prepare::Failed(_) => {
+                self.seen.note("refused while cooling down");
+                self.give_up(id);
+            }
+            Prepare::Gone | Prepare::Closed => self.give_up(id),
+        }
+    }
+
+    fn sleep(&mut self, id: Request, waiter: u32, order: u32, sleep: Sleep) {
+        self.model.request(id).nap = Some(Nap {
+            waiter,
+            sleep,
+            woken: false,
+            order,
+        });
+    }
+
+    fn compile(&mut self, id: Request, estimate: u64, dice: Dice) {
+        let key = self.key(id);
+        if dice.fails() {
+            self.seen.note("module failed");
+            let failure = self.model.number();
+            let until = self.doors.now + COOL_DOWN;
+            self.state.failed(id, failure, until, &mut self.out);
+            self.model.module(key).phase = MPhase::Failed { failure, until };
+            self.absorb(None);
+            return self.give_up(id);
+        }
+        let bytes = self.true_size(id);
+        self.seen
+            .note_if(bytes > estimate, "code larger than estimated");
+        self.state.note_code_bytes(id, bytes);
+        self.model.module(key).code_bytes = Some(bytes);
+        self.model.request(id).step = Step::Load;
+    }
+
+    fn load(&mut self, id: Request, bytes: u64) {
+        let (serial, key, holds) = (self.model.number(), self.key(id), code(bytes));
+        let cost = 1000 * bytes;
+        self.state.loaded(id, serial, holds, cost, &mut self.out);
+        self.model.module(key).phase = MPhase::Loaded {
+            code: serial,
+            holds,
+        };
+        let request = self.model.request(id);
+        request.held = request.held.beyond(&holds);
+        self.absorb(None);
+        self.state.settle(id, Amounts::ZERO, &mut self.out);
+        let request = self.model.request(id);
+        request.held = Amounts::ZERO;
+        request.step = Step::Instantiate;
+        self.absorb(None);
+        self.seen.note("loaded");
+    }
+
+    // The instance: ───────────────────────────────────────────────────────────────────────────
+
+    fn bear(&mut self, id: Request, dice: Dice) {
+        if dice.fails() {
+            self.seen.note("instantiation failed");
+            return self.give_up(id);
+        }
+        let need = self.instance_need(id);
+        let less = u64::from(dice.0 >> 7);
+        let holds = need.beyond(&Amounts::ZERO.memory(less));
+        let stamp = self.doors.next_stamp();
+        let request = self.model.request(id);
+        let (version, (entry, seat)) = (request.version, request.seat.expect("not a growth"));
+        let current = self.model.function_of(entry).map(|f| f.version);
+        let stale = self.model.closed || current != Some(version);
+        match self.state.born(id, holds, stamp, &mut self.out) {
+            Ok(instance) => {
+                assert!(!stale, "N2: a stale instance was born");
+                let key = self.key(id);
+                self.model.requests.remove(&id);
+                self.model.entries[entry].seats[seat] = MSeat::Taken(instance);
+                let record = MInstance {
+                    entry,
+                    seat,
+                    key,
+                    version,
+                    holds,
+                    last: stamp,
+                    born: self.doors.now,
+                    place: Place::Held,
+                };
+                self.model.instances.insert(instance, record);
+                self.absorb(None);
+                self.doors.slot(entry, seat).stamp = stamp;
+                self.lease_out(instance, entry);
+                self.seen.note("born");
+            }
+            Err(Stale) => {
+                assert!(stale, "a current instance was refused");
+                self.seen.note("stale");
+                self.absorb(None);
+                self.model.request(id).step = Step::Prepare;
+                if dice.is_impatient() {
+                    self.give_up(id);
+                }
+            }
+        }
+    }
+
+    fn grow(&mut self, id: Request, instance: Instance, dice: Dice) {
+        if dice.fails() {
+            self.seen.note("growth abandoned");
+            return self.give_up(id);
+        }
+        self.seen.note("growth granted");
+        let held = self.model.requests.remove(&id).expect("it asked").held;
+        let record = self.model.instance(instance);
+        let sum = record.holds.checked_add(&held);
+        record.holds = sum.expect("small");
+        self.state.grown(id, instance, &mut self.out);
+        self.absorb(None);
+    }
+
+    // Room: ───────────────────────────────────────────────────────────────────────────────────
+
+    /// Whether the request now holds `target`.
+    fn ask(&mut self, id: Request, target: Amounts, dice: Dice) -> bool {
+        let outlook = self.model.outlook(id, &target);
+        let promised = self.is_promised(id, target);
+        let request = self.model.request(id);
+        request.expects = false;
+        request.promised = false;
+        request.target = target;
+        let room = (self.state).reserve(id, target, &mut self.doors, &mut self.out);
+        let evicts = !self.out.destroy.is_empty();
+        assert_eq!(evicts, room == Room::Evicting, "R4: {room:?}");
+        assert!(
+            room == Room::Granted || !promised,
+            "R5: {room:?} after its victims died"
+        );
+        assert_eq!(verdict(room), outlook.verdict(), "R4: {outlook:?}");
+        match room {
+            Room::Granted => {
+                self.granted(id, target);
+                return true;
+            }
+            Room::Evicting => {
+                let (gone, dropped) = self.victims();
+                self.model.check_victims(&outlook.missing, &gone, &dropped);
+                self.note_victims(&gone, &dropped);
+                self.evicting(id);
+            }
+            Room::Soon(_) => {
+                self.seen.note("soon");
+                self.refused(id, dice);
+            }
+            Room::Refused(shortage) => {
+                let budget = shortage.budget as usize;
+                assert_eq!(shortage.limit, self.model.limits[budget]);
+                assert_eq!(shortage.charged, self.model.charged()[budget]);
+                assert!(
+                    outlook.missing[budget] > 0,
+                    "refused for a budget with room"
+                );
+                self.seen.note("refused");
+                self.refused(id, dice);
+            }
+        }
+        false
+    }
+
+    /// Whether victims were evicted for this very request, all are gone, and no limit was changed.
+    fn is_promised(&self, id: Request, target: Amounts) -> bool {
+        let request = &self.model.requests[&id];
+        let dying = self.model.dying.values().any(|d| d.heir == Some(id));
+        request.promised && request.target == target && !dying
+    }
+
+    fn granted(&mut self, id: Request, target: Amounts) {
+        self.seen.note("granted");
+        let request = self.model.request(id);
+        let need = target.beyond(&request.held);
+        request.held = request.held.checked_add(&need).expect("small");
+        if request.nap.take().is_some() {
+            // Served, it lets the next one look.
+            self.state.wake_room(&mut self.out);
+            self.seen.note("room after waiting");
+            self.absorb(None);
+        }
+    }
+
+    fn evicting(&mut self, id: Request) {
+        self.take_over(id);
+        let request = self.model.request(id);
+        request.expects = true;
+        request.promised = true;
+        self.absorb(Some(id));
+    }
+
+    /// What the core gave to a request on its own account: never more than it asked for. Returns
+    /// how much.
+    pub fn take_over(&mut self, id: Request) -> Amounts {
+        let held = self.state.held(id).expect("a living request");
+        let request = self.model.request(id);
+        assert!(
+            request.held.beyond(&held) == Amounts::ZERO,
+            "{id:?} lost something"
+        );
+        let gained = held.beyond(&request.held);
+        let need = request.target.beyond(&request.held);
+        assert!(
+            gained.beyond(&need) == Amounts::ZERO,
+            "{id:?} got {gained:?} for {need:?}"
+        );
+        request.held = held;
+        gained
+    }
+
+    fn note_victims(&mut self, gone: &[Instance], dropped: &[u8]) {
+        self.seen.note("evicting");
+        self.seen.note_if(!gone.is_empty(), "idle eviction");
+        self.seen.note_if(gone.len() > 1, "several victims");
+        self.seen.note_if(!dropped.is_empty(), "code eviction");
+        let both = !gone.is_empty() && !dropped.is_empty();
+        self.seen.note_if(both, "module evicted with its instances");
+    }
+
+    /// There is no room: waits for it, in its old place if it had one, or gives up.
+    fn refused(&mut self, id: Request, dice: Dice) {
+        if let Step::Grow(instance, _) = self.model.request(id).step {
+            let entry = self.model.instances[&instance].entry;
+            self.state
+                .count_growth_refusal(self.model.entries[entry].id);
+            self.seen.note("growth refused");
+        }
+        self.state.count_refusal();
+        if self.model.closed || dice.is_impatient() {
+            return self.give_up(id);
+        }
+        let waiter = self.model.number();
+        let nap = self.model.request(id).nap;
+        let place = nap.map(|nap| match nap.sleep {
+            Sleep::Room(ticket) => ticket,
+            other => panic!("asks for room while it sleeps for {other:?}"),
+        });
+        let ticket = (self.state).wait_for_room(place, waiter, &mut self.doors);
+        match ticket {
+            Some(ticket) => {
+                self.seen.note("waits for room");
+                assert!(place.is_none_or(|place| place == ticket), "place lost");
+                let order = nap.map_or(waiter, |nap| nap.order);
+                self.sleep(id, waiter, order, Sleep::Room(ticket));
+            }
+            None => {
+                self.seen.note("lease ended as room was awaited");
+                assert!(self.doors.fired.is_some(), "no lease has ended");
+            }
+        }
+        self.absorb(None);
+    }
+
+    /// Leaves whatever it waits for, if it was woken or not, and ends.
+    pub fn give_up(&mut self, id: Request) {
+        let nap = self.model.request(id).nap.take();
+        match nap.map(|nap| nap.sleep) {
+            Some(Sleep::Flight(module, ticket)) => self.state.leave_flight(module, ticket),
+            Some(Sleep::Compilers(ticket)) => self.state.leave_compilers(ticket, &mut self.out),
+            Some(Sleep::Room(ticket)) => self.state.leave_room(ticket, &mut self.out),
+            None => {}
+        }
+        self.absorb(None);
+        self.model.end(id);
+        self.state.abandon(id, &mut self.out);
+        self.absorb(None);
+        self.seen.note("request given up");
+        // A second time must change nothing.
+        self.state.abandon(id, &mut self.out);
+        assert!(self.out.wake.is_empty() && self.out.destroy.is_empty());
+    }
+}

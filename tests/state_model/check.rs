@@ -1,0 +1,160 @@
+//! What must hold after every step.
+
+use crate::fake::Content;
+use crate::model::{MPhase, MSeat, Place, Sleep};
+use crate::room::Verdict;
+use crate::state::Budget;
+use crate::world::World;
+
+impl World {
+    pub fn check(&mut self) {
+        assert_eq!(self.state.recount(), Ok(()));
+        self.check_charges();
+        self.check_slots();
+        self.check_seats();
+        self.check_modules();
+        self.check_snapshot();
+        self.check_nobody_sleeps_on();
+    }
+
+    fn check_charges(&mut self) {
+        let charged = self.model.charged();
+        let ledger = Budget::ALL.map(|b| self.state.ledger().charged().get(b));
+        assert_eq!(ledger, charged, "who holds what");
+        let over = self.model.overdraft();
+        for budget in Budget::ALL {
+            let (now, before) = (over[budget as usize], self.model.over[budget as usize]);
+            assert!(
+                now <= before,
+                "B1: {budget} is over its limit by {now}, was {before}"
+            );
+        }
+        self.seen.note_if(over != [0; 6], "overdraft");
+        assert_eq!(self.state.is_overdrawn(), over != [0; 6]);
+        self.model.over = over;
+        for (id, request) in &self.model.requests {
+            assert_eq!(self.state.held(*id), Some(request.held), "{id:?} holds");
+        }
+    }
+
+    fn check_slots(&self) {
+        for (id, instance) in &self.model.instances {
+            let slot = &self.doors.doors[instance.entry].slots[instance.seat];
+            let lies_there = slot.content == Content::Idle(*id);
+            let right = match instance.place {
+                Place::Idle => lies_there && !slot.watched,
+                Place::Displaced => lies_there && slot.watched,
+                Place::Leased => !lies_there,
+                Place::Held => false,
+            };
+            assert!(right, "{id:?} is {:?}, its slot {slot:?}", instance.place);
+        }
+    }
+
+    fn check_seats(&self) {
+        for (n, entry) in self.model.entries.iter().enumerate() {
+            let current = self.model.function_of(n).map(|f| f.version);
+            let open = current.is_some() && !self.model.closed;
+            assert!(open || entry.queue.is_empty(), "somebody waits in vain");
+            for seat in &entry.seats {
+                let waits = !entry.queue.is_empty();
+                assert!(
+                    !waits || *seat != MSeat::Vacant,
+                    "somebody waits for a free seat"
+                );
+                let MSeat::Taken(id) = seat else {
+                    continue;
+                };
+                let instance = &self.model.instances[id];
+                if instance.place == Place::Idle {
+                    assert!(!waits, "somebody waits for {id:?}, which is idle");
+                    assert_eq!(Some(instance.version), current, "N2: {id:?} is stale");
+                    assert!(!self.model.closed);
+                }
+                let record = self.state.instance(*id).expect("alive in the model");
+                let place = (record.entry, record.seat, record.version);
+                assert_eq!(place, (entry.id, instance.seat, instance.version));
+            }
+        }
+    }
+
+    fn check_modules(&self) {
+        let retains = self.model.policy.retains_code() && !self.model.closed;
+        for (key, _) in self.model.loaded() {
+            let unused = self.model.is_unused(key);
+            assert!(!unused || retains, "M4: module {key} did not drop out");
+        }
+    }
+
+    fn check_snapshot(&self) {
+        let (snapshot, model) = (self.state.snapshot(), &self.model);
+        assert_eq!(snapshot.instances, model.instances.len());
+        assert_eq!(snapshot.dying, model.dying.len());
+        assert_eq!(snapshot.modules_known, model.modules.len());
+        assert_eq!(snapshot.modules_loaded, model.loaded().count());
+        assert_eq!(snapshot.compiling, model.flights());
+        assert_eq!(
+            snapshot.functions.len(),
+            model.functions.iter().flatten().count()
+        );
+        let known = model.entries.iter().filter(|e| !e.gone).count();
+        assert_eq!(snapshot.entries.len(), known);
+        let asleep = model.requests.values().filter_map(|r| r.nap);
+        let asleep = asleep.filter(|nap| !nap.woken).count();
+        let queued: usize = model.entries.iter().map(|e| e.queue.len()).sum();
+        assert_eq!(snapshot.waiting, asleep + queued);
+        for entry in snapshot.entries {
+            let record = &model.entries[entry.handle];
+            assert_eq!(entry.waiting, record.queue.len());
+            for (seat, id, bytes, born) in entry.instances {
+                assert_eq!(record.seats[seat], MSeat::Taken(id));
+                let instance = &model.instances[&id];
+                assert_eq!(bytes, instance.holds.get(Budget::Memory));
+                assert_eq!(born, instance.born);
+            }
+        }
+    }
+
+    /// Whoever sleeps is either going to be woken by something that is under way, or cannot be
+    /// served.
+    fn check_nobody_sleeps_on(&self) {
+        let model = &self.model;
+        let naps = || {
+            model
+                .requests
+                .iter()
+                .filter_map(|(id, r)| Some((id, r.nap?)))
+        };
+        for (id, nap) in naps() {
+            if let (false, Sleep::Flight(..)) = (nap.woken, nap.sleep) {
+                let key = model.requests[id].key.expect("followers pin");
+                let flies = matches!(model.modules[&key].phase, MPhase::Flight(_));
+                assert!(flies, "{id:?} follows a flight that has ended");
+            }
+        }
+        if model.closed {
+            let (room, turn) = (model.first_for_room(), model.first_compiler());
+            assert_eq!(room.or(turn), None, "asleep in a closed pool");
+        }
+        let woken = |waits: fn(Sleep) -> bool| naps().any(|(_, nap)| nap.woken && waits(nap.sleep));
+        if let Some(id) = model.first_compiler() {
+            let full = model.flights() >= model.max_compilations;
+            let other = woken(|sleep| matches!(sleep, Sleep::Compilers(_)));
+            assert!(full || other, "{id:?} waits, and nobody compiles");
+        }
+        let under_way = woken(|sleep| matches!(sleep, Sleep::Room(_)))
+            || !model.dying.is_empty()
+            || !model.answers.is_empty();
+        if let Some(id) = model.first_for_room()
+            && !under_way
+        {
+            let outlook = model.outlook(id, &model.requests[&id].target);
+            let verdict = outlook.verdict();
+            assert_eq!(
+                verdict,
+                Verdict::Refused,
+                "{id:?} waits for room that could be made"
+            );
+        }
+    }
+}

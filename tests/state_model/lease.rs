@@ -1,0 +1,373 @@
+//! Acquires and the ends of leases, fast and slow.
+
+use crate::fake::{Content, Instance, Race};
+use crate::model::{MEntry, MSeat, Model, Place, Step};
+use crate::state::{Amounts, Enter, Reason, Returned, SeatWait, Slots};
+use crate::world::{GROUPS, World, pick};
+
+/// What an acquire must find, by the model.
+#[derive(Debug, PartialEq, Eq)]
+enum Expected {
+    Idle(Instance),
+    Seat(usize),
+    Full,
+    Gone,
+    Closed,
+}
+
+impl Model {
+    fn expect_enter(&self, entry: usize, near: usize) -> Expected {
+        if self.closed {
+            return Expected::Closed;
+        }
+        let Some(function) = self.function_of(entry) else {
+            return Expected::Gone;
+        };
+        let record = &self.entries[entry];
+        if record.gone {
+            return Expected::Gone;
+        }
+        if !record.queue.is_empty() {
+            return Expected::Full;
+        }
+        let count = record.seats.len();
+        let seats = || (0..count).map(|n| (near + n) % count);
+        let idle = seats().find_map(|seat| match record.seats[seat] {
+            MSeat::Taken(id) if self.instances[&id].place == Place::Idle => Some(id),
+            _ => None,
+        });
+        if let Some(id) = idle {
+            assert_eq!(self.instances[&id].version, function.version);
+            return Expected::Idle(id);
+        }
+        let vacant = seats().find(|seat| record.seats[*seat] == MSeat::Vacant);
+        vacant.map_or(Expected::Full, Expected::Seat)
+    }
+}
+
+impl World {
+    /// The group is the low part of `dice`; the seat to prefer, the high part.
+    pub fn acquire(&mut self, name: u8, dice: u8) {
+        if let Some(entry) = self.entry(name, u64::from(dice) % GROUPS) {
+            self.doors.doors[entry].forgotten = false;
+            self.enter(entry, usize::from(dice >> 4));
+        }
+    }
+
+    pub fn stray(&mut self, index: u8) {
+        let known: Vec<usize> = (0..self.model.entries.len())
+            .filter(|e| !self.doors.doors[*e].forgotten)
+            .collect();
+        if let Some(entry) = pick(&known, index) {
+            self.enter(entry, 0);
+        }
+    }
+
+    fn enter(&mut self, entry: usize, near: usize) {
+        let expected = self.model.expect_enter(entry, near);
+        let id = self.model.entries[entry].id;
+        let entered = (self.state).enter_near(id, near, &mut self.doors, &mut self.out);
+        self.absorb(None);
+        let found = match entered {
+            Enter::Idle(instance) => {
+                self.lease_out(instance, entry);
+                self.seen.note("idle found by enter");
+                Expected::Idle(instance)
+            }
+            Enter::Seat(request) => {
+                let Expected::Seat(seat) = expected else {
+                    panic!("a new seat, not {expected:?}");
+                };
+                self.model.promise(request, entry, seat);
+                Expected::Seat(seat)
+            }
+            Enter::Full => {
+                self.queue_up(entry);
+                Expected::Full
+            }
+            Enter::Gone => {
+                self.seen.note("entered a removed function");
+                Expected::Gone
+            }
+            Enter::Closed => Expected::Closed,
+        };
+        assert_eq!(found, expected);
+    }
+
+    fn queue_up(&mut self, entry: usize) {
+        let waiter = self.model.number();
+        let id = self.model.entries[entry].id;
+        let first = self.model.entries[entry].queue.is_empty();
+        let wait = self.state.wait_for_seat(id, waiter, &mut self.doors);
+        self.absorb(None);
+        match wait {
+            SeatWait::Queued(ticket) => {
+                self.seen.note("blocked");
+                let queue = &mut self.model.entries[entry].queue;
+                queue.push_back((waiter, ticket));
+            }
+            SeatWait::Idle(instance) => {
+                self.seen.note("lease ended as it was awaited");
+                assert!(first, "overtook those who wait");
+                self.lease_out(instance, entry);
+            }
+        }
+    }
+
+    /// An acquire that looks into the slots, and enters when it finds nothing.
+    pub fn fast(&mut self, index: u8, first: u8) {
+        let doors = self.doors.doors.len();
+        if doors == 0 {
+            return;
+        }
+        let entry = usize::from(index) % doors;
+        let door = &mut self.doors.doors[entry];
+        let seats = door.slots.len();
+        for seat in (0..seats).map(|n| (n + usize::from(first)) % seats) {
+            if let Content::Idle(instance) = door.slots[seat].content
+                && door.passes(self.model.instances[&instance].version)
+            {
+                let slot = &mut door.slots[seat];
+                slot.content = Content::Empty;
+                self.seen
+                    .note_if(slot.watched, "displaced instance leased again");
+                self.lease_out(instance, entry);
+                self.seen.note("idle found without the lock");
+                return;
+            }
+        }
+        if !self.doors.doors[entry].forgotten {
+            self.enter(entry, usize::from(first));
+        }
+    }
+
+    /// Every way to a lease leads through here.
+    pub fn lease_out(&mut self, id: Instance, entry: usize) {
+        assert!(!self.model.closed, "leased from a closed pool");
+        let function = self.model.function_of(entry);
+        let version = function.map(|f| f.version);
+        let instance = self.model.instance(id);
+        assert_eq!(instance.entry, entry, "I2: {id:?} is another group's");
+        assert_eq!(Some(instance.version), version, "N2: {id:?} is stale");
+        let lent = instance.place == Place::Leased;
+        assert!(!lent, "{id:?} is leased twice");
+        instance.place = Place::Leased;
+    }
+
+    pub fn leave_seat(&mut self, index: u8) {
+        let waiting: Vec<_> = (self.model.entries.iter().enumerate())
+            .flat_map(|(n, e)| e.queue.iter().map(move |(w, ticket)| (n, *w, *ticket)))
+            .collect();
+        let Some((entry, waiter, ticket)) = pick(&waiting, index) else {
+            return;
+        };
+        self.seen.note("left the queue for a seat");
+        let record = &mut self.model.entries[entry];
+        record.queue.retain(|(w, _)| *w != waiter);
+        let id = record.id;
+        let left = self.state.leave_seat_queue(id, ticket, &mut self.doors);
+        assert!(left, "who waits can leave");
+        let again = self.state.leave_seat_queue(id, ticket, &mut self.doors);
+        assert!(!again, "and leaves once");
+    }
+
+    // The ends of leases: ─────────────────────────────────────────────────────────────────────
+
+    /// Does something to a lease, unless it is about to end or to grow.
+    pub fn with_lease(&mut self, index: u8, act: impl FnOnce(&mut Self, Instance)) {
+        let Some(id) = pick(&self.model.leases(), index) else {
+            return;
+        };
+        if self.doors.race.is_some_and(|race| race.instance == id) {
+            return self.finish_race();
+        }
+        if !self.is_growing(id) {
+            act(self, id);
+        }
+    }
+
+    pub fn is_growing(&self, id: Instance) -> bool {
+        let grows = |step: Step| matches!(step, Step::Grow(growing, _) if growing == id);
+        self.model.requests.values().any(|r| grows(r.step))
+    }
+
+    fn home(&self, id: Instance) -> (usize, usize, u64) {
+        let instance = &self.model.instances[&id];
+        (instance.entry, instance.seat, instance.version)
+    }
+
+    /// Straight into the slot, unless the door is not open or a notice lies there. In the latter
+    /// case the lock may be taken at once or later.
+    pub fn release_fast(&mut self, id: Instance, at_once: bool) {
+        let (door, seat, version) = self.home(id);
+        if !self.doors.doors[door].passes(version) {
+            return self.release_slow(id);
+        }
+        self.put(door, seat, id);
+        if at_once && self.model.answers.last() == Some(&(door, seat)) {
+            let last = self.model.answers.len() - 1;
+            self.answer(last as u8);
+        }
+    }
+
+    fn put(&mut self, door: usize, seat: usize, id: Instance) {
+        let displaced = self.doors.put(door, seat, id);
+        if displaced {
+            self.seen.note("notice displaced");
+            self.model.answers.push((door, seat));
+        } else {
+            self.seen.note("released without the lock");
+        }
+        self.note_parked(door, seat, id);
+    }
+
+    fn note_parked(&mut self, door: usize, seat: usize, id: Instance) {
+        let slot = self.doors.slot(door, seat);
+        let (watched, last) = (slot.watched, slot.stamp);
+        let instance = self.model.instance(id);
+        instance.last = last;
+        instance.place = match watched {
+            true => Place::Displaced,
+            false => Place::Idle,
+        };
+    }
+
+    pub fn start_race(&mut self, id: Instance) {
+        let (door, seat, version) = self.home(id);
+        if self.doors.race.is_none() && self.doors.doors[door].passes(version) {
+            self.doors.race = Some(Race {
+                door,
+                seat,
+                instance: id,
+            });
+        }
+    }
+
+    /// The release that looked at its door some time ago goes on, whatever has happened since.
+    pub fn finish_race(&mut self) {
+        if let Some(race) = self.doors.race.take() {
+            self.put(race.door, race.seat, race.instance);
+        }
+    }
+
+    /// The same happened inside the core's last call.
+    pub fn settle_race(&mut self) {
+        if let Some(race) = self.doors.fired.take() {
+            self.seen.note("release raced with a notice");
+            let instance = self.model.instance(race.instance);
+            instance.place = Place::Idle;
+            instance.last = self.doors.slot(race.door, race.seat).stamp;
+        }
+    }
+
+    /// A release that found a notice takes the lock.
+    pub fn answer(&mut self, index: u8) {
+        let Some(place) = pick(&self.model.answers, index) else {
+            return;
+        };
+        let at = self.model.answers.iter().position(|a| *a == place);
+        self.model.answers.remove(at.expect("it was picked"));
+        match self.doors.answer(place.0, place.1) {
+            Some(id) => {
+                self.seen.note("notice answered");
+                self.give_back(id);
+            }
+            None => self.seen.note("notice left for the next lease"),
+        }
+    }
+
+    pub fn release_slow(&mut self, id: Instance) {
+        let (door, seat, _) = self.home(id);
+        let stamp = self.doors.stamp(door, seat);
+        self.model.instance(id).last = stamp;
+        self.give_back(id);
+    }
+
+    /// Under the lock, with the instance in hand.
+    fn give_back(&mut self, id: Instance) {
+        let (door, seat, version) = self.home(id);
+        self.take_notice(door, seat);
+        self.model.instance(id).place = Place::Held;
+        let current = self.model.function_of(door).map(|f| f.version);
+        let next = self.model.entries[door].queue.front().map(|(w, _)| *w);
+        let returned = (self.state).returned(id, &mut self.doors, &mut self.out);
+        match returned {
+            Returned::Park => {
+                assert!(!self.model.closed && current == Some(version) && next.is_none());
+                self.doors.restore(&door, seat, id);
+                self.note_parked(door, seat, id);
+                self.absorb(None);
+            }
+            Returned::Hand(waiter) => {
+                assert_eq!(Some(waiter), next, "seats go to who came first");
+                self.model.entries[door].queue.pop_front();
+                self.absorb(None);
+                self.lease_out(id, door);
+                self.seen.note("handed over");
+            }
+            Returned::Retire(reason) => {
+                let expected = match current {
+                    _ if self.model.closed => Reason::Closed,
+                    None => Reason::Removed,
+                    Some(current) => {
+                        assert_ne!(current, version, "a current instance was retired");
+                        Reason::Replaced
+                    }
+                };
+                assert_eq!(reason, expected);
+                self.absorb(None);
+                self.dismiss(id, reason);
+            }
+        }
+    }
+
+    fn take_notice(&mut self, door: usize, seat: usize) {
+        let slot = self.doors.slot(door, seat);
+        slot.content = Content::Empty;
+        slot.watched = false;
+    }
+
+    pub fn trap(&mut self, id: Instance) {
+        let (door, seat, _) = self.home(id);
+        self.take_notice(door, seat);
+        self.model.instance(id).place = Place::Held;
+        self.dismiss(id, Reason::Failed);
+    }
+
+    fn dismiss(&mut self, id: Instance, reason: Reason) {
+        self.state.dismiss(id, reason, None, &mut self.out);
+        self.absorb(None);
+        assert!(!self.model.instances.contains_key(&id), "dismissed is gone");
+    }
+
+    // Growth: ─────────────────────────────────────────────────────────────────────────────────
+
+    pub fn begin_growth(&mut self, id: Instance, by: u64) {
+        let request = self.state.begin_growth();
+        self.model.begin(request, None, 0, Step::Grow(id, by));
+    }
+
+    pub fn shrink(&mut self, id: Instance, by: u64) {
+        let by = Amounts::ZERO.memory(by);
+        self.state.shrink(id, by, &mut self.out);
+        let instance = self.model.instance(id);
+        instance.holds = instance.holds.beyond(&by);
+        self.absorb(None);
+    }
+}
+
+impl MEntry {
+    pub fn new(
+        id: crate::state::EntryId<crate::fake::Fake>,
+        function: crate::state::FunctionId<crate::fake::Fake>,
+        seats: usize,
+    ) -> Self {
+        Self {
+            id,
+            function,
+            seats: vec![MSeat::Vacant; seats],
+            queue: Default::default(),
+            gone: false,
+        }
+    }
+}

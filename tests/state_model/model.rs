@@ -1,0 +1,464 @@
+//! The naive model: who holds what, in plain lists, summed afresh whenever somebody asks.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::fake::{Fake, Instance};
+use crate::state::{
+    Amounts, Budget, DyingId, EntryId, FunctionId, ModuleId, Policy, RequestId, Signal, Stamp,
+    Ticket,
+};
+
+/// One number per budget, the total last.
+pub type Sums = [u64; 6];
+pub type Request = RequestId<Fake>;
+pub type Dying = DyingId<Fake>;
+
+pub fn sums(amounts: &Amounts) -> Sums {
+    Budget::ALL.map(|b| amounts.get(b))
+}
+
+pub fn plus(a: Sums, b: &Amounts) -> Sums {
+    let b = sums(b);
+    core::array::from_fn(|i| a[i] + b[i])
+}
+
+pub fn total<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Sums {
+    all.into_iter().fold([0; 6], plus)
+}
+
+pub const MEMORY: usize = 0;
+pub const CODE: usize = 1;
+pub const COMPILE: usize = 2;
+pub const STACK: usize = 3;
+
+#[derive(Debug)]
+pub struct MFunction {
+    pub id: FunctionId<Fake>,
+    pub key: u8,
+    pub version: u64,
+    pub definition: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MSeat {
+    Vacant,
+    Promised,
+    Taken(Instance),
+}
+
+#[derive(Debug)]
+pub struct MEntry {
+    pub id: EntryId<Fake>,
+    pub function: FunctionId<Fake>,
+    pub seats: Vec<MSeat>,
+    pub queue: VecDeque<(u32, Ticket)>,
+    /// The core has no record of it any more.
+    pub gone: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Idle,
+    /// Back in its slot, but its release found a notice and has yet to answer it.
+    Displaced,
+    Leased,
+    /// In the shell's hands, under the lock.
+    Held,
+}
+
+#[derive(Debug)]
+pub struct MInstance {
+    pub entry: usize,
+    pub seat: usize,
+    pub key: u8,
+    pub version: u64,
+    pub holds: Amounts,
+    pub last: Stamp,
+    pub born: u64,
+    pub place: Place,
+}
+
+#[derive(Debug)]
+pub enum MPhase {
+    Cold,
+    Flight(Request),
+    Loaded { code: u32, holds: Amounts },
+    Failed { failure: u32, until: u64 },
+}
+
+#[derive(Debug)]
+pub struct MModule {
+    pub phase: MPhase,
+    pub code_bytes: Option<u64>,
+}
+
+/// What a request does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Prepare,
+    /// It leads: reserve for the compilation, with this estimate of the code.
+    Lead(u64),
+    /// It has compiled, and now knows the true size.
+    Load,
+    Instantiate,
+    Bear,
+    /// It makes this lease's memory grow.
+    Grow(Instance, u64),
+}
+
+/// What a request sleeps for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    Flight(ModuleId<Fake>, Ticket),
+    Compilers(Ticket),
+    Room(Ticket),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Nap {
+    pub waiter: u32,
+    pub sleep: Sleep,
+    pub woken: bool,
+    /// The place among those who wait for room; kept when it must wait again.
+    pub order: u32,
+}
+
+#[derive(Debug)]
+pub struct MRequest {
+    pub seat: Option<(usize, usize)>,
+    pub key: Option<u8>,
+    pub version: u64,
+    pub held: Amounts,
+    pub step: Step,
+    pub nap: Option<Nap>,
+    /// What it last asked for.
+    pub target: Amounts,
+    /// Victims were evicted for it, and it has not asked again.
+    pub expects: bool,
+    /// And no limit was changed since, so that it will be granted when they are gone.
+    pub promised: bool,
+}
+
+#[derive(Debug)]
+pub struct MDying {
+    pub holds: Amounts,
+    /// The module of an instance.
+    pub key: Option<u8>,
+    pub heir: Option<Request>,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub policy: Policy,
+    pub max_compilations: usize,
+    pub limits: Sums,
+    /// How far the limits were exceeded after the last step.
+    pub over: Sums,
+    pub functions: Vec<Option<MFunction>>,
+    pub entries: Vec<MEntry>,
+    pub modules: BTreeMap<u8, MModule>,
+    pub instances: BTreeMap<Instance, MInstance>,
+    pub requests: BTreeMap<Request, MRequest>,
+    pub dying: BTreeMap<Dying, MDying>,
+    /// Releases that displaced a notice and have yet to take the lock.
+    pub answers: Vec<(usize, usize)>,
+    /// Seat waiters that must be served by the call that is under way.
+    pub due: VecDeque<(u32, usize, usize)>,
+    pub closed: bool,
+    pub numbers: u32,
+}
+
+impl Model {
+    pub fn new(policy: Policy, max_compilations: usize, names: usize) -> Self {
+        Self {
+            policy,
+            max_compilations,
+            limits: [0; 6],
+            over: [0; 6],
+            functions: (0..names).map(|_| None).collect(),
+            entries: Vec::new(),
+            modules: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            dying: BTreeMap::new(),
+            answers: Vec::new(),
+            due: VecDeque::new(),
+            closed: false,
+            numbers: 0,
+        }
+    }
+
+    /// A number that was not used before.
+    pub fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub fn loaded(&self) -> impl Iterator<Item = (u8, &Amounts)> {
+        self.modules.iter().filter_map(|(key, m)| match &m.phase {
+            MPhase::Loaded { holds, .. } => Some((*key, holds)),
+            _ => None,
+        })
+    }
+
+    pub fn charged(&self) -> Sums {
+        let instances = self.instances.values().map(|i| &i.holds);
+        let requests = self.requests.values().map(|r| &r.held);
+        let dying = self.dying.values().map(|d| &d.holds);
+        let modules = self.loaded().map(|(_, holds)| holds);
+        total(instances.chain(requests).chain(dying).chain(modules))
+    }
+
+    pub fn overdraft(&self) -> Sums {
+        let charged = self.charged();
+        core::array::from_fn(|b| charged[b].saturating_sub(self.limits[b]))
+    }
+
+    pub fn function_of(&self, entry: usize) -> Option<&MFunction> {
+        let id = self.entries[entry].function;
+        self.functions.iter().flatten().find(|f| f.id == id)
+    }
+
+    pub fn flights(&self) -> usize {
+        let flying = |m: &&MModule| matches!(m.phase, MPhase::Flight(_));
+        self.modules.values().filter(flying).count()
+    }
+
+    pub fn leases(&self) -> Vec<Instance> {
+        let leased = |(_, i): &(&Instance, &MInstance)| i.place == Place::Leased;
+        self.instances
+            .iter()
+            .filter(leased)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub fn live(&self, key: u8) -> impl Iterator<Item = &MInstance> {
+        self.instances.values().filter(move |i| i.key == key)
+    }
+
+    pub fn pins(&self, key: u8) -> usize {
+        let pinned = |r: &&MRequest| r.key == Some(key);
+        self.requests.values().filter(pinned).count()
+    }
+
+    pub fn names(&self, key: u8) -> usize {
+        let named = |f: &&MFunction| f.key == key;
+        self.functions.iter().flatten().filter(named).count()
+    }
+
+    pub fn dying_of(&self, key: u8) -> usize {
+        let of = |d: &&MDying| d.key == Some(key);
+        self.dying.values().filter(of).count()
+    }
+
+    pub fn is_unused(&self, key: u8) -> bool {
+        self.pins(key) + self.live(key).count() + self.dying_of(key) == 0
+    }
+
+    // What the calls of the shell change: ─────────────────────────────────────────────────────
+
+    /// A seat is free: the first in the queue must be told so by this very call.
+    pub fn vacate(&mut self, entry: usize, seat: usize) {
+        let record = &mut self.entries[entry];
+        record.seats[seat] = MSeat::Vacant;
+        if let Some((waiter, _)) = record.queue.pop_front() {
+            record.seats[seat] = MSeat::Promised;
+            self.due.push_back((waiter, entry, seat));
+        }
+    }
+
+    pub fn promise(&mut self, request: Request, entry: usize, seat: usize) {
+        self.entries[entry].seats[seat] = MSeat::Promised;
+        let version = self.function_of(entry).map_or(0, |f| f.version);
+        let seat = Some((entry, seat));
+        self.begin(request, seat, version, Step::Prepare);
+    }
+
+    pub fn begin(
+        &mut self,
+        request: Request,
+        seat: Option<(usize, usize)>,
+        version: u64,
+        step: Step,
+    ) {
+        let record = MRequest {
+            seat,
+            key: None,
+            version,
+            held: Amounts::ZERO,
+            step,
+            nap: None,
+            target: Amounts::ZERO,
+            expects: false,
+            promised: false,
+        };
+        let before = self.requests.insert(request, record);
+        assert!(before.is_none(), "{request:?} given out twice");
+    }
+
+    /// The request needs this module, and no other any more.
+    pub fn pin(&mut self, request: Request, key: u8) {
+        let before = self.request(request).key.replace(key);
+        if before != Some(key) {
+            self.stop_leading(request);
+        }
+    }
+
+    fn stop_leading(&mut self, request: Request) {
+        for module in self.modules.values_mut() {
+            if matches!(module.phase, MPhase::Flight(leader) if leader == request) {
+                module.phase = MPhase::Cold;
+            }
+        }
+    }
+
+    pub fn request(&mut self, id: Request) -> &mut MRequest {
+        self.requests
+            .get_mut(&id)
+            .expect("the model knows the request")
+    }
+
+    pub fn instance(&mut self, id: Instance) -> &mut MInstance {
+        self.instances
+            .get_mut(&id)
+            .expect("the model knows the instance")
+    }
+
+    pub fn module(&mut self, key: u8) -> &mut MModule {
+        self.modules
+            .get_mut(&key)
+            .expect("the model knows the module")
+    }
+
+    /// The request has ended: all it had is free.
+    pub fn end(&mut self, id: Request) {
+        let request = self.requests.remove(&id).expect("ended once");
+        self.stop_leading(id);
+        if let Some((entry, seat)) = request.seat {
+            self.vacate(entry, seat);
+        }
+    }
+
+    /// An instance that nobody leases goes to its destruction.
+    pub fn bury(&mut self, id: Instance, dying: Dying, heir: Option<Request>) {
+        let instance = self.instances.remove(&id).expect("destroyed once");
+        let idle = matches!(instance.place, Place::Idle | Place::Held);
+        assert!(idle, "{id:?} was destroyed while {:?}", instance.place);
+        let key = Some(instance.key);
+        self.doom(dying, instance.holds, key, heir);
+        self.vacate(instance.entry, instance.seat);
+    }
+
+    /// Code goes to its destruction. Returns its module.
+    pub fn drop_code(&mut self, code: u32, dying: Dying, heir: Option<Request>) -> u8 {
+        let is_it =
+            |m: &MModule| matches!(m.phase, MPhase::Loaded { code: loaded, .. } if loaded == code);
+        let found = self.modules.iter().find(|(_, m)| is_it(m));
+        let key = *found.expect("code is dropped once").0;
+        assert_eq!(self.pins(key), 0, "module {key} was dropped while pinned");
+        assert_eq!(
+            self.live(key).count(),
+            0,
+            "module {key} was dropped under its instances"
+        );
+        let phase = core::mem::replace(&mut self.module(key).phase, MPhase::Cold);
+        if let MPhase::Loaded { holds, .. } = phase {
+            self.doom(dying, holds, None, heir);
+        }
+        key
+    }
+
+    fn doom(&mut self, id: Dying, holds: Amounts, key: Option<u8>, heir: Option<Request>) {
+        let before = self.dying.insert(id, MDying { holds, key, heir });
+        assert!(before.is_none(), "{id:?} dies twice");
+    }
+
+    // Who is woken: ───────────────────────────────────────────────────────────────────────────
+
+    pub fn wake(&mut self, waiter: u32, signal: Signal<Fake>) {
+        match signal {
+            Signal::Seat(request) => {
+                let (first, entry, seat) = self.due.pop_front().expect("no seat became free");
+                assert_eq!(waiter, first, "seats go to who came first");
+                self.promise(request, entry, seat);
+            }
+            Signal::Retry => self.wake_nap(waiter),
+            Signal::Gone => {
+                assert!(self.wake_seat_waiter(waiter), "Gone is for seat waiters");
+            }
+            Signal::Closed => {
+                assert!(self.closed, "told Closed by an open pool");
+                if !self.wake_seat_waiter(waiter) {
+                    self.wake_nap(waiter);
+                }
+            }
+        }
+    }
+
+    fn wake_seat_waiter(&mut self, waiter: u32) -> bool {
+        for entry in &mut self.entries {
+            if entry.queue.front().is_some_and(|(w, _)| *w == waiter) {
+                entry.queue.pop_front();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn wake_nap(&mut self, waiter: u32) {
+        let sleeper = |(_, r): &(&Request, &MRequest)| r.nap.is_some_and(|n| n.waiter == waiter);
+        let found = self.requests.iter().find(sleeper).map(|(id, _)| *id);
+        let id = found.expect("who is woken sleeps");
+        let nap = self.requests[&id].nap.expect("it was found asleep");
+        assert!(!nap.woken, "{id:?} was woken twice");
+        match nap.sleep {
+            Sleep::Room(_) => assert_eq!(self.first_for_room(), Some(id), "room is FIFO"),
+            Sleep::Compilers(_) => assert_eq!(self.first_compiler(), Some(id), "turns are FIFO"),
+            Sleep::Flight(..) => {}
+        }
+        if let Some(nap) = &mut self.request(id).nap {
+            nap.woken = true;
+        }
+    }
+
+    fn first(&self, waits: impl Fn(&Nap) -> bool) -> Option<Request> {
+        let naps = self
+            .requests
+            .iter()
+            .filter_map(|(id, r)| Some((id, r.nap?)));
+        let asleep = naps.filter(|(_, nap)| !nap.woken && waits(nap));
+        asleep.min_by_key(|(_, nap)| nap.order).map(|(id, _)| *id)
+    }
+
+    pub fn first_for_room(&self) -> Option<Request> {
+        self.first(|nap| matches!(nap.sleep, Sleep::Room(_)))
+    }
+
+    pub fn first_compiler(&self) -> Option<Request> {
+        self.first(|nap| matches!(nap.sleep, Sleep::Compilers(_)))
+    }
+
+    /// Records that nobody can reach any more.
+    pub fn tidy(&mut self) {
+        for entry in 0..self.entries.len() {
+            let vacant = self.is_vacant(entry);
+            if vacant && self.function_of(entry).is_none() {
+                self.entries[entry].gone = true;
+            }
+        }
+        let keys: Vec<u8> = self.modules.keys().copied().collect();
+        for key in keys {
+            if self.names(key) == 0 && self.is_unused(key) {
+                let module = self.modules.remove(&key);
+                let loaded = module.is_some_and(|m| matches!(m.phase, MPhase::Loaded { .. }));
+                assert!(!loaded, "the code of module {key} is lost");
+            }
+        }
+    }
+
+    pub fn is_vacant(&self, entry: usize) -> bool {
+        let entry = &self.entries[entry];
+        entry.queue.is_empty() && entry.seats.iter().all(|s| *s == MSeat::Vacant)
+    }
+}

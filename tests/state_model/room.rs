@@ -1,0 +1,227 @@
+//! What making room may cost, worked out the slow way.
+
+use std::collections::BTreeSet;
+
+use crate::fake::Instance;
+use crate::model::{
+    CODE, COMPILE, MEMORY, MInstance, Model, Place, Request, STACK, Sums, plus, sums, total,
+};
+use crate::state::Amounts;
+
+/// What a reservation must come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook {
+    pub missing: Sums,
+    /// What all idle instances and all code without leased instances would free.
+    pub evictable: Sums,
+    /// What is being destroyed and promised to nobody.
+    pub coming: Sums,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Granted,
+    Evicting,
+    Soon,
+    Refused,
+}
+
+impl Outlook {
+    pub fn verdict(&self) -> Verdict {
+        let both = core::array::from_fn(|b| self.evictable[b] + self.coming[b]);
+        if covers(&[0; 6], &self.missing) {
+            Verdict::Granted
+        } else if covers(&self.coming, &self.missing) {
+            Verdict::Soon
+        } else if covers(&self.evictable, &self.missing) {
+            Verdict::Evicting
+        } else if covers(&both, &self.missing) {
+            Verdict::Soon
+        } else {
+            Verdict::Refused
+        }
+    }
+}
+
+pub fn covers(freed: &Sums, missing: &Sums) -> bool {
+    (0..6).all(|b| missing[b] <= freed[b])
+}
+
+impl Model {
+    pub fn outlook(&self, request: Request, target: &Amounts) -> Outlook {
+        let need = sums(&target.beyond(&self.requests[&request].held));
+        let charged = self.charged();
+        let (spoken, coming) = self.awaited(Some(request));
+        let missing = core::array::from_fn(|b| match need[b] {
+            0 => 0,
+            wanted => (charged[b] + spoken[b] + wanted).saturating_sub(self.limits[b]),
+        });
+        Outlook {
+            missing,
+            evictable: self.evictable(),
+            coming,
+        }
+    }
+
+    /// What others wait for beyond what their victims will bring (it is there, and is theirs: only
+    /// another budget keeps them from holding it already); and what is dying for nobody.
+    fn awaited(&self, asker: Option<Request>) -> (Sums, Sums) {
+        let mut spoken = [0; 6];
+        let mut coming = total(self.dying.values().map(|d| &d.holds));
+        let heirs = self.requests.iter().filter(|(_, r)| r.expects);
+        for (id, request) in heirs.filter(|(id, _)| Some(**id) != asker) {
+            let victims = self.dying.values().filter(|d| d.heir == Some(*id));
+            let bring = total(victims.map(|d| &d.holds));
+            let wait = sums(&request.target.beyond(&request.held));
+            for b in 0..6 {
+                spoken[b] += wait[b].saturating_sub(bring[b]);
+                coming[b] -= wait[b].min(bring[b]);
+            }
+        }
+        (spoken, coming)
+    }
+
+    /// Whether lowered limits evicted the right ones: enough, if there is enough, and nobody else.
+    pub fn check_repaid(&self, gone: &[Instance], dropped: &[u8]) {
+        let (over, (_, coming)) = (self.overdraft(), self.awaited(None));
+        let evictable = self.evictable();
+        let missing: Sums = core::array::from_fn(|b| over[b].saturating_sub(coming[b]));
+        if covers(&evictable, &missing) {
+            self.check_victims(&missing, gone, dropped);
+            return;
+        }
+        let freed = self.freed_by(gone, dropped);
+        let possible: Sums = core::array::from_fn(|b| missing[b].min(evictable[b]));
+        assert!(
+            covers(&freed, &possible),
+            "{freed:?} is less than {possible:?}"
+        );
+        self.check_needed(
+            &core::array::from_fn(|b| missing[b].min(freed[b])),
+            gone,
+            dropped,
+        );
+    }
+
+    /// Memory and stacks come from idle instances, code from modules, mappings and the total from
+    /// both, and what compilations hold from nobody.
+    pub fn evictable(&self) -> Sums {
+        let instances = total(self.idle().iter().map(|(_, i)| &i.holds));
+        let free = self.loaded().filter(|(key, _)| self.may_drop(*key));
+        let modules = total(free.map(|(_, holds)| holds));
+        core::array::from_fn(|b| match b {
+            MEMORY | STACK => instances[b],
+            CODE => modules[b],
+            COMPILE => 0,
+            _ => instances[b] + modules[b],
+        })
+    }
+
+    fn may_drop(&self, key: u8) -> bool {
+        let idle = self.live(key).all(|i| i.place == Place::Idle);
+        idle && self.pins(key) == 0 && self.dying_of(key) == 0
+    }
+
+    /// Idle instances, the least recently used first.
+    pub fn idle(&self) -> Vec<(Instance, &MInstance)> {
+        let all = self.instances.iter().map(|(id, i)| (*id, i));
+        let mut idle: Vec<_> = all.filter(|(_, i)| i.place == Place::Idle).collect();
+        idle.sort_by_key(|(_, i)| i.last);
+        idle
+    }
+
+    /// Whether these victims, before anything was destroyed, are the right ones.
+    pub fn check_victims(&self, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
+        for id in gone {
+            let place = self.instances[id].place;
+            assert_eq!(place, Place::Idle, "R1: victims are idle");
+        }
+        let freed = self.freed_by(gone, dropped);
+        assert!(covers(&freed, missing), "{freed:?} cannot give {missing:?}");
+        let loose = self.loose(gone, dropped);
+        self.check_needed(missing, gone, dropped);
+        self.check_recency(missing, gone, dropped);
+        let only_code = (0..6).all(|b| b == CODE || missing[b] == 0);
+        if only_code {
+            assert!(loose.is_empty(), "R3: {loose:?} freed no code");
+        }
+        if missing[CODE] == 0
+            && let Some(expected) = self.least_recently_used(missing)
+        {
+            assert_eq!(dropped, [0u8; 0], "R2: instances were enough");
+            let gone: BTreeSet<_> = gone.iter().copied().collect();
+            assert_eq!(gone, expected, "R2: least recently used first");
+        }
+    }
+
+    /// Victims that went for their own sake, and not with their module.
+    fn loose(&self, gone: &[Instance], dropped: &[u8]) -> Vec<Instance> {
+        let alone = |id: &&Instance| !dropped.contains(&self.instances[id].key);
+        gone.iter().filter(alone).copied().collect()
+    }
+
+    fn freed_by<'a>(&self, gone: impl IntoIterator<Item = &'a Instance>, dropped: &[u8]) -> Sums {
+        let instances = total(gone.into_iter().map(|id| &self.instances[id].holds));
+        let modules = self.loaded().filter(|(key, _)| dropped.contains(key));
+        modules.fold(instances, |sum, (_, holds)| plus(sum, holds))
+    }
+
+    /// No victim could have stayed.
+    fn check_needed(&self, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
+        for spared in &self.loose(gone, dropped) {
+            let rest = gone.iter().filter(|id| *id != spared);
+            let freed = self.freed_by(rest, dropped);
+            assert!(!covers(&freed, missing), "{spared:?} was evicted in vain");
+        }
+        for &spared in dropped {
+            let rest = gone.iter().filter(|id| self.instances[id].key != spared);
+            let others: Vec<_> = dropped.iter().copied().filter(|m| *m != spared).collect();
+            let freed = self.freed_by(rest, &others);
+            assert!(
+                !covers(&freed, missing),
+                "module {spared} was dropped in vain"
+            );
+        }
+    }
+
+    /// No instance that was idle for longer could have taken a victim's place.
+    fn check_recency(&self, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
+        for victim in &self.loose(gone, dropped) {
+            for (older, _) in self.idle() {
+                if older == *victim {
+                    break;
+                }
+                if gone.contains(&older) {
+                    continue;
+                }
+                let instead = gone.iter().filter(|id| *id != victim).chain([&older]);
+                let freed = self.freed_by(instead, dropped);
+                assert!(
+                    !covers(&freed, missing),
+                    "R2: {older:?} should have gone before {victim:?}"
+                );
+            }
+        }
+    }
+
+    /// The least recently used instances that are enough, without those that are not needed.
+    fn least_recently_used(&self, missing: &Sums) -> Option<BTreeSet<Instance>> {
+        let mut chosen: Vec<Instance> = Vec::new();
+        for (id, _) in self.idle() {
+            if covers(&self.freed_by(&chosen, &[]), missing) {
+                break;
+            }
+            chosen.push(id);
+        }
+        if !covers(&self.freed_by(&chosen, &[]), missing) {
+            return None;
+        }
+        for at in (0..chosen.len()).rev() {
+            let rest = (chosen.iter().enumerate()).filter(|(i, _)| *i != at);
+            if covers(&self.freed_by(rest.map(|(_, id)| id), &[]), missing) {
+                chosen.remove(at);
+            }
+        }
+        Some(chosen.into_iter().collect())
+    }
+}

@@ -1,0 +1,470 @@
+//! The core, its fake shell and the model, side by side: what one does, all do.
+
+use std::collections::BTreeMap;
+
+use crate::fake::{Doors, Fake};
+use crate::model::{MModule, MPhase, MRequest, Model, Place, Request};
+use crate::state::{
+    Amounts, Config, Destroy, Effects, EntryId, Group, NewFunction, PerBudget, Policy, Reason,
+    Shelf, Signal, State,
+};
+use crate::{fake::Instance, model::MFunction};
+
+pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+pub const GROUPS: u64 = 3;
+pub const KEYS: u8 = 3;
+/// What module `key` needs: its code, and an instance's memory and stack.
+pub const CODE_BYTES: [u64; KEYS as usize] = [4, 7, 11];
+pub const MEMORY_BYTES: [u64; KEYS as usize] = [3, 4, 6];
+pub const STACK_BYTES: [u64; KEYS as usize] = [0, 2, 1];
+pub const COMPILE_BYTES: u64 = 6;
+pub const COOL_DOWN: u64 = 12;
+
+/// More than a request takes.
+const STEPS: usize = 12;
+
+const IDLE: u64 = 9;
+const LIFETIME: u64 = 18;
+const CODE_IDLE: u64 = 15;
+
+/// Limits on memory, code, compile, stack, mappings and the total; the first are the roomiest.
+const LIMITS: [[u64; 6]; 8] = [
+    [40, 20, 20, 12, 20, 90],
+    [20, 18, 14, 8, 12, 46],
+    [12, 18, 20, 12, 20, 60],
+    [40, 12, 9, 12, 20, 60],
+    [40, 22, 20, 3, 20, 60],
+    [40, 30, 20, 12, 5, 60],
+    [40, 30, 20, 12, 20, 24],
+    [9, 11, 8, 3, 4, 22],
+];
+
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub policy: u8,
+    pub seats: usize,
+    pub max_compilations: usize,
+    pub limits: u8,
+    /// Whether the run ends with everybody served, or with everything given up.
+    pub serve: bool,
+}
+
+/// Indices are taken modulo what there is; an operation on nothing does nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Define(u8, u8),
+    Replace(u8, u8),
+    Remove(u8),
+    /// An acquire under the lock, queueing when the entry is full.
+    Enter(u8, u8),
+    /// An acquire with all its steps, as far as they go without sleep; some leases end at once.
+    Warm(u8, u8),
+    /// The same through an entry held from before, whatever became of its function.
+    Stray(u8),
+    /// An acquire that finds its instance in a slot, or else enters.
+    Fast(u8, u8),
+    LeaveSeat(u8),
+    Step(u8, u8),
+    GiveUp(u8),
+    Free(u8),
+    ReleaseFast(u8, u8),
+    ReleaseSlow(u8),
+    /// A lease looks at its door and is about to put its instance back.
+    Race(u8),
+    /// A release that found a notice takes the lock.
+    Answer(u8),
+    Trap(u8),
+    Grow(u8, u8),
+    Shrink(u8, u8),
+    Pass(u8),
+    Sweep(u8),
+    Limits(u8),
+    Retain(u8),
+    Forget(u8),
+    Close,
+}
+
+/// How often each outcome occurred.
+#[derive(Debug, Default)]
+pub struct Seen(pub BTreeMap<&'static str, u64>);
+
+impl Seen {
+    pub fn note(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    pub fn note_if(&mut self, when: bool, what: &'static str) {
+        if when {
+            self.note(what);
+        }
+    }
+}
+
+/// The member of `all` that an index of any size names.
+pub fn pick<T: Copy>(all: &[T], index: u8) -> Option<T> {
+    all.get(usize::from(index) % all.len().max(1)).copied()
+}
+
+pub struct World {
+    pub state: State<Fake>,
+    pub doors: Doors,
+    pub model: Model,
+    pub seen: Seen,
+    pub out: Effects<Fake>,
+    seats: usize,
+}
+
+impl World {
+    pub fn new(setup: &Setup) -> Self {
+        let policies = [Policy::Lru, Policy::ModuleLru, Policy::CostAware];
+        let policy = policies[usize::from(setup.policy) % policies.len()];
+        let config = Config {
+            policy,
+            seats_per_entry: setup.seats,
+            max_compilations: setup.max_compilations,
+        };
+        let mut world = Self {
+            state: State::new(config, PerBudget::from_fn(|_| 0)),
+            doors: Doors::default(),
+            model: Model::new(policy, setup.max_compilations, NAMES.len()),
+            seen: Seen::default(),
+            out: Effects::new(),
+            seats: setup.seats,
+        };
+        world.set_limits(setup.limits);
+        world
+    }
+
+    pub fn apply(&mut self, op: Op) {
+        match op {
+            Op::Define(name, key) => self.define(name, key % KEYS),
+            Op::Replace(name, key) => self.replace(name, key % KEYS),
+            Op::Remove(name) => self.remove(name),
+            Op::Enter(name, group) => self.acquire(name, group),
+            Op::Warm(name, group) => self.warm(name, group),
+            Op::Stray(entry) => self.stray(entry),
+            Op::Fast(entry, seat) => self.fast(entry, seat),
+            Op::LeaveSeat(waiter) => self.leave_seat(waiter),
+            Op::Step(request, dice) => {
+                if let Some(id) = self.pick_request(request) {
+                    self.step(id, dice);
+                }
+            }
+            Op::GiveUp(request) => {
+                if let Some(id) = self.pick_request(request) {
+                    self.give_up(id);
+                }
+            }
+            Op::Free(dying) => self.free(dying),
+            Op::ReleaseFast(lease, dice) => self.with_lease(lease, |w, id| {
+                w.release_fast(id, dice % 2 == 0);
+            }),
+            Op::ReleaseSlow(lease) => self.with_lease(lease, Self::release_slow),
+            Op::Race(lease) => self.with_lease(lease, Self::start_race),
+            Op::Answer(answer) => self.answer(answer),
+            Op::Trap(lease) => self.with_lease(lease, Self::trap),
+            Op::Grow(lease, by) => self.with_lease(lease, |w, id| {
+                w.begin_growth(id, 1 + u64::from(by % 6));
+            }),
+            Op::Shrink(lease, by) => self.with_lease(lease, |w, id| {
+                w.shrink(id, u64::from(by % 4));
+            }),
+            Op::Pass(time) => self.pass(u64::from(time % 10)),
+            Op::Sweep(kind) => self.sweep(kind),
+            Op::Limits(which) => self.set_limits(which),
+            Op::Retain(mask) => self.retain(mask),
+            Op::Forget(entry) => self.forget(entry),
+            Op::Close => self.close(),
+        }
+    }
+
+    fn warm(&mut self, name: u8, dice: u8) {
+        let before: Vec<_> = self.model.requests.keys().copied().collect();
+        self.acquire(name, dice);
+        let new = |id: &&Request| !before.contains(id);
+        let Some(id) = self.model.requests.keys().find(new).copied() else {
+            return;
+        };
+        let leases = self.model.leases();
+        for _ in 0..STEPS {
+            self.free_for(id);
+            let awake = |r: &MRequest| r.nap.is_none_or(|nap| nap.woken);
+            if !self.model.requests.get(&id).is_some_and(awake) {
+                break;
+            }
+            self.step(id, crate::acquire::GOOD);
+        }
+        let born = self.model.leases();
+        if let Some(lease) = born.into_iter().find(|id| !leases.contains(id))
+            && dice & 0x80 != 0
+        {
+            self.release_fast(lease, true);
+        }
+    }
+
+    /// Destroys what was evicted for this request.
+    fn free_for(&mut self, id: Request) {
+        while let Some(at) = (self.model.dying.values()).position(|d| d.heir == Some(id)) {
+            self.free(at as u8);
+        }
+    }
+
+    fn pick_request(&self, index: u8) -> Option<Request> {
+        let all: Vec<_> = self.model.requests.keys().copied().collect();
+        pick(&all, index)
+    }
+
+    /// Does what the core says, in the model.
+    pub fn absorb(&mut self, heir: Option<Request>) {
+        self.settle_race();
+        let Effects { wake, destroy } = core::mem::replace(&mut self.out, Effects::new());
+        let last = |signal: &Signal<Fake>| matches!(signal, Signal::Gone | Signal::Closed);
+        for (waiter, signal) in wake.iter().filter(|(_, s)| last(s)) {
+            self.model.wake(*waiter, *signal);
+        }
+        for destroy in destroy {
+            self.bury(destroy, heir);
+        }
+        for (waiter, signal) in wake.into_iter().filter(|(_, s)| !last(s)) {
+            let served = matches!(signal, Signal::Seat(_));
+            self.seen.note_if(served, "seat served from the queue");
+            self.model.wake(waiter, signal);
+        }
+        let due = &self.model.due;
+        assert!(due.is_empty(), "{due:?} were not told of their seats");
+        self.model.tidy();
+    }
+
+    fn bury(&mut self, destroy: Destroy<Fake>, heir: Option<Request>) {
+        match destroy {
+            Destroy::Instance {
+                dying,
+                instance,
+                reason,
+            } => {
+                self.seen.note(reason.name());
+                self.model.bury(instance, dying, heir);
+            }
+            Destroy::Code { dying, code } => {
+                self.seen.note("code dropped");
+                self.model.drop_code(code, dying, heir);
+            }
+        }
+    }
+
+    /// The instances and modules that the core wants destroyed now.
+    pub fn victims(&self) -> (Vec<Instance>, Vec<u8>) {
+        let (mut instances, mut modules) = (Vec::new(), Vec::new());
+        for destroy in &self.out.destroy {
+            match destroy {
+                Destroy::Instance {
+                    instance, reason, ..
+                } => {
+                    assert_eq!(*reason, Reason::Room);
+                    instances.push(*instance);
+                }
+                Destroy::Code { code, .. } => {
+                    let is_it = |m: &MModule| matches!(m.phase, MPhase::Loaded { code: c, .. } if c == *code);
+                    let found = self.model.modules.iter().find(|(_, m)| is_it(m));
+                    modules.push(*found.expect("loaded code is dropped").0);
+                }
+            }
+        }
+        (instances, modules)
+    }
+
+    // Names: ──────────────────────────────────────────────────────────────────────────────────
+
+    fn new_function(&mut self, name: usize, key: u8) -> (NewFunction<Fake>, u32) {
+        let definition = self.model.number();
+        let new = NewFunction {
+            name: NAMES[name].into(),
+            arguments: "".into(),
+            definition,
+            key: [key; 32],
+            source: key,
+        };
+        (new, definition)
+    }
+
+    fn ensure_module(&mut self, key: u8) {
+        let cold = || MModule {
+            phase: MPhase::Cold,
+            code_bytes: None,
+        };
+        let known = self.model.modules.contains_key(&key);
+        self.seen.note_if(known, "module under two names");
+        self.model.modules.entry(key).or_insert_with(cold);
+    }
+
+    fn define(&mut self, name: u8, key: u8) {
+        let name = usize::from(name) % NAMES.len();
+        let (new, definition) = self.new_function(name, key);
+        let defined = self.state.define(new);
+        let free = !self.model.closed && self.model.functions[name].is_none();
+        assert_eq!(defined.is_ok(), free);
+        if let Ok(id) = defined {
+            self.ensure_module(key);
+            self.model.functions[name] = Some(MFunction {
+                id,
+                key,
+                version: 0,
+                definition,
+            });
+        }
+    }
+
+    fn replace(&mut self, name: u8, key: u8) {
+        let name = usize::from(name) % NAMES.len();
+        let (new, definition) = self.new_function(name, key);
+        let replaced = (self.state).replace(new, &mut self.doors, &mut self.out);
+        let known = !self.model.closed && self.model.functions[name].is_some();
+        assert_eq!(replaced.is_ok(), known);
+        if known {
+            self.ensure_module(key);
+            if let Some(function) = &mut self.model.functions[name] {
+                function.key = key;
+                function.version += 1;
+                function.definition = definition;
+            }
+            let phase = &mut self.model.module(key).phase;
+            if matches!(phase, MPhase::Failed { .. }) {
+                *phase = MPhase::Cold;
+            }
+        }
+        self.absorb(None);
+    }
+
+    fn remove(&mut self, name: u8) {
+        let name = usize::from(name) % NAMES.len();
+        if let Some(function) = self.model.functions[name].take() {
+            let removed = (self.state).remove(function.id, &mut self.doors, &mut self.out);
+            assert!(removed);
+            self.seen.note("remove");
+        }
+        self.absorb(None);
+    }
+
+    /// The entry of a defined function, made when it is new.
+    pub fn entry(&mut self, name: u8, group: u64) -> Option<usize> {
+        let function = self.model.functions[usize::from(name) % NAMES.len()].as_ref()?;
+        let (doors, seats) = (&mut self.doors, self.seats);
+        let mut made = None;
+        let id = self
+            .state
+            .entry(function.id, &Group::from(group), |id, function| {
+                let door = doors.open(function.version, seats);
+                made = Some((id, door));
+                door
+            });
+        let id: EntryId<Fake> = id.expect("the function is defined");
+        let Some((new, door)) = made else {
+            let known = self.model.entries.iter().position(|e| e.id == id);
+            return Some(known.expect("the model knows the entry"));
+        };
+        assert_eq!((new, door), (id, self.model.entries.len()));
+        self.model
+            .entries
+            .push(crate::model::MEntry::new(id, function.id, seats));
+        Some(door)
+    }
+
+    // Upkeep: ─────────────────────────────────────────────────────────────────────────────────
+
+    pub fn free(&mut self, index: u8) {
+        let all: Vec<_> = self.model.dying.keys().copied().collect();
+        let Some(id) = pick(&all, index) else {
+            return;
+        };
+        let dying = self.model.dying.remove(&id).expect("it was listed");
+        self.state.freed(id, &mut self.out);
+        if let Some(heir) = dying.heir
+            && self.model.requests.contains_key(&heir)
+        {
+            let gained = self.take_over(heir);
+            self.seen
+                .note_if(gained != Amounts::ZERO, "heir got its victim's");
+        }
+        self.absorb(None);
+    }
+
+    fn pass(&mut self, time: u64) {
+        self.doors.now += time;
+        self.state.advance(self.doors.now);
+    }
+
+    fn sweep(&mut self, kind: u8) {
+        let shelf = Shelf {
+            idle: (kind & 1 != 0).then_some(IDLE),
+            lifetime: (kind & 2 != 0).then_some(LIFETIME),
+            code_idle: (kind & 4 != 0).then_some(CODE_IDLE),
+        };
+        let now = self.doors.now;
+        let over = |since: u64, shelf: Option<u64>| shelf.is_some_and(|t| now - since >= t);
+        let idle = self.model.idle();
+        let expected: Vec<_> = idle
+            .iter()
+            .filter(|(_, i)| over(i.last.at, shelf.idle) || over(i.born, shelf.lifetime))
+            .map(|(id, _)| *id)
+            .collect();
+        self.state.sweep(shelf, &mut self.doors, &mut self.out);
+        let mut gone: Vec<_> = self.out.destroy.iter().filter_map(buried).collect();
+        gone.sort_by_key(|id| self.model.instances[id].last);
+        assert_eq!(gone, expected, "idle or alive for too long");
+        self.absorb(None);
+        for entry in 0..self.model.entries.len() {
+            if self.doors.doors[entry].forgotten && self.model.is_vacant(entry) {
+                self.model.entries[entry].gone = true;
+            }
+        }
+    }
+
+    fn forget(&mut self, entry: u8) {
+        let doors = self.doors.doors.len();
+        if doors > 0 {
+            self.doors.doors[usize::from(entry) % doors].forgotten = true;
+        }
+    }
+
+    pub fn set_limits(&mut self, which: u8) {
+        let limits = LIMITS[usize::from(which) % LIMITS.len()];
+        self.model.limits = limits;
+        for request in self.model.requests.values_mut() {
+            request.promised = false;
+        }
+        let per_budget = PerBudget::from_fn(|b| limits[b as usize]);
+        self.state
+            .set_limits(per_budget, &mut self.doors, &mut self.out);
+        let (gone, dropped) = self.victims();
+        self.seen.note_if(!gone.is_empty(), "lowered limits repaid");
+        self.model.check_repaid(&gone, &dropped);
+        self.absorb(None);
+        self.model.over = self.model.overdraft();
+    }
+
+    fn retain(&mut self, mask: u8) {
+        let chosen: Vec<Instance> = (self.model.instances.keys().enumerate())
+            .filter(|(n, _)| mask >> (n % 8) & 1 == 1)
+            .map(|(_, id)| *id)
+            .collect();
+        let idle = |id: &&Instance| self.model.instances[id].place == Place::Idle;
+        let expected = chosen.iter().filter(idle).count();
+        let evicted = (self.state).evict(&chosen, &mut self.doors, &mut self.out);
+        assert_eq!(evicted, expected, "only what is idle can be evicted");
+        self.absorb(None);
+    }
+
+    pub fn close(&mut self) {
+        self.model.closed = true;
+        self.state.close(&mut self.doors, &mut self.out);
+        self.absorb(None);
+        assert!(self.model.idle().is_empty(), "closed with idle instances");
+    }
+}
+
+fn buried(destroy: &Destroy<Fake>) -> Option<Instance> {
+    match destroy {
+        Destroy::Instance { instance, .. } => Some(*instance),
+        Destroy::Code { .. } => None,
+    }
+}
