@@ -149,7 +149,7 @@ impl<T: Send + 'static> Shared<T> {
     /// and says whether it was still in there; if not, its mail is under way, and is taken.
     pub(super) fn wait(
         &self,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         waiter: &Waiter<T>,
         patience: Patience,
         waiting_for: WaitingFor,
@@ -185,17 +185,17 @@ fn leased_again<T: Send + 'static>(entry: &Entry<T>, parked: Box<Parked<T>>) -> 
     parked
 }
 
-pub(super) fn removed(asker: &Asker) -> AcquireError {
+pub(super) fn removed(asker: &Arc<Asker>) -> AcquireError {
     let function = asker.function.clone();
     AcquireError::Removed { function }
 }
 
-pub(super) fn closed(asker: &Asker) -> AcquireError {
+pub(super) fn closed(asker: &Arc<Asker>) -> AcquireError {
     let asker = asker.clone();
     AcquireError::Closed { asker }
 }
 
-pub(super) fn would_block(asker: &Asker, waiting_for: WaitingFor) -> AcquireError {
+pub(super) fn would_block(asker: &Arc<Asker>, waiting_for: WaitingFor) -> AcquireError {
     let asker = asker.clone();
     AcquireError::WouldBlock { asker, waiting_for }
 }

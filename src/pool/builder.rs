@@ -11,12 +11,12 @@ use super::clock::{Clock, Pulse, SystemClock};
 use super::definition::InstanceLimits;
 use super::error::{BuildError, LimitsError};
 use super::housekeeper::{Duties, Housekeeper, channel};
-use super::limits::{Limits, check_range};
+use super::limits::{LARGEST, Limits, check_range};
 use super::observe::{Eviction, Listener, Observer};
 use super::settings::Settings;
 use super::shared::{Hook, MakeData, Parts, Shared};
-use crate::runtime::{EngineSettings, INSTANCE_OVERHEAD, Runtime, StoreData, share};
-use crate::state::{Budget, Group, Policy};
+use crate::runtime::{EngineSettings, Runtime, StoreData, share};
+use crate::state::{Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
 
@@ -47,7 +47,8 @@ impl<T: Send + 'static> Builder<T> {
             settings: Settings {
                 limits: Limits::new(),
                 instance: InstanceLimits {
-                    memory: u64::MAX,
+                    // More than any machine has: the budgets decide.
+                    memory: LARGEST,
                     table_elements: 100_000,
                 },
                 max_idle_memory: u64::MAX,
@@ -346,17 +347,11 @@ impl<T: Send + 'static> Builder<T> {
         ] {
             check_range(field, value)?;
         }
-        settings.instance.memory = match self.max_instance_memory {
-            Some(bytes) => {
-                check_range("max_instance_memory", bytes)?;
-                limits.validate_instance(bytes)?;
-                bytes
-            }
-            None => {
-                let room = limits.get(Budget::Memory).min(limits.get(Budget::Total));
-                room - INSTANCE_OVERHEAD.min(room)
-            }
-        };
+        if let Some(bytes) = self.max_instance_memory {
+            check_range("max_instance_memory", bytes)?;
+            limits.validate_instance(bytes)?;
+            settings.instance.memory = bytes;
+        }
         settings.max_idle_memory = settings.instance.memory;
         if let Some(bytes) = self.max_idle_memory {
             check_range("max_idle_memory", bytes)?;

@@ -74,7 +74,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    fn prepare(&self, making: &Making<'_, T>, asker: &Asker, patience: Patience) -> Step<T> {
+    fn prepare(&self, making: &Making<'_, T>, asker: &Arc<Asker>, patience: Patience) -> Step<T> {
         let waits = patience.deadline().is_some();
         self.with_state(|locked, _, out| {
             let state = &mut locked.state;
@@ -122,7 +122,7 @@ impl<T: Send + 'static> Shared<T> {
 
     fn wait_for_turn(
         &self,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         waiter: &Waiter<T>,
         patience: Patience,
         waiting_for: WaitingFor,
@@ -140,15 +140,14 @@ impl<T: Send + 'static> Shared<T> {
     fn lead(
         &self,
         making: &Making<'_, T>,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         lead: Lead,
         patience: Patience,
     ) -> Result<Ready<T>, AcquireError> {
         let facts = &lead.source.0.facts;
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts);
-        let limit = self.code_limit();
-        let code = code_estimate(wasm.len() as u64, facts, lead.code_bytes, limit);
+        let code = code_estimate(facts, lead.code_bytes);
         let compiling = sum(&[needs.declared(), compile_estimate(wasm.len() as u64)]);
         self.reserve(making.id(), asker, sum(&[compiling, code]), patience)?;
 
@@ -176,7 +175,7 @@ impl<T: Send + 'static> Shared<T> {
     fn compile(
         &self,
         making: &Making<'_, T>,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         source: &Source,
     ) -> Result<(Artifact, Duration), AcquireError> {
         let _span = tracing::info_span!(
@@ -187,7 +186,10 @@ impl<T: Send + 'static> Shared<T> {
         .entered();
         let began = Instant::now();
         match compile(&self.runtime, &source.0.wasm, &source.0.facts) {
-            Ok(artifact) => Ok((artifact, began.elapsed())),
+            Ok(artifact) => {
+                self.with_state(|locked, _, _| locked.compilations += 1);
+                Ok((artifact, began.elapsed()))
+            }
             Err(error) => Err(self.fail(making, asker, ModuleError::Compile(share(error)))),
         }
     }
@@ -195,7 +197,7 @@ impl<T: Send + 'static> Shared<T> {
     fn load(
         &self,
         making: &Making<'_, T>,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         artifact: Artifact,
         compile_time: Duration,
     ) -> Result<Code<T>, AcquireError> {
@@ -210,7 +212,6 @@ impl<T: Send + 'static> Shared<T> {
         self.observer.compiled(compile_time, load_time);
         let cost = nanos(compile_time + load_time);
         self.with_state(|locked, _, out| {
-            locked.compilations += 1;
             locked.loads += 1;
             locked
                 .state
@@ -220,7 +221,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// All who wait get this failure, and so does whoever asks within the cool-down.
-    fn fail(&self, making: &Making<'_, T>, asker: &Asker, error: ModuleError) -> AcquireError {
+    fn fail(&self, making: &Making<'_, T>, asker: &Arc<Asker>, error: ModuleError) -> AcquireError {
         self.observer.compile_failed();
         let failure = Arc::new(error);
         let until = self
@@ -234,13 +235,9 @@ impl<T: Send + 'static> Shared<T> {
         });
         module_error(asker, failure)
     }
-
-    fn code_limit(&self) -> u64 {
-        self.with_state(|locked, _, _| locked.state.ledger().limits()[Budget::Code])
-    }
 }
 
-fn module_error(asker: &Asker, source: Arc<ModuleError>) -> AcquireError {
+fn module_error(asker: &Arc<Asker>, source: Arc<ModuleError>) -> AcquireError {
     let asker = asker.clone();
     AcquireError::Module { asker, source }
 }
@@ -255,10 +252,7 @@ fn link_error(error: wasmtime::Error) -> ModuleError {
     }
 }
 
-/// A need beyond 64 bits is a need that no limit grants.
 fn sum(parts: &[Amounts]) -> Amounts {
-    let total = parts
-        .iter()
-        .try_fold(Amounts::ZERO, |sum, part| sum.checked_add(part));
-    total.unwrap_or(Amounts::ZERO.memory(u64::MAX))
+    let add = |sum: Amounts, part: &Amounts| sum.saturating_add(part);
+    parts.iter().fold(Amounts::ZERO, add)
 }

@@ -48,6 +48,13 @@ impl<T: Send + 'static> Pool<T> {
         })?;
         let prepared = self.prepare::<P, R>(definition, old.uid, old.past_hits.clone())?;
         self.enter_name(prepared, |locked, new, hands, out| {
+            // Meanwhile the name may have been given to another function, which is not this one's
+            // to replace: handles and threads' tables know functions by their uid.
+            let id = locked.state.find(&new.name, &new.arguments);
+            let current = id.and_then(|id| locked.state.function(id));
+            if !locked.state.is_closed() && current.is_none_or(|f| f.definition.uid != old.uid) {
+                return Err(DefineRefused::Unknown);
+            }
             locked.state.replace(new, hands, out)
         })
     }

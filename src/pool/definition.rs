@@ -190,10 +190,10 @@ impl Parts {
                 limit: limits.memory,
             });
         }
-        if facts.table_elements > limits.table_elements {
+        if facts.largest_table > limits.table_elements {
             return Err(DefineError::TableTooLarge {
                 function: function(),
-                requested: facts.table_elements,
+                requested: facts.largest_table,
                 limit: limits.table_elements,
             });
         }

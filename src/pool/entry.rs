@@ -18,6 +18,7 @@ use crossbeam_utils::CachePadded;
 use crossbeam_utils::atomic::AtomicCell;
 
 use super::clock::{Pulse, nanos};
+use super::definition::Defined;
 use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
 use crate::runtime::{CallLimits, Instance};
@@ -37,7 +38,7 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub uid: u64,
     /// The function's name, without its arguments.
     pub name: Arc<str>,
-    pub asker: Asker,
+    pub asker: Arc<Asker>,
     /// What an idle instance must satisfy, beside health.
     pub keep: Keep,
     /// Where its hits are kept when it is gone: the function's, and the pool's.
@@ -80,11 +81,12 @@ pub(crate) enum Parked<T: Send + 'static> {
 pub(crate) struct Live<T: Send + 'static> {
     pub instance: Instance<T>,
     pub id: InstanceId<T>,
-    pub asker: Asker,
+    pub asker: Arc<Asker>,
     pub seat: usize,
     /// The control word under which it may be leased.
     pub pass: u64,
     pub limits: CallLimits,
+    pub defined: Arc<Defined>,
     pub uses: u64,
     /// Nanoseconds since the clock's origin.
     pub born: u64,
@@ -146,10 +148,10 @@ impl<T: Send + 'static> Entry<T> {
             uid: of.definition.uid,
             keep: Keep::of(pool),
             name: of.name.clone(),
-            asker: Asker {
+            asker: Arc::new(Asker {
                 function: signature(&of.name, &of.arguments).into(),
                 group,
-            },
+            }),
             past_hits: [of.definition.past_hits.clone(), pool.past_hits.clone()],
             pool: pool.this.clone(),
             pulse: pool.pulse.clone(),

@@ -223,7 +223,7 @@ pub struct UnknownFunction {
 #[non_exhaustive]
 pub enum ModuleError {
     /// It does not compile.
-    #[error("the module does not compile: {0}")]
+    #[error("the module does not compile: {0:#}")]
     Compile(#[source] SharedError),
     /// The linker has nothing under this name.
     #[error("the module imports {module:?} {name:?}, which the host does not provide")]
@@ -252,11 +252,11 @@ pub struct BudgetExceeded {
     /// What evicting every idle instance and all unused code would free.
     pub evictable: u64,
     /// Who asked.
-    pub asker: Asker,
+    pub asker: Arc<Asker>,
 }
 
 impl BudgetExceeded {
-    pub(crate) fn new(shortage: Shortage, asker: Asker) -> Self {
+    pub(crate) fn new(shortage: Shortage, asker: Arc<Asker>) -> Self {
         Self {
             budget: shortage.budget,
             requested: shortage.requested,
@@ -338,7 +338,7 @@ pub enum AcquireError {
     #[error("{asker} waited {waited:?} for {waiting_for}")]
     Timeout {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// For how long.
         waited: Duration,
         /// For what.
@@ -348,7 +348,7 @@ pub enum AcquireError {
     #[error("{asker} would have to wait for {waiting_for}")]
     WouldBlock {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// For what.
         waiting_for: WaitingFor,
     },
@@ -357,13 +357,13 @@ pub enum AcquireError {
     #[error("{asker} would wait for itself: all its instances are in calls that wait for this one")]
     Deadlock {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
     },
     /// The module's code could not be had.
     #[error("{asker}: {source}")]
     Module {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// What is wrong with the module.
         source: Arc<ModuleError>,
     },
@@ -371,7 +371,7 @@ pub enum AcquireError {
     #[error("{asker}: the start function trapped: {trap}")]
     StartTrapped {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// What it did.
         #[source]
         trap: GuestTrap,
@@ -380,7 +380,7 @@ pub enum AcquireError {
     #[error("{asker}: the start function ran out of {limit}")]
     StartLimit {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// Of what.
         limit: CallLimit,
     },
@@ -389,7 +389,7 @@ pub enum AcquireError {
     #[error("{asker}: the instance could not be made: {source}")]
     Instantiate {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// Why.
         source: SharedError,
     },
@@ -397,7 +397,7 @@ pub enum AcquireError {
     #[error("{asker}: {source}")]
     StackTooSmall {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// Numbers.
         source: StackTooSmall,
     },
@@ -411,7 +411,7 @@ pub enum AcquireError {
     #[error("{asker}: the pool is closed")]
     Closed {
         /// Who asked.
-        asker: Asker,
+        asker: Arc<Asker>,
     },
 }
 
@@ -434,8 +434,8 @@ impl fmt::Display for CallLimit {
     }
 }
 
-/// Why a call failed. After all but `Acquire`, `StackTooSmall` and `Memory`, the instance is
-/// retired: it is never leased again.
+/// Why a call failed. After `Trap`, `Limit` and `Host` the instance is retired: it is never leased
+/// again. The others leave it as it was.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -446,7 +446,7 @@ pub enum CallError {
     #[error("{asker} trapped: {trap}")]
     Trap {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// What the guest did.
         #[source]
         trap: GuestTrap,
@@ -455,7 +455,7 @@ pub enum CallError {
     #[error("{asker} ran out of {limit}")]
     Limit {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// Of what.
         limit: CallLimit,
     },
@@ -463,7 +463,7 @@ pub enum CallError {
     #[error("{asker}: {source}")]
     Host {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// The host function's error.
         source: SharedError,
     },
@@ -471,7 +471,7 @@ pub enum CallError {
     #[error("{asker}: export {export:?}: {problem}")]
     Export {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// The export.
         export: String,
         /// What is wrong.
@@ -483,13 +483,13 @@ pub enum CallError {
     )]
     Broken {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
     },
     /// The calling thread has too little stack for a guest call.
     #[error("{asker}: {source}")]
     StackTooSmall {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// Numbers.
         source: StackTooSmall,
     },
@@ -497,7 +497,7 @@ pub enum CallError {
     #[error("{asker}: {source}")]
     Memory {
         /// Who was called.
-        asker: Asker,
+        asker: Arc<Asker>,
         /// Why.
         source: MemoryError,
     },

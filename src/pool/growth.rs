@@ -1,13 +1,12 @@
 //! Growth: a guest in the middle of a call asks for more.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::acquire::Patience;
 use super::entry::Entry;
-use super::error::Asker;
 use super::request::Making;
-use super::shared::{EntryId, InstanceId, RequestId, Shared};
+use super::shared::{InstanceId, RequestId, Shared};
 use crate::runtime::GrowthAccount;
 use crate::state::Amounts;
 
@@ -16,10 +15,8 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// Charges growth to whoever the instance is at the time.
 pub(crate) struct Account<T: Send + 'static> {
-    pool: Weak<Shared<T>>,
+    entry: Weak<Entry<T>>,
     holder: Holder<T>,
-    entry: EntryId<T>,
-    asker: Asker,
 }
 
 enum Holder<T: Send + 'static> {
@@ -29,23 +26,29 @@ enum Holder<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Account<T> {
-    pub fn of_request(pool: &Shared<T>, id: RequestId<T>, entry: &Entry<T>) -> Self {
-        Self::new(pool, Holder::Request(id), entry)
-    }
-
-    pub fn of_instance(pool: &Shared<T>, id: InstanceId<T>, entry: &Entry<T>) -> Self {
-        Self::new(pool, Holder::Instance(id), entry)
-    }
-
-    fn new(pool: &Shared<T>, holder: Holder<T>, entry: &Entry<T>) -> Self {
+    pub fn of_request(entry: &Arc<Entry<T>>, id: RequestId<T>) -> Self {
         Self {
-            pool: pool.this.clone(),
-            holder,
-            entry: entry.id,
-            asker: entry.asker.clone(),
+            entry: Arc::downgrade(entry),
+            holder: Holder::Request(id),
         }
     }
 
+    pub fn of_instance(entry: &Arc<Entry<T>>, id: InstanceId<T>) -> Self {
+        Self {
+            entry: Arc::downgrade(entry),
+            holder: Holder::Instance(id),
+        }
+    }
+
+    /// `None` when nobody keeps accounts any more.
+    fn keepers(&self) -> Option<(Arc<Entry<T>>, Arc<Shared<T>>)> {
+        let entry = self.entry.upgrade()?;
+        let pool = entry.pool.upgrade()?;
+        Some((entry, pool))
+    }
+}
+
+impl<T: Send + 'static> Entry<T> {
     /// Reserves, evicting idle instances if that makes room; never waits for a lease.
     fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, target: Amounts) -> bool {
         let patience = Patience::Instance(pool.deadline(SOON));
@@ -71,14 +74,13 @@ impl<T: Send + 'static> Account<T> {
 
 impl<T: Send + 'static> GrowthAccount for Account<T> {
     fn charge(&self, bytes: u64) -> bool {
-        let Some(pool) = self.pool.upgrade() else {
-            // Nobody keeps accounts any more, and so nobody may grow.
+        let Some((entry, pool)) = self.keepers() else {
             return false;
         };
         let more = Amounts::ZERO.memory(bytes);
         let granted = match self.holder {
-            Holder::Request(id) => self.charge_request(&pool, id, more),
-            Holder::Instance(id) => self.charge_instance(&pool, id, more),
+            Holder::Request(id) => entry.charge_request(&pool, id, more),
+            Holder::Instance(id) => entry.charge_instance(&pool, id, more),
         };
         if !granted {
             self.refused();
@@ -88,7 +90,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
 
     fn refund(&self, bytes: u64) {
         let less = Amounts::ZERO.memory(bytes);
-        if let Some(pool) = self.pool.upgrade() {
+        if let Some((_, pool)) = self.keepers() {
             pool.with_state(|locked, _, out| match self.holder {
                 // What a request holds too much is given back when it ends.
                 Holder::Request(_) => {}
@@ -98,8 +100,8 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
     }
 
     fn refused(&self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.with_state(|locked, _, _| locked.state.count_growth_refusal(self.entry));
+        if let Some((entry, pool)) = self.keepers() {
+            pool.with_state(|locked, _, _| locked.state.count_growth_refusal(entry.id));
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use super::definition::Dynamic;
 use super::entry::{Entry, Live, Parked, thread_number};
-use super::error::{CallError, CallLimit};
+use super::error::{Asker, CallError, CallLimit};
 use super::shared::InstanceId;
 use super::thread_cache;
 use crate::runtime::{CallFailure, StackCheck, StoreData, classify};
@@ -80,7 +81,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         if let (Some(live), Some(entry)) = (parked.live_mut(), home.entry()) {
             live.uses += 1;
             healthy = live.instance.refresh(live.limits).is_ok();
-            if live.limits.ticks.is_some() {
+            if live.limits.have_an_end() {
                 entry.pulse.keep_ticking();
             }
         }
@@ -164,11 +165,13 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         A: WasmParams,
         B: WasmResults,
     {
+        let function = self.home.entry().map(|entry| entry.uid);
         let live = self.live_mut();
         let exports = live.instance.exports;
         let found = exports.get_typed_func::<A, B>(&mut live.instance.store, name);
         match found {
             Ok(func) => Ok(Export {
+                function,
                 instance: live.id,
                 name: name.into(),
                 func,
@@ -253,14 +256,17 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         if let Some(pool) = &pool {
             pool.observer.guest_failed(failure.kind());
         }
-        let limits = &self.live().limits;
+        let defined = &self.live().defined;
+        let settings = pool.as_ref().map(|pool| &pool.settings);
         match failure {
             CallFailure::Fuel => {
-                let limit = CallLimit::Fuel(limits.fuel.unwrap_or(u64::MAX));
+                let fuel = settings.map_or(0, |settings| settings.fuel_of(defined));
+                let limit = CallLimit::Fuel(fuel);
                 CallError::Limit { asker, limit }
             }
             CallFailure::Deadline => {
-                let limit = CallLimit::Time(limits.time);
+                let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(defined));
+                let limit = CallLimit::Time(time);
                 CallError::Limit { asker, limit }
             }
             CallFailure::Trap(trap) => CallError::Trap { asker, trap },
@@ -273,7 +279,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     #[inline]
-    pub(crate) fn asker(&self) -> &super::error::Asker {
+    pub(crate) fn asker(&self) -> &Arc<Asker> {
         &self.live().asker
     }
 
@@ -333,6 +339,8 @@ impl<P, R, T: Send + 'static> fmt::Debug for Lease<'_, P, R, T> {
 
 /// An exported function of the instance of one lease; see [`Lease::export`].
 pub struct Export<A, B, T: Send + 'static = ()> {
+    /// Names the function among those of all pools: instances are numbered within one.
+    function: Option<u64>,
     instance: InstanceId<T>,
     name: Box<str>,
     func: TypedFunc<A, B>,
@@ -344,7 +352,8 @@ impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
     /// # Errors
     /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
     pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
-        if lease.live().id != self.instance {
+        let function = lease.home.entry().map(|entry| entry.uid);
+        if (function, lease.live().id) != (self.function, self.instance) {
             return Err(CallError::Export {
                 asker: lease.asker().clone(),
                 export: self.name.to_string(),

@@ -17,7 +17,7 @@ use crate::state::{Budget, PerBudget};
 pub struct Limits(PerBudget<u64>);
 
 /// Sums of limits stay far from the end of 64 bits.
-const LARGEST: u64 = 1 << 56;
+pub(crate) const LARGEST: u64 = 1 << 56;
 
 impl Limits {
     /// Mappings that a pool takes unless told otherwise: three quarters of the 65,530 that Linux

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::acquire::Patience;
 use super::compile::Ready;
 use super::definition::Defined;
-use super::entry::{Entry, Live, Parked};
+use super::entry::{Entry, Live, Parked, Slot, thread_number};
 use super::error::{AcquireError, CallLimit};
 use super::growth::Account;
 use super::request::Making;
@@ -28,12 +28,12 @@ impl<T: Send + 'static> Shared<T> {
             let ready = self.code_for(&making, entry, patience)?;
             let declared = ready.needs.declared();
             self.reserve(making.id(), &entry.asker, declared, patience)?;
-            let limits = (self.settings).call_limits(ready.defined.fuel, ready.defined.timeout);
+            let limits = self.settings.call_limits(&ready.defined, &self.runtime);
             let instance = self.instantiate(&making, entry, &ready, limits)?;
-            let needs = ready.needs;
+            let (needs, defined) = (ready.needs, ready.defined.clone());
             // The pin ends with the birth; nothing but the instance may hold the code then.
             drop(ready);
-            match self.birth(&making, entry, instance, limits, needs) {
+            match self.birth(&making, entry, instance, defined, needs) {
                 Ok(parked) => return Ok(parked),
                 // Replaced meanwhile: what was made is old, and gone again.
                 Err(Stale) => continue,
@@ -44,7 +44,7 @@ impl<T: Send + 'static> Shared<T> {
     fn instantiate(
         &self,
         making: &Making<'_, T>,
-        entry: &Entry<T>,
+        entry: &Arc<Entry<T>>,
         ready: &Ready<T>,
         limits: CallLimits,
     ) -> Result<Instance<T>, AcquireError> {
@@ -55,14 +55,19 @@ impl<T: Send + 'static> Shared<T> {
             group = %asker.group,
         )
         .entered();
-        if limits.ticks.is_some() {
+        if limits.have_an_end() {
             self.pulse.keep_ticking();
         }
         let meter = Meter::new(
-            Box::new(Account::of_request(self, making.id(), entry)),
+            Box::new(Account::of_request(entry, making.id())),
             self.settings.instance.memory,
             self.settings.instance.table_elements,
             ready.needs.metered,
+        );
+        // Host code runs from here on; should it lease from this entry, it would wait for itself.
+        let _calling = Calling::mark(
+            entry,
+            self.with_state(|l, _, _| l.state.seat_of(making.id())),
         );
         let data = (self.make_data)(&entry.name, &asker.group);
         let export = &ready.defined.export;
@@ -118,7 +123,7 @@ impl<T: Send + 'static> Shared<T> {
         making: &Making<'_, T>,
         entry: &Arc<Entry<T>>,
         mut instance: Instance<T>,
-        limits: CallLimits,
+        defined: Arc<Defined>,
         needs: InstanceNeeds,
     ) -> Result<Box<Parked<T>>, Stale> {
         let held = needs.with_metered(instance.store.data_mut().meter().held());
@@ -129,7 +134,7 @@ impl<T: Send + 'static> Shared<T> {
             let born = locked.state.instance(id).ok_or(Stale)?;
             Ok((id, born.seat, born.version, stamp))
         })?;
-        let account = Account::of_instance(self, id, entry);
+        let account = Account::of_instance(entry, id);
         instance.store.data_mut().meter().settle(Box::new(account));
         entry.slot(seat).lease_new(stamp);
         Ok(Box::new(Parked::Idle(Live {
@@ -138,9 +143,31 @@ impl<T: Send + 'static> Shared<T> {
             asker: entry.asker.clone(),
             seat,
             pass: Entry::<T>::pass_of(version),
-            limits,
+            limits: self.settings.call_limits(&defined, &self.runtime),
+            defined,
             uses: 0,
             born: stamp.at,
         })))
+    }
+}
+
+/// Marks a seat as being in a call of this thread while its instance is made.
+struct Calling<'a, T: Send + 'static>(Option<&'a Slot<T>>);
+
+impl<'a, T: Send + 'static> Calling<'a, T> {
+    fn mark(entry: &'a Entry<T>, seat: Option<usize>) -> Self {
+        let slot = seat.map(|seat| entry.slot(seat));
+        if let Some(slot) = slot {
+            slot.set_calling(thread_number());
+        }
+        Self(slot)
+    }
+}
+
+impl<T: Send + 'static> Drop for Calling<'_, T> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0 {
+            slot.set_calling(0);
+        }
     }
 }

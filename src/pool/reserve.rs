@@ -21,7 +21,7 @@ impl<T: Send + 'static> Shared<T> {
     pub(super) fn reserve(
         &self,
         request: RequestId<T>,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         target: Amounts,
         patience: Patience,
     ) -> Result<(), AcquireError> {
@@ -42,7 +42,7 @@ impl<T: Send + 'static> Shared<T> {
     fn try_reserve(
         &self,
         request: RequestId<T>,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         target: Amounts,
         patience: Patience,
         place: Option<Ticket>,
@@ -92,7 +92,7 @@ impl<T: Send + 'static> Shared<T> {
 
     fn wait_for_room(
         &self,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         waiter: &Waiter<T>,
         ticket: Ticket,
         patience: Patience,

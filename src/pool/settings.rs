@@ -1,11 +1,12 @@
 //! What the builder decides, for the life of a pool.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::Limits;
 use super::clock::nanos;
 use super::definition::{Defined, InstanceLimits};
-use crate::runtime::CallLimits;
+use crate::runtime::{CallLimits, Runtime};
 use crate::state::{self, Policy, Shelf};
 
 #[derive(Debug, Clone)]
@@ -62,13 +63,18 @@ impl Settings {
         }
     }
 
-    /// The limits of a lease of a function that has these of its own.
-    pub fn call_limits(&self, fuel: Option<u64>, timeout: Option<Duration>) -> CallLimits {
-        let time = timeout.or(self.call_timeout);
+    /// The limits of a lease of a function that has these of its own. A new store has neither fuel
+    /// nor time: what the engine counts must be set, if only to all there is.
+    pub fn call_limits(&self, defined: &Defined, runtime: &Runtime) -> CallLimits {
+        let fuel = defined.fuel.or(self.fuel);
+        let time = defined.timeout.or(self.call_timeout);
+        let fuel = fuel.map_or(NonZeroU64::MAX, |units| {
+            NonZeroU64::new(units).unwrap_or(NonZeroU64::MIN)
+        });
+        let ticks = time.map_or(CallLimits::EVER, |limit| self.ticks(limit));
         CallLimits {
-            fuel: fuel.or(self.fuel),
-            ticks: time.map(|limit| self.ticks(limit)),
-            time: time.unwrap_or(Duration::MAX),
+            fuel: runtime.meters_fuel().then_some(fuel),
+            ticks: runtime.interrupts().then_some(ticks),
         }
     }
 
@@ -86,8 +92,9 @@ impl Settings {
     }
 
     /// The tick under way does not count: it may be over at once.
-    fn ticks(&self, limit: Duration) -> u64 {
+    fn ticks(&self, limit: Duration) -> NonZeroU64 {
         let ticks = limit.as_nanos().div_ceil(self.epoch_tick.as_nanos().max(1));
-        u64::try_from(ticks).unwrap_or(u64::MAX).min(1 << 60) + 1
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        NonZeroU64::MIN.saturating_add(ticks).min(CallLimits::EVER)
     }
 }

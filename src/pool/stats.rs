@@ -74,7 +74,7 @@ pub struct Stats {
     pub modules_loaded: usize,
     /// Modules that functions name, loaded or not.
     pub modules_known: usize,
-    /// Compilations since the pool was built.
+    /// Modules compiled since the pool was built, whether there was then room for them or not.
     pub compilations: u64,
     /// Times that compiled code was mapped since the pool was built.
     pub loads: u64,

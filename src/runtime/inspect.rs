@@ -16,9 +16,13 @@ pub(crate) struct Facts {
     pub memories: u32,
     /// Sum of the declared minimums of its own memories.
     pub memory_bytes: u64,
+    /// Sum of the declared minimums of its own tables, and the largest of them.
     pub table_elements: u64,
+    pub largest_table: u64,
     /// Own and imported.
     pub functions: u32,
+    /// The length of the code section.
+    pub body_bytes: u64,
     pub has_data: bool,
     /// From the first to the last page that initial data touches, over all memories: the most that
     /// wasmtime keeps as copy-on-write images.
@@ -118,14 +122,19 @@ impl<'a> Reader<'a> {
             }
             Payload::TableSection(tables) => {
                 for table in tables {
-                    let elements = &mut self.facts.table_elements;
-                    *elements = elements.saturating_add(table?.ty.initial);
+                    let elements = table?.ty.initial;
+                    let facts = &mut self.facts;
+                    facts.table_elements = facts.table_elements.saturating_add(elements);
+                    facts.largest_table = facts.largest_table.max(elements);
                 }
             }
             Payload::MemorySection(memories) => {
                 for memory in memories {
                     self.memory(&memory?)?;
                 }
+            }
+            Payload::CodeSectionStart { size, .. } => {
+                self.facts.body_bytes = u64::from(size);
             }
             Payload::DataSection(segments) => {
                 self.facts.has_data = segments.count() > 0;

@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use wasmtime::{Func, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
@@ -77,11 +77,20 @@ pub(crate) enum InstantiateFailure {
 /// The limits of one lease.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallLimits {
-    pub fuel: Option<u64>,
+    pub fuel: Option<NonZeroU64>,
     /// Of the epoch.
-    pub ticks: Option<u64>,
-    /// What the ticks stand for.
-    pub time: Duration,
+    pub ticks: Option<NonZeroU64>,
+}
+
+impl CallLimits {
+    /// Ticks that never end, and that can still be added to the epoch's count.
+    pub const EVER: NonZeroU64 = NonZeroU64::MIN.saturating_add(1 << 60);
+
+    /// Whether the epoch has to move for them.
+    #[inline]
+    pub fn have_an_end(&self) -> bool {
+        self.ticks.is_some_and(|ticks| ticks < Self::EVER)
+    }
 }
 
 /// A guest's own allocator.
@@ -136,10 +145,10 @@ fn explain<T>(store: &Store<StoreData<T>>, error: wasmtime::Error) -> Instantiat
 #[inline]
 fn refresh<T>(store: &mut Store<StoreData<T>>, limits: CallLimits) -> wasmtime::Result<()> {
     if let Some(fuel) = limits.fuel {
-        store.set_fuel(fuel)?;
+        store.set_fuel(fuel.get())?;
     }
     if let Some(ticks) = limits.ticks {
-        store.set_epoch_deadline(ticks);
+        store.set_epoch_deadline(ticks.get());
     }
     Ok(())
 }

@@ -38,7 +38,8 @@ pub(crate) struct Meter {
     tables: u64,
     /// The growth that wasmtime has been allowed last, in case it fails.
     granted: u64,
-    refusal: Option<Refusal>,
+    /// Boxed: few meters ever refuse anything.
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Meter {
@@ -78,13 +79,13 @@ impl Meter {
     }
 
     pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+        self.refusal.as_deref().copied()
     }
 
     fn take(&mut self, bytes: u64) -> bool {
         let from_prepaid = bytes.min(self.prepaid);
         if !self.account_for(bytes - from_prepaid) {
-            self.refusal = Some(Refusal::Budget { requested: bytes });
+            self.refusal = Some(Box::new(Refusal::Budget { requested: bytes }));
             return false;
         }
         self.prepaid -= from_prepaid;
@@ -96,7 +97,7 @@ impl Meter {
     }
 
     fn refuse(&mut self, refusal: Refusal) -> wasmtime::Result<bool> {
-        self.refusal = Some(refusal);
+        self.refusal = Some(Box::new(refusal));
         self.account.refused();
         Ok(false)
     }

@@ -42,16 +42,13 @@ fn code_bytes(bytes: u64) -> Amounts {
     Amounts::ZERO.code(bytes).mappings(MAPPINGS_PER_MODULE)
 }
 
-/// What to reserve for code before it is compiled: what it took last time, or a guess. Code is 2.3
-/// to 3.8 times its wasm, and never less than the padding of its sections.
-pub(crate) fn code_estimate(wasm: u64, facts: &Facts, known: Option<u64>, limit: u64) -> Amounts {
-    if let Some(bytes) = known {
-        return code_bytes(bytes);
-    }
-    let guess = wasm.saturating_mul(4).saturating_add(64 << 10);
-    let guess = guess.saturating_add(facts.image_bytes.min(guess));
-    // A guess must not refuse what may fit: the true size is reserved before code is mapped.
-    code_bytes(guess.min(limit / PAGE * PAGE))
+/// What to reserve for code before it is compiled: what it took last time, or else the least that
+/// it can take. Code is 2.3 to 3.8 times its wasm, so this is too little more often than not; the
+/// rest is reserved when it is compiled and not mapped yet. A guess on the safe side would refuse
+/// what fits and evict what may stay.
+pub(crate) fn code_estimate(facts: &Facts, known: Option<u64>) -> Amounts {
+    let least = || whole_pages(facts.body_bytes.saturating_add(3 * PAGE));
+    code_bytes(known.unwrap_or_else(least))
 }
 
 /// Heap that compiling takes at its peak: 26 to 82 times the wasm for large modules, with one

@@ -187,6 +187,7 @@ impl<H: Handles> State<H> {
         self.pin(id, module, out);
         let now = self.now;
         let full = self.compiling >= self.config.max_compilations;
+        let followed = self.requests[id].followed.take() == Some(module);
         let record = &mut self.modules[module];
         match &record.phase {
             Phase::Loaded { code, .. } => Prepare::Ready {
@@ -194,8 +195,13 @@ impl<H: Handles> State<H> {
                 source: record.source.clone(),
                 definition,
             },
-            Phase::InFlight { .. } => Prepare::Follow(module),
-            Phase::Failed { failure, until } if now < *until => Prepare::Failed(failure.clone()),
+            Phase::InFlight { .. } => {
+                self.requests[id].followed = Some(module);
+                Prepare::Follow(module)
+            }
+            Phase::Failed { failure, until } if now < *until || followed => {
+                Prepare::Failed(failure.clone())
+            }
             Phase::Cold | Phase::Failed { .. } if full => Prepare::Queue,
             Phase::Cold | Phase::Failed { .. } => {
                 record.phase = Phase::InFlight { leader: id };
@@ -426,6 +432,12 @@ impl<H: Handles> State<H> {
             let function = entry.function;
             self.count(function, |counts| counts.growth_refusals += 1);
         }
+    }
+
+    /// The seat that was promised to a request.
+    pub fn seat_of(&self, id: RequestId<H>) -> Option<usize> {
+        let (_, seat) = self.requests.get(id)?.seat?;
+        Some(seat)
     }
 
     /// What a request holds now.

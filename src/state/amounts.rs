@@ -129,6 +129,11 @@ impl Amounts {
         Some(sum)
     }
 
+    /// The sum, with fields that stop at the end of `u64`: for needs, which are then refused.
+    pub fn saturating_add(&self, other: &Self) -> Self {
+        self.each(other, u64::saturating_add)
+    }
+
     /// The difference, or `None` when any field would go below zero.
     pub fn checked_sub(&self, other: &Self) -> Option<Self> {
         self.zip(other, u64::checked_sub)

@@ -37,7 +37,7 @@ impl<H: Handles> State<H> {
         }
         let module = self.module_for(new.key, new.source);
         let id = self.functions.insert(Function {
-            name: new.name.clone(),
+            name: new.name,
             arguments: new.arguments,
             definition: new.definition,
             module,
@@ -45,7 +45,7 @@ impl<H: Handles> State<H> {
             entries: Default::default(),
             counts: FunctionCounts::default(),
         });
-        self.names.insert(new.name, id);
+        self.names.insert(&self.functions, id);
         Ok(id)
     }
 
@@ -166,6 +166,7 @@ impl<H: Handles> State<H> {
             let idle = self.claim(instance, slots)
                 || (!self.watch(instance, slots) && self.claim(instance, slots));
             if idle {
+                self.observe(instance, self.last_used(instance, slots));
                 self.dismiss(instance, reason, None, out);
             }
         }

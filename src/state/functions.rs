@@ -4,8 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hash::BuildHasher;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Handles;
 use super::entries::EntryId;
@@ -47,14 +48,17 @@ pub fn signature(name: &str, arguments: &str) -> String {
     alloc::format!("{name}({arguments})")
 }
 
+/// Finds functions by name. The names stand in the records; this holds only ids.
 pub struct Names<H: Handles> {
-    by_name: HashMap<Arc<str>, Vec<FunctionId<H>>>,
+    ids: HashTable<FunctionId<H>>,
+    hasher: DefaultHashBuilder,
 }
 
 impl<H: Handles> Names<H> {
     pub fn new() -> Self {
         Self {
-            by_name: HashMap::new(),
+            ids: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
         }
     }
 
@@ -64,38 +68,41 @@ impl<H: Handles> Names<H> {
         name: &str,
         arguments: &str,
     ) -> Option<FunctionId<H>> {
-        let overloads = self.by_name.get(name)?;
-        let same = |id: &&FunctionId<H>| *functions[**id].arguments == *arguments;
-        overloads.iter().find(same).copied()
+        let same = |id: &FunctionId<H>| {
+            let function = &functions[*id];
+            *function.name == *name && *function.arguments == *arguments
+        };
+        self.ids.find(self.hasher.hash_one(name), same).copied()
     }
 
-    /// Every overload of `name`; or the one overload that `name` spells with its arguments.
+    /// Every overload of `name`, the oldest first; or the one overload that `name` spells with its
+    /// arguments.
     pub fn overloads(&self, functions: &Registry<Function<H>>, name: &str) -> Vec<FunctionId<H>> {
-        if let Some(overloads) = self.by_name.get(name) {
-            return overloads.clone();
+        let same = |id: &&FunctionId<H>| *functions[**id].name == *name;
+        let alike = self.ids.iter_hash(self.hasher.hash_one(name));
+        let mut found: Vec<_> = alike.filter(same).copied().collect();
+        found.sort_by_key(|id| id.age());
+        if found.is_empty() {
+            let spelled = name.strip_suffix(')').and_then(|rest| rest.split_once('('));
+            found.extend(spelled.and_then(|(name, args)| self.find(functions, name, args)));
         }
-        let spelled = name
-            .strip_suffix(')')
-            .and_then(|rest| rest.split_once('('))
-            .and_then(|(name, arguments)| self.find(functions, name, arguments));
-        spelled.into_iter().collect()
+        found
     }
 
-    pub fn insert(&mut self, name: Arc<str>, id: FunctionId<H>) {
-        self.by_name.entry(name).or_default().push(id);
+    pub fn insert(&mut self, functions: &Registry<Function<H>>, id: FunctionId<H>) {
+        let hash = |id: &FunctionId<H>| self.hasher.hash_one(&*functions[*id].name);
+        self.ids.insert_unique(hash(&id), id, hash);
     }
 
     pub fn remove(&mut self, name: &str, id: FunctionId<H>) {
-        if let Some(overloads) = self.by_name.get_mut(name) {
-            overloads.retain(|other| *other != id);
-            if overloads.is_empty() {
-                self.by_name.remove(name);
-            }
+        let hash = self.hasher.hash_one(name);
+        if let Ok(found) = self.ids.find_entry(hash, |other| *other == id) {
+            found.remove();
         }
     }
 
     pub fn lists(&self, name: &str, id: FunctionId<H>) -> bool {
-        let listed = |ids: &Vec<_>| ids.iter().filter(|other| **other == id).count() == 1;
-        self.by_name.get(name).is_some_and(listed)
+        let alike = self.ids.iter_hash(self.hasher.hash_one(name));
+        alike.filter(|other| **other == id).count() == 1
     }
 }

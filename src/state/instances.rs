@@ -85,6 +85,14 @@ impl Reason {
         }
     }
 
+    /// Retired straight from a lease, and so in use until now.
+    pub const fn ends_a_lease(self) -> bool {
+        matches!(
+            self,
+            Self::Uses | Self::Oversize | Self::Failed | Self::Discarded
+        )
+    }
+
     /// Evicted while idle and healthy, as opposed to retired for what it did or had become.
     pub const fn is_eviction(self) -> bool {
         matches!(self, Self::Room | Self::Idle | Self::NotRetained)

@@ -49,6 +49,16 @@ pub struct Shortage {
     pub evictable: u64,
 }
 
+impl Shortage {
+    /// The same shortage, of a request that holds `own` of what it asks for.
+    pub fn including(mut self, own: &Amounts) -> Self {
+        let own = own.get(self.budget);
+        self.requested = self.requested.saturating_add(own);
+        self.charged = self.charged.saturating_sub(own);
+        self
+    }
+}
+
 /// Invariants:
 /// - **L1** `charged` is the sum of all charges in anybody's hands.
 /// - **L2** `charged ≤ limit` for every budget, unless the limit was lowered beneath what leases

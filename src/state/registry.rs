@@ -17,6 +17,11 @@ pub struct Id<V> {
 }
 
 impl<V> Id<V> {
+    /// Orders ids by when they were made.
+    pub const fn age(&self) -> u32 {
+        self.serial
+    }
+
     const fn key(&self) -> (u32, u32) {
         (self.place, self.serial)
     }

@@ -75,6 +75,10 @@ impl<H: Handles> State<H> {
         let module = &mut self.modules[instance.module];
         module.live.remove(&id);
         module.dying += 1;
+        if reason.ends_a_lease() {
+            let at = self.now;
+            module.history.used(Stamp { at, sequence: 0 });
+        }
         let function = self.entries[instance.entry].function;
         self.count(function, |counts| match reason.is_eviction() {
             true => counts.evictions += 1,
@@ -188,9 +192,11 @@ impl<H: Handles> State<H> {
 
     /// Asks every lease to report its end. False when one had ended just now.
     pub(super) fn watch_leases(&mut self, slots: &mut impl Slots<H>) -> bool {
-        self.instances.ids().into_iter().fold(true, |watched, id| {
-            (self.is_idle(id, slots) || self.watch(id, slots)) && watched
-        })
+        let mut all = true;
+        for id in self.instances.ids() {
+            all &= self.is_idle(id, slots) || self.watch(id, slots);
+        }
+        all
     }
 
     fn is_idle(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {

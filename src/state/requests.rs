@@ -19,6 +19,8 @@ pub struct Request<H: Handles> {
     pub module: Option<ModuleId<H>>,
     /// Of the function, when the request began.
     pub version: u64,
+    /// The module whose flight it has waited for: the flight's failure is its own.
+    pub followed: Option<ModuleId<H>>,
     pub held: Charge,
     /// What its victims will bring when they have been destroyed.
     pub expected: Amounts,
@@ -30,6 +32,7 @@ impl<H: Handles> Request<H> {
             seat,
             module: None,
             version,
+            followed: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,
         }

@@ -95,6 +95,23 @@ impl<H: Handles> State<H> {
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
     ) -> Room {
+        let room = self.try_reserve(id, target, slots, out);
+        // What the request holds already is part of what it asks for, and not in its way.
+        let own = self.requests[id].held.amounts();
+        match room {
+            Room::Soon(shortage) => Room::Soon(shortage.including(&own)),
+            Room::Refused(shortage) => Room::Refused(shortage.including(&own)),
+            Room::Granted | Room::Evicting => room,
+        }
+    }
+
+    fn try_reserve(
+        &mut self,
+        id: RequestId<H>,
+        target: Amounts,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Room {
         self.requests[id].expected = Amounts::ZERO;
         let need = target.beyond(&self.requests[id].held.amounts());
         let (spoken, incoming) = self.awaited();

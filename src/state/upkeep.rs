@@ -27,6 +27,7 @@ impl<H: Handles> State<H> {
             for id in self.instances.ids() {
                 let old = self.now.saturating_sub(self.instances[id].born) >= lifetime;
                 if old && self.claim(id, slots) {
+                    self.observe(id, self.last_used(id, slots));
                     self.dismiss(id, Reason::Lifetime, None, out);
                 }
             }
@@ -97,6 +98,7 @@ impl<H: Handles> State<H> {
         let mut evicted = 0;
         for &id in ids {
             if self.instances.get(id).is_some() && self.claim(id, slots) {
+                self.observe(id, self.last_used(id, slots));
                 self.dismiss(id, Reason::NotRetained, None, out);
                 evicted += 1;
             }

@@ -97,3 +97,106 @@ pub fn answering(answer: i32) -> Vec<u8> {
         r#"(module (func (export "f") (result i32) i32.const {answer}))"#
     ))
 }
+
+/// Yields until so many threads wait for something of the pool.
+#[track_caller]
+pub fn wait_for_waiters<T: Send + 'static>(pool: &Pool<T>, count: usize) {
+    until(|| pool.stats().waiting == count);
+}
+
+/// Runs what would hang if the library had a certain bug; then it fails instead.
+#[track_caller]
+pub fn in_time<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, outcome) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || done.send(run()));
+    match outcome.recv_timeout(std::time::Duration::from_secs(60)) {
+        Ok(outcome) => outcome,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        // It panicked: so does this, with the same words.
+        Err(_) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(_) => unreachable!("the thread ended without an outcome"),
+        },
+    }
+}
+
+/// What is charged to one budget now.
+pub fn charged<T: Send + 'static>(pool: &Pool<T>, budget: Budget) -> u64 {
+    pool.stats().budget(budget).charged
+}
+
+/// Charged to memory for an instance of [`memory_module`].
+pub fn instance_bytes(pages: u64) -> u64 {
+    static WITHOUT_PAGES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let measured = WITHOUT_PAGES.get_or_init(|| {
+        let pool = Pool::builder().no_housekeeper().build().unwrap();
+        let definition = wasm_pool::Definition::new("f").wasm(memory_module(0, 0));
+        let f = pool.define::<(), i32>(definition).unwrap();
+        f.call(1, ()).unwrap();
+        charged(&pool, Budget::Memory)
+    });
+    measured + pages * 65_536
+}
+
+/// Passes texts to a guest's function as pointer and length each: its parameters.
+pub fn pass<P, R, T: Send + 'static>(
+    lease: &mut wasm_pool::Lease<'_, P, R, T>,
+    text: impl AsRef<[u8]>,
+) -> Result<(i32, i32), wasm_pool::CallError> {
+    Ok(lease.pass_bytes(text.as_ref())?.params())
+}
+
+/// Calls a guest's function of one text that returns a text.
+pub fn text_to_text(
+    function: &wasm_pool::Function<(i32, i32), i64>,
+    text: impl AsRef<[u8]>,
+) -> Result<Option<String>, wasm_pool::CallError> {
+    let mut lease = function.acquire(1)?;
+    let argument = pass(&mut lease, text)?;
+    let result = lease.call(argument)?;
+    lease.take_string(result)
+}
+
+/// Holds guests up in the middle of a call: where they call `env.stop`.
+pub struct Stop {
+    stopped: std::sync::mpsc::Receiver<()>,
+    go: std::sync::mpsc::Sender<()>,
+}
+
+impl Stop {
+    /// Returns when a guest has stopped.
+    pub fn wait_until_stopped(&self) {
+        let minute = std::time::Duration::from_secs(60);
+        self.stopped.recv_timeout(minute).expect("a guest stops");
+    }
+
+    /// Lets one guest go on.
+    pub fn go(&self) {
+        self.go.send(()).expect("the pool has the import");
+    }
+}
+
+/// Adds the import `env.stop`.
+pub fn stopping(builder: wasm_pool::Builder) -> (wasm_pool::Builder, Stop) {
+    use std::sync::{Mutex, mpsc};
+    let (report, stopped) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let may_go = Mutex::new(may_go);
+    let stop = move || {
+        report.send(()).expect("the test listens");
+        may_go.lock().unwrap().recv().expect("the test lets it go");
+    };
+    let builder = builder.imports(move |linker| {
+        linker.func_wrap("env", "stop", stop)?;
+        Ok(())
+    });
+    (builder, Stop { stopped, go })
+}
+
+/// A module whose export `f` stops in the host, then returns `answer`.
+pub fn stopping_module(answer: i32) -> Vec<u8> {
+    wat(&format!(
+        r#"(module (import "env" "stop" (func $stop))
+            (func (export "f") (result i32) call $stop i32.const {answer}))"#
+    ))
+}

@@ -1,7 +1,7 @@
 //! Requests, one step at a time: prepare, lead, compile, load, instantiate; or grow.
 
 use crate::fake::{Fake, Instance};
-use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step};
+use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step, sums};
 use crate::room::Verdict;
 use crate::state::{Amounts, Prepare, Room, Stale};
 use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World};
@@ -122,11 +122,15 @@ impl World {
         self.model.request(id).version = version;
         self.model.pin(id, key);
         let full = self.model.flights() >= self.model.max_compilations;
+        let followed = self.model.request(id).followed.take() == Some(key);
         let module = &self.model.modules[&key];
         match module.phase {
             MPhase::Loaded { code, .. } => Expected::Ready(code, definition),
-            MPhase::Flight(_) => Expected::Follow,
-            MPhase::Failed { failure, until } if self.doors.now < until => {
+            MPhase::Flight(_) => {
+                self.model.request(id).followed = Some(key);
+                Expected::Follow
+            }
+            MPhase::Failed { failure, until } if self.doors.now < until || followed => {
                 Expected::Failed(failure)
             }
             _ if full => Expected::Queue,
@@ -343,7 +347,11 @@ impl World {
             Room::Refused(shortage) => {
                 let budget = shortage.budget as usize;
                 assert_eq!(shortage.limit, self.model.limits[budget]);
-                assert_eq!(shortage.charged, self.model.charged()[budget]);
+                let held = self.model.requests[&id].held;
+                let more = sums(&target.beyond(&held))[budget];
+                let held = sums(&held)[budget];
+                assert_eq!(shortage.charged, self.model.charged()[budget] - held);
+                assert_eq!(shortage.requested, held + more);
                 assert!(
                     outlook.missing[budget] > 0,
                     "refused for a budget with room"

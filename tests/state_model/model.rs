@@ -125,6 +125,8 @@ pub struct Nap {
 
 #[derive(Debug)]
 pub struct MRequest {
+    /// The module whose flight it waited for last.
+    pub followed: Option<u8>,
     pub seat: Option<(usize, usize)>,
     pub key: Option<u8>,
     pub version: u64,
@@ -283,6 +285,7 @@ impl Model {
         step: Step,
     ) {
         let record = MRequest {
+            followed: None,
             seat,
             key: None,
             version,
