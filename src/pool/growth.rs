@@ -19,6 +19,8 @@ pub(crate) struct Account<T: Send + 'static> {
     holder: Holder<T>,
 }
 
+type Keepers<T> = (Arc<Entry<T>>, Arc<Shared<T>>);
+
 enum Holder<T: Send + 'static> {
     /// The instance is being made: its start function grows it.
     Request(RequestId<T>),
@@ -41,7 +43,7 @@ impl<T: Send + 'static> Account<T> {
     }
 
     /// `None` when nobody keeps accounts any more.
-    fn keepers(&self) -> Option<(Arc<Entry<T>>, Arc<Shared<T>>)> {
+    fn keepers(&self) -> Option<Keepers<T>> {
         let entry = self.entry.upgrade()?;
         let pool = entry.pool.upgrade()?;
         Some((entry, pool))
