@@ -110,7 +110,7 @@ impl Pool {
         let room = (self.state).reserve(request, holds, &mut self.doors, &mut self.out);
         assert_eq!(room, Room::Granted);
         let stamp = self.doors.next_stamp();
-        let born = (self.state).born(request, holds, stamp, &mut self.out);
+        let born = (self.state).born(request, holds, stamp, &mut self.doors, &mut self.out);
         born.expect("nothing was replaced")
     }
 

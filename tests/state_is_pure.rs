@@ -139,7 +139,9 @@ fn one_life() {
     let both = CODE.checked_add(&INSTANCE).expect("small");
     life.check(both);
     let stamp = Stamp { at: 0, sequence: 1 };
-    let born = life.state.born(request, INSTANCE, stamp, &mut life.out);
+    let born = life
+        .state
+        .born(request, INSTANCE, stamp, &mut life.slots, &mut life.out);
     let instance = born.expect("nobody replaced the function");
     life.check(both);
 

@@ -9,6 +9,7 @@ use super::entry::{Entry, Live, Parked, Slot, thread_number};
 use super::error::{AcquireError, CallLimit};
 use super::growth::Account;
 use super::request::Making;
+use super::reserve::{Asking, Reserving};
 use super::shared::{RequestId, Shared};
 use crate::runtime::{
     CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, instantiate, share,
@@ -26,8 +27,25 @@ impl<T: Send + 'static> Shared<T> {
         let making = Making::new(self, request);
         loop {
             let ready = self.code_for(&making, entry, patience)?;
-            let declared = ready.needs.declared();
-            self.reserve(making.id(), &entry.asker, declared, patience)?;
+            let mut asking = Asking {
+                request: making.id(),
+                asker: &entry.asker,
+                target: ready.needs.declared(),
+                patience,
+                queue: false,
+            };
+            match self.try_reserve(&asking) {
+                Reserving::Done => {}
+                Reserving::Again => continue,
+                Reserving::Fail(error) => return Err(error),
+                Reserving::Wait(_) => {
+                    // Who waits for room keeps no code from being evicted.
+                    drop(ready);
+                    asking.queue = true;
+                    self.reserve_or_wait(&asking)?;
+                    continue;
+                }
+            }
             let limits = self.settings.call_limits(&ready.defined, &self.runtime);
             let instance = self.instantiate(&making, entry, &ready, limits)?;
             let (needs, defined) = (ready.needs, ready.defined.clone());
@@ -128,15 +146,16 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Box<Parked<T>>, Stale> {
         let held = needs.with_metered(instance.store.data_mut().meter().held());
         let now = self.pulse.now();
-        let (id, seat, version, stamp) = self.with_state(|locked, _, out| {
+        let (id, seat, version, stamp) = self.with_state(|locked, hands, out| {
             let stamp = locked.stamp(now);
-            let id = locked.state.born(making.id(), held, stamp, out)?;
+            let id = locked.state.born(making.id(), held, stamp, hands, out)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
-            Ok((id, born.seat, born.version, stamp))
+            let (seat, version) = (born.seat, born.version);
+            entry.slot(seat).lease_new(stamp);
+            Ok((id, seat, version, stamp))
         })?;
         let account = Account::of_instance(entry, id);
         instance.store.data_mut().meter().settle(Box::new(account));
-        entry.slot(seat).lease_new(stamp);
         Ok(Box::new(Parked::Idle(Live {
             instance,
             id,

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::entry::{Entry, Live, Parked, Unparked};
+use super::entry::{Entry, Live, Parked, Unparked, thread_number};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
 use super::waiter::{Mail, Waiter};
@@ -59,10 +59,12 @@ impl<T: Send + 'static> Entry<T> {
         let pool = self.pool.upgrade()?;
         let hook = pool.on_recycle.as_ref()?;
         let instance = &mut live.instance;
-        // A panic of the hook must not lose the instance with its charge.
-        let kept = catch_unwind(AssertUnwindSafe(|| {
-            hook(&mut instance.store, &instance.exports)
-        }));
+        // Should the hook lease from this entry, it would wait for itself. And its panic must not lose
+        // the instance with its charge.
+        self.slot(live.seat).set_calling(thread_number());
+        let look = AssertUnwindSafe(|| hook(&mut instance.store, &instance.exports));
+        let kept = catch_unwind(look);
+        self.slot(live.seat).set_calling(0);
         match kept {
             Ok(Ok(())) => None,
             Ok(Err(_)) | Err(_) => Some(Reason::Discarded),

@@ -1,5 +1,6 @@
 //! What every handle of a pool shares: the only lock, and the work that is done outside it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
@@ -208,7 +209,10 @@ impl<T: Send + 'static> Shared<T> {
             reason = reason.name(),
         )
         .entered();
-        drop(parked);
+        // The host's data goes with it, and a panic of its `Drop` must not cost the charge.
+        if catch_unwind(AssertUnwindSafe(|| drop(parked))).is_err() {
+            tracing::error!(function = %eviction.function, "dropping the store data panicked");
+        }
         self.observer.evicted(&eviction);
     }
 

@@ -1,6 +1,6 @@
 //! From the door to a live instance: enter, prepare, loaded, born; or abandon.
 
-use super::amounts::Amounts;
+use super::amounts::{Amounts, Budget};
 use super::entries::{EntryId, Seat};
 use super::instances::{Instance, InstanceId};
 use super::ledger::Charge;
@@ -164,6 +164,10 @@ impl<H: Handles> State<H> {
     /// Pins the request's module, at the function's present version, and says where its code is.
     pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
         let prepared = self.find_code(id, out);
+        if matches!(prepared, Prepare::Follow(_) | Prepare::Queue) {
+            // Whom it waits for may itself wait for room: it must not be the one in the way.
+            self.leave_room(id, out);
+        }
         // Whoever was woken to compile and does not leaves its turn to the next.
         self.wake_compiler(out);
         prepared
@@ -260,7 +264,7 @@ impl<H: Handles> State<H> {
         };
         let now = self.now;
         let record = &mut self.modules[module];
-        record.code_bytes = Some(held.get(super::Budget::Code));
+        record.code_bytes = Some(held.get(Budget::Code));
         record.history.cost = cost;
         record.history.used(Stamp {
             at: now,
@@ -279,6 +283,22 @@ impl<H: Handles> State<H> {
     ) {
         if let Some(module) = self.requests[id].module {
             self.end_flight(module, Phase::Failed { failure, until }, out);
+        }
+    }
+
+    /// A request that is about to wait gives back what others may be waiting for: what it holds,
+    /// but for the compiler's work, and its pin, unless it leads a flight. It asks for all of it
+    /// again when it is woken: nobody waits for room and holds some.
+    pub fn step_back(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        let compile = self.requests[id].held.amounts().get(Budget::Compile);
+        self.settle(id, Amounts::ZERO.compile(compile), out);
+        let Some(module) = self.requests[id].module else {
+            return;
+        };
+        let phase = &self.modules[module].phase;
+        if !matches!(phase, Phase::InFlight { leader } if *leader == id) {
+            self.requests[id].module = None;
+            self.unpin(id, module, out);
         }
     }
 
@@ -330,6 +350,7 @@ impl<H: Handles> State<H> {
         id: RequestId<H>,
         held: Amounts,
         stamp: Stamp,
+        slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
     ) -> Result<InstanceId<H>, Stale> {
         let request = &self.requests[id];
@@ -363,6 +384,10 @@ impl<H: Handles> State<H> {
         record.live.insert(instance);
         record.history.used(stamp);
         self.requests[id].seat = None;
+        if !self.room.is_empty() || self.ledger.is_overdrawn() {
+            // Whoever needs room asked all leases to report their end, and this one is new.
+            self.watch(instance, slots);
+        }
         self.abandon(id, out);
         Ok(instance)
     }
@@ -374,6 +399,9 @@ impl<H: Handles> State<H> {
             return;
         };
         self.release(request.held.take(), out);
+        if let Some(ticket) = request.place {
+            self.leave_place(ticket, out);
+        }
         if let Some(module) = request.module {
             self.unpin(id, module, out);
         }
@@ -396,12 +424,17 @@ impl<H: Handles> State<H> {
     fn unpin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
         let record = &mut self.modules[module];
         record.pins -= 1;
+        // Only who was refused for this pin has to look again: waiters pin their modules whenever
+        // they look, and would wake each other for ever.
+        let wanted = record.pins == 0 && core::mem::take(&mut record.wanted);
         let led = matches!(&record.phase, Phase::InFlight { leader } if *leader == id);
         if led {
             self.end_flight(module, Phase::Cold, out);
         }
         self.drop_out_if_unused(module, out);
-        self.wake_room(out);
+        if wanted {
+            self.wake_room(out);
+        }
     }
 
     /// Growth of a live instance is a request of its own, without a seat.
@@ -438,6 +471,15 @@ impl<H: Handles> State<H> {
     pub fn seat_of(&self, id: RequestId<H>) -> Option<usize> {
         let (_, seat) = self.requests.get(id)?.seat?;
         Some(seat)
+    }
+
+    /// Whether the request has a place among those who wait for room.
+    pub fn has_waited_for_room(&self, id: RequestId<H>) -> bool {
+        self.requests.get(id).is_some_and(|r| r.place.is_some())
+    }
+
+    pub fn holds_anything(&self, id: RequestId<H>) -> bool {
+        self.held(id).is_some_and(|held| held != Amounts::ZERO)
     }
 
     /// What a request holds now.

@@ -168,6 +168,9 @@ pub struct State<H: Handles> {
     dying: Registry<Dying<H>>,
     /// Who waits until there is room in the budgets.
     room: Queue<H::Waiter>,
+    /// Whose turn it is: the first of them has been woken, and has neither been served nor queued
+    /// again. Nobody else is woken meanwhile, or the later would overtake it.
+    turn: Option<Ticket>,
     /// Who waits until another compilation ends.
     compilers: Queue<H::Waiter>,
     /// **C1** The number of modules in flight.
@@ -196,6 +199,7 @@ impl<H: Handles> State<H> {
             requests: Registry::new(),
             dying: Registry::new(),
             room: Queue::new(),
+            turn: None,
             compilers: Queue::new(),
             compiling: 0,
             closed: false,

@@ -28,6 +28,8 @@ pub struct Module<H: Handles> {
     pub source: H::Source,
     pub functions: usize,
     pub pins: usize,
+    /// Somebody's plan for room has passed it over because it was pinned.
+    pub wanted: bool,
     pub live: BTreeSet<InstanceId<H>>,
     pub dying: usize,
     pub phase: Phase<H>,
@@ -62,6 +64,7 @@ impl<H: Handles> Module<H> {
             source,
             functions: 0,
             pins: 0,
+            wanted: false,
             live: BTreeSet::new(),
             dying: 0,
             phase: Phase::Cold,

@@ -43,7 +43,11 @@ impl<W> Queue<W> {
     }
 
     pub fn pop(&mut self) -> Option<W> {
-        self.waiting.pop_front().map(|(_, waiter)| waiter)
+        self.pop_first().map(|(_, waiter)| waiter)
+    }
+
+    pub fn pop_first(&mut self) -> Option<(Ticket, W)> {
+        self.waiting.pop_front()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -170,24 +170,27 @@ impl<H: Handles> State<H> {
         }
     }
 
-    /// Queues for room; every lease is asked to report its end. `None` when one had ended just
-    /// now: then look again at once.
+    /// Queues for room, in its old place if it has one; every lease is asked to report its end.
+    /// `None` when one had ended just now: then look again at once.
     pub fn wait_for_room(
         &mut self,
-        place: Option<Ticket>,
+        id: RequestId<H>,
         waiter: H::Waiter,
         slots: &mut impl Slots<H>,
     ) -> Option<Ticket> {
         if !self.watch_leases(slots) {
             return None;
         }
-        Some(match place {
+        let ticket = match self.requests[id].place {
             Some(ticket) => {
                 self.room.rejoin(ticket, waiter);
+                self.turn.take_if(|turn| *turn == ticket);
                 ticket
             }
             None => self.room.join(waiter),
-        })
+        };
+        self.requests[id].place = Some(ticket);
+        Some(ticket)
     }
 
     /// Asks every lease to report its end. False when one had ended just now.
@@ -207,16 +210,27 @@ impl<H: Handles> State<H> {
         idle
     }
 
-    pub fn leave_room(&mut self, ticket: Ticket, out: &mut Effects<H>) {
-        // Woken and gone, or first in the queue and in the way of smaller ones: either way the turn
-        // is the next one's.
+    /// The request does not wait for room any more: it has it, or gives up.
+    pub fn leave_room(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        let request = self.requests.get_mut(id);
+        if let Some(ticket) = request.and_then(|request| request.place.take()) {
+            self.leave_place(ticket, out);
+        }
+    }
+
+    pub(super) fn leave_place(&mut self, ticket: Ticket, out: &mut Effects<H>) {
         self.room.leave(ticket);
+        self.turn.take_if(|turn| *turn == ticket);
+        // It may have been in the way of smaller ones.
         self.wake_room(out);
     }
 
     /// There may be room now for the first who waits for it; served, that one wakes the next.
     pub fn wake_room(&mut self, out: &mut Effects<H>) {
-        if let Some(waiter) = self.room.pop() {
+        if self.turn.is_none()
+            && let Some((ticket, waiter)) = self.room.pop_first()
+        {
+            self.turn = Some(ticket);
             out.wake.push((waiter, Signal::Retry));
         }
     }

@@ -5,6 +5,7 @@ use super::amounts::Amounts;
 use super::entries::EntryId;
 use super::ledger::Charge;
 use super::modules::ModuleId;
+use super::queue::Ticket;
 use super::registry::Id;
 
 pub type RequestId<H> = Id<Request<H>>;
@@ -21,6 +22,8 @@ pub struct Request<H: Handles> {
     pub version: u64,
     /// The module whose flight it has waited for: the flight's failure is its own.
     pub followed: Option<ModuleId<H>>,
+    /// Its place among those who wait for room; kept until it is served or ends.
+    pub place: Option<Ticket>,
     pub held: Charge,
     /// What its victims will bring when they have been destroyed.
     pub expected: Amounts,
@@ -33,6 +36,7 @@ impl<H: Handles> Request<H> {
             module: None,
             version,
             followed: None,
+            place: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,
         }

@@ -98,6 +98,9 @@ impl<H: Handles> State<H> {
         let room = self.try_reserve(id, target, slots, out);
         // What the request holds already is part of what it asks for, and not in its way.
         let own = self.requests[id].held.amounts();
+        if room == Room::Granted {
+            self.leave_room(id, out);
+        }
         match room {
             Room::Soon(shortage) => Room::Soon(shortage.including(&own)),
             Room::Refused(shortage) => Room::Refused(shortage.including(&own)),
@@ -265,10 +268,12 @@ impl<H: Handles> State<H> {
     fn modules_by_worth(&mut self, slots: &impl Slots<H>) -> Vec<ModuleId<H>> {
         let mut candidates = Vec::new();
         for id in self.modules.ids() {
-            let module = &self.modules[id];
+            let module = &mut self.modules[id];
+            module.wanted |= module.pins > 0;
             if !module.is_loaded() || module.pins > 0 {
                 continue;
             }
+            let module = &self.modules[id];
             let stamps = module.live.iter().map(|i| self.last_used(*i, slots));
             let newest = stamps.max().unwrap_or_default();
             let module = &mut self.modules[id];

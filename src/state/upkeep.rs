@@ -122,6 +122,7 @@ impl<H: Handles> State<H> {
         for waiter in queues.into_iter().flat_map(drain) {
             out.wake.push((waiter, Signal::Closed));
         }
+        self.turn = None;
         for id in self.modules.ids() {
             self.drop_out_if_unused(id, out);
         }

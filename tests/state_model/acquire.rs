@@ -263,7 +263,10 @@ impl World {
         let (version, (entry, seat)) = (request.version, request.seat.expect("not a growth"));
         let current = self.model.function_of(entry).map(|f| f.version);
         let stale = self.model.closed || current != Some(version);
-        match self.state.born(id, holds, stamp, &mut self.out) {
+        match self
+            .state
+            .born(id, holds, stamp, &mut self.doors, &mut self.out)
+        {
             Ok(instance) => {
                 assert!(!stale, "N2: a stale instance was born");
                 let key = self.key(id);
@@ -437,7 +440,7 @@ impl World {
             Sleep::Room(ticket) => ticket,
             other => panic!("asks for room while it sleeps for {other:?}"),
         });
-        let ticket = (self.state).wait_for_room(place, waiter, &mut self.doors);
+        let ticket = (self.state).wait_for_room(id, waiter, &mut self.doors);
         match ticket {
             Some(ticket) => {
                 self.seen.note("waits for room");
@@ -459,7 +462,7 @@ impl World {
         match nap.map(|nap| nap.sleep) {
             Some(Sleep::Flight(module, ticket)) => self.state.leave_flight(module, ticket),
             Some(Sleep::Compilers(ticket)) => self.state.leave_compilers(ticket, &mut self.out),
-            Some(Sleep::Room(ticket)) => self.state.leave_room(ticket, &mut self.out),
+            Some(Sleep::Room(_)) => self.state.leave_room(id, &mut self.out),
             None => {}
         }
         self.absorb(None);
