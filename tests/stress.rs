@@ -50,7 +50,7 @@ impl Dice {
 fn pool(policy: Policy) -> Pool<u64> {
     let limits = Limits::new()
         .memory(20 << 16)
-        .code(7 * 20 << 10)
+        .code(140 << 10)
         .total(64 << 20);
     Pool::builder_with(|_, group| group.to_string().parse().expect("groups are numbers here"))
         .limits(limits)
@@ -95,7 +95,7 @@ fn one_thing(pool: &Pool<u64>, dice: &mut Dice) -> bool {
         }
         2 => {
             let memory = (12 + dice.throw(8)) << 16;
-            pool.set_limits(Limits::new().memory(memory).code(7 * 20 << 10))
+            pool.set_limits(Limits::new().memory(memory).code(140 << 10))
                 .unwrap();
             return true;
         }
