@@ -1,5 +1,6 @@
 //! The defects found in this project's ancestors, by their numbers in their list: each shown to be
-//! impossible here. (2, 8 and 15 are about futures and pristine instances, which come later.)
+//! impossible here. (2 and 15 are about futures, which come later. 8 is about pristine instances,
+//! which a pool has, at the price of instantiation, when each instance serves one lease.)
 
 mod common;
 
@@ -323,6 +324,49 @@ fn defect_07_after_a_trap_in_any_entry_the_instance_is_never_handed_out_again() 
         let f = stats.function("f").unwrap();
         assert_eq!(f.retirements, n as u64 + 1);
     }
+}
+
+#[test]
+fn defect_08_a_pristine_lease_sees_only_zeros_and_initial_data() {
+    // `f` adds up all that an earlier lease may have left: the initial byte is 7, a dropped segment
+    // cannot be copied from, and fresh pages are zero. Then it leaves something everywhere.
+    let wasm = wat(
+        r#"(module (memory (export "memory") 1 4) (data (i32.const 100) "\07")
+            (data $passive "\05") (table $t 2 funcref) (elem $e func $f)
+            (global $g (mut i32) (i32.const 0))
+            (func $f (export "f") (result i32) (local $seen i32)
+                (local.set $seen (i32.add (global.get $g) (i32.load8_u (i32.const 100))))
+                (local.set $seen (i32.add (local.get $seen) (i32.load8_u (i32.const 101))))
+                (local.set $seen (i32.add (local.get $seen)
+                    (i32.mul (i32.const 10) (memory.grow (i32.const 1)))))
+                (local.set $seen (i32.add (local.get $seen) (i32.load8_u (i32.const 65600))))
+                (local.set $seen (i32.add (local.get $seen)
+                    (i32.eqz (ref.is_null (table.get $t (i32.const 1))))))
+                (memory.init $passive (i32.const 200) (i32.const 0) (i32.const 1))
+                (data.drop $passive)
+                (global.set $g (i32.const 1000))
+                (i32.store8 (i32.const 100) (i32.const 99))
+                (i32.store8 (i32.const 101) (i32.const 99))
+                (i32.store8 (i32.const 65600) (i32.const 99))
+                (table.set $t (i32.const 1) (ref.func $f))
+                local.get $seen))"#,
+    );
+    let reused = quiet().build().unwrap();
+    let dirty = define(&reused, "dirty", wasm.clone());
+    assert_eq!(dirty.call(1, ()).unwrap(), 7 + 10);
+    let left = dirty.call(1, ());
+    assert!(
+        left.is_err(),
+        "the segment was dropped, and stays dropped: {left:?}"
+    );
+
+    let pool = quiet().max_uses(1).build().unwrap();
+    let pristine = define(&pool, "pristine", wasm);
+    for _ in 0..5 {
+        assert_eq!(pristine.call(1, ()).unwrap(), 7 + 10);
+    }
+    let stats = check(&pool);
+    assert_eq!((stats.misses, stats.hits, stats.compilations), (5, 0, 1));
 }
 
 #[test]

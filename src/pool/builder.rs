@@ -128,7 +128,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Leases that one instance serves before it is retired. Default: no limit.
+    /// Leases that one instance serves before it is retired. With 1, every lease is of a pristine
+    /// instance, made for it from retained code. Default: no limit.
     pub fn max_uses(mut self, uses: u64) -> Self {
         self.settings.max_uses = uses;
         self

@@ -155,7 +155,7 @@ fn describe() {
     describe_counter!(
         name::MISSES,
         Unit::Count,
-        "Leases for which an instance had to be made"
+        "Acquires that set out to make an instance"
     );
     describe_counter!(
         name::BLOCKS,

@@ -32,7 +32,7 @@ pub struct FunctionStats {
     pub arguments: Arc<str>,
     /// Leases served by an idle instance.
     pub hits: u64,
-    /// Leases for which an instance had to be made.
+    /// Acquires that set out to make an instance, whether there was room for it or not.
     pub misses: u64,
     /// Leases that had to wait for an instance.
     pub blocks: u64,
@@ -84,7 +84,7 @@ pub struct Stats {
     pub refused: u64,
     /// Leases served by an idle instance, over all functions that ever were.
     pub hits: u64,
-    /// Leases for which an instance had to be made, over all functions that ever were.
+    /// Acquires that set out to make an instance, over all functions that ever were.
     pub misses: u64,
     /// Leases that had to wait for an instance, over all functions that ever were.
     pub blocks: u64,

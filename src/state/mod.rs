@@ -168,7 +168,7 @@ pub struct State<H: Handles> {
     dying: Registry<Dying<H>>,
     /// Who waits until there is room in the budgets.
     room: Queue<H::Waiter>,
-    /// Whose turn it is: the first of them has been woken, and has neither been served nor queued
+    /// **T1** Whose turn it is: the first of them has been woken, and has neither been served nor queued
     /// again. Nobody else is woken meanwhile, or the later would overtake it.
     turn: Option<Ticket>,
     /// Who waits until another compilation ends.
