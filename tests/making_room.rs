@@ -599,7 +599,12 @@ fn r6_a_deadline_ends_the_wait_for_room() {
     assert_eq!((*waited, *waiting_for), (5 * SECOND, WaitingFor::Room));
     assert_eq!(
         error.to_string(),
-        "f() in group 2 waited 5s for room in a budget"
+        format!(
+            "f() in group 2 waited 5s for room in a budget: f() in group 2 needs {need} bytes of \
+             the memory budget, which has {need}: {need} are charged, and evicting everything idle \
+             would free 0. The other {need} are in use: try again later, or raise the limit",
+            need = instance_bytes(1)
+        )
     );
     assert_eq!(charges(&pool), before);
     drop(lease);

@@ -168,6 +168,7 @@ impl<T: Send + 'static> Shared<T> {
                     asker: asker.clone(),
                     waited: since(deadline.map_or(began, |deadline| deadline.began)),
                     waiting_for,
+                    shortage: None,
                 });
             }
             None => waiter.wait_for_delivery(),

@@ -301,6 +301,15 @@ impl fmt::Display for BudgetExceeded {
 
 impl std::error::Error for BudgetExceeded {}
 
+/// The end of a sentence that may have a reason.
+struct Because<'a>(Option<&'a BudgetExceeded>);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
+}
+
 /// What an acquire that ran into its deadline was waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -335,7 +344,7 @@ pub enum AcquireError {
     #[error(transparent)]
     BudgetExceeded(BudgetExceeded),
     /// The deadline came first.
-    #[error("{asker} waited {waited:?} for {waiting_for}")]
+    #[error("{asker} waited {waited:?} for {waiting_for}{}", Because(shortage.as_deref()))]
     Timeout {
         /// Who asked.
         asker: Arc<Asker>,
@@ -343,6 +352,9 @@ pub enum AcquireError {
         waited: Duration,
         /// For what.
         waiting_for: WaitingFor,
+        /// The budget that had no room, when it looked last; `None` if it waited for something else,
+        /// or never came first in the queue for room.
+        shortage: Option<Box<BudgetExceeded>>,
     },
     /// `try_acquire` would have had to wait.
     #[error("{asker} would have to wait for {waiting_for}")]

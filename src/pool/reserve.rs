@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::acquire::{Patience, closed};
 use super::error::{AcquireError, Asker, BudgetExceeded, WaitingFor};
-use super::shared::{RequestId, Shared, Signal};
+use super::hands::Hands;
+use super::shared::{Effects, RequestId, Shared, Signal, State};
 use super::waiter::{Mail, Waiter};
-use crate::state::{Amounts, Room};
+use crate::state::{Amounts, Room, Shortage};
 
 /// A request for room, on its way.
 pub(super) struct Asking<'a, T: Send + 'static> {
@@ -24,9 +25,44 @@ pub(super) enum Reserving<T: Send + 'static> {
     Done,
     /// Victims have been destroyed for it, or a lease has just ended.
     Again,
-    /// It must wait; in the queue, if it wanted to join.
-    Wait(Option<Arc<Waiter<T>>>),
+    /// It must wait; `None` if it did not want to queue for that.
+    Wait(Option<Waiting<T>>),
     Fail(AcquireError),
+}
+
+pub(super) struct Waiting<T: Send + 'static> {
+    waiter: Arc<Waiter<T>>,
+    /// What it waits for; `None` before its turn.
+    shortage: Option<Shortage>,
+}
+
+impl<T: Send + 'static> Asking<'_, T> {
+    /// Steps back and queues for room. A lease may have ended between the look that found none and
+    /// the notices that are left now, and told nobody: so look once more, from behind them.
+    fn join_queue(
+        &self,
+        in_turn: bool,
+        state: &mut State<T>,
+        hands: &mut Hands<T>,
+        out: &mut Effects<T>,
+    ) -> Reserving<T> {
+        state.step_back(self.request, out);
+        let waiter = Waiter::new();
+        if state
+            .wait_for_room(self.request, waiter.clone(), hands)
+            .is_none()
+        {
+            return Reserving::Again;
+        }
+        let room = in_turn.then(|| state.reserve(self.request, self.target, hands, out));
+        let shortage = match room {
+            Some(Room::Granted) => return Reserving::Done,
+            Some(Room::Evicting) => return Reserving::Again,
+            Some(Room::Soon(short) | Room::Refused(short)) => Some(short),
+            None => None,
+        };
+        Reserving::Wait(Some(Waiting { waiter, shortage }))
+    }
 }
 
 impl<T: Send + 'static> Shared<T> {
@@ -56,8 +92,8 @@ impl<T: Send + 'static> Shared<T> {
             Reserving::Done => Ok(true),
             Reserving::Fail(error) => Err(error),
             Reserving::Again | Reserving::Wait(None) => Ok(false),
-            Reserving::Wait(Some(waiter)) => {
-                self.wait_for_room(asking, &waiter)?;
+            Reserving::Wait(Some(waiting)) => {
+                self.wait_for_room(asking, waiting)?;
                 Ok(false)
             }
         }
@@ -84,36 +120,20 @@ impl<T: Send + 'static> Shared<T> {
                 || state.holds_anything(request)
                 || !patience.waits_for_room()
                 || !state.is_room_awaited();
-            if in_turn {
-                let refused = match state.reserve(request, target, hands, out) {
-                    Room::Granted => return Reserving::Done,
-                    Room::Evicting => return Reserving::Again,
-                    Room::Soon(shortage) => (patience.deadline().is_none()).then_some(shortage),
-                    Room::Refused(shortage) => {
-                        (!patience.waits_for_room() || !can_wait).then_some(shortage)
-                    }
-                };
-                if let Some(shortage) = refused {
-                    state.count_refusal();
-                    let exceeded = BudgetExceeded::new(shortage, asker.clone());
-                    return Reserving::Fail(AcquireError::BudgetExceeded(exceeded));
+            let refuse = |state: &mut State<T>, shortage| {
+                state.count_refusal();
+                let exceeded = BudgetExceeded::new(shortage, asker.clone());
+                Reserving::Fail(AcquireError::BudgetExceeded(exceeded))
+            };
+            match in_turn.then(|| state.reserve(request, target, hands, out)) {
+                Some(Room::Granted) => Reserving::Done,
+                Some(Room::Evicting) => Reserving::Again,
+                Some(Room::Soon(short)) if patience.deadline().is_none() => refuse(state, short),
+                Some(Room::Refused(short)) if !(can_wait && patience.waits_for_room()) => {
+                    refuse(state, short)
                 }
-            }
-            if !queue {
-                return Reserving::Wait(None);
-            }
-            state.step_back(request, out);
-            let waiter = Waiter::new();
-            match state.wait_for_room(request, waiter.clone(), hands) {
-                // A lease may have ended between that look and the notices, and told nobody: look
-                // once more, from behind them.
-                Some(_) if in_turn => match state.reserve(request, target, hands, out) {
-                    Room::Granted => Reserving::Done,
-                    Room::Evicting => Reserving::Again,
-                    Room::Soon(_) | Room::Refused(_) => Reserving::Wait(Some(waiter)),
-                },
-                Some(_) => Reserving::Wait(Some(waiter)),
-                None => Reserving::Again,
+                _ if !queue => Reserving::Wait(None),
+                _ => asking.join_queue(in_turn, state, hands, out),
             }
         })
     }
@@ -121,7 +141,7 @@ impl<T: Send + 'static> Shared<T> {
     fn wait_for_room(
         &self,
         asking: &Asking<'_, T>,
-        waiter: &Waiter<T>,
+        waiting: Waiting<T>,
     ) -> Result<(), AcquireError> {
         let Asking {
             request,
@@ -134,9 +154,16 @@ impl<T: Send + 'static> Shared<T> {
             self.with_state(|locked, _, out| locked.state.leave_room(request, out));
             true
         };
-        match self.wait(asker, waiter, patience, WaitingFor::Room, leave)? {
-            Mail::Signal(Signal::Closed) => Err(closed(asker)),
-            _ => Ok(()),
+        match self.wait(asker, &waiting.waiter, patience, WaitingFor::Room, leave) {
+            Ok(Mail::Signal(Signal::Closed)) => Err(closed(asker)),
+            Ok(_) => Ok(()),
+            Err(mut error) => {
+                if let AcquireError::Timeout { shortage: why, .. } = &mut error {
+                    let exceeded = |short| BudgetExceeded::new(short, asker.clone());
+                    *why = waiting.shortage.map(exceeded).map(Box::new);
+                }
+                Err(error)
+            }
         }
     }
 }
