@@ -115,7 +115,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Leases that one (function, group) may hold at once; further acquires wait. Default: 8.
+    /// Leases that one (function, group) may hold at once, at most 65,536; further acquires wait.
+    /// Each takes a cache line or two in every entry. Default: 8.
     pub fn max_instances_per_entry(mut self, count: usize) -> Self {
         self.settings.max_instances_per_entry = count;
         self
@@ -216,7 +217,9 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// The host's own engine. Modules are still compiled in throwaway engines of the same
+    /// The host's own engine. If calls have a timeout, the housekeeper moves its epoch: no one else
+    /// should, another pool's housekeeper included. If its memories may move to grow (a reservation
+    /// smaller than they can become), they are there twice while they do. Modules are still compiled in throwaway engines of the same
     /// configuration. Default: the pool makes one that suits its other settings.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
@@ -347,6 +350,16 @@ impl<T: Send + 'static> Builder<T> {
             ),
         ] {
             check_range(field, value)?;
+        }
+        let tick = u64::try_from(settings.epoch_tick.as_nanos()).unwrap_or(u64::MAX);
+        let seats = settings.max_instances_per_entry as u64;
+        for (field, value, max) in [
+            ("max_instances_per_entry", seats, 1 << 16),
+            ("epoch_tick", tick, LARGEST),
+        ] {
+            if value > max {
+                return Err(LimitsError::TooLarge { field, value, max });
+            }
         }
         if let Some(bytes) = self.max_instance_memory {
             check_range("max_instance_memory", bytes)?;

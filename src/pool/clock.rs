@@ -168,7 +168,8 @@ impl Pulse {
     }
 
     pub fn orphan(&self, leases: u64) {
-        self.orphans.store(leases, Ordering::Release);
+        // One that ended early has counted below zero, and is made good here.
+        self.orphans.fetch_add(leases, Ordering::AcqRel);
     }
 
     pub fn orphan_ended(&self) {

@@ -167,7 +167,7 @@ impl Parts {
             function: function(),
             source,
         })?;
-        let declared = facts.exports.get(&*self.export).and_then(Option::as_ref);
+        let declared = facts.export(&self.export);
         let Some(declared) = declared else {
             return Err(DefineError::MissingExport {
                 function: function(),
@@ -199,7 +199,7 @@ impl Parts {
         }
         let declared = declared.clone();
         // Only this check needs them; the source may be kept for ten thousand modules.
-        facts.exports.clear();
+        facts.forget_exports();
         Ok((Source(Arc::new(SourceParts { wasm, facts })), declared))
     }
 }

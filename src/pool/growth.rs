@@ -57,18 +57,30 @@ impl<T: Send + 'static> Entry<T> {
         pool.reserve(request, &self.asker, target, patience).is_ok()
     }
 
-    fn charge_request(&self, pool: &Shared<T>, id: RequestId<T>, more: Amounts) -> bool {
-        let held = pool.with_state(|locked, _, _| locked.state.held(id));
-        let target = held.and_then(|held| held.checked_add(&more));
-        target.is_some_and(|target| self.reserve(pool, id, target))
-    }
-
-    fn charge_instance(&self, pool: &Shared<T>, id: InstanceId<T>, more: Amounts) -> bool {
-        let request = pool.with_state(|locked, _, _| locked.state.begin_growth());
+    /// Growth is always a request of its own: what its instance holds is never given back while it
+    /// waits.
+    fn grow(&self, pool: &Shared<T>, holder: &Holder<T>, more: Amounts) -> bool {
+        let request = pool.with_state(|locked, _, _| {
+            let state = &mut locked.state;
+            let has = match holder {
+                Holder::Request(id) => state.held(*id),
+                Holder::Instance(id) => state.instance(*id).map(|i| i.charge.amounts()),
+            };
+            // Where nobody's eviction could help, nobody's instance is looked at: a guest may ask
+            // for the impossible as often as it likes.
+            let possible = has.is_some_and(|has| state.can_ever_hold(&has.saturating_add(&more)));
+            possible.then(|| state.begin_growth())
+        });
+        let Some(request) = request else {
+            return false;
+        };
         let growth = Making::new(pool, request);
         let granted = self.reserve(pool, growth.id(), more);
         if granted {
-            pool.with_state(|locked, _, out| locked.state.grown(growth.id(), id, out));
+            pool.with_state(|locked, _, out| match holder {
+                Holder::Request(id) => locked.state.grown_unborn(growth.id(), *id, out),
+                Holder::Instance(id) => locked.state.grown(growth.id(), *id, out),
+            });
         }
         granted
     }
@@ -80,10 +92,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
             return false;
         };
         let more = Amounts::ZERO.memory(bytes);
-        let granted = match self.holder {
-            Holder::Request(id) => entry.charge_request(&pool, id, more),
-            Holder::Instance(id) => entry.charge_instance(&pool, id, more),
-        };
+        let granted = entry.grow(&pool, &self.holder, more);
         if !granted {
             self.refused();
         }

@@ -109,6 +109,10 @@ impl<T: Send + 'static> Rounds<T> {
                 }
                 recv(sweep) -> _ => if let Some(pool) = self.pool.upgrade() {
                     pool.sweep();
+                    // A lease that slipped through the pause is found here at the latest.
+                    if pool.is_anything_leased() {
+                        self.pulse.keep_ticking();
+                    }
                 },
             }
         }

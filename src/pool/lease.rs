@@ -22,7 +22,8 @@ use crate::state::{Group, Reason};
 /// Fuel and deadline begin afresh with the lease and last for all of its calls.
 ///
 /// A lease can be sent to another thread. One that is leaked (`mem::forget`) keeps its charge and
-/// its place among the entry's instances; nothing else is lost.
+/// its place among the entry's instances (and the housekeeper's thread, which moves the epoch for it);
+/// nothing else is lost.
 ///
 /// ```
 /// # use wasm_pool::{Definition, Function, Pool};
@@ -135,7 +136,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     ///
     /// A guest function called through it that fails leaves the instance in an undefined state,
     /// and the pool cannot see that: call [`Self::discard`] then. [`Self::export`] needs no such
-    /// care.
+    /// care. The store stays in the pool: do not swap it for another's, replace its limiter, or set an
+    /// epoch callback.
     pub fn store(&mut self) -> &mut Store<StoreData<T>> {
         &mut self.live_mut().instance.store
     }

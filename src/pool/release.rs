@@ -127,7 +127,10 @@ impl<T: Send + 'static> Entry<T> {
         let handed = pool.with_state(|locked, hands, out| {
             let parked = match *odd {
                 Parked::Notice => self.slot(seat).return_notice(odd)?,
-                Parked::Idle(_) => odd,
+                Parked::Idle(_) => {
+                    self.slot(seat).forget_notice();
+                    odd
+                }
             };
             self.settle(parked, locked, hands, out)
         });
@@ -146,7 +149,8 @@ impl<T: Send + 'static> Entry<T> {
     ) -> Option<Handed<T>> {
         let live = parked.live()?;
         let (id, slot) = (live.id, self.slot(live.seat));
-        slot.stamp(locked.stamp(self.pulse.roughly_now()));
+        let now = locked.state.now();
+        slot.stamp(locked.stamp(now));
         match locked.state.returned(id, hands, out) {
             Returned::Park => {
                 slot.restore(parked);

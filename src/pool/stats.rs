@@ -202,7 +202,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Evicts the idle instances that `keep` does not want; it is called outside the lock.
     pub fn retain(&self, mut keep: impl FnMut(&IdleInstance) -> bool) -> usize {
         let (snapshot, now) =
-            self.with_state(|locked, _, _| (locked.state.snapshot(), self.pulse.now()));
+            self.with_state(|locked, _, _| (locked.state.snapshot(), locked.state.now()));
         let mut unwanted = Vec::new();
         for entry in &snapshot.entries {
             for &(seat, id, memory_bytes, born) in &entry.instances {

@@ -34,16 +34,18 @@ impl<T: Send + 'static> Waiter<T> {
 
     /// Sleeps until there is mail, or until `deadline` (nanoseconds on the pool's clock).
     pub fn wait(&self, deadline: u64, pulse: &Pulse) -> Option<Mail<T>> {
-        let mut mail = self.mail.lock();
         loop {
+            // The clock may be the host's: not under the lock.
+            let remaining = deadline.saturating_sub(pulse.now());
+            let sleep = pulse.sleep_for(remaining);
+            let mut mail = self.mail.lock();
+            if mail.is_some() || remaining == 0 {
+                return mail.take();
+            }
+            self.bell.wait_for(&mut mail, sleep);
             if mail.is_some() {
                 return mail.take();
             }
-            let remaining = deadline.saturating_sub(pulse.now());
-            if remaining == 0 {
-                return None;
-            }
-            self.bell.wait_for(&mut mail, pulse.sleep_for(remaining));
         }
     }
 

@@ -25,6 +25,8 @@ impl Runtime {
         config.epoch_interruption(settings.interrupt);
         config.consume_fuel(settings.fuel);
         config.max_wasm_stack(settings.max_wasm_stack);
+        // A memory that moves to grow is there twice for a while, and charged once.
+        config.memory_may_move(false);
         if !settings.backtraces {
             config.wasm_backtrace_max_frames(None);
             config.generate_address_map(false);

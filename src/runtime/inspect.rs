@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use wasmparser::{
-    CompositeInnerType, Data, DataKind, Encoding, ExternalKind, FuncType, Operator, Parser,
-    Payload, TypeRef,
+    CompositeInnerType, Data, DataKind, ElementItems, ElementKind, Encoding, ExternalKind,
+    FuncType, Operator, Parser, Payload, TypeRef,
 };
 
 use super::sizes::{self, PAGE};
@@ -21,13 +21,17 @@ pub(crate) struct Facts {
     pub largest_table: u64,
     /// Own and imported.
     pub functions: u32,
+    /// What globals, imports, tags and passive element segments take in each instance.
+    pub fixed_bytes: u64,
     /// The length of the code section.
     pub body_bytes: u64,
     pub has_data: bool,
     /// From the first to the last page that initial data touches, over all memories: the most that
     /// wasmtime keeps as copy-on-write images.
     pub image_bytes: u64,
-    pub exports: BTreeMap<String, Option<FuncType>>,
+    /// Exports by name; a function's with the place of its type in `types`.
+    exports: BTreeMap<String, Option<usize>>,
+    types: Vec<FuncType>,
 }
 
 /// Why bytes were not taken for a module, without compiling them.
@@ -79,7 +83,8 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, InspectError> {
 #[derive(Default)]
 struct Reader<'a> {
     facts: Facts,
-    types: Vec<Option<FuncType>>,
+    /// The place of each type among the function types of `facts`.
+    types: Vec<Option<usize>>,
     /// Type index of every function, imported ones first.
     functions: Vec<u32>,
     exports: Vec<(&'a str, Option<u32>)>,
@@ -99,14 +104,19 @@ impl<'a> Reader<'a> {
             Payload::TypeSection(groups) => {
                 for group in groups {
                     for ty in group?.into_types() {
-                        self.types.push(match ty.composite_type.inner {
-                            CompositeInnerType::Func(func) => Some(func),
+                        let function = match ty.composite_type.inner {
+                            CompositeInnerType::Func(function) => {
+                                self.facts.types.push(function);
+                                Some(self.facts.types.len() - 1)
+                            }
                             _ => None,
-                        });
+                        };
+                        self.types.push(function);
                     }
                 }
             }
             Payload::ImportSection(imports) => {
+                self.fixed(imports.count(), 64);
                 for import in imports.into_imports() {
                     match import?.ty {
                         TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.push(ty),
@@ -142,6 +152,22 @@ impl<'a> Reader<'a> {
                     self.data(&segment?)?;
                 }
             }
+            Payload::GlobalSection(globals) => self.fixed(globals.count(), 16),
+            Payload::TagSection(tags) => self.fixed(tags.count(), 16),
+            Payload::ElementSection(segments) => {
+                for segment in segments {
+                    let segment = segment?;
+                    let elements = match &segment.items {
+                        ElementItems::Functions(items) => items.count(),
+                        ElementItems::Expressions(_, items) => items.count(),
+                    };
+                    // Evaluated for each instance, and kept until it drops them.
+                    if matches!(segment.kind, ElementKind::Passive) {
+                        self.fixed(elements, 16);
+                        self.fixed(1, 64);
+                    }
+                }
+            }
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;
@@ -154,6 +180,12 @@ impl<'a> Reader<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Counts are what the module claims: nothing has checked them yet.
+    fn fixed(&mut self, count: u32, bytes: u64) {
+        let more = u64::from(count).saturating_mul(bytes);
+        self.facts.fixed_bytes = self.facts.fixed_bytes.saturating_add(more);
     }
 
     fn memory(&mut self, memory: &wasmparser::MemoryType) -> Result<(), InspectError> {
@@ -199,7 +231,7 @@ impl<'a> Reader<'a> {
         facts.functions = u32::try_from(functions.len()).unwrap_or(u32::MAX);
         let type_of = |function: u32| {
             let ty = *functions.get(function as usize)?;
-            types.get(ty as usize)?.clone()
+            *types.get(ty as usize)?
         };
         let exports = exports.into_iter();
         facts.exports = exports
@@ -235,25 +267,34 @@ impl From<wasmparser::BinaryReaderError> for InspectError {
 }
 
 impl Facts {
+    /// The type of an exported function.
+    pub fn export(&self, name: &str) -> Option<&FuncType> {
+        self.types.get((*self.exports.get(name)?)?)
+    }
+
+    /// Forgets what only the check of an export needs.
+    pub fn forget_exports(&mut self) {
+        self.exports.clear();
+        self.types = Vec::new();
+    }
+
     /// The exported functions with their types, for an error that says what there is.
     pub fn describe_exports(&self) -> String {
-        let functions = self
-            .exports
-            .iter()
-            .filter_map(|(name, ty)| Some((name, ty.as_ref()?)));
-        let mut names: Vec<_> = functions
+        const SHOWN: usize = 8;
+        let functions = || {
+            let exports = self.exports.iter();
+            exports.filter_map(|(name, ty)| Some((name, self.types.get((*ty)?)?)))
+        };
+        let shown = functions().take(SHOWN);
+        let mut names: Vec<_> = shown
             .map(|(name, ty)| format!("{name}{}", Types(ty)))
             .collect();
-        if names.len() > 8 {
-            let more = names.len() - 8;
-            names.truncate(8);
-            names.push(format!("and {more} more"));
+        match functions().count() {
+            0 => names.push("none".into()),
+            count if count > SHOWN => names.push(format!("and {} more", count - SHOWN)),
+            _ => {}
         }
-        if names.is_empty() {
-            "none".into()
-        } else {
-            names.join(", ")
-        }
+        names.join(", ")
     }
 }
 
@@ -263,8 +304,10 @@ pub(crate) struct Types<'a>(pub &'a FuncType);
 impl fmt::Display for Types<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |types: &[wasmparser::ValType]| {
-            let types: Vec<_> = types.iter().map(ToString::to_string).collect();
-            types.join(", ")
+            const SHOWN: usize = 16;
+            let more = (types.len() > SHOWN).then(|| format!("{} more", types.len() - SHOWN));
+            let shown = types.iter().take(SHOWN).map(ToString::to_string);
+            shown.chain(more).collect::<Vec<_>>().join(", ")
         };
         write!(f, "({}) -> ", list(self.0.params()))?;
         match self.0.results() {

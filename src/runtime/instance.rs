@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wasmtime::{Func, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
@@ -17,11 +18,30 @@ use super::meter::{Meter, Refusal};
 /// Host functions get at `T` through it: `caller.data().field` works by `Deref`, and interfaces
 /// that want a projection (WASI, bindgen) take `|data| &mut data.field`.
 pub struct StoreData<T> {
-    host: T,
+    /// `None` only while it is being dropped.
+    host: Option<T>,
     meter: Meter,
 }
 
+impl<T> Drop for StoreData<T> {
+    /// A store drops its data first: should that panic, it would never free its memories, which are
+    /// charged no more by then.
+    fn drop(&mut self) {
+        let host = self.host.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(host))).is_err() {
+            tracing::error!("dropping the host's store data panicked");
+        }
+    }
+}
+
 impl<T> StoreData<T> {
+    fn new(host: T, meter: Meter) -> Self {
+        Self {
+            host: Some(host),
+            meter,
+        }
+    }
+
     pub(crate) fn meter(&mut self) -> &mut Meter {
         &mut self.meter
     }
@@ -35,7 +55,7 @@ impl<T> StoreData<T> {
 impl<T: fmt::Debug> fmt::Debug for StoreData<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreData")
-            .field("host", &self.host)
+            .field("host", &**self)
             .field("memory_bytes", &self.memory_bytes())
             .finish()
     }
@@ -45,13 +65,17 @@ impl<T> Deref for StoreData<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.host
+        self.host
+            .as_ref()
+            .expect("the host's data is there until it is dropped")
     }
 }
 
 impl<T> DerefMut for StoreData<T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.host
+        self.host
+            .as_mut()
+            .expect("the host's data is there until it is dropped")
     }
 }
 
@@ -108,7 +132,7 @@ pub(crate) fn instantiate<T: Send + 'static>(
     limits: CallLimits,
     export: &str,
 ) -> Result<Instance<T>, InstantiateFailure> {
-    let mut store = Store::new(runtime.engine(), StoreData { host, meter });
+    let mut store = Store::new(runtime.engine(), StoreData::new(host, meter));
     store.limiter(|data| &mut data.meter);
     refresh(&mut store, limits).map_err(|e| InstantiateFailure::Other(share(e)))?;
     let exports = match code.pre().instantiate(&mut store) {

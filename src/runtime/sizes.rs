@@ -14,6 +14,8 @@ pub const INSTANCE_OVERHEAD: u64 = 8 << 10;
 /// A function that may be reached by reference takes a `VMFuncRef` in the instance's context; which
 /// ones may, the compiler knows, so all of them are charged.
 const BYTES_PER_FUNCTION: u64 = 32;
+/// Globals and the like that the overhead has room for.
+const INCLUDED_BYTES: u64 = 1 << 10;
 /// A reference in a table.
 const BYTES_PER_TABLE_ELEMENT: u64 = 8;
 /// A guard before, the accessible pages, the inaccessible rest of the reservation. The guards of
@@ -70,7 +72,9 @@ pub(crate) struct InstanceNeeds {
 impl InstanceNeeds {
     pub fn of(facts: &Facts) -> Self {
         Self {
-            fixed: INSTANCE_OVERHEAD + u64::from(facts.functions) * BYTES_PER_FUNCTION,
+            fixed: INSTANCE_OVERHEAD
+                .saturating_add(u64::from(facts.functions) * BYTES_PER_FUNCTION)
+                .saturating_add(facts.fixed_bytes.saturating_sub(INCLUDED_BYTES)),
             metered: facts
                 .memory_bytes
                 .saturating_add(table_bytes(facts.table_elements)),

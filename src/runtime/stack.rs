@@ -75,10 +75,16 @@ impl StackCheck {
 
 #[cold]
 fn find_lowest(here: usize) -> usize {
-    let lowest = match stacker::remaining_stack() {
-        Some(remaining) => here.saturating_sub(remaining).max(1),
-        None => 1,
-    };
-    LOWEST.set(lowest);
-    lowest
+    match stacker::remaining_stack() {
+        // Below the thread's own stack: on another, of which nothing is known. Ask again next time.
+        Some(0) => 1,
+        Some(remaining) => {
+            LOWEST.set(here.saturating_sub(remaining).max(1));
+            LOWEST.get()
+        }
+        None => {
+            LOWEST.set(1);
+            1
+        }
+    }
 }

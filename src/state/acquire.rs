@@ -166,6 +166,8 @@ impl<H: Handles> State<H> {
         let prepared = self.find_code(id, out);
         if matches!(prepared, Prepare::Follow(_) | Prepare::Queue) {
             // Whom it waits for may itself wait for room: it must not be the one in the way.
+            self.requests[id].expected = Amounts::ZERO;
+            self.settle(id, Amounts::ZERO, out);
             self.leave_room(id, out);
         }
         // Whoever was woken to compile and does not leaves its turn to the next.
@@ -447,6 +449,16 @@ impl<H: Handles> State<H> {
         let charge = self.requests[id].held.take();
         match self.instances.get_mut(instance) {
             Some(instance) => instance.charge.merge(charge),
+            None => self.release(charge, out),
+        }
+        self.abandon(id, out);
+    }
+
+    /// What the request holds becomes part of what `of` holds, whose instance is not born yet.
+    pub fn grown_unborn(&mut self, id: RequestId<H>, of: RequestId<H>, out: &mut Effects<H>) {
+        let charge = self.requests[id].held.take();
+        match self.requests.get_mut(of) {
+            Some(request) => request.held.merge(charge),
             None => self.release(charge, out),
         }
         self.abandon(id, out);

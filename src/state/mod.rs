@@ -214,6 +214,10 @@ impl<H: Handles> State<H> {
         self.now = self.now.max(now);
     }
 
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -253,7 +257,7 @@ impl<H: Handles> State<H> {
 
     /// Whether somebody waits for room.
     pub fn is_room_awaited(&self) -> bool {
-        !self.room.is_empty()
+        !self.room.is_empty() || self.turn.is_some()
     }
 
     /// Sums over all functions that ever were.

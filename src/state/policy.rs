@@ -64,7 +64,8 @@ impl History {
                 let age = now.saturating_sub(self.last_used.at);
                 // The mean of the hopeful guess (next use when the mean gap is over, if it is not
                 // over yet) and the cautious one (the gap starts anew).
-                let wait = self.mean_gap.max(age) / 2 + self.mean_gap / 2 + age / 2;
+                let late = self.mean_gap.max(age) / 2;
+                let wait = late.saturating_add(self.mean_gap / 2 + age / 2);
                 self.cost as f64 / bytes.max(1) as f64 / wait.max(1) as f64
             }
         };

@@ -183,6 +183,7 @@ impl<H: Handles> State<H> {
         }
         let ticket = match self.requests[id].place {
             Some(ticket) => {
+                self.room.leave(ticket);
                 self.room.rejoin(ticket, waiter);
                 self.turn.take_if(|turn| *turn == ticket);
                 ticket

@@ -158,6 +158,13 @@ impl World {
             Prepare::Closed => Expected::Closed,
         };
         assert_eq!(found, expected);
+        if matches!(found, Expected::Follow | Expected::Queue) {
+            // Who waits for another holds nothing that the other may wait for.
+            let request = self.model.request(id);
+            request.held = Amounts::ZERO;
+            request.expects = false;
+            request.promised = false;
+        }
         if let Prepare::Lead { .. } = prepared {
             let key = self.key(id);
             self.model.module(key).phase = MPhase::Flight(id);
