@@ -7,7 +7,7 @@ use super::error::{AcquireError, Asker, BudgetExceeded, WaitingFor};
 use super::hands::Hands;
 use super::shared::{Effects, RequestId, Shared, Signal, State};
 use super::waiter::{Mail, Waiter};
-use crate::state::{Amounts, Room, Shortage};
+use crate::state::{Amounts, Room, Shortage, Ticket};
 
 /// A request for room, on its way.
 pub(super) struct Asking<'a, T: Send + 'static> {
@@ -34,6 +34,8 @@ pub(super) struct Waiting<T: Send + 'static> {
     waiter: Arc<Waiter<T>>,
     /// What it waits for; `None` before its turn.
     shortage: Option<Shortage>,
+    /// Set if it waits only for what is being destroyed already.
+    soon: Option<Ticket>,
 }
 
 impl<T: Send + 'static> Asking<'_, T> {
@@ -48,10 +50,10 @@ impl<T: Send + 'static> Asking<'_, T> {
     ) -> Reserving<T> {
         state.step_back(self.request, out);
         let waiter = Waiter::new();
-        if state
-            .wait_for_room(self.request, waiter.clone(), hands)
-            .is_none()
-        {
+        if !self.patience.waits_for_room() {
+            return self.wait_soon(waiter, state, hands, out);
+        }
+        if (state.wait_for_room(self.request, waiter.clone(), hands)).is_none() {
             return Reserving::Again;
         }
         let room = in_turn.then(|| state.reserve(self.request, self.target, hands, out));
@@ -61,7 +63,37 @@ impl<T: Send + 'static> Asking<'_, T> {
             Some(Room::Soon(short) | Room::Refused(short)) => Some(short),
             None => None,
         };
-        Reserving::Wait(Some(Waiting { waiter, shortage }))
+        Reserving::Wait(Some(Waiting {
+            waiter,
+            shortage,
+            soon: None,
+        }))
+    }
+
+    /// Waits until something has been destroyed, if that is still what it takes.
+    fn wait_soon(
+        &self,
+        waiter: Arc<Waiter<T>>,
+        state: &mut State<T>,
+        hands: &mut Hands<T>,
+        out: &mut Effects<T>,
+    ) -> Reserving<T> {
+        match state.reserve(self.request, self.target, hands, out) {
+            Room::Granted => Reserving::Done,
+            Room::Evicting => Reserving::Again,
+            Room::Refused(short) => self.refuse(state, short),
+            Room::Soon(short) => Reserving::Wait(Some(Waiting {
+                soon: Some(state.wait_soon(waiter.clone())),
+                shortage: Some(short),
+                waiter,
+            })),
+        }
+    }
+
+    fn refuse(&self, state: &mut State<T>, shortage: Shortage) -> Reserving<T> {
+        state.count_refusal();
+        let exceeded = BudgetExceeded::new(shortage, self.asker.clone());
+        Reserving::Fail(AcquireError::BudgetExceeded(exceeded))
     }
 }
 
@@ -120,17 +152,14 @@ impl<T: Send + 'static> Shared<T> {
                 || state.holds_anything(request)
                 || !patience.waits_for_room()
                 || !state.is_room_awaited();
-            let refuse = |state: &mut State<T>, shortage| {
-                state.count_refusal();
-                let exceeded = BudgetExceeded::new(shortage, asker.clone());
-                Reserving::Fail(AcquireError::BudgetExceeded(exceeded))
-            };
             match in_turn.then(|| state.reserve(request, target, hands, out)) {
                 Some(Room::Granted) => Reserving::Done,
                 Some(Room::Evicting) => Reserving::Again,
-                Some(Room::Soon(short)) if patience.deadline().is_none() => refuse(state, short),
+                Some(Room::Soon(short)) if patience.deadline().is_none() => {
+                    asking.refuse(state, short)
+                }
                 Some(Room::Refused(short)) if !(can_wait && patience.waits_for_room()) => {
-                    refuse(state, short)
+                    asking.refuse(state, short)
                 }
                 _ if !queue => Reserving::Wait(None),
                 _ => asking.join_queue(in_turn, state, hands, out),
@@ -151,7 +180,10 @@ impl<T: Send + 'static> Shared<T> {
         } = *asking;
         let leave = || {
             // If it had been woken, the turn goes to the next: nobody has to wait for its mail.
-            self.with_state(|locked, _, out| locked.state.leave_room(request, out));
+            self.with_state(|locked, _, out| match waiting.soon {
+                Some(ticket) => locked.state.leave_soon(ticket),
+                None => locked.state.leave_room(request, out),
+            });
             true
         };
         match self.wait(asker, &waiting.waiter, patience, WaitingFor::Room, leave) {

@@ -159,7 +159,15 @@ impl<T: Send + 'static> Shared<T> {
             let freed: Vec<_> = effects
                 .destroy
                 .drain(..)
-                .map(|destroy| self.destroy(destroy, &mut hands))
+                .map(|destroy| {
+                    let dying = destroy.dying();
+                    // A recorder, a subscriber or a destructor that panics must not cost the charge.
+                    let destroyed = AssertUnwindSafe(|| self.destroy(destroy, &mut hands));
+                    if catch_unwind(destroyed).is_err() {
+                        tracing::error!("host code panicked while an eviction was reported");
+                    }
+                    dying
+                })
                 .collect();
             let mut locked = self.locked.lock();
             for dying in freed {
@@ -168,24 +176,20 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    fn destroy(&self, destroy: Destroy<Kept<T>>, hands: &mut Hands<T>) -> state::DyingId<Kept<T>> {
+    fn destroy(&self, destroy: Destroy<Kept<T>>, hands: &mut Hands<T>) {
         match destroy {
             Destroy::Instance {
-                dying,
-                instance,
-                reason,
+                instance, reason, ..
             } => {
                 if let Some(parked) = hands.take(instance) {
                     self.bury(parked, reason);
                 }
-                dying
             }
-            Destroy::Code { dying, code } => {
+            Destroy::Code { code, .. } => {
                 let bytes = code.amounts().get(state::Budget::Code);
                 tracing::debug!(bytes, "code dropped");
                 drop(code);
                 self.observer.code_dropped();
-                dying
             }
         }
     }
@@ -209,10 +213,7 @@ impl<T: Send + 'static> Shared<T> {
             reason = reason.name(),
         )
         .entered();
-        // The host's data goes with it, and a panic of its `Drop` must not cost the charge.
-        if catch_unwind(AssertUnwindSafe(|| drop(parked))).is_err() {
-            tracing::error!(function = %eviction.function, "dropping the store data panicked");
-        }
+        drop(parked);
         self.observer.evicted(&eviction);
     }
 

@@ -122,6 +122,14 @@ pub enum Destroy<H: Handles> {
     Code { dying: DyingId<H>, code: H::Code },
 }
 
+impl<H: Handles> Destroy<H> {
+    pub fn dying(&self) -> DyingId<H> {
+        match self {
+            Self::Instance { dying, .. } | Self::Code { dying, .. } => *dying,
+        }
+    }
+}
+
 /// What the shell must do once it has let go of the lock. Victims are destroyed in order.
 pub struct Effects<H: Handles> {
     pub wake: Vec<(H::Waiter, Signal<H>)>,
@@ -168,6 +176,8 @@ pub struct State<H: Handles> {
     dying: Registry<Dying<H>>,
     /// Who waits until there is room in the budgets.
     room: Queue<H::Waiter>,
+    /// Who would not wait for room, but for what is being destroyed already.
+    soon: Queue<H::Waiter>,
     /// **T1** Whose turn it is: the first of them has been woken, and has neither been served nor queued
     /// again. Nobody else is woken meanwhile, or the later would overtake it.
     turn: Option<Ticket>,
@@ -199,6 +209,7 @@ impl<H: Handles> State<H> {
             requests: Registry::new(),
             dying: Registry::new(),
             room: Queue::new(),
+            soon: Queue::new(),
             turn: None,
             compilers: Queue::new(),
             compiling: 0,

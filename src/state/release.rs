@@ -127,6 +127,9 @@ impl<H: Handles> State<H> {
             self.modules[module].dying -= 1;
             self.drop_out_if_unused(module, out);
         }
+        while let Some(waiter) = self.soon.pop() {
+            out.wake.push((waiter, Signal::Retry));
+        }
         self.wake_room(out);
     }
 
@@ -209,6 +212,15 @@ impl<H: Handles> State<H> {
             self.restore(id, slots);
         }
         idle
+    }
+
+    /// Sleeps until something has been destroyed: in nobody's queue, and in nobody's way.
+    pub fn wait_soon(&mut self, waiter: H::Waiter) -> Ticket {
+        self.soon.join(waiter)
+    }
+
+    pub fn leave_soon(&mut self, ticket: Ticket) {
+        self.soon.leave(ticket);
     }
 
     /// The request does not wait for room any more: it has it, or gives up.

@@ -340,6 +340,9 @@ impl<H: Handles> State<H> {
             }
             let (victim, _) = plan.victims.remove(at);
             plan.freed = without;
+            if let Victim::Module(id, _) = &victim {
+                plan.doomed.remove(id);
+            }
             self.put_back(victim, slots);
         }
     }
@@ -347,12 +350,7 @@ impl<H: Handles> State<H> {
     /// An instance claimed for itself may since have become part of why a module can go.
     fn is_needed_by_module(&self, plan: &Plan<H>, victim: &Victim<H>) -> bool {
         match victim {
-            Victim::Instance(id) => {
-                let module = self.instances[*id].module;
-                plan.victims
-                    .iter()
-                    .any(|(v, _)| matches!(v, Victim::Module(m, _) if *m == module))
-            }
+            Victim::Instance(id) => plan.doomed.contains(&self.instances[*id].module),
             Victim::Module(..) => false,
         }
     }

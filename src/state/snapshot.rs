@@ -77,7 +77,7 @@ impl<H: Handles> State<H> {
             modules_known: self.modules.len(),
             code_dropped: self.code_dropped,
             compiling: self.compiling,
-            waiting: seats + followers + self.room.len() + self.compilers.len(),
+            waiting: seats + followers + self.room.len() + self.soon.len() + self.compilers.len(),
             refused: self.refused,
             closed: self.closed,
             entries,

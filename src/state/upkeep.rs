@@ -118,7 +118,7 @@ impl<H: Handles> State<H> {
             }
             self.dismiss_all(id, Reason::Closed, slots, out);
         }
-        let queues = [&mut self.room, &mut self.compilers];
+        let queues = [&mut self.room, &mut self.soon, &mut self.compilers];
         for waiter in queues.into_iter().flat_map(drain) {
             out.wake.push((waiter, Signal::Closed));
         }
