@@ -1240,3 +1240,27 @@ fn i7_a_start_function_that_needs_its_own_instance_is_an_error() {
         assert_eq!(functions[0].call(1, 0).unwrap(), DEADLOCK);
     });
 }
+
+#[test]
+fn i7_a_lease_kept_after_its_host_function_panicked_is_in_no_call() {
+    let pool = Pool::builder()
+        .max_instances_per_entry(1)
+        .no_housekeeper()
+        .imports(|linker| {
+            let panics = || -> () { panic!("host") };
+            linker.func_wrap("host", "panics", panics).map(|_| ())
+        })
+        .build()
+        .unwrap();
+    let text = r#"(module (import "host" "panics" (func $p)) (func (export "f") call $p))"#;
+    let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wat(text))).unwrap();
+    let mut lease = f.acquire(1).unwrap();
+    let call = std::panic::AssertUnwindSafe(|| lease.call(()));
+    assert!(std::panic::catch_unwind(call).is_err());
+    // Held, and in no call: to wait for it is pointless here, but not waiting for oneself.
+    let error = f.acquire_timeout(1, Duration::ZERO).unwrap_err();
+    assert!(matches!(error, AcquireError::Timeout { .. }), "{error}");
+    assert!(lease.is_broken());
+    drop(lease);
+    assert_eq!(check(&pool).leased, 0);
+}

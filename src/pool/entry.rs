@@ -299,6 +299,16 @@ pub(crate) enum Unparked<T: Send + 'static> {
     InSlot(usize),
 }
 
+/// A call under way; see [`Slot::begin_call`].
+pub(crate) struct Calling<'a>(&'a AtomicU64);
+
+impl Drop for Calling<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 impl<T: Send + 'static> Slot<T> {
     fn new() -> Self {
         Self {
@@ -345,9 +355,11 @@ impl<T: Send + 'static> Slot<T> {
         !self.idle.load(Ordering::Relaxed)
     }
 
+    /// Says that this thread is in a call of the instance, until the guard goes, however it goes.
     #[inline]
-    pub fn set_calling(&self, thread: u64) {
-        self.calling.store(thread, Ordering::Relaxed);
+    pub fn begin_call(&self) -> Calling<'_> {
+        self.calling.store(thread_number(), Ordering::Relaxed);
+        Calling(&self.calling)
     }
 
     pub fn calling(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use super::definition::Dynamic;
-use super::entry::{Entry, Live, Parked, thread_number};
+use super::entry::{Entry, Live, Parked};
 use super::error::{Asker, CallError, CallLimit};
 use super::shared::InstanceId;
 use super::thread_cache;
@@ -227,14 +227,12 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             return Err(CallError::StackTooSmall { asker, source });
         }
         self.healthy = false;
-        let seat = self.live().seat;
-        if let Some(entry) = self.home.entry() {
-            entry.slot(seat).set_calling(thread_number());
-        }
-        let result = run(self.live_mut());
-        if let Some(entry) = self.home.entry() {
-            entry.slot(seat).set_calling(0);
-        }
+        let Self { parked, home, .. } = self;
+        let live = parked.as_mut().and_then(|parked| parked.live_mut());
+        let live = live.expect("a lease holds a live instance until it is dropped");
+        let calling = home.entry().map(|entry| entry.slot(live.seat).begin_call());
+        let result = run(live);
+        drop(calling);
         match result {
             Ok(value) => {
                 self.healthy = true;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::acquire::Patience;
 use super::compile::Ready;
 use super::definition::Defined;
-use super::entry::{Entry, Live, Parked, Slot, thread_number};
+use super::entry::{Entry, Live, Parked};
 use super::error::{AcquireError, CallLimit};
 use super::growth::Account;
 use super::request::Making;
@@ -83,10 +83,8 @@ impl<T: Send + 'static> Shared<T> {
             ready.needs.metered,
         );
         // Host code runs from here on; should it lease from this entry, it would wait for itself.
-        let _calling = Calling::mark(
-            entry,
-            self.with_state(|l, _, _| l.state.seat_of(making.id())),
-        );
+        let seat = self.with_state(|locked, _, _| locked.state.seat_of(making.id()));
+        let _calling = seat.map(|seat| entry.slot(seat).begin_call());
         let data = (self.make_data)(&entry.name, &asker.group);
         let export = &ready.defined.export;
         let mut instance = instantiate(&self.runtime, &ready.code, data, meter, limits, export)
@@ -167,26 +165,5 @@ impl<T: Send + 'static> Shared<T> {
             uses: 0,
             born: stamp.at,
         })))
-    }
-}
-
-/// Marks a seat as being in a call of this thread while its instance is made.
-struct Calling<'a, T: Send + 'static>(Option<&'a Slot<T>>);
-
-impl<'a, T: Send + 'static> Calling<'a, T> {
-    fn mark(entry: &'a Entry<T>, seat: Option<usize>) -> Self {
-        let slot = seat.map(|seat| entry.slot(seat));
-        if let Some(slot) = slot {
-            slot.set_calling(thread_number());
-        }
-        Self(slot)
-    }
-}
-
-impl<T: Send + 'static> Drop for Calling<'_, T> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.0 {
-            slot.set_calling(0);
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::entry::{Entry, Live, Parked, Unparked, thread_number};
+use super::entry::{Entry, Live, Parked, Unparked};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
 use super::waiter::{Mail, Waiter};
@@ -61,10 +61,10 @@ impl<T: Send + 'static> Entry<T> {
         let instance = &mut live.instance;
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose
         // the instance with its charge.
-        self.slot(live.seat).set_calling(thread_number());
+        let calling = self.slot(live.seat).begin_call();
         let look = AssertUnwindSafe(|| hook(&mut instance.store, &instance.exports));
         let kept = catch_unwind(look);
-        self.slot(live.seat).set_calling(0);
+        drop(calling);
         match kept {
             Ok(Ok(())) => None,
             Ok(Err(_)) | Err(_) => Some(Reason::Discarded),
@@ -82,7 +82,6 @@ impl<T: Send + 'static> Entry<T> {
         };
         pool.with_state(|locked, hands, out| {
             self.slot(seat).forget_notice();
-            self.slot(seat).set_calling(0);
             hands.hold(id, parked);
             locked.state.dismiss(id, reason, None, out);
         });
