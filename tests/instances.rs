@@ -1255,8 +1255,8 @@ fn i7_a_lease_kept_after_its_host_function_panicked_is_in_no_call() {
     let text = r#"(module (import "host" "panics" (func $p)) (func (export "f") call $p))"#;
     let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wat(text))).unwrap();
     let mut lease = f.acquire(1).unwrap();
-    let call = std::panic::AssertUnwindSafe(|| lease.call(()));
-    assert!(std::panic::catch_unwind(call).is_err());
+    let call = AssertUnwindSafe(|| lease.call(()));
+    assert!(catch_unwind(call).is_err());
     // Held, and in no call: to wait for it is pointless here, but not waiting for oneself.
     let error = f.acquire_timeout(1, Duration::ZERO).unwrap_err();
     assert!(matches!(error, AcquireError::Timeout { .. }), "{error}");
