@@ -106,6 +106,7 @@ mod runtime;
     reason = "its own tests, which include it by path, use all of it"
 )]
 mod state;
+mod sync;
 
 pub use pool::*;
 pub use runtime::{

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use super::housekeeper::Control;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Where the pool gets the time from. Everything that depends on time works on any clock, so a
 /// test can move it by hand ([`ManualClock`]).

@@ -1,7 +1,6 @@
 //! Names: define, replace, remove, look up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Pool;
 use super::definition::sealed::Check;
@@ -12,6 +11,7 @@ use super::hands::Hands;
 use super::shared::{Effects, FunctionId, Kept, Locked};
 use crate::runtime::Types;
 use crate::state::{DefineRefused, NewFunction, signature};
+use crate::sync::{AtomicU64, fresh_uid};
 
 impl<T: Send + 'static> Pool<T> {
     /// Defines a function. Nothing is compiled yet; but the module's sections are read, so that
@@ -26,7 +26,7 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let prepared = self.prepare::<P, R>(definition, next_uid(), Arc::default())?;
+        let prepared = self.prepare::<P, R>(definition, fresh_uid(), Arc::default())?;
         self.enter_name(prepared, |locked, new, _, _| locked.state.define(new))
     }
 
@@ -211,10 +211,4 @@ struct Prepared<T: Send + 'static> {
     signature: Arc<str>,
     uid: u64,
     new: NewFunction<Kept<T>>,
-}
-
-/// Names a function among all functions of all pools: threads' tables are shared by all.
-fn next_uid() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -12,6 +11,7 @@ use wasmtime::Engine;
 use super::error::DefineError;
 use crate::runtime::{Facts, Types, inspect};
 use crate::state::{ModuleKey, signature};
+use crate::sync::AtomicU64;
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
 ///

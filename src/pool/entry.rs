@@ -11,11 +11,9 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use crossbeam_utils::CachePadded;
-use crossbeam_utils::atomic::AtomicCell;
 
 use super::clock::{Pulse, nanos};
 use super::definition::Defined;
@@ -23,6 +21,7 @@ use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
 use crate::runtime::{CallLimits, Instance};
 use crate::state::{Group, Stamp, signature};
+use crate::sync::{AtomicBool, AtomicCell, AtomicU64, Ordering, fresh_thread_number, thread_local};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -114,10 +113,9 @@ struct ThreadState {
 /// This thread's number, from 1.
 #[inline]
 pub(crate) fn thread_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
     THREAD.with(|thread| {
         if thread.number.get() == 0 {
-            thread.number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            thread.number.set(fresh_thread_number());
         }
         thread.number.get()
     })

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::{
@@ -11,6 +10,7 @@ use metrics::{
 
 use super::shared::{Shared, State};
 use crate::state::{Amounts, Budget, FunctionCounts, Group, PerBudget, Reason};
+use crate::sync::Ordering;
 
 /// An instance left the pool, and its memory has been freed.
 #[derive(Debug, Clone)]

@@ -1,10 +1,8 @@
 //! What every handle of a pool shares: the only lock, and the work that is done outside it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
 use wasmtime::{Linker, Store};
 
 use super::clock::Pulse;
@@ -19,6 +17,7 @@ use super::settings::Settings;
 use super::waiter::{Mail, Waiter};
 use crate::runtime::{Code, Runtime, StackCheck, StoreData};
 use crate::state::{self, Destroy, Group, Handles, Reason, Stamp};
+use crate::sync::{AtomicU64, Mutex};
 
 /// What the core keeps for the shell.
 pub(crate) struct Kept<T>(std::marker::PhantomData<fn() -> T>);

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::shared::Shared;
 use crate::state::{Budget, Group, PerBudget};
+use crate::sync::Ordering;
 
 /// One budget, at one instant. Bytes, or mappings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use hashbrown::DefaultHashBuilder;
 
 use super::entry::Entry;
 use crate::state::Group;
+use crate::sync::thread_local;
 
 /// Lines of a thread's table: 1,000 functions in use fit with few collisions. 64 KiB a thread.
 const LINES: usize = 1024;

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::clock::Pulse;
 use super::entry::Parked;
 use super::shared::Signal;
+use crate::sync::{Condvar, Mutex};
 
 /// What a sleeper is told, or handed.
 pub(crate) enum Mail<T: Send + 'static> {

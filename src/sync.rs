@@ -1,0 +1,20 @@
+//! What threads share things through. In one place, so that `tests/interleavings` can build the same
+//! sources with a model checker's primitives instead.
+
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use std::thread_local;
+
+pub(crate) use crossbeam_utils::atomic::AtomicCell;
+pub(crate) use parking_lot::{Condvar, Mutex};
+
+/// A number for a thread, from 1. Consecutive for threads that ask one after the other.
+pub(crate) fn fresh_thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A number for a function, from 1. Of all functions of all pools: threads' tables are shared by all.
+pub(crate) fn fresh_uid() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
