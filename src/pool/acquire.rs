@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::nanos;
-use super::entry::{Entry, Parked, thread_number};
+use super::entry::{Entry, Live, thread_number};
 use super::error::{AcquireError, Asker, WaitingFor};
 use super::shared::{RequestId, Shared, Signal};
 use super::waiter::{Mail, Waiter};
@@ -45,7 +45,7 @@ impl Patience {
 
 /// What to do once the lock is let go.
 enum Step<T: Send + 'static> {
-    Lease(Box<Parked<T>>),
+    Lease(Box<Live<T>>),
     Make(RequestId<T>),
     Wait(Arc<Waiter<T>>, Ticket),
     Fail(AcquireError),
@@ -75,13 +75,13 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         entry: &Arc<Entry<T>>,
         patience: Patience,
-    ) -> Result<Box<Parked<T>>, AcquireError> {
+    ) -> Result<Box<Live<T>>, AcquireError> {
         self.stack.check().map_err(|source| {
             let asker = entry.asker.clone();
             AcquireError::StackTooSmall { asker, source }
         })?;
         match self.enter(entry, patience) {
-            Step::Lease(parked) => Ok(parked),
+            Step::Lease(live) => Ok(live),
             Step::Make(request) => self.make(entry, request, patience),
             Step::Wait(waiter, ticket) => self.wait_for_seat(entry, &waiter, ticket, patience),
             Step::Fail(error) => Err(error),
@@ -115,7 +115,7 @@ impl<T: Send + 'static> Shared<T> {
                 }
             };
             match hands.take(idle) {
-                Some(parked) => Step::Lease(leased_again(entry, parked)),
+                Some(live) => Step::Lease(leased_again(entry, live)),
                 // The core has claimed it into these hands; nothing takes it out in between.
                 None => Step::Fail(removed(&entry.asker)),
             }
@@ -128,7 +128,7 @@ impl<T: Send + 'static> Shared<T> {
         waiter: &Waiter<T>,
         ticket: Ticket,
         patience: Patience,
-    ) -> Result<Box<Parked<T>>, AcquireError> {
+    ) -> Result<Box<Live<T>>, AcquireError> {
         let leave = || {
             self.with_state(|locked, hands, _| {
                 locked.state.leave_seat_queue(entry.id, ticket, hands)
@@ -137,7 +137,7 @@ impl<T: Send + 'static> Shared<T> {
         let mail = self.wait(&entry.asker, waiter, patience, WaitingFor::Instance, leave);
         self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
         match mail? {
-            Mail::Instance(parked) => Ok(leased_again(entry, parked)),
+            Mail::Instance(live) => Ok(leased_again(entry, live)),
             Mail::Signal(Signal::Seat(request)) => self.make(entry, request, patience),
             Mail::Signal(Signal::Gone) => Err(removed(&entry.asker)),
             Mail::Signal(Signal::Closed) => Err(closed(&entry.asker)),
@@ -179,11 +179,9 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 /// A lease begins, of an instance that was idle or changes hands.
-fn leased_again<T: Send + 'static>(entry: &Entry<T>, parked: Box<Parked<T>>) -> Box<Parked<T>> {
-    if let Some(live) = parked.live() {
-        entry.slot(live.seat).lease();
-    }
-    parked
+fn leased_again<T: Send + 'static>(entry: &Entry<T>, live: Box<Live<T>>) -> Box<Live<T>> {
+    entry.slot(live.seat).lease();
+    live
 }
 
 pub(super) fn removed(asker: &Arc<Asker>) -> AcquireError {

@@ -1,5 +1,6 @@
 //! Names: define, replace, remove, look up.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use super::Pool;
@@ -110,7 +111,8 @@ impl<T: Send + 'static> Pool<T> {
                 return Err(LookupError::Ambiguous { name, overloads });
             }
         };
-        if !<(P, R)>::matches(self.engine(), &defined.declared) {
+        let known = defined.types == TypeId::of::<(P, R)>();
+        if !known && !<(P, R)>::matches(self.engine(), &defined.declared) {
             return Err(LookupError::WrongSignature {
                 function: full.into(),
                 found: Types(&defined.declared).to_string(),
@@ -162,6 +164,7 @@ impl<T: Send + 'static> Pool<T> {
             uid,
             export: parts.export,
             declared,
+            types: TypeId::of::<(P, R)>(),
             fuel: parts.fuel,
             timeout: parts.timeout,
             past_hits,

@@ -1,5 +1,6 @@
 //! What a function is.
 
+use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +129,8 @@ pub(crate) struct Defined {
     pub uid: u64,
     pub export: Arc<str>,
     pub declared: FuncType,
+    /// The types of the handle that it was defined with, which are known to match.
+    pub types: TypeId,
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
     /// Hits of entries that are gone; survives `replace`.
@@ -249,7 +252,7 @@ pub(crate) mod sealed {
     use super::Dynamic;
     use crate::runtime::matches_signature;
 
-    pub trait Check {
+    pub trait Check: 'static {
         fn matches(engine: &Engine, declared: &FuncType) -> bool;
         fn describe() -> String;
     }

@@ -4,10 +4,12 @@
 //! another thread writes, as long as each thread finds an instance in its own slot: no lock, no
 //! account (idle and leased are charged alike), no order of recency, no reference count.
 //!
-//! Whoever must hear of a lease's end changes what the lease will find. The control word says that
-//! nobody may pass by (somebody waits, the function was replaced or removed, the pool is closed);
-//! a notice in the empty slot stops a lease that looked at the control word too early. Either way
-//! the lease takes the lock, where everything else is decided.
+//! Whoever must hear of a lease's end leaves word. The **control word** says that nobody may pass by
+//! (somebody waits, the function was replaced or removed, the pool is closed). A release that read
+//! it too early finds its **slot watched**: it looks there after its exchange, and whoever watches
+//! exchanges the same cell after saying so. The exchanges of a cell have an order: if the release
+//! came first, the watcher finds the instance; if it came second, it sees what the watcher wrote
+//! before. Either way the lease's end is noticed, under the lock, where everything else is decided.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,7 +21,8 @@ use super::clock::{Pulse, nanos};
 use super::definition::Defined;
 use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
-use crate::runtime::{CallLimits, Instance};
+use super::thread_cache;
+use crate::runtime::{CallLimits, Instance, StackCheck};
 use crate::state::{Group, Stamp, signature};
 use crate::sync::{AtomicBool, AtomicCell, AtomicU64, Ordering, fresh_thread_number, thread_local};
 
@@ -44,15 +47,20 @@ pub(crate) struct Entry<T: Send + 'static> {
     past_hits: [Arc<AtomicU64>; 2],
     pub pool: Weak<Shared<T>>,
     pub pulse: Arc<Pulse>,
+    pub stack: StackCheck,
+    /// Its place in each thread's table.
+    pub place: usize,
     /// Version of the function, and flags. An instance passes while it is exactly the version that
     /// the instance was made for.
     control: AtomicU64,
+    /// One less than a power of two, as many bits as the seats need.
+    seat_mask: usize,
     slots: Box<[CachePadded<Slot<T>>]>,
 }
 
 /// A place for one idle instance, and what its leases leave behind.
 pub(crate) struct Slot<T: Send + 'static> {
-    cell: AtomicCell<Option<Box<Parked<T>>>>,
+    cell: AtomicCell<Option<Box<Live<T>>>>,
     used_at: AtomicU64,
     used_sequence: AtomicU64,
     /// Leases that found an instance here. Written by the lease's holder alone.
@@ -61,19 +69,8 @@ pub(crate) struct Slot<T: Send + 'static> {
     idle: AtomicBool,
     /// The thread that is in a call of the instance, or 0.
     calling: AtomicU64,
-    /// Whether a notice was left and not answered yet. Only under the lock.
+    /// Whether the lease must take the lock when it ends. Written under the lock alone.
     watched: AtomicBool,
-}
-
-/// What lies in a slot.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "always boxed, and a notice is rare: an instance must not be one box further away"
-)]
-pub(crate) enum Parked<T: Send + 'static> {
-    Idle(Live<T>),
-    /// "Take the lock when you come back."
-    Notice,
 }
 
 /// An instance with its place in the pool.
@@ -93,9 +90,9 @@ pub(crate) struct Live<T: Send + 'static> {
 
 /// What an acquire finds in the slots.
 pub(crate) enum Taken<T: Send + 'static> {
-    Idle(Box<Parked<T>>),
-    /// Something that only the slow path can deal with: a notice, or an instance of an old version.
-    Odd(usize, Box<Parked<T>>),
+    Idle(Box<Live<T>>),
+    /// Of another version than the control word says: for the slow path.
+    Odd(Box<Live<T>>),
     Nothing,
 }
 
@@ -141,9 +138,12 @@ pub(crate) fn agree_on_sequence(seen: &mut u64) {
 impl<T: Send + 'static> Entry<T> {
     pub fn new(id: EntryId<T>, of: &Function<T>, group: Group, pool: &Shared<T>) -> Self {
         let seats = pool.settings.max_instances_per_entry;
+        let uid = of.definition.uid;
         Self {
             id,
-            uid: of.definition.uid,
+            uid,
+            place: thread_cache::place(uid, &group),
+            stack: pool.stack,
             keep: Keep::of(pool),
             name: of.name.clone(),
             asker: Arc::new(Asker {
@@ -154,12 +154,13 @@ impl<T: Send + 'static> Entry<T> {
             pool: pool.this.clone(),
             pulse: pool.pulse.clone(),
             control: AtomicU64::new(Self::pass_of(of.version)),
+            seat_mask: seats.next_power_of_two() - 1,
             slots: (0..seats).map(|_| CachePadded::new(Slot::new())).collect(),
         }
     }
 
     /// An idle instance, if there is one and nobody has to be asked.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self) -> Taken<T> {
         let pass = self.control.load(Ordering::Acquire);
         if pass & FLAGS != 0 {
@@ -169,15 +170,14 @@ impl<T: Send + 'static> Entry<T> {
         let mut seat = self.preferred_seat();
         for _ in 0..count {
             let slot = &self.slots[seat];
-            if slot.idle.load(Ordering::Relaxed) {
-                match slot.cell.take() {
-                    Some(parked) if parked.passes(pass) => {
-                        slot.lease();
-                        return Taken::Idle(parked);
-                    }
-                    Some(odd) => return Taken::Odd(seat, odd),
-                    None => {}
+            if slot.idle.load(Ordering::Relaxed)
+                && let Some(live) = slot.cell.take()
+            {
+                if live.pass != pass {
+                    return Taken::Odd(live);
                 }
+                slot.lease();
+                return Taken::Idle(live);
             }
             seat = if seat + 1 == count { 0 } else { seat + 1 };
         }
@@ -185,37 +185,32 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     /// A thread prefers a slot of its own, so that its instance stays in its cache.
-    #[inline]
+    #[inline(always)]
     pub fn preferred_seat(&self) -> usize {
-        let count = self.slots.len();
-        if count == 1 {
-            return 0;
-        }
         // As `% count` spreads consecutive threads, without a division.
-        let near = thread_number() as usize & (count.next_power_of_two() - 1);
+        let near = thread_number() as usize & self.seat_mask;
+        let count = self.slots.len();
         if near < count { near } else { near - count }
     }
 
     /// Puts an instance back into its slot; what could not be put back is for the slow path.
-    #[inline]
-    pub fn put(&self, parked: Box<Parked<T>>) -> Result<(), Unparked<T>> {
-        let Some(live) = parked.live() else {
-            return Ok(());
-        };
-        let seat = live.seat;
+    #[inline(always)]
+    pub fn put(&self, live: Box<Live<T>>) -> Result<(), Unparked<T>> {
         if live.pass != self.control.load(Ordering::Acquire) {
-            return Err(Unparked::InHand(parked));
+            return Err(Unparked::InHand(live));
         }
+        let seat = live.seat;
         let slot = &self.slots[seat];
         slot.stamp(self.stamp());
-        match slot.cell.swap(Some(parked)) {
-            None => Ok(()),
-            Some(_notice) => Err(Unparked::InSlot(seat)),
+        drop(slot.cell.swap(Some(live)));
+        if slot.watched.load(Ordering::Relaxed) {
+            return Err(Unparked::InSlot(seat));
         }
+        Ok(())
     }
 
     /// A use as of now, on this thread.
-    #[inline]
+    #[inline(always)]
     pub fn stamp(&self) -> Stamp {
         Stamp {
             at: self.pulse.roughly_now(),
@@ -292,8 +287,8 @@ impl Keep {
 
 /// An instance whose lease ended, and that must be dealt with under the lock.
 pub(crate) enum Unparked<T: Send + 'static> {
-    InHand(Box<Parked<T>>),
-    /// It lies in this slot, and the notice that lay there is gone.
+    InHand(Box<Live<T>>),
+    /// It lies in this slot, which is watched.
     InSlot(usize),
 }
 
@@ -321,7 +316,7 @@ impl<T: Send + 'static> Slot<T> {
     }
 
     /// A lease begins with an instance that was idle.
-    #[inline]
+    #[inline(always)]
     pub fn lease(&self) {
         self.idle.store(false, Ordering::Relaxed);
         let hits = self.hits.load(Ordering::Relaxed);
@@ -335,7 +330,7 @@ impl<T: Send + 'static> Slot<T> {
     }
 
     /// A lease ends.
-    #[inline]
+    #[inline(always)]
     pub fn stamp(&self, stamp: Stamp) {
         self.used_at.store(stamp.at, Ordering::Relaxed);
         self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
@@ -354,7 +349,7 @@ impl<T: Send + 'static> Slot<T> {
     }
 
     /// Says that this thread is in a call of the instance, until the guard goes, however it goes.
-    #[inline]
+    #[inline(always)]
     pub fn begin_call(&self) -> Calling<'_> {
         self.calling.store(thread_number(), Ordering::Relaxed);
         Calling(&self.calling)
@@ -366,91 +361,54 @@ impl<T: Send + 'static> Slot<T> {
 
     // Under the lock alone: ──────────────────────────────────────────────────────────────────────
 
-    /// The idle instance. A watched slot counts as leased: either it is, or the release that found
-    /// the notice is about to take the lock and says so.
-    pub fn claim(&self) -> Option<Box<Parked<T>>> {
+    /// The idle instance. A watched slot counts as leased: either it is, or the release that saw it
+    /// watched is about to take the lock and says so.
+    pub fn claim(&self) -> Option<Box<Live<T>>> {
         if self.watched.load(Ordering::Relaxed) {
             return None;
         }
-        let claimed = self.cell.take().filter(|parked| parked.live().is_some());
-        if claimed.is_some() {
-            self.idle.store(false, Ordering::Relaxed);
-        }
-        claimed
+        self.take_out()
     }
 
-    pub fn restore(&self, parked: Box<Parked<T>>) {
+    pub fn restore(&self, live: Box<Live<T>>) {
         self.idle.store(true, Ordering::Relaxed);
-        self.cell.store(Some(parked));
+        self.cell.store(Some(live));
     }
 
-    /// Leaves a notice; false when the instance was idle after all.
+    /// Asks the lease to take the lock when it ends; false when the instance was idle after all.
     pub fn watch(&self) -> bool {
         if self.watched.load(Ordering::Relaxed) {
             return true;
         }
-        match self.cell.swap(Some(Box::new(Parked::Notice))) {
-            Some(parked) if parked.live().is_some() => {
-                self.restore(parked);
-                false
-            }
-            _ => {
-                self.watched.store(true, Ordering::Relaxed);
-                true
-            }
-        }
+        self.watched.store(true, Ordering::Relaxed);
+        // Said before this exchange: a release that comes after it sees it.
+        let Some(idle) = self.take_out() else {
+            return true;
+        };
+        self.unwatch();
+        self.restore(idle);
+        false
     }
 
-    /// The lease in this slot has put its instance back and found the notice. The instance; or
-    /// `None` if another lease has taken it since: then that one will find a notice too.
-    pub fn answer(&self) -> Option<Box<Parked<T>>> {
-        let found = self.cell.swap(Some(Box::new(Parked::Notice)));
-        let ended = found.filter(|parked| parked.live().is_some())?;
-        self.forget_notice();
+    /// The lease in this slot has put its instance back and seen that it is watched. The instance;
+    /// or `None` if another lease has taken it since: then that one will see it too.
+    pub fn answer(&self) -> Option<Box<Live<T>>> {
+        let ended = self.take_out()?;
+        self.unwatch();
         Some(ended)
     }
 
     /// The lease in this slot has reported with its instance in hand.
-    pub fn forget_notice(&self) {
+    pub fn unwatch(&self) {
         self.watched.store(false, Ordering::Relaxed);
-        drop(self.cell.take());
     }
 
-    /// An acquire has picked up the notice and brings it back. If the lease ended in between, it
-    /// went unnoticed: here is its instance.
-    pub fn return_notice(&self, notice: Box<Parked<T>>) -> Option<Box<Parked<T>>> {
-        if !self.watched.load(Ordering::Relaxed) {
-            return None;
-        }
-        let ended = self
-            .cell
-            .swap(Some(notice))
-            .filter(|parked| parked.live().is_some())?;
-        self.forget_notice();
-        Some(ended)
-    }
-}
-
-impl<T: Send + 'static> Parked<T> {
-    #[inline]
-    fn passes(&self, pass: u64) -> bool {
-        matches!(self, Self::Idle(live) if live.pass == pass)
-    }
-
-    #[inline]
-    pub fn live(&self) -> Option<&Live<T>> {
-        match self {
-            Self::Idle(live) => Some(live),
-            Self::Notice => None,
-        }
-    }
-
-    #[inline]
-    pub fn live_mut(&mut self) -> Option<&mut Live<T>> {
-        match self {
-            Self::Idle(live) => Some(live),
-            Self::Notice => None,
-        }
+    /// An exchange even if there is nothing in the cell: releases that come later see all that was
+    /// written before it.
+    fn take_out(&self) -> Option<Box<Live<T>>> {
+        let taken = self.cell.take()?;
+        self.idle.store(false, Ordering::Relaxed);
+        Some(taken)
     }
 }
 

@@ -9,7 +9,7 @@ use wasmtime::{Val, WasmParams, WasmResults};
 
 use super::acquire::Patience;
 use super::definition::Dynamic;
-use super::entry::{Entry, Parked, Taken};
+use super::entry::{Entry, Live, Taken};
 use super::error::{AcquireError, CallError};
 use super::lease::Lease;
 use super::shared::{FunctionId, Shared};
@@ -78,7 +78,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     ///
     /// # Errors
     /// See [`AcquireError`]. Nothing is charged after an error that was not before.
-    #[inline]
+    #[inline(always)]
     pub fn acquire(
         &self,
         group: impl Into<Group>,
@@ -111,7 +111,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         self.lease(&group.into(), |pool| Patience::Room(pool.deadline(timeout)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn lease(
         &self,
         group: &Group,
@@ -121,9 +121,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
             Some(entry) => entry,
             None => self.pool.entry(self.id, self.uid, &self.name, group)?,
         };
-        let leased = self.pool.lease(&entry, patience);
-        match leased {
-            Ok(parked) => Ok(Lease::carried(entry, parked, self.pool.stack)),
+        match self.pool.lease(&entry, patience) {
+            Ok(live) => Ok(Lease::carried(entry, live)),
             Err(error) => {
                 thread_cache::put(entry);
                 Err(error)
@@ -142,7 +141,7 @@ where
     ///
     /// # Errors
     /// See [`CallError`].
-    #[inline]
+    #[inline(always)]
     pub fn call(&self, group: impl Into<Group>, params: P) -> Result<R, CallError> {
         self.acquire(group)?.call(params)
     }
@@ -191,7 +190,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     ///
     /// # Errors
     /// As [`Function::acquire`].
-    #[inline]
+    #[inline(always)]
     pub fn acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
         self.lease(|pool| pool.usual_patience())
     }
@@ -212,15 +211,14 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         self.lease(|pool| Patience::Room(pool.deadline(timeout)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn lease(
         &self,
         patience: impl FnOnce(&Shared<T>) -> Patience,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let entry = self.entry.as_ref().map_err(Clone::clone)?;
-        let pool = &self.function.pool;
-        let parked = pool.lease(entry, patience)?;
-        Ok(Lease::borrowed(entry, parked, pool.stack))
+        let live = self.function.pool.lease(entry, patience)?;
+        Ok(Lease::borrowed(entry, live))
     }
 }
 
@@ -234,7 +232,7 @@ where
     ///
     /// # Errors
     /// See [`CallError`].
-    #[inline]
+    #[inline(always)]
     pub fn call(&self, params: P) -> Result<R, CallError> {
         self.acquire()?.call(params)
     }
@@ -248,14 +246,14 @@ impl<P, R, T: Send + 'static> fmt::Debug for InGroup<P, R, T> {
 
 impl<T: Send + 'static> Shared<T> {
     /// Takes what is idle; or goes the slow way.
-    #[inline]
+    #[inline(always)]
     fn lease(
         &self,
         entry: &Arc<Entry<T>>,
         patience: impl FnOnce(&Self) -> Patience,
-    ) -> Result<Box<Parked<T>>, AcquireError> {
+    ) -> Result<Box<Live<T>>, AcquireError> {
         match entry.take() {
-            Taken::Idle(parked) => Ok(parked),
+            Taken::Idle(live) => Ok(live),
             other => self.lease_slowly(entry, other, patience(self)),
         }
     }
@@ -266,9 +264,9 @@ impl<T: Send + 'static> Shared<T> {
         entry: &Arc<Entry<T>>,
         taken: Taken<T>,
         patience: Patience,
-    ) -> Result<Box<Parked<T>>, AcquireError> {
-        if let Taken::Odd(seat, odd) = taken {
-            entry.settle_odd(self, seat, odd);
+    ) -> Result<Box<Live<T>>, AcquireError> {
+        if let Taken::Odd(odd) = taken {
+            entry.settle_odd(self, odd);
         }
         self.acquire(entry, patience)
     }

@@ -4,44 +4,58 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::entry::{Entry, Parked};
+use super::entry::{Entry, Live};
 use super::shared::{InstanceId, Kept};
 use crate::state::{Slots, Stamp};
 
 pub(crate) struct Hands<T: Send + 'static> {
-    held: HashMap<InstanceId<T>, Box<Parked<T>>>,
+    held: HashMap<InstanceId<T>, Box<Live<T>>>,
+    /// Whether what cannot be claimed is watched.
+    watch: bool,
 }
 
 impl<T: Send + 'static> Hands<T> {
     pub fn new() -> Self {
         Self {
             held: HashMap::new(),
+            watch: false,
         }
     }
 
-    pub fn hold(&mut self, id: InstanceId<T>, parked: Box<Parked<T>>) {
-        self.held.insert(id, parked);
+    /// From now on, an instance that cannot be claimed is asked to report when its lease ends. So at
+    /// the last look before a sleep each instance is either in hand, or will be heard of.
+    pub fn watch_what_is_leased(&mut self) {
+        self.watch = true;
     }
 
-    pub fn take(&mut self, id: InstanceId<T>) -> Option<Box<Parked<T>>> {
+    pub fn hold(&mut self, id: InstanceId<T>, live: Box<Live<T>>) {
+        self.held.insert(id, live);
+    }
+
+    pub fn take(&mut self, id: InstanceId<T>) -> Option<Box<Live<T>>> {
         self.held.remove(&id)
     }
 }
 
 impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
     fn claim(&mut self, entry: &Arc<Entry<T>>, seat: usize, id: InstanceId<T>) -> bool {
-        match entry.slot(seat).claim() {
-            Some(parked) => {
-                self.hold(id, parked);
-                true
+        let slot = entry.slot(seat);
+        loop {
+            match slot.claim() {
+                Some(live) => {
+                    self.hold(id, live);
+                    return true;
+                }
+                None if !self.watch || slot.watch() => return false,
+                // Its lease ended just now.
+                None => {}
             }
-            None => false,
         }
     }
 
     fn restore(&mut self, entry: &Arc<Entry<T>>, seat: usize, id: InstanceId<T>) {
-        if let Some(parked) = self.take(id) {
-            entry.slot(seat).restore(parked);
+        if let Some(live) = self.take(id) {
+            entry.slot(seat).restore(live);
         }
     }
 

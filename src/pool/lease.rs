@@ -8,11 +8,11 @@ use std::time::Duration;
 use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use super::definition::Dynamic;
-use super::entry::{Entry, Live, Parked};
+use super::entry::{Entry, Live};
 use super::error::{Asker, CallError, CallLimit};
 use super::shared::InstanceId;
 use super::thread_cache;
-use crate::runtime::{CallFailure, StackCheck, StoreData, classify};
+use crate::runtime::{CallFailure, StackTooSmall, StoreData, classify};
 use crate::state::{Group, Reason};
 
 /// An instance of one function, leased for one group.
@@ -39,9 +39,8 @@ use crate::state::{Group, Reason};
 #[must_use = "dropping a lease gives the instance back at once"]
 pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     /// `None` only while the lease is being dropped.
-    parked: Option<Box<Parked<T>>>,
+    live: Option<Box<Live<T>>>,
     home: Home<'a, T>,
-    stack: StackCheck,
     /// Whether the instance is in a state that the next lease may see.
     healthy: bool,
     _types: PhantomData<fn(P) -> R>,
@@ -56,40 +55,38 @@ enum Home<'a, T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Home<'_, T> {
-    #[inline]
-    fn entry(&self) -> Option<&Entry<T>> {
+    #[inline(always)]
+    fn entry(&self) -> &Entry<T> {
         match self {
-            Self::Borrowed(entry) => Some(entry),
-            Self::Carried(entry) => entry.as_deref(),
+            Self::Borrowed(entry) => entry,
+            Self::Carried(entry) => entry.as_deref().expect(UNTIL_DROPPED),
         }
     }
 }
 
+const UNTIL_DROPPED: &str = "a lease has its instance and its entry until it is dropped";
+
 impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     #[inline]
-    pub(crate) fn borrowed(entry: &'a Entry<T>, parked: Box<Parked<T>>, stack: StackCheck) -> Self {
-        Self::begin(Home::Borrowed(entry), parked, stack)
+    pub(crate) fn borrowed(entry: &'a Entry<T>, live: Box<Live<T>>) -> Self {
+        Self::begin(Home::Borrowed(entry), live)
     }
 
     #[inline]
-    pub(crate) fn carried(entry: Arc<Entry<T>>, parked: Box<Parked<T>>, stack: StackCheck) -> Self {
-        Self::begin(Home::Carried(Some(entry)), parked, stack)
+    pub(crate) fn carried(entry: Arc<Entry<T>>, live: Box<Live<T>>) -> Self {
+        Self::begin(Home::Carried(Some(entry)), live)
     }
 
-    #[inline]
-    fn begin(home: Home<'a, T>, mut parked: Box<Parked<T>>, stack: StackCheck) -> Self {
-        let mut healthy = false;
-        if let (Some(live), Some(entry)) = (parked.live_mut(), home.entry()) {
-            live.uses += 1;
-            healthy = live.instance.refresh(live.limits).is_ok();
-            if live.limits.have_an_end() {
-                entry.pulse.keep_ticking();
-            }
+    #[inline(always)]
+    fn begin(home: Home<'a, T>, mut live: Box<Live<T>>) -> Self {
+        live.uses += 1;
+        if live.limits.have_an_end() {
+            home.entry().pulse.keep_ticking();
         }
+        let healthy = live.instance.refresh(live.limits).is_ok();
         Self {
-            parked: Some(parked),
+            live: Some(live),
             home,
-            stack,
             healthy,
             _types: PhantomData,
         }
@@ -97,14 +94,12 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
 
     #[inline]
     fn live(&self) -> &Live<T> {
-        let live = self.parked.as_ref().and_then(|parked| parked.live());
-        live.expect("a lease holds a live instance until it is dropped")
+        self.live.as_deref().expect(UNTIL_DROPPED)
     }
 
     #[inline]
     fn live_mut(&mut self) -> &mut Live<T> {
-        let live = self.parked.as_mut().and_then(|parked| parked.live_mut());
-        live.expect("a lease holds a live instance until it is dropped")
+        self.live.as_deref_mut().expect(UNTIL_DROPPED)
     }
 
     /// The group that it was leased for.
@@ -167,7 +162,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         A: WasmParams,
         B: WasmResults,
     {
-        let function = self.home.entry().map(|entry| entry.uid);
+        let function = self.home.entry().uid;
         let live = self.live_mut();
         let exports = live.instance.exports;
         let found = exports.get_typed_func::<A, B>(&mut live.instance.store, name);
@@ -202,8 +197,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
 
     /// Never lease this instance again, whatever its calls returned.
     pub fn discard(mut self) {
-        if let (Some(parked), Some(entry)) = (self.parked.take(), self.home.entry()) {
-            entry.retire(parked, Reason::Discarded);
+        if let Some(live) = self.live.take() {
+            self.home.entry().retire(live, Reason::Discarded);
         }
     }
 
@@ -214,23 +209,21 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
 
     /// Runs guest code: with enough stack, not after a failure, and remembered as broken until it
     /// has returned well.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter<X>(
         &mut self,
         run: impl FnOnce(&mut Live<T>) -> wasmtime::Result<X>,
     ) -> Result<X, CallError> {
+        let entry = self.home.entry();
+        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
         if !self.healthy {
-            return Err(self.broken());
+            return Err(broken(live));
         }
-        if let Err(source) = self.stack.check() {
-            let asker = self.live().asker.clone();
-            return Err(CallError::StackTooSmall { asker, source });
+        if let Err(source) = entry.stack.check() {
+            return Err(stack_too_small(live, source));
         }
         self.healthy = false;
-        let Self { parked, home, .. } = self;
-        let live = parked.as_mut().and_then(|parked| parked.live_mut());
-        let live = live.expect("a lease holds a live instance until it is dropped");
-        let calling = home.entry().map(|entry| entry.slot(live.seat).begin_call());
+        let calling = entry.slot(live.seat).begin_call();
         let result = run(live);
         drop(calling);
         match result {
@@ -238,39 +231,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
                 self.healthy = true;
                 Ok(value)
             }
-            Err(error) => Err(self.explain(error)),
-        }
-    }
-
-    #[cold]
-    fn broken(&self) -> CallError {
-        let asker = self.live().asker.clone();
-        CallError::Broken { asker }
-    }
-
-    #[cold]
-    fn explain(&mut self, error: wasmtime::Error) -> CallError {
-        let asker = self.live().asker.clone();
-        let failure = classify(error);
-        let pool = self.home.entry().and_then(|entry| entry.pool.upgrade());
-        if let Some(pool) = &pool {
-            pool.observer.guest_failed(failure.kind());
-        }
-        let defined = &self.live().defined;
-        let settings = pool.as_ref().map(|pool| &pool.settings);
-        match failure {
-            CallFailure::Fuel => {
-                let fuel = settings.map_or(0, |settings| settings.fuel_of(defined));
-                let limit = CallLimit::Fuel(fuel);
-                CallError::Limit { asker, limit }
-            }
-            CallFailure::Deadline => {
-                let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(defined));
-                let limit = CallLimit::Time(time);
-                CallError::Limit { asker, limit }
-            }
-            CallFailure::Trap(trap) => CallError::Trap { asker, trap },
-            CallFailure::Host(source) => CallError::Host { asker, source },
+            Err(error) => Err(explain(entry, live, error)),
         }
     }
 
@@ -301,29 +262,71 @@ where
     /// [`CallError::Trap`], [`CallError::Limit`] (out of fuel or time) and [`CallError::Host`]
     /// break the lease: its instance is retired when it is dropped, and further calls return
     /// [`CallError::Broken`]. [`CallError::StackTooSmall`] leaves everything as it was.
-    #[inline]
+    #[inline(always)]
     pub fn call(&mut self, params: P) -> Result<R, CallError> {
         self.enter(|live| live.instance.call(params))
     }
 }
 
 impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        let Some(parked) = self.parked.take() else {
-            return;
-        };
-        // The holder may have panicked between two writes into the guest's memory.
-        let healthy = self.healthy && !std::thread::panicking();
-        match &mut self.home {
-            Home::Borrowed(entry) => entry.release(parked, healthy),
-            Home::Carried(carried) => {
-                if let Some(entry) = carried.take() {
-                    entry.release(parked, healthy);
-                    thread_cache::put(entry);
-                }
-            }
+        if let Some(live) = self.live.take() {
+            self.home.entry().release(live, self.healthy);
         }
+    }
+}
+
+impl<T: Send + 'static> Drop for Home<'_, T> {
+    /// The reference stays with the thread that the lease ends on.
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Self::Carried(entry) = self
+            && let Some(entry) = entry.take()
+        {
+            thread_cache::put(entry);
+        }
+    }
+}
+
+#[cold]
+fn broken<T: Send + 'static>(live: &Live<T>) -> CallError {
+    let asker = live.asker.clone();
+    CallError::Broken { asker }
+}
+
+#[cold]
+fn stack_too_small<T: Send + 'static>(live: &Live<T>, source: StackTooSmall) -> CallError {
+    let asker = live.asker.clone();
+    CallError::StackTooSmall { asker, source }
+}
+
+#[cold]
+fn explain<T: Send + 'static>(
+    entry: &Entry<T>,
+    live: &Live<T>,
+    error: wasmtime::Error,
+) -> CallError {
+    let asker = live.asker.clone();
+    let failure = classify(error);
+    let pool = entry.pool.upgrade();
+    if let Some(pool) = &pool {
+        pool.observer.guest_failed(failure.kind());
+    }
+    let settings = pool.as_ref().map(|pool| &pool.settings);
+    match failure {
+        CallFailure::Fuel => {
+            let fuel = settings.map_or(0, |settings| settings.fuel_of(&live.defined));
+            let limit = CallLimit::Fuel(fuel);
+            CallError::Limit { asker, limit }
+        }
+        CallFailure::Deadline => {
+            let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(&live.defined));
+            let limit = CallLimit::Time(time);
+            CallError::Limit { asker, limit }
+        }
+        CallFailure::Trap(trap) => CallError::Trap { asker, trap },
+        CallFailure::Host(source) => CallError::Host { asker, source },
     }
 }
 
@@ -340,7 +343,7 @@ impl<P, R, T: Send + 'static> fmt::Debug for Lease<'_, P, R, T> {
 /// An exported function of the instance of one lease; see [`Lease::export`].
 pub struct Export<A, B, T: Send + 'static = ()> {
     /// Names the function among those of all pools: instances are numbered within one.
-    function: Option<u64>,
+    function: u64,
     instance: InstanceId<T>,
     name: Box<str>,
     func: TypedFunc<A, B>,
@@ -352,7 +355,7 @@ impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
     /// # Errors
     /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
     pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
-        let function = lease.home.entry().map(|entry| entry.uid);
+        let function = lease.home.entry().uid;
         if (function, lease.live().id) != (self.function, self.instance) {
             return Err(CallError::Export {
                 asker: lease.asker().clone(),

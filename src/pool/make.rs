@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::acquire::Patience;
 use super::compile::Ready;
 use super::definition::Defined;
-use super::entry::{Entry, Live, Parked};
+use super::entry::{Entry, Live};
 use super::error::{AcquireError, CallLimit};
 use super::growth::Account;
 use super::request::Making;
@@ -23,7 +23,7 @@ impl<T: Send + 'static> Shared<T> {
         entry: &Arc<Entry<T>>,
         request: RequestId<T>,
         patience: Patience,
-    ) -> Result<Box<Parked<T>>, AcquireError> {
+    ) -> Result<Box<Live<T>>, AcquireError> {
         let making = Making::new(self, request);
         loop {
             let ready = self.code_for(&making, entry, patience)?;
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Shared<T> {
             // The pin ends with the birth; nothing but the instance may hold the code then.
             drop(ready);
             match self.birth(&making, entry, instance, defined, needs) {
-                Ok(parked) => return Ok(parked),
+                Ok(live) => return Ok(live),
                 // Replaced meanwhile: what was made is old, and gone again.
                 Err(Stale) => continue,
             }
@@ -141,7 +141,7 @@ impl<T: Send + 'static> Shared<T> {
         mut instance: Instance<T>,
         defined: Arc<Defined>,
         needs: InstanceNeeds,
-    ) -> Result<Box<Parked<T>>, Stale> {
+    ) -> Result<Box<Live<T>>, Stale> {
         let held = needs.with_metered(instance.store.data_mut().meter().held());
         let now = self.pulse.now();
         let (id, seat, version, stamp) = self.with_state(|locked, hands, out| {
@@ -154,7 +154,7 @@ impl<T: Send + 'static> Shared<T> {
         })?;
         let account = Account::of_instance(entry, id);
         instance.store.data_mut().meter().settle(Box::new(account));
-        Ok(Box::new(Parked::Idle(Live {
+        Ok(Box::new(Live {
             instance,
             id,
             asker: entry.asker.clone(),
@@ -164,6 +164,6 @@ impl<T: Send + 'static> Shared<T> {
             defined,
             uses: 0,
             born: stamp.at,
-        })))
+        }))
     }
 }

@@ -3,44 +3,44 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::entry::{Entry, Live, Parked, Unparked};
+use super::entry::{Entry, Live, Unparked};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
 use super::waiter::{Mail, Waiter};
 use crate::state::{Reason, Returned};
 
 /// An instance, and who gets it.
-type Handed<T> = (Arc<Waiter<T>>, Box<Parked<T>>);
+type Handed<T> = (Arc<Waiter<T>>, Box<Live<T>>);
 
 impl<T: Send + 'static> Entry<T> {
     /// A lease ends. Healthy, its instance goes back to its slot; anything else is decided under
     /// the lock.
-    #[inline]
-    pub fn release(&self, parked: Box<Parked<T>>, healthy: bool) {
-        if !healthy {
-            return self.retire(parked, Reason::Failed);
+    #[inline(never)]
+    pub fn release(&self, live: Box<Live<T>>, healthy: bool) {
+        // The holder may have panicked between two writes into the guest's memory.
+        let healthy = healthy && !std::thread::panicking();
+        if !healthy || self.keep.looks {
+            return self.look_and_release(live, healthy);
         }
-        let unparked = if self.keep.looks {
-            self.look_and_put(parked)
-        } else {
-            self.put(parked)
-        };
-        if let Err(unparked) = unparked {
+        if let Err(unparked) = self.put(live) {
             self.release_slowly(unparked);
         }
     }
 
     #[cold]
-    fn look_and_put(&self, mut parked: Box<Parked<T>>) -> Result<(), Unparked<T>> {
-        let reason = parked
-            .live_mut()
-            .and_then(|live| self.reason_to_retire(live));
+    fn look_and_release(&self, mut live: Box<Live<T>>, healthy: bool) {
+        let reason = if healthy {
+            self.reason_to_retire(&mut live)
+        } else {
+            Some(Reason::Failed)
+        };
         match reason {
-            Some(reason) => {
-                self.retire(parked, reason);
-                Ok(())
+            Some(reason) => self.retire(live, reason),
+            None => {
+                if let Err(unparked) = self.put(live) {
+                    self.release_slowly(unparked);
+                }
             }
-            None => self.put(parked),
         }
     }
 
@@ -73,16 +73,14 @@ impl<T: Send + 'static> Entry<T> {
 
     /// Ends an instance that its lease holds.
     #[cold]
-    pub fn retire(&self, parked: Box<Parked<T>>, reason: Reason) {
+    pub fn retire(&self, live: Box<Live<T>>, reason: Reason) {
         let Some(pool) = self.pool.upgrade() else {
-            return self.orphan(parked);
+            return self.orphan(live);
         };
-        let Some((id, seat)) = parked.live().map(|live| (live.id, live.seat)) else {
-            return;
-        };
+        let id = live.id;
         pool.with_state(|locked, hands, out| {
-            self.slot(seat).forget_notice();
-            hands.hold(id, parked);
+            self.slot(live.seat).unwatch();
+            hands.hold(id, live);
             locked.state.dismiss(id, reason, None, out);
         });
     }
@@ -90,74 +88,62 @@ impl<T: Send + 'static> Entry<T> {
     #[cold]
     fn release_slowly(&self, unparked: Unparked<T>) {
         let Some(pool) = self.pool.upgrade() else {
-            let parked = match unparked {
-                Unparked::InHand(parked) => Some(parked),
-                Unparked::InSlot(seat) => self.slot(seat).answer(),
-            };
-            return parked.into_iter().for_each(|parked| self.orphan(parked));
+            return self
+                .pick_up(unparked)
+                .into_iter()
+                .for_each(|live| self.orphan(live));
         };
-        let handed = pool.with_state(|locked, hands, out| {
-            let parked = match unparked {
-                Unparked::InHand(parked) => {
-                    if let Some(live) = parked.live() {
-                        self.slot(live.seat).forget_notice();
-                    }
-                    Some(parked)
-                }
-                Unparked::InSlot(seat) => self.slot(seat).answer(),
-            };
-            match parked {
-                Some(parked) => self.settle(parked, locked, hands, out),
-                // Another lease has it already, and answers for it when it ends.
-                None => {
-                    locked.state.wake_room(out);
-                    None
-                }
+        let handed = pool.with_state(|locked, hands, out| match self.pick_up(unparked) {
+            Some(live) => self.settle(live, locked, hands, out),
+            // Another lease has it already, and answers for it when it ends.
+            None => {
+                locked.state.wake_room(out);
+                None
             }
         });
-        if let Some((waiter, parked)) = handed {
-            waiter.deliver(Mail::Instance(parked));
+        deliver(handed);
+    }
+
+    /// Under the lock: the instance of a lease that has ended, if it is still this one's.
+    fn pick_up(&self, unparked: Unparked<T>) -> Option<Box<Live<T>>> {
+        match unparked {
+            Unparked::InHand(live) => {
+                self.slot(live.seat).unwatch();
+                Some(live)
+            }
+            Unparked::InSlot(seat) => self.slot(seat).answer(),
         }
     }
 
-    /// An acquire found what it could not lease: a notice, or an instance of an old version.
+    /// An acquire took an instance that it may not lease: of an old version.
     #[cold]
-    pub fn settle_odd(&self, pool: &Shared<T>, seat: usize, odd: Box<Parked<T>>) {
+    pub fn settle_odd(&self, pool: &Shared<T>, odd: Box<Live<T>>) {
         let handed = pool.with_state(|locked, hands, out| {
-            let parked = match *odd {
-                Parked::Notice => self.slot(seat).return_notice(odd)?,
-                Parked::Idle(_) => {
-                    self.slot(seat).forget_notice();
-                    odd
-                }
-            };
-            self.settle(parked, locked, hands, out)
+            self.slot(odd.seat).unwatch();
+            self.settle(odd, locked, hands, out)
         });
-        if let Some((waiter, parked)) = handed {
-            waiter.deliver(Mail::Instance(parked));
-        }
+        deliver(handed);
     }
 
     /// Under the lock, with the instance in hand: back to its slot, on to a waiter, or out.
     fn settle(
         &self,
-        parked: Box<Parked<T>>,
+        live: Box<Live<T>>,
         locked: &mut Locked<T>,
         hands: &mut Hands<T>,
         out: &mut Effects<T>,
     ) -> Option<Handed<T>> {
-        let live = parked.live()?;
         let (id, slot) = (live.id, self.slot(live.seat));
         let now = locked.state.now();
         slot.stamp(locked.stamp(now));
         match locked.state.returned(id, hands, out) {
             Returned::Park => {
-                slot.restore(parked);
+                slot.restore(live);
                 locked.state.repay(hands, out);
             }
-            Returned::Hand(waiter) => return Some((waiter, parked)),
+            Returned::Hand(waiter) => return Some((waiter, live)),
             Returned::Retire(reason) => {
-                hands.hold(id, parked);
+                hands.hold(id, live);
                 locked.state.dismiss(id, reason, None, out);
             }
         }
@@ -165,8 +151,15 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     /// The pool is gone, its accounts with it: all that is left to do is to free the memory.
-    fn orphan(&self, parked: Box<Parked<T>>) {
-        drop(parked);
+    fn orphan(&self, live: Box<Live<T>>) {
+        drop(live);
         self.pulse.orphan_ended();
+    }
+}
+
+/// Outside the lock.
+fn deliver<T: Send + 'static>(handed: Option<Handed<T>>) {
+    if let Some((waiter, live)) = handed {
+        waiter.deliver(Mail::Instance(live));
     }
 }

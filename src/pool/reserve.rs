@@ -40,7 +40,7 @@ pub(super) struct Waiting<T: Send + 'static> {
 
 impl<T: Send + 'static> Asking<'_, T> {
     /// Steps back and queues for room. A lease may have ended between the look that found none and
-    /// the notices that are left now, and told nobody: so look once more, from behind them.
+    /// now, and told nobody: so look once more, and watch what is still leased at this last look.
     fn join_queue(
         &self,
         in_turn: bool,
@@ -56,6 +56,7 @@ impl<T: Send + 'static> Asking<'_, T> {
         if (state.wait_for_room(self.request, waiter.clone(), hands)).is_none() {
             return Reserving::Again;
         }
+        hands.watch_what_is_leased();
         let room = in_turn.then(|| state.reserve(self.request, self.target, hands, out));
         let shortage = match room {
             Some(Room::Granted) => return Reserving::Done,

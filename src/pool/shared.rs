@@ -8,7 +8,7 @@ use wasmtime::{Linker, Store};
 use super::clock::Pulse;
 use super::deadlock::Blocked;
 use super::definition::{Defined, Source};
-use super::entry::{Entry, Parked, agree_on_sequence};
+use super::entry::{Entry, Live, agree_on_sequence};
 use super::error::{LimitsError, ModuleError};
 use super::hands::Hands;
 use super::housekeeper::Housekeeper;
@@ -180,8 +180,8 @@ impl<T: Send + 'static> Shared<T> {
             Destroy::Instance {
                 instance, reason, ..
             } => {
-                if let Some(parked) = hands.take(instance) {
-                    self.bury(parked, reason);
+                if let Some(live) = hands.take(instance) {
+                    self.bury(live, reason);
                 }
             }
             Destroy::Code { code, .. } => {
@@ -194,10 +194,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Frees an instance's memory, then tells the listener.
-    fn bury(&self, parked: Box<Parked<T>>, reason: Reason) {
-        let Some(live) = parked.live() else {
-            return;
-        };
+    fn bury(&self, live: Box<Live<T>>, reason: Reason) {
         let eviction = Eviction {
             function: live.asker.function.clone(),
             group: live.asker.group.clone(),
@@ -212,7 +209,7 @@ impl<T: Send + 'static> Shared<T> {
             reason = reason.name(),
         )
         .entered();
-        drop(parked);
+        drop(live);
         self.observer.evicted(&eviction);
     }
 

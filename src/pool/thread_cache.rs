@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::DefaultHashBuilder;
 
@@ -16,67 +16,59 @@ use super::entry::Entry;
 use crate::state::Group;
 use crate::sync::thread_local;
 
-/// Lines of a thread's table: 1,000 functions in use fit with few collisions. 64 KiB a thread.
+/// Lines of a thread's table: 1,000 functions in use fit with few collisions. 24 KiB a thread.
 const LINES: usize = 1024;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Line {
     uid: u64,
-    group: Group,
     /// An `Arc<Entry<T>>`, unless a lease has it.
     entry: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-struct Table {
-    lines: Vec<Line>,
-    hasher: DefaultHashBuilder,
-}
-
 thread_local! {
-    static TABLE: RefCell<Table> = RefCell::new(Table {
-        lines: Vec::new(),
-        hasher: DefaultHashBuilder::default(),
-    });
+    static TABLE: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Table {
-    #[inline]
-    fn place(&self, uid: u64, group: &Group) -> usize {
-        self.hasher.hash_one((uid, group)) as usize % LINES
-    }
+/// The place of (function, group) in every thread's table.
+#[inline]
+pub(crate) fn place(uid: u64, group: &Group) -> usize {
+    static HASHER: OnceLock<DefaultHashBuilder> = OnceLock::new();
+    let hasher = HASHER.get_or_init(DefaultHashBuilder::default);
+    hasher.hash_one((uid, group)) as usize % LINES
 }
 
 /// Takes this thread's reference to the entry of (function, group), if it has one.
 #[inline]
 pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Entry<T>>> {
-    let take = |table: &RefCell<Table>| {
+    let take = |table: &RefCell<Vec<Line>>| {
         let mut table = table.borrow_mut();
-        let place = table.place(uid, group);
-        let line = table.lines.get_mut(place)?;
-        if line.uid != uid || line.group != *group {
+        let line = table.get_mut(place(uid, group))?;
+        if line.uid != uid {
             return None;
         }
-        line.entry.take()?.downcast().ok()
+        let entry: Arc<Entry<T>> = line.entry.take()?.downcast().ok()?;
+        if entry.asker.group != *group {
+            line.entry = Some(entry);
+            return None;
+        }
+        Some(entry)
     };
     // A thread that is ending has no table any more.
     TABLE.try_with(take).ok().flatten()
 }
 
 /// Leaves a reference for this thread's next lease of the same function and group.
-#[inline]
+#[inline(never)]
 pub(crate) fn put<T: Send + 'static>(entry: Arc<Entry<T>>) {
     let evicted = TABLE.try_with(|table| {
         // Dropping an entry runs no foreign code, but may end a thread's table: not while borrowed.
         let mut table = table.borrow_mut();
-        if table.lines.is_empty() {
-            table.lines.resize_with(LINES, Line::default);
+        if table.is_empty() {
+            table.resize(LINES, Line::default());
         }
-        let place = table.place(entry.uid, &entry.asker.group);
-        let line = &mut table.lines[place];
-        if line.uid != entry.uid || line.group != entry.asker.group {
-            line.uid = entry.uid;
-            line.group = entry.asker.group.clone();
-        }
+        let line = &mut table[entry.place];
+        line.uid = entry.uid;
         line.entry.replace(entry)
     });
     // The thread is ending, or the reference in its place was another's: either way it goes.

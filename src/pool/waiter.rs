@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::clock::Pulse;
-use super::entry::Parked;
+use super::entry::Live;
 use super::shared::Signal;
 use crate::sync::{Condvar, Mutex};
 
 /// What a sleeper is told, or handed.
 pub(crate) enum Mail<T: Send + 'static> {
-    Instance(Box<Parked<T>>),
+    Instance(Box<Live<T>>),
     Signal(Signal<T>),
 }
 

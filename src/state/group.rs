@@ -7,21 +7,27 @@ use core::fmt;
 /// The scheduling group, tenant or role on whose behalf a call runs. Instances are never shared
 /// across groups.
 ///
-/// A group is a number or a name; the two never collide. Numbers cost nothing to copy; a name is
-/// shared text, allocated when it is made from a `&str`.
+/// A group is a number or a name; the two never collide. Numbers and names of up to 22 bytes cost
+/// nothing to copy; a longer name is shared text, allocated when it is made from a `&str`.
 ///
 /// ```
 /// use wasm_pool::Group;
 /// assert_ne!(Group::from(7), Group::from("7"));
 /// assert_eq!(Group::from("reports").to_string(), "reports");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group(Repr);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Bytes of a name that is kept in place: as many as fit beside its length in three words.
+const SHORT: usize = 22;
+
+/// A short name is never kept as a long one: so equal names are equal in every way.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Repr {
     Id(u64),
-    Name(Arc<str>),
+    /// Its bytes, filled up with zeros, and how many they are.
+    Short([u8; SHORT], u8),
+    Long(Arc<str>),
 }
 
 impl Default for Group {
@@ -39,13 +45,13 @@ impl From<u64> for Group {
 
 impl From<&str> for Group {
     fn from(name: &str) -> Self {
-        Self(Repr::Name(name.into()))
+        Self(short(name).unwrap_or_else(|| Repr::Long(name.into())))
     }
 }
 
 impl From<String> for Group {
     fn from(name: String) -> Self {
-        Self(Repr::Name(name.into()))
+        Self::from(name.as_str())
     }
 }
 
@@ -57,8 +63,16 @@ impl From<&String> for Group {
 
 impl From<Arc<str>> for Group {
     fn from(name: Arc<str>) -> Self {
-        Self(Repr::Name(name))
+        Self(short(&name).unwrap_or(Repr::Long(name)))
     }
+}
+
+fn short(name: &str) -> Option<Repr> {
+    let mut bytes = [0; SHORT];
+    bytes
+        .get_mut(..name.len())?
+        .copy_from_slice(name.as_bytes());
+    Some(Repr::Short(bytes, u8::try_from(name.len()).ok()?))
 }
 
 impl From<&Group> for Group {
@@ -71,7 +85,20 @@ impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Repr::Id(id) => write!(f, "{id}"),
-            Repr::Name(name) => f.write_str(name),
+            Repr::Short(bytes, len) => {
+                let name = bytes.get(..usize::from(*len)).unwrap_or_default();
+                f.write_str(core::str::from_utf8(name).unwrap_or_default())
+            }
+            Repr::Long(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Id(id) => write!(f, "Group({id})"),
+            _ => write!(f, "Group({:?})", alloc::format!("{self}")),
         }
     }
 }
