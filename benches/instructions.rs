@@ -10,7 +10,6 @@ use std::{env, fs};
 
 use wasm_pool::Pool;
 
-#[allow(dead_code, reason = "the subjects are shared by all benches")]
 mod subjects;
 
 use subjects::{Subject, warm};
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 /// The paths that are counted. The housekeeper's own instructions count too: let it be quiet.
-fn paths() -> Vec<Subject<'static>> {
+fn paths() -> Vec<Subject> {
     let quiet = Pool::builder()
         .call_timeout(Duration::from_secs(3600))
         .epoch_tick(Duration::from_secs(60))

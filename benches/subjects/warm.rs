@@ -2,85 +2,89 @@
 
 use std::hint::black_box;
 
-use wasm_pool::{Builder, Definition, Function, Pool};
+use wasm_pool::{Builder, Lease};
 
-use super::{ADD, Subject, by_hand};
+use super::{Add, Subject, by_hand, pool, pool_of};
 
-pub type Add = Function<(i64, i64), i64>;
-
-/// A pool as its builder makes it, with the guest defined.
-pub fn pool() -> (Pool, Add) {
-    pool_of(Pool::builder())
-}
-
-fn pool_of(builder: Builder) -> (Pool, Add) {
-    let pool = builder.build().expect("a plain pool");
-    let definition = Definition::new("math.add").wasm(ADD);
-    let add = pool.define(definition).expect("a good guest");
-    (pool, add)
-}
-
-/// The bare call, the pool's three ways, and what a host would write itself.
-pub fn calls() -> Vec<Subject<'static>> {
-    let (pool, add) = pool();
-    let resolved = add.in_group(1);
-    let held_in = add.in_group(2);
-    let mut lease = Box::leak(Box::new(held_in)).acquire().expect("room");
+pub fn bare() -> Subject {
     let mut bare = by_hand::instance();
+    Subject::calls("bare call", move |a, b| bare.bare(a, b))
+}
+
+/// What a host would write itself.
+pub fn by_hand() -> Vec<Subject> {
     let mut fresh = by_hand::instance();
-    let (vec, queue, swap) = (
-        by_hand::MutexVec::new(1),
-        by_hand::Queue::new(1),
-        by_hand::Swap::new(),
-    );
+    let swap = by_hand::Swap::new();
+    let vec = by_hand::MutexVec::new(1);
+    let queue = by_hand::Queue::new(1);
     let map = by_hand::LockedMap::new([("math.add", 1)]);
     vec![
-        Subject::calls("bare", move |a, b| bare.bare(a, b)),
-        Subject::calls("bare, deadline set afresh", move |a, b| fresh.call(a, b)),
-        Subject::calls("AtomicCell swap", move |a, b| swap.call(a, b)),
-        Subject::calls("Mutex<Vec>", move |a, b| vec.call(a, b)),
+        Subject::calls("bare call, fresh deadline", move |a, b| fresh.call(a, b)),
+        Subject::calls("AtomicCell, swapped", move |a, b| swap.call(a, b)),
         Subject::calls("ArrayQueue", move |a, b| queue.call(a, b)),
+        Subject::calls("Mutex<Vec>", move |a, b| vec.call(a, b)),
         Subject::calls("RwLock<HashMap<_, Arc<Mutex>>>", move |a, b| {
             map.call(("math.add", 1), a, b)
-        }),
-        Subject::calls("lease held", move |a, b| lease.call((a, b)).expect("adds")),
-        Subject::calls("resolved", move |a, b| resolved.call((a, b)).expect("adds")),
-        Subject::calls("Function", {
-            let add = add.clone();
-            move |a, b| add.call(1, (a, b)).expect("adds")
-        }),
-        Subject::calls("by name", move |a, b| {
-            let add: Add = pool.function("math.add").expect("defined");
-            add.call(1, (a, b)).expect("adds")
         }),
     ]
 }
 
+/// A lease that is held for all calls: what the call itself costs more than bare.
+pub fn held(add: &Add) -> Subject {
+    let group: &'static _ = Box::leak(Box::new(add.in_group("held")));
+    let mut lease: Lease<'static, _, _> = group.acquire().expect("room");
+    Subject::calls("lease held", move |a, b| lease.call((a, b)).expect("adds"))
+}
+
+/// Acquire, call, release.
+pub fn resolved(add: &Add) -> Subject {
+    let group = add.in_group(1);
+    Subject::calls("resolved entry", move |a, b| {
+        group.call((a, b)).expect("adds")
+    })
+}
+
+/// Acquire, call, release, by function and group.
+pub fn keyed(add: &Add) -> Subject {
+    let add = add.clone();
+    Subject::calls("function and group", move |a, b| {
+        add.call(1, (a, b)).expect("adds")
+    })
+}
+
+/// Acquire, call, release, by function and a group with a name.
+pub fn keyed_by_name(add: &Add) -> Subject {
+    let add = add.clone();
+    Subject::calls("function and group's name", move |a, b| {
+        add.call("reports", (a, b)).expect("adds")
+    })
+}
+
+/// Looks the function up by its name, too.
+pub fn by_name() -> Subject {
+    let (pool, _) = pool();
+    Subject::calls("name and group", move |a, b| {
+        let add: Add = pool.function("math.add").expect("defined");
+        add.call(1, (a, b)).expect("adds")
+    })
+}
+
 /// Acquire and release, without a call.
-pub fn leases() -> Vec<Subject<'static>> {
-    let (_pool, add) = pool();
-    let resolved = add.in_group(1);
+pub fn leases() -> Vec<Subject> {
+    let (_, add) = pool();
+    let group = add.in_group(1);
     vec![
-        Subject::repeats("lease, resolved", move || {
-            drop(black_box(resolved.acquire().expect("room")))
+        Subject::repeats("no call: resolved entry", move || {
+            drop(black_box(group.acquire().expect("room")));
         }),
-        Subject::repeats("lease, Function", move || {
-            drop(black_box(add.acquire(1).expect("room")))
+        Subject::repeats("no call: function and group", move || {
+            drop(black_box(add.acquire(1).expect("room")));
         }),
     ]
 }
 
 /// The paths whose instructions are counted.
-pub fn counted(builder: Builder) -> Vec<Subject<'static>> {
+pub fn counted(builder: Builder) -> Vec<Subject> {
     let (_, add) = pool_of(builder);
-    let resolved = add.in_group(1);
-    let held_in = Box::leak(Box::new(add.in_group(2)));
-    let mut lease = held_in.acquire().expect("room");
-    let mut bare = by_hand::instance();
-    vec![
-        Subject::calls("bare", move |a, b| bare.bare(a, b)),
-        Subject::calls("lease held", move |a, b| lease.call((a, b)).expect("adds")),
-        Subject::calls("resolved", move |a, b| resolved.call((a, b)).expect("adds")),
-        Subject::calls("Function", move |a, b| add.call(1, (a, b)).expect("adds")),
-    ]
+    vec![bare(), held(&add), resolved(&add), keyed(&add)]
 }

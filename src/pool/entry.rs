@@ -48,8 +48,8 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub pool: Weak<Shared<T>>,
     pub pulse: Arc<Pulse>,
     pub stack: StackCheck,
-    /// Its place in each thread's table.
-    pub place: usize,
+    /// Finds it in each thread's table.
+    pub hash: u64,
     /// Version of the function, and flags. An instance passes while it is exactly the version that
     /// the instance was made for.
     control: AtomicU64,
@@ -142,7 +142,7 @@ impl<T: Send + 'static> Entry<T> {
         Self {
             id,
             uid,
-            place: thread_cache::place(uid, &group),
+            hash: thread_cache::hash(uid, &group),
             stack: pool.stack,
             keep: Keep::of(pool),
             name: of.name.clone(),

@@ -245,7 +245,7 @@ impl<T: Send + 'static> Shared<T> {
         let locked = self.locked.lock();
         let state = &locked.state;
         state.is_anything_requested()
-            || state.count_leased(|entry, seat| entry.slot(seat).is_leased()) > 0
+            || state.is_any_leased(|entry, seat| entry.slot(seat).is_leased())
     }
 }
 

@@ -185,27 +185,33 @@ impl<T: 'static> Instance<T> {
     }
 
     /// Calls the function's export. The types are checked once per instance, not per call.
-    #[inline]
+    #[inline(always)]
     pub fn call<P, R>(&mut self, params: P) -> wasmtime::Result<R>
     where
         P: WasmParams + 'static,
         R: WasmResults + 'static,
     {
-        let known = self.typed.as_ref().and_then(|any| any.downcast_ref());
-        let typed: &TypedFunc<P, R> = match known {
-            Some(typed) => typed,
-            None => {
-                let typed = self.main.typed::<P, R>(&self.store)?;
-                return self.remember(typed).call(&mut self.store, params);
-            }
-        };
-        typed.call(&mut self.store, params)
+        loop {
+            let known = self.typed.as_ref().and_then(|any| any.downcast_ref());
+            let typed: &TypedFunc<P, R> = match known {
+                Some(typed) => typed,
+                None => {
+                    self.learn::<P, R>()?;
+                    continue;
+                }
+            };
+            return typed.call(&mut self.store, params);
+        }
     }
 
     #[cold]
-    fn remember<P: 'static, R: 'static>(&mut self, typed: TypedFunc<P, R>) -> TypedFunc<P, R> {
-        self.typed = Some(Box::new(typed.clone()));
-        typed
+    fn learn<P, R>(&mut self) -> wasmtime::Result<()>
+    where
+        P: WasmParams + 'static,
+        R: WasmResults + 'static,
+    {
+        self.typed = Some(Box::new(self.main.typed::<P, R>(&self.store)?));
+        Ok(())
     }
 
     /// The exports `alloc` and `dealloc`, looked up at their first use.

@@ -170,6 +170,8 @@ pub struct State<H: Handles> {
     /// **S2** Names every module by its key, once.
     module_index: HashMap<ModuleKey, ModuleId<H>>,
     entries: Registry<Entry<H>>,
+    /// The place among the entries where the next sweep goes on.
+    looked_at: usize,
     instances: Registry<Instance<H>>,
     recency: Recency<H>,
     requests: Registry<Request<H>>,
@@ -204,6 +206,7 @@ impl<H: Handles> State<H> {
             modules: Registry::new(),
             module_index: HashMap::new(),
             entries: Registry::new(),
+            looked_at: 0,
             instances: Registry::new(),
             recency: Recency::new(),
             requests: Registry::new(),
@@ -250,6 +253,11 @@ impl<H: Handles> State<H> {
     }
 
     /// Instances whose slot is leased, as `is_leased` says.
+    pub fn is_any_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
+        let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
+        self.instances.iter().any(|(_, i)| leased(i))
+    }
+
     pub fn count_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> usize {
         let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
         self.instances.iter().filter(|(_, i)| leased(i)).count()

@@ -133,6 +133,22 @@ impl<V> Registry<V> {
         self.iter().map(|(id, _)| id).collect()
     }
 
+    /// The ids at up to `count` places from `from` on, and the place to go on from: all places in
+    /// turn, a few at a time.
+    pub fn some_ids(&self, from: usize, count: usize) -> (Vec<Id<V>>, usize) {
+        let places = self.slab.capacity();
+        let end = places.min(from.saturating_add(count));
+        let ids = (from..end).filter_map(|place| {
+            let (serial, _) = self.slab.get(place)?;
+            Some(Id {
+                place: place as u32,
+                serial: *serial,
+                _of: PhantomData,
+            })
+        });
+        (ids.collect(), if end == places { 0 } else { end })
+    }
+
     pub fn len(&self) -> usize {
         self.slab.len()
     }

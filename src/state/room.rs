@@ -160,9 +160,7 @@ impl<H: Handles> State<H> {
 
     /// Evicts what is idle until no budget is overdrawn, or nothing is idle any more.
     pub fn repay(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
-        let (_, incoming) = self.awaited();
-        let overdraft = self.ledger.overdraft();
-        let missing = PerBudget::from_fn(|b| overdraft[b].saturating_sub(incoming[b]));
+        let missing = self.overdraft_of_leases();
         if missing.iter().all(|(_, lacks)| lacks == 0) {
             return;
         }
@@ -173,6 +171,13 @@ impl<H: Handles> State<H> {
             self.spare(&mut plan, slots);
         }
         self.execute(plan, None, out);
+    }
+
+    /// The overdraft beyond what is being destroyed for nobody in particular.
+    pub(super) fn overdraft_of_leases(&self) -> PerBudget<u64> {
+        let (_, incoming) = self.awaited();
+        let overdraft = self.ledger.overdraft();
+        PerBudget::from_fn(|b| overdraft[b].saturating_sub(incoming[b]))
     }
 
     /// What requests still wait for, against what is being destroyed: first, what they lack beyond

@@ -17,6 +17,9 @@ pub struct Shelf {
     pub code_idle: Option<u64>,
 }
 
+/// Entries that one sweep looks at: all of them, were they 100,000, would keep the lock too long.
+const ENTRIES_A_SWEEP: usize = 1024;
+
 impl<H: Handles> State<H> {
     /// Evicts what has been idle or alive for too long.
     pub fn sweep(&mut self, shelf: Shelf, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
@@ -58,7 +61,9 @@ impl<H: Handles> State<H> {
 
     /// Entries that hold nothing and that nobody can reach but through their function's name.
     fn forget_unused_entries(&mut self, slots: &mut impl Slots<H>) {
-        for id in self.entries.ids() {
+        let (ids, next) = self.entries.some_ids(self.looked_at, ENTRIES_A_SWEEP);
+        self.looked_at = next;
+        for id in ids {
             let entry = &self.entries[id];
             if entry.is_unused() && slots.is_forgotten(&entry.handle) {
                 let Some(entry) = self.entries.remove(id) else {
@@ -81,8 +86,8 @@ impl<H: Handles> State<H> {
     ) {
         self.ledger.set_limits(limits);
         self.repay(slots, out);
-        if self.ledger.is_overdrawn() {
-            // What leases hold is repaid as they end; what ended just now, at the next sweep.
+        if self.overdraft_of_leases().iter().any(|(_, over)| over > 0) {
+            // It is repaid as they end; what ended just now, at the next sweep.
             self.watch_leases(slots);
         }
         self.wake_room(out);

@@ -1,0 +1,120 @@
+//! Evicting what is idle: one by one as room is needed, and by the housekeeper.
+
+use std::time::{Duration, Instant};
+
+use wasm_pool::{Budget, Definition, Dynamic, Function, Limits, ManualClock, Pool};
+use wasmtime::{Instance, Module, Store};
+
+use super::{SOUNDEX, Subject, by_hand};
+
+/// Instances idle in one pool, each in a group of its own, on a clock that stands still.
+struct Idle {
+    pool: Pool,
+    function: Function<Dynamic, Dynamic>,
+    clock: ManualClock,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Idle {
+    fn new() -> Self {
+        let clock = ManualClock::new();
+        let pool = Pool::builder()
+            .limits(Limits::new().mappings(u64::MAX))
+            .clock(clock.clone())
+            .no_housekeeper()
+            .max_instances_per_entry(1)
+            .idle_timeout(TIMEOUT)
+            .build()
+            .expect("a plain pool");
+        let definition = Definition::new("text.soundex").wasm(SOUNDEX);
+        let function = pool.define(definition).expect("a good guest");
+        Self {
+            pool,
+            function,
+            clock,
+        }
+    }
+
+    fn fill(&self, groups: std::ops::Range<u64>) {
+        groups.for_each(|group| drop(self.function.acquire(group).expect("room")));
+    }
+}
+
+/// So many instances idle, and one more; each lowering of the limit by one instance's memory evicts
+/// the one that was used least recently.
+pub fn one_by_one(count: u64) -> Duration {
+    let idle = Idle::new();
+    idle.fill(0..count + 1);
+    let charged = idle.pool.stats().budget(Budget::Memory).charged;
+    let each = charged / (count + 1);
+    let began = Instant::now();
+    for left in (1..=count).rev() {
+        let limits = Limits::new().mappings(u64::MAX).memory(left * each);
+        idle.pool
+            .set_limits(limits)
+            .expect("a limit that makes sense");
+    }
+    let took = began.elapsed();
+    assert_eq!(idle.pool.stats().evictions, count);
+    took
+}
+
+/// The baseline: dropping as many stores.
+pub fn stores_dropped(count: u64) -> Duration {
+    let engine = by_hand::engine();
+    let module = Module::new(&engine, SOUNDEX).expect("the guest compiles");
+    let instance = |_| {
+        let mut store = Store::new(&engine, ());
+        Instance::new(&mut store, &module, &[]).expect("the guest imports nothing");
+        Box::new(store)
+    };
+    let stores: Vec<_> = (0..count).map(instance).collect();
+    let began = Instant::now();
+    stores.into_iter().for_each(drop);
+    began.elapsed()
+}
+
+/// Sweeps over 10,000 idle instances, of which 1 % have expired each time.
+pub fn sweeps() -> Subject {
+    const COUNT: u64 = 10_000;
+    const EXPIRED: u64 = COUNT / 100;
+    let idle = Idle::new();
+    // A hundred groups of instances, each used a little later than the one before.
+    let step = TIMEOUT / 100;
+    for hundred in 0..100 {
+        idle.fill(hundred * EXPIRED..(hundred + 1) * EXPIRED);
+        idle.clock.advance(step);
+    }
+    let mut next = COUNT;
+    Subject::new("sweep over 10,000 idle, 1 % of them expired", move |n| {
+        let mut took = Duration::ZERO;
+        for _ in 0..n {
+            let before = idle.pool.stats().evictions;
+            idle.clock.advance(step);
+            let began = Instant::now();
+            idle.pool.sweep();
+            took += began.elapsed();
+            assert_eq!(idle.pool.stats().evictions - before, EXPIRED);
+            idle.fill(next..next + EXPIRED);
+            next += EXPIRED;
+        }
+        took
+    })
+}
+
+/// A sweep that finds nothing to do.
+pub fn idle_sweeps() -> Subject {
+    let idle = Idle::new();
+    idle.fill(0..10_000);
+    Subject::repeats("sweep over 10,000 idle, none expired", move || {
+        idle.pool.sweep();
+    })
+}
+
+/// The baseline of a sweep: dropping a hundred stores.
+pub fn hundred_stores_dropped() -> Subject {
+    Subject::new("100 stores dropped", |n| {
+        (0..n).map(|_| stores_dropped(100)).sum()
+    })
+}

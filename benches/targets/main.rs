@@ -1,0 +1,216 @@
+//! The numbers to reach, one line each: `name  measured  target  ok|short`.
+//!
+//! `cargo bench --bench targets`. Every target is a ratio of two things measured one after the
+//! other, in several rounds, of which the median counts; or bytes. Exits with an error if one is
+//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time.
+
+use std::env;
+use std::process::ExitCode;
+
+#[path = "../subjects/mod.rs"]
+mod subjects;
+
+use subjects::{Subject, bookkeeping, cold, eviction, heap, many, pool, threads, warm};
+
+#[global_allocator]
+static ALLOCATOR: heap::Counting = heap::Counting;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    calls: u64,
+    crowd: usize,
+}
+
+const FULL: Effort = Effort {
+    rounds: 15,
+    calls: 200_000,
+    crowd: 100_000,
+};
+
+const SHORT: Effort = Effort {
+    rounds: 3,
+    calls: 2000,
+    crowd: 2000,
+};
+
+/// What was measured so far.
+struct Report {
+    effort: Effort,
+    short: usize,
+}
+
+fn main() -> ExitCode {
+    let only_try = env::args().any(|arg| arg == "--short" || arg == "--test");
+    let effort = if only_try { SHORT } else { FULL };
+    let mut report = Report { effort, short: 0 };
+    println!("{:58} {:>10} {:>10}", "name", "measured", "target");
+    report.warm();
+    report.two_threads();
+    report.crowds();
+    report.cold();
+    report.evictions();
+    report.bytes();
+    report.machine();
+    if report.short > 0 && !only_try {
+        println!("{} short", report.short);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl Report {
+    fn line(&mut self, name: &str, measured: f64, target: f64) {
+        let verdict = if measured <= target { "ok" } else { "short" };
+        self.short += usize::from(measured > target);
+        if target >= 100.0 {
+            println!("{name:58} {measured:10.0} {target:10.0}  {verdict}");
+        } else {
+            println!("{name:58} {measured:10.3} {target:10.3}  {verdict}");
+        }
+    }
+
+    fn rounds(&self, round: impl FnMut(usize) -> f64) -> f64 {
+        median((0..self.effort.rounds).map(round).collect())
+    }
+
+    /// Each subject beside the baseline, in turn.
+    fn ratio(&mut self, name: &str, subject: &mut Subject, baseline: &mut Subject, target: f64) {
+        let calls = self.effort.calls;
+        subject.run(calls);
+        let ratio = |_| {
+            let before = baseline.nanos(calls);
+            let measured = subject.nanos(calls);
+            let after = baseline.nanos(calls);
+            measured / ((before + after) / 2.0)
+        };
+        let measured = self.rounds(ratio);
+        self.line(name, measured, target);
+    }
+
+    fn warm(&mut self) {
+        let (_pool, add) = pool();
+        let bare = &mut warm::bare();
+        let resolved = &mut warm::resolved(&add);
+        let keyed = &mut warm::keyed(&add);
+        self.ratio("warm, resolved entry / bare call", resolved, bare, 1.2);
+        self.ratio("warm, by function and group / bare call", keyed, bare, 1.5);
+    }
+
+    fn two_threads(&mut self) {
+        let bare = &mut threads::bare();
+        let one = &mut threads::one_entry();
+        let different = &mut threads::different_entries();
+        self.ratio("2 threads, 1 entry with 2 instances / bare", one, bare, 1.4);
+        self.ratio("2 threads, different entries / bare", different, bare, 1.3);
+    }
+
+    fn crowds(&mut self) {
+        let array = &mut many::zipf_array();
+        let keyed = &mut many::zipf_keyed();
+        self.ratio(
+            "1,000 keys, Zipf / array of instances",
+            keyed,
+            array,
+            75.0 / 42.5,
+        );
+        let mut two = many::zipf_on_two();
+        if let [arrays, keyed] = &mut two[..] {
+            let target = 80.0 / 42.5;
+            self.ratio("the same on 2 threads / arrays", keyed, arrays, target);
+        }
+        let alone = &mut many::crowd("alone", 1, 1);
+        let crowd = &mut many::crowd("crowd", self.effort.crowd, self.effort.crowd / 10);
+        self.ratio(
+            "100,000 functions, 10,000 idle / one of each",
+            crowd,
+            alone,
+            1.2,
+        );
+    }
+
+    fn cold(&mut self) {
+        let (bare, pooled) = (&mut cold::bare(), &mut cold::pooled());
+        let cold = self.rounds(|_| pooled.nanos(1) / bare.nanos(1));
+        self.line("cold acquire / compile and instantiate", cold, 1.03);
+        let mut wall = Vec::new();
+        let mut cpu = Vec::new();
+        let mut compilations = 0;
+        for _ in 0..self.effort.rounds {
+            let (alone, herd) = (cold::herd(1), cold::herd(8));
+            wall.push(herd.wall.as_secs_f64() / alone.wall.as_secs_f64());
+            cpu.push(herd.cpu.as_secs_f64() / alone.cpu.as_secs_f64());
+            compilations = compilations.max(herd.compilations);
+        }
+        self.line("herd of 8: compilations", compilations as f64, 1.0);
+        self.line("herd of 8: wall / one alone", median(wall), 1.05);
+        self.line("herd of 8: processor time / one alone", median(cpu), 1.05);
+    }
+
+    fn evictions(&mut self) {
+        let count = (self.effort.crowd / 10) as u64;
+        let mut grow = Vec::new();
+        let beyond = self.rounds(|round| {
+            // Whatever comes second finds the system warmer.
+            let evict = || eviction::one_by_one(count).as_secs_f64();
+            let drop = || eviction::stores_dropped(count).as_secs_f64();
+            let (evicted, dropped) = if round % 2 == 0 {
+                let evicted = evict();
+                (evicted, drop())
+            } else {
+                let dropped = drop();
+                (evict(), dropped)
+            };
+            let tenth = eviction::one_by_one(count / 10).as_secs_f64();
+            grow.push(evicted / (10.0 * tenth));
+            (evicted - dropped) / dropped
+        });
+        self.line(
+            "evicting 10,000 one by one: books / dropping stores",
+            beyond,
+            0.2,
+        );
+        // Four thirds: what log n grows by from 1,000 to 10,000.
+        self.line("the same, each / each of 1,000", median(grow), 4.0 / 3.0);
+    }
+
+    fn bytes(&mut self) {
+        self.line(
+            "bytes of books per definition",
+            bookkeeping::per_definition() as f64,
+            512.0,
+        );
+        let instance = bookkeeping::per_idle_instance() as f64;
+        self.line(
+            "bytes per idle instance, beyond wasmtime's",
+            instance,
+            512.0,
+        );
+        let [pooled, bare] = bookkeeping::kept_after_compiling();
+        let kept = pooled as f64 / bare as f64;
+        self.line(
+            "heap kept after compiling 1.1 MB / by an engine",
+            kept,
+            0.02,
+        );
+    }
+
+    /// What the figures above depend on.
+    fn machine(&self) {
+        let calls = self.effort.calls;
+        let bare = warm::bare().nanos(calls);
+        let swap = &mut warm::by_hand()[1];
+        let swapped = self.rounds(|_| swap.nanos(calls));
+        let trip = threads::round_trip().nanos(calls / 10);
+        println!(
+            "this machine: a bare call {bare:.1} ns; the same instance out of one atomic cell and back {swapped:.1} ns ({:.2} x bare); a cache line there and back {trip:.0} ns",
+            swapped / bare
+        );
+    }
+}
