@@ -21,7 +21,7 @@ use super::clock::{Pulse, nanos};
 use super::definition::Defined;
 use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
-use super::thread_cache;
+use super::{preferred_seat, thread_cache};
 use crate::runtime::{CallLimits, Instance, StackCheck};
 use crate::state::{Group, Stamp, signature};
 use crate::sync::{AtomicBool, AtomicCell, AtomicU64, Ordering, fresh_thread_number, thread_local};
@@ -53,8 +53,6 @@ pub(crate) struct Entry<T: Send + 'static> {
     /// Version of the function, and flags. An instance passes while it is exactly the version that
     /// the instance was made for.
     control: AtomicU64,
-    /// One less than a power of two, as many bits as the seats need.
-    seat_mask: usize,
     slots: Box<[CachePadded<Slot<T>>]>,
 }
 
@@ -154,7 +152,6 @@ impl<T: Send + 'static> Entry<T> {
             pool: pool.this.clone(),
             pulse: pool.pulse.clone(),
             control: AtomicU64::new(Self::pass_of(of.version)),
-            seat_mask: seats.next_power_of_two() - 1,
             slots: (0..seats).map(|_| CachePadded::new(Slot::new())).collect(),
         }
     }
@@ -167,7 +164,8 @@ impl<T: Send + 'static> Entry<T> {
             return Taken::Nothing;
         }
         let count = self.slots.len();
-        let mut seat = self.preferred_seat();
+        let preferred = self.preferred_seat();
+        let mut seat = preferred;
         for _ in 0..count {
             let slot = &self.slots[seat];
             if slot.idle.load(Ordering::Relaxed)
@@ -177,6 +175,9 @@ impl<T: Send + 'static> Entry<T> {
                     return Taken::Odd(live);
                 }
                 slot.lease();
+                if seat != preferred {
+                    preferred_seat::remember(self.hash, seat);
+                }
                 return Taken::Idle(live);
             }
             seat = if seat + 1 == count { 0 } else { seat + 1 };
@@ -184,13 +185,11 @@ impl<T: Send + 'static> Entry<T> {
         Taken::Nothing
     }
 
-    /// A thread prefers a slot of its own, so that its instance stays in its cache.
+    /// A thread prefers the slot where it last found an instance, so that this stays in its cache,
+    /// and two threads that met in one slot do not meet again.
     #[inline(always)]
     pub fn preferred_seat(&self) -> usize {
-        // As `% count` spreads consecutive threads, without a division.
-        let near = thread_number() as usize & self.seat_mask;
-        let count = self.slots.len();
-        if near < count { near } else { near - count }
+        preferred_seat::of(self.hash, self.slots.len())
     }
 
     /// Puts an instance back into its slot; what could not be put back is for the slow path.

@@ -18,6 +18,7 @@ mod lease;
 mod limits;
 mod make;
 mod observe;
+mod preferred_seat;
 mod release;
 mod request;
 mod reserve;

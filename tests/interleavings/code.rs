@@ -1,0 +1,104 @@
+//! A stand-in for `src/runtime/code.rs`: each module is really compiled once per process, before
+//! any schedule runs. In a schedule, to compile is to look it up.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use wasmtime::{Config, Engine, InstancePre, Linker, Module};
+
+use super::engine::Runtime;
+use super::inspect::Facts;
+use super::instance::StoreData;
+use super::sizes;
+use crate::state::Amounts;
+
+/// Compiled, or why not.
+type Compiled = Result<Module, String>;
+
+thread_local! {
+    static ATTEMPTS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread's models have compiled anything, ever.
+pub(crate) fn attempts() -> u64 {
+    ATTEMPTS.get()
+}
+
+/// The engine of all pools.
+pub(crate) fn shared_engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let mut config = Config::new();
+        // Calls run on the checker's small stacks, and memories come and go by the thousand.
+        config.max_wasm_stack(64 << 10);
+        config.memory_reservation(1 << 20);
+        config.memory_guard_size(64 << 10);
+        config.memory_may_move(false);
+        config.wasm_backtrace_max_frames(None);
+        Engine::new(&config).expect("the settings suit each other")
+    })
+}
+
+fn modules() -> &'static Mutex<HashMap<Vec<u8>, Compiled>> {
+    static MODULES: OnceLock<Mutex<HashMap<Vec<u8>, Compiled>>> = OnceLock::new();
+    MODULES.get_or_init(Mutex::default)
+}
+
+/// Compiles, where there is stack enough for it.
+pub(crate) fn prepare(wasm: &[u8]) {
+    let mut modules = modules().lock().expect("no test has panicked in here");
+    let compile = || Module::new(shared_engine(), wasm).map_err(|error| format!("{error:#}"));
+    modules.entry(wasm.to_vec()).or_insert_with(compile);
+}
+
+pub(crate) struct Artifact {
+    module: Module,
+    amounts: Amounts,
+}
+
+pub(crate) fn compile(_: &Runtime, wasm: &[u8], _: &Facts) -> wasmtime::Result<Artifact> {
+    ATTEMPTS.set(ATTEMPTS.get() + 1);
+    let modules = modules().lock().expect("no test has panicked in here");
+    let compiled = modules.get(wasm).expect("modules are prepared");
+    let module = compiled.clone().map_err(wasmtime::Error::msg)?;
+    let range = module.image_range();
+    let bytes = range.end.addr() - range.start.addr();
+    let amounts = sizes::code_amounts(bytes as u64, 0);
+    Ok(Artifact { module, amounts })
+}
+
+impl Artifact {
+    pub fn amounts(&self) -> Amounts {
+        self.amounts
+    }
+}
+
+pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
+
+struct Loaded<T: 'static> {
+    pre: InstancePre<StoreData<T>>,
+    amounts: Amounts,
+}
+
+impl<T> Clone for Code<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: 'static> Code<T> {
+    pub fn load(artifact: &Artifact, linker: &Linker<StoreData<T>>) -> wasmtime::Result<Self> {
+        let pre = linker.instantiate_pre(&artifact.module)?;
+        let amounts = artifact.amounts;
+        Ok(Self(Arc::new(Loaded { pre, amounts })))
+    }
+
+    pub fn pre(&self) -> &InstancePre<StoreData<T>> {
+        &self.0.pre
+    }
+
+    pub fn amounts(&self) -> Amounts {
+        self.0.amounts
+    }
+}

@@ -1,0 +1,38 @@
+//! `src/runtime` without its compiler. Stores, instances, meters and calls are wasmtime's own: they
+//! cost microseconds, and no scheduling point lies within them.
+
+#[path = "../../src/runtime/engine.rs"]
+mod engine;
+#[path = "../../src/runtime/failure.rs"]
+mod failure;
+#[path = "../../src/runtime/guest.rs"]
+mod guest;
+#[path = "../../src/runtime/inspect.rs"]
+mod inspect;
+#[path = "../../src/runtime/instance.rs"]
+mod instance;
+#[path = "../../src/runtime/meter.rs"]
+mod meter;
+#[path = "../../src/runtime/sizes.rs"]
+mod sizes;
+#[path = "../../src/runtime/stack.rs"]
+mod stack;
+
+#[path = "code.rs"]
+mod code;
+
+pub(crate) use code::{Artifact, Code, attempts, compile, prepare, shared_engine};
+pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use failure::{CallFailure, classify, share};
+pub(crate) use guest::matches_signature;
+pub(crate) use inspect::{Facts, Types, inspect};
+pub(crate) use instance::{Allocator, CallLimits, Instance, InstantiateFailure, instantiate};
+pub(crate) use meter::{GrowthAccount, Meter};
+pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
+pub(crate) use stack::StackCheck;
+
+pub use failure::{GuestTrap, SharedError};
+pub use inspect::InspectError;
+pub use instance::StoreData;
+pub use sizes::INSTANCE_OVERHEAD;
+pub use stack::StackTooSmall;

@@ -1,0 +1,137 @@
+//! `src/sync.rs` on the model checker's primitives: every operation is one point at which the
+//! scheduler may let another thread run.
+
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use shuttle::sync as checked;
+
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use shuttle::thread_local;
+
+/// A sleep of this length is for ever: a thread that nobody wakes is then a deadlock, and reported.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// crossbeam's cell. The value lies in a mutex that nobody ever waits for: all threads of a model
+/// are coroutines of one, and the only place to change over is before each operation.
+pub(crate) struct AtomicCell<T> {
+    point: AtomicBool,
+    value: std::sync::Mutex<T>,
+}
+
+impl<T: Default> AtomicCell<T> {
+    pub fn new(value: T) -> Self {
+        Self {
+            point: AtomicBool::new(false),
+            value: std::sync::Mutex::new(value),
+        }
+    }
+
+    pub fn take(&self) -> T {
+        self.swap(T::default())
+    }
+
+    pub fn store(&self, value: T) {
+        drop(self.swap(value));
+    }
+
+    pub fn swap(&self, value: T) -> T {
+        self.point.load(Ordering::SeqCst);
+        let mut place = self.value.lock().expect("nothing panics in here");
+        mem::replace(&mut *place, value)
+    }
+}
+
+/// parking_lot's mutex: not poisoned by panics.
+pub(crate) struct Mutex<T>(checked::Mutex<T>);
+
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// `None` only while a condition variable has it.
+    held: Option<checked::MutexGuard<'a, T>>,
+}
+
+impl<T> Mutex<T> {
+    pub fn new(value: T) -> Self {
+        Self(checked::Mutex::new(value))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        let held = self
+            .0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        MutexGuard {
+            mutex: self,
+            held: Some(held),
+        }
+    }
+
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0
+            .get_mut()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.held.as_ref().expect("a guard holds its mutex")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.held.as_mut().expect("a guard holds its mutex")
+    }
+}
+
+/// parking_lot's condition variable.
+pub(crate) struct Condvar(checked::Condvar);
+
+impl Condvar {
+    pub fn new() -> Self {
+        Self(checked::Condvar::new())
+    }
+
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let held = guard.held.take().expect("a guard holds its mutex");
+        let held = self.0.wait(held);
+        guard.held = Some(held.unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
+    /// A sleep that ends at all may end at any moment, and early too: whoever sleeps looks at the
+    /// clock and at its mail again. (The checker's own timed wait never ends by itself.)
+    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, sleep: Duration) {
+        if sleep >= FOR_EVER {
+            return self.wait(guard);
+        }
+        drop(guard.held.take());
+        shuttle::thread::yield_now();
+        guard.held = guard.mutex.lock().held;
+    }
+
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Begins again with every execution, so that a schedule replays exactly.
+pub(crate) fn fresh_thread_number() -> u64 {
+    this_thread() + 1
+}
+
+/// Unique within an execution, and the same whenever its schedule is replayed.
+pub(crate) fn fresh_uid() -> u64 {
+    thread_local! {
+        static NEXT: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
+    }
+    NEXT.with(|next| this_thread() << 32 | next.replace(next.get() + 1))
+}
+
+fn this_thread() -> u64 {
+    usize::from(shuttle::current::me()) as u64
+}
