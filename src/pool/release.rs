@@ -19,7 +19,7 @@ impl<T: Send + 'static> Entry<T> {
     pub fn release(&self, live: Box<Live<T>>, healthy: bool) {
         // The holder may have panicked between two writes into the guest's memory.
         let healthy = healthy && !std::thread::panicking();
-        if !healthy || self.keep.looks {
+        if !healthy || self.looks {
             return self.look_and_release(live, healthy);
         }
         if let Err(unparked) = self.put(live) {

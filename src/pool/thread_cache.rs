@@ -57,7 +57,7 @@ pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Ent
         let mut ways = ways(&mut table, hash).iter_mut();
         let line = ways.find(|line| line.hash == hash && line.entry.is_some())?;
         let entry: Arc<Entry<T>> = line.entry.take()?.downcast().ok()?;
-        if entry.uid != uid || entry.asker.group != *group {
+        if entry.uid != uid || entry.group != *group {
             return None;
         }
         Some(entry)

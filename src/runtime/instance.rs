@@ -79,13 +79,15 @@ impl<T> DerefMut for StoreData<T> {
     }
 }
 
+/// In this order: what a call needs comes first.
+#[repr(C)]
 pub(crate) struct Instance<T: 'static> {
     pub store: Store<StoreData<T>>,
+    /// `main` with its types, as the last caller wanted it: a `TypedFunc<P, R>`.
+    typed: Option<Box<dyn Any + Send + Sync>>,
     pub exports: wasmtime::Instance,
     pub main: Func,
     pub memory: Option<Memory>,
-    /// `main` with its types, as the last caller wanted it: a `TypedFunc<P, R>`.
-    typed: Option<Box<dyn Any + Send + Sync>>,
     allocator: Option<Box<Allocator>>,
 }
 
