@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::block_on::block_on;
 use super::clock::nanos;
 use super::entry::{Entry, Live, thread_number};
 use super::error::{AcquireError, Asker, WaitingFor};
@@ -27,7 +28,10 @@ pub(crate) enum Patience {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     began: u64,
-    ends: u64,
+    pub ends: u64,
+    /// Whether a task waits, and not a thread: then nothing may block, and somebody must see to it
+    /// that it is polled in the end.
+    pub is_of_a_task: bool,
 }
 
 impl Patience {
@@ -36,6 +40,11 @@ impl Patience {
             Self::None => None,
             Self::Instance(deadline) | Self::Room(deadline) => Some(*deadline),
         }
+    }
+
+    pub fn is_of_a_task(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| deadline.is_of_a_task)
     }
 
     pub fn waits_for_room(&self) -> bool {
@@ -57,6 +66,7 @@ impl<T: Send + 'static> Shared<T> {
         Deadline {
             began,
             ends: began.saturating_add(nanos(wait)),
+            is_of_a_task: false,
         }
     }
 
@@ -70,9 +80,10 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Leases an instance of the entry, whatever it takes. The caller has looked into the slots.
+    /// Leases an instance of the entry, whatever it takes, on this thread. The caller has looked into
+    /// the slots.
     pub fn acquire(
-        &self,
+        self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         patience: Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
@@ -80,11 +91,34 @@ impl<T: Send + 'static> Shared<T> {
             let asker = entry.asker.clone();
             AcquireError::StackTooSmall { asker, source }
         })?;
-        match self.enter(entry, patience) {
-            Step::Lease(live) => Ok(live),
-            Step::Make(request) => self.make(entry, request, patience),
-            Step::Wait(waiter, ticket) => self.wait_for_seat(entry, &waiter, ticket, patience),
-            Step::Fail(error) => Err(error),
+        let until = patience.deadline().map(|deadline| deadline.ends);
+        block_on(self.obtain(entry, patience), until, &self.pulse)
+    }
+
+    /// The same, as a task or on a thread. Dropped before it is ready, it leaves nothing behind.
+    pub async fn obtain(
+        self: &Arc<Self>,
+        entry: &Arc<Entry<T>>,
+        patience: Patience,
+    ) -> Result<Box<Live<T>>, AcquireError> {
+        loop {
+            let mail = match self.enter(entry, patience) {
+                Step::Lease(live) => return Ok(live),
+                Step::Make(request) => return self.make(entry, request, patience).await,
+                Step::Wait(waiter, ticket) => {
+                    self.wait_for_seat(entry, &waiter, ticket, patience).await?
+                }
+                Step::Fail(error) => return Err(error),
+            };
+            match mail {
+                Mail::Instance(live) => return Ok(leased_again(entry, live)),
+                Mail::Signal(Signal::Seat(request)) => {
+                    return self.make(entry, request, patience).await;
+                }
+                Mail::Signal(Signal::Gone) => return Err(removed(&entry.asker)),
+                Mail::Signal(Signal::Closed) => return Err(closed(&entry.asker)),
+                Mail::Signal(Signal::Retry) => {}
+            }
         }
     }
 
@@ -108,7 +142,10 @@ impl<T: Send + 'static> Shared<T> {
                     match locked.state.wait_for_seat(entry.id, waiter.clone(), hands) {
                         SeatWait::Idle(id) => id,
                         SeatWait::Queued(ticket) => {
-                            locked.blocked.begin(thread, entry.clone());
+                            // A task has no thread that could wait for itself.
+                            if !patience.is_of_a_task() {
+                                locked.blocked.begin(thread, entry.clone());
+                            }
                             return Step::Wait(waiter, ticket);
                         }
                     }
@@ -122,47 +159,50 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    fn wait_for_seat(
+    async fn wait_for_seat(
         &self,
         entry: &Arc<Entry<T>>,
         waiter: &Waiter<T>,
         ticket: Ticket,
         patience: Patience,
-    ) -> Result<Box<Live<T>>, AcquireError> {
+    ) -> Result<Mail<T>, AcquireError> {
         let leave = || {
             self.with_state(|locked, hands, _| {
                 locked.state.leave_seat_queue(entry.id, ticket, hands)
             })
         };
-        let mail = self.wait(&entry.asker, waiter, patience, WaitingFor::Instance, leave);
-        self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
-        match mail? {
-            Mail::Instance(live) => Ok(leased_again(entry, live)),
-            Mail::Signal(Signal::Seat(request)) => self.make(entry, request, patience),
-            Mail::Signal(Signal::Gone) => Err(removed(&entry.asker)),
-            Mail::Signal(Signal::Closed) => Err(closed(&entry.asker)),
-            Mail::Signal(Signal::Retry) => self.acquire(entry, patience),
+        let waiting_for = WaitingFor::Instance;
+        let mail = self.wait(&entry.asker, waiter, patience, waiting_for, leave);
+        let mail = mail.await;
+        if !patience.is_of_a_task() {
+            self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
         }
+        mail
     }
 
-    /// Sleeps until there is mail or the deadline comes. `leave` takes the waiter out of its queue
-    /// and says whether it was still in there; if not, its mail is under way, and is taken.
-    pub(super) fn wait(
+    /// Waits until there is mail or the deadline comes. `leave` takes the waiter out of its queue
+    /// and says whether it was still in there; if not, its mail is under way, and is taken. Dropped
+    /// meanwhile, it leaves the queue, and passes on what the mail brings.
+    pub(super) async fn wait(
         &self,
         asker: &Arc<Asker>,
         waiter: &Waiter<T>,
         patience: Patience,
         waiting_for: WaitingFor,
-        leave: impl FnOnce() -> bool,
+        leave: impl Fn() -> bool,
     ) -> Result<Mail<T>, AcquireError> {
         let began = self.pulse.now();
         let deadline = patience.deadline();
-        let ends = deadline.map_or(began, |deadline| deadline.ends);
-        let mail = waiter.wait(ends, &self.pulse);
         let since = |then| Duration::from_nanos(self.pulse.now().saturating_sub(then));
-        let mail = match mail {
+        let mut place = InQueue {
+            pool: self,
+            waiter,
+            leave: Some(&leave),
+        };
+        let mail = match waiter.mail(deadline, &self.pulse).await {
             Some(mail) => mail,
             None if leave() => {
+                place.leave = None;
                 self.observer.waited(since(began), "timeout");
                 return Err(AcquireError::Timeout {
                     asker: asker.clone(),
@@ -171,10 +211,35 @@ impl<T: Send + 'static> Shared<T> {
                     shortage: None,
                 });
             }
-            None => waiter.wait_for_delivery(),
+            None => loop {
+                // It has no deadline, so it does not end without mail.
+                if let Some(mail) = waiter.mail(None, &self.pulse).await {
+                    break mail;
+                }
+            },
         };
+        place.leave = None;
         self.observer.waited(since(began), "served");
         Ok(mail)
+    }
+}
+
+/// A place in some queue, until the wait is over.
+struct InQueue<'a, T: Send + 'static, Leave: Fn() -> bool> {
+    pool: &'a Shared<T>,
+    waiter: &'a Waiter<T>,
+    /// `None` when it is over.
+    leave: Option<&'a Leave>,
+}
+
+impl<T: Send + 'static, Leave: Fn() -> bool> Drop for InQueue<'_, T, Leave> {
+    fn drop(&mut self) {
+        if let Some(leave) = self.leave {
+            leave();
+            if let Some(unread) = self.waiter.close() {
+                self.pool.return_to_sender(unread);
+            }
+        }
     }
 }
 

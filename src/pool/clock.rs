@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use super::alarms::Alarms;
 use super::housekeeper::Control;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -99,6 +100,7 @@ pub(crate) struct Pulse {
     control: Option<Sender<Control>>,
     /// Leases that outlived every handle of the pool, and still need the epoch.
     orphans: AtomicU64,
+    pub alarms: Alarms,
 }
 
 impl Pulse {
@@ -110,6 +112,7 @@ impl Pulse {
             ticking: AtomicBool::new(control.is_none()),
             control,
             orphans: AtomicU64::new(0),
+            alarms: Alarms::new(),
         }
     }
 
@@ -129,6 +132,17 @@ impl Pulse {
 
     pub fn is_coarse(&self) -> bool {
         self.coarse.is_some()
+    }
+
+    /// Wakes tasks whose time has come.
+    pub fn ring(&self) {
+        self.alarms.ring(self.now());
+    }
+
+    /// Real time until the next alarm should be looked at.
+    pub fn next_alarm(&self) -> Option<Duration> {
+        let remaining = self.alarms.next()?.saturating_sub(self.now());
+        Some(self.sleep_for(remaining))
     }
 
     pub fn beat(&self) {

@@ -41,24 +41,25 @@ struct Lead {
 
 impl<T: Send + 'static> Shared<T> {
     /// The code of the request's module: at hand, or compiled here, or awaited from another.
-    pub(super) fn code_for(
+    pub(super) async fn code_for(
         &self,
-        making: &Making<'_, T>,
+        making: Making<T>,
         entry: &Entry<T>,
         patience: Patience,
-    ) -> Result<Ready<T>, AcquireError> {
+    ) -> Result<(Making<T>, Ready<T>), AcquireError> {
         let asker = &entry.asker;
         loop {
-            match self.prepare(making, asker, patience) {
-                Step::Ready(ready) => return Ok(ready),
-                Step::Lead(lead) => return self.lead(making, asker, lead, patience),
+            match self.prepare(&making, asker, patience) {
+                Step::Ready(ready) => return Ok((making, ready)),
+                Step::Lead(lead) => return self.lead(making, asker, lead, patience).await,
                 Step::Follow(module, waiter, ticket) => {
                     let leave = || {
                         self.with_state(|locked, _, _| locked.state.leave_flight(module, ticket));
                         true
                     };
                     let waiting_for = WaitingFor::Compilation;
-                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)?;
+                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)
+                        .await?;
                 }
                 Step::Queue(waiter, ticket) => {
                     let leave = || {
@@ -66,7 +67,8 @@ impl<T: Send + 'static> Shared<T> {
                         true
                     };
                     let waiting_for = WaitingFor::Compiler;
-                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)?;
+                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)
+                        .await?;
                 }
                 Step::Again => {}
                 Step::Fail(error) => return Err(error),
@@ -74,7 +76,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    fn prepare(&self, making: &Making<'_, T>, asker: &Arc<Asker>, patience: Patience) -> Step<T> {
+    fn prepare(&self, making: &Making<T>, asker: &Arc<Asker>, patience: Patience) -> Step<T> {
         let waits = patience.deadline().is_some();
         self.with_state(|locked, _, out| {
             let state = &mut locked.state;
@@ -120,15 +122,16 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    fn wait_for_turn(
+    async fn wait_for_turn(
         &self,
         asker: &Arc<Asker>,
         waiter: &Waiter<T>,
         patience: Patience,
         waiting_for: WaitingFor,
-        leave: impl FnOnce() -> bool,
+        leave: impl Fn() -> bool,
     ) -> Result<(), AcquireError> {
-        match self.wait(asker, waiter, patience, waiting_for, leave)? {
+        let mail = self.wait(asker, waiter, patience, waiting_for, leave);
+        match mail.await? {
             Mail::Signal(Signal::Closed) => Err(closed(asker)),
             _ => Ok(()),
         }
@@ -137,44 +140,46 @@ impl<T: Send + 'static> Shared<T> {
     /// Compiles and loads for all. Room for the compiler, for the code and for the first instance
     /// is reserved before it starts, so that it does not start in vain. If this returns early, the
     /// flight ends with the request, and one of the followers leads the next.
-    fn lead(
+    async fn lead(
         &self,
-        making: &Making<'_, T>,
+        making: Making<T>,
         asker: &Arc<Asker>,
         lead: Lead,
         patience: Patience,
-    ) -> Result<Ready<T>, AcquireError> {
+    ) -> Result<(Making<T>, Ready<T>), AcquireError> {
         let facts = &lead.source.0.facts;
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts);
         let code = code_estimate(facts, lead.code_bytes);
         let compiling = sum(&[needs.declared(), compile_estimate(wasm.len() as u64)]);
-        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)?;
+        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
+            .await?;
 
-        let (artifact, compile_time) = self.compile(making, asker, &lead.source)?;
+        let (artifact, compile_time) = self.compile(&making, asker, &lead.source)?;
         // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
         let code = artifact.amounts();
         self.with_state(|locked, _, _| {
             let bytes = code.get(Budget::Code);
             locked.state.note_code_bytes(making.id(), bytes);
         });
-        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)?;
+        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
+            .await?;
 
-        let code = self.load(making, asker, artifact, compile_time)?;
+        let code = self.load(&making, asker, artifact, compile_time)?;
         self.with_state(|locked, _, out| {
             locked.state.settle(making.id(), needs.declared(), out);
         });
-        let defined = lead.defined;
-        Ok(Ready {
+        let ready = Ready {
             code,
-            defined,
+            defined: lead.defined,
             needs,
-        })
+        };
+        Ok((making, ready))
     }
 
     fn compile(
         &self,
-        making: &Making<'_, T>,
+        making: &Making<T>,
         asker: &Arc<Asker>,
         source: &Source,
     ) -> Result<(Artifact, Duration), AcquireError> {
@@ -196,7 +201,7 @@ impl<T: Send + 'static> Shared<T> {
 
     fn load(
         &self,
-        making: &Making<'_, T>,
+        making: &Making<T>,
         asker: &Arc<Asker>,
         artifact: Artifact,
         compile_time: Duration,
@@ -221,7 +226,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// All who wait get this failure, and so does whoever asks within the cool-down.
-    fn fail(&self, making: &Making<'_, T>, asker: &Arc<Asker>, error: ModuleError) -> AcquireError {
+    fn fail(&self, making: &Making<T>, asker: &Arc<Asker>, error: ModuleError) -> AcquireError {
         self.observer.compile_failed();
         let failure = Arc::new(error);
         let until = self

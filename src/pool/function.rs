@@ -248,7 +248,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Takes what is idle; or goes the slow way.
     #[inline(always)]
     fn lease(
-        &self,
+        self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         patience: impl FnOnce(&Self) -> Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
@@ -260,7 +260,7 @@ impl<T: Send + 'static> Shared<T> {
 
     #[cold]
     fn lease_slowly(
-        &self,
+        self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         taken: Taken<T>,
         patience: Patience,

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::acquire::Patience;
+use super::block_on::block_on;
 use super::entry::Entry;
 use super::request::Making;
 use super::shared::{InstanceId, RequestId, Shared};
@@ -53,13 +54,15 @@ impl<T: Send + 'static> Account<T> {
 impl<T: Send + 'static> Entry<T> {
     /// Reserves, evicting idle instances if that makes room; never waits for a lease.
     fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, target: Amounts) -> bool {
-        let patience = Patience::Instance(pool.deadline(SOON));
-        pool.reserve(request, &self.asker, target, patience).is_ok()
+        let deadline = pool.deadline(SOON);
+        let patience = Patience::Instance(deadline);
+        let reserving = pool.reserve(request, &self.asker, target, patience);
+        block_on(reserving, Some(deadline.ends), &pool.pulse).is_ok()
     }
 
     /// Growth is always a request of its own: what its instance holds is never given back while it
     /// waits.
-    fn grow(&self, pool: &Shared<T>, holder: &Holder<T>, more: Amounts) -> bool {
+    fn grow(&self, pool: &Arc<Shared<T>>, holder: &Holder<T>, more: Amounts) -> bool {
         let request = pool.with_state(|locked, _, _| {
             let state = &mut locked.state;
             let has = match holder {

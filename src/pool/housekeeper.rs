@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select, tick, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
 use parking_lot::Mutex;
 use wasmtime::Engine;
 
@@ -16,6 +16,8 @@ use super::shared::Shared;
 pub(crate) enum Control {
     /// Something is leased: move the epoch.
     Resume,
+    /// The first alarm is another one now.
+    Alarm,
     /// The pool is gone; move the epoch for the leases that are left, then end.
     Stop,
 }
@@ -92,13 +94,19 @@ impl<T: Send + 'static> Rounds<T> {
     fn run(self) {
         let sweep = tick(self.duties.sweep_period);
         let mut epoch = never();
+        let mut alarm = never();
         let mut ticks = 0;
         loop {
             select! {
                 recv(self.control) -> told => match told {
                     Ok(Control::Resume) => epoch = self.duties.epoch_tick.map_or_else(never, tick),
+                    Ok(Control::Alarm) => alarm = self.next_alarm(),
                     Ok(Control::Stop) | Err(_) => return self.outlast_orphans(),
                 },
+                recv(alarm) -> _ => {
+                    self.pulse.ring();
+                    alarm = self.next_alarm();
+                }
                 recv(epoch) -> _ => {
                     self.duties.engine.increment_epoch();
                     self.pulse.beat();
@@ -118,6 +126,10 @@ impl<T: Send + 'static> Rounds<T> {
         }
     }
 
+    fn next_alarm(&self) -> Receiver<Instant> {
+        self.pulse.next_alarm().map_or_else(never, after)
+    }
+
     fn is_anything_leased(&self) -> bool {
         self.pool
             .upgrade()
@@ -127,7 +139,7 @@ impl<T: Send + 'static> Rounds<T> {
     /// Lets the epoch stand still. A lease that began just now may have missed that: so look once
     /// more after saying it. (A lease announces itself before it looks; if this look missed even
     /// that, the next lease resumes the epoch for both.)
-    fn rest(&self) -> Receiver<std::time::Instant> {
+    fn rest(&self) -> Receiver<Instant> {
         self.pulse.pause();
         if self.is_anything_leased() {
             self.pulse.keep_ticking();

@@ -18,15 +18,16 @@ use crate::state::Stale;
 
 impl<T: Send + 'static> Shared<T> {
     /// Makes an instance for the seat that was promised to `request`, and leases it.
-    pub(super) fn make(
-        &self,
+    pub(super) async fn make(
+        self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         request: RequestId<T>,
         patience: Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
-        let making = Making::new(self, request);
+        let mut making = Making::new(self, request);
         loop {
-            let ready = self.code_for(&making, entry, patience)?;
+            let ready;
+            (making, ready) = self.code_for(making, entry, patience).await?;
             let mut asking = Asking {
                 request: making.id(),
                 asker: &entry.asker,
@@ -42,7 +43,7 @@ impl<T: Send + 'static> Shared<T> {
                     // Who waits for room keeps no code from being evicted.
                     drop(ready);
                     asking.queue = true;
-                    self.reserve_or_wait(&asking)?;
+                    self.reserve_or_wait(&asking).await?;
                     continue;
                 }
             }
@@ -61,7 +62,7 @@ impl<T: Send + 'static> Shared<T> {
 
     fn instantiate(
         &self,
-        making: &Making<'_, T>,
+        making: &Making<T>,
         entry: &Arc<Entry<T>>,
         ready: &Ready<T>,
         limits: CallLimits,
@@ -136,7 +137,7 @@ impl<T: Send + 'static> Shared<T> {
     /// it was made, it is destroyed here, and its charge stays with the request.
     fn birth(
         &self,
-        making: &Making<'_, T>,
+        making: &Making<T>,
         entry: &Arc<Entry<T>>,
         mut instance: Instance<T>,
         defined: Arc<Defined>,

@@ -1,6 +1,8 @@
 //! The shell: the only lock, slots, waiters, the housekeeper's thread.
 
 mod acquire;
+mod alarms;
+mod block_on;
 mod builder;
 mod clock;
 mod compile;

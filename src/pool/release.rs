@@ -101,7 +101,7 @@ impl<T: Send + 'static> Entry<T> {
                 None
             }
         });
-        deliver(handed);
+        deliver(&pool, handed);
     }
 
     /// Under the lock: the instance of a lease that has ended, if it is still this one's.
@@ -122,7 +122,7 @@ impl<T: Send + 'static> Entry<T> {
             self.slot(odd.seat).unwatch();
             self.settle(odd, locked, hands, out)
         });
-        deliver(handed);
+        deliver(pool, handed);
     }
 
     /// Under the lock, with the instance in hand: back to its slot, on to a waiter, or out.
@@ -158,8 +158,8 @@ impl<T: Send + 'static> Entry<T> {
 }
 
 /// Outside the lock.
-fn deliver<T: Send + 'static>(handed: Option<Handed<T>>) {
+fn deliver<T: Send + 'static>(pool: &Shared<T>, handed: Option<Handed<T>>) {
     if let Some((waiter, live)) = handed {
-        waiter.deliver(Mail::Instance(live));
+        pool.deliver(&waiter, Mail::Instance(live));
     }
 }

@@ -1,16 +1,19 @@
 //! Half-made things: what a request was promised is given back when it ends early, however it ends.
 
+use std::sync::Arc;
+
 use super::shared::{RequestId, Shared};
 
 /// A request under way. Dropped before its instance is born, it gives back its seat, its pin, the
 /// lead of its module's flight and every charge.
-pub(crate) struct Making<'a, T: Send + 'static> {
-    pool: &'a Shared<T>,
+pub(crate) struct Making<T: Send + 'static> {
+    pool: Arc<Shared<T>>,
     id: RequestId<T>,
 }
 
-impl<'a, T: Send + 'static> Making<'a, T> {
-    pub fn new(pool: &'a Shared<T>, id: RequestId<T>) -> Self {
+impl<T: Send + 'static> Making<T> {
+    pub fn new(pool: &Arc<Shared<T>>, id: RequestId<T>) -> Self {
+        let pool = pool.clone();
         Self { pool, id }
     }
 
@@ -19,7 +22,7 @@ impl<'a, T: Send + 'static> Making<'a, T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Making<'_, T> {
+impl<T: Send + 'static> Drop for Making<T> {
     fn drop(&mut self) {
         // A request that has ended well is gone already, and this changes nothing.
         self.pool

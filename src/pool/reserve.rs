@@ -101,7 +101,7 @@ impl<T: Send + 'static> Asking<'_, T> {
 impl<T: Send + 'static> Shared<T> {
     /// Makes the request hold `target`, evicting what is idle, waiting as far as patience goes. While
     /// it waits it holds nothing but its compiler's work: see `State::step_back`.
-    pub(super) fn reserve(
+    pub(super) async fn reserve(
         &self,
         request: RequestId<T>,
         asker: &Arc<Asker>,
@@ -115,18 +115,21 @@ impl<T: Send + 'static> Shared<T> {
             patience,
             queue: true,
         };
-        while !self.reserve_or_wait(&asking)? {}
+        while !self.reserve_or_wait(&asking).await? {}
         Ok(())
     }
 
     /// One try, and the wait that it may take; whether the request holds its target now.
-    pub(super) fn reserve_or_wait(&self, asking: &Asking<'_, T>) -> Result<bool, AcquireError> {
+    pub(super) async fn reserve_or_wait(
+        &self,
+        asking: &Asking<'_, T>,
+    ) -> Result<bool, AcquireError> {
         match self.try_reserve(asking) {
             Reserving::Done => Ok(true),
             Reserving::Fail(error) => Err(error),
             Reserving::Again | Reserving::Wait(None) => Ok(false),
             Reserving::Wait(Some(waiting)) => {
-                self.wait_for_room(asking, waiting)?;
+                self.wait_for_room(asking, waiting).await?;
                 Ok(false)
             }
         }
@@ -168,7 +171,7 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    fn wait_for_room(
+    async fn wait_for_room(
         &self,
         asking: &Asking<'_, T>,
         waiting: Waiting<T>,
@@ -187,7 +190,9 @@ impl<T: Send + 'static> Shared<T> {
             });
             true
         };
-        match self.wait(asker, &waiting.waiter, patience, WaitingFor::Room, leave) {
+        let waiting_for = WaitingFor::Room;
+        let mail = self.wait(asker, &waiting.waiter, patience, waiting_for, leave);
+        match mail.await {
             Ok(Mail::Signal(Signal::Closed)) => Err(closed(asker)),
             Ok(_) => Ok(()),
             Err(mut error) => {

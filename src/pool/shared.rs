@@ -150,7 +150,7 @@ impl<T: Send + 'static> Shared<T> {
     fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
         loop {
             for (waiter, signal) in effects.wake.drain(..) {
-                waiter.deliver(Mail::Signal(signal));
+                self.deliver(&waiter, Mail::Signal(signal));
             }
             if effects.destroy.is_empty() {
                 return;
@@ -172,6 +172,31 @@ impl<T: Send + 'static> Shared<T> {
             for dying in freed {
                 locked.state.freed(dying, &mut effects);
             }
+        }
+    }
+
+    /// Tells a waiter, or hands it an instance. Outside of the lock: it wakes.
+    pub(super) fn deliver(&self, waiter: &Waiter<T>, mail: Mail<T>) {
+        match waiter.deliver(mail) {
+            None => {}
+            Some(unread) => self.return_to_sender(unread),
+        }
+    }
+
+    /// Whoever waited for this mail has gone: what it brings is for the next.
+    pub(super) fn return_to_sender(&self, unread: Mail<T>) {
+        match unread {
+            Mail::Instance(live) => {
+                let entry = self.with_state(|locked, _, _| locked.state.home_of(live.id));
+                match entry {
+                    Some(entry) => entry.release(live, true),
+                    None => drop(live),
+                }
+            }
+            Mail::Signal(Signal::Seat(request)) => {
+                self.with_state(|locked, _, out| locked.state.abandon(request, out));
+            }
+            Mail::Signal(Signal::Retry | Signal::Gone | Signal::Closed) => {}
         }
     }
 
@@ -232,6 +257,7 @@ impl<T: Send + 'static> Shared<T> {
 
     pub fn sweep(&self) {
         self.pulse.beat();
+        self.pulse.ring();
         let shelf = self.settings.shelf(self.pulse.is_coarse());
         self.with_state(|locked, hands, out| {
             locked.state.sweep(shelf, hands, out);

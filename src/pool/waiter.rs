@@ -1,61 +1,105 @@
-//! A thread that sleeps until it is told something.
+//! Somebody who waits until he is told something: a thread that sleeps, or a task that is polled.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use super::acquire::Deadline;
+use super::alarms::Alarm;
 use super::clock::Pulse;
 use super::entry::Live;
 use super::shared::Signal;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::Mutex;
 
-/// What a sleeper is told, or handed.
+/// What a waiter is told, or handed.
 pub(crate) enum Mail<T: Send + 'static> {
     Instance(Box<Live<T>>),
     Signal(Signal<T>),
 }
 
-pub(crate) struct Waiter<T: Send + 'static> {
-    mail: Mutex<Option<Mail<T>>>,
-    bell: Condvar,
+pub(crate) struct Waiter<T: Send + 'static>(Mutex<Letterbox<T>>);
+
+struct Letterbox<T: Send + 'static> {
+    mail: Option<Mail<T>>,
+    /// Who reads it.
+    reader: Option<Waker>,
+    /// Nobody will ever read it.
+    closed: bool,
 }
 
 impl<T: Send + 'static> Waiter<T> {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            mail: Mutex::new(None),
-            bell: Condvar::new(),
-        })
+        Arc::new(Self(Mutex::new(Letterbox {
+            mail: None,
+            reader: None,
+            closed: false,
+        })))
     }
 
-    pub fn deliver(&self, mail: Mail<T>) {
-        *self.mail.lock() = Some(mail);
-        self.bell.notify_one();
+    /// Never under the pool's lock: it wakes. Mail that nobody will read comes back.
+    pub fn deliver(&self, mail: Mail<T>) -> Option<Mail<T>> {
+        let reader = {
+            let mut letterbox = self.0.lock();
+            if letterbox.closed {
+                return Some(mail);
+            }
+            letterbox.mail = Some(mail);
+            letterbox.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        None
     }
 
-    /// Sleeps until there is mail, or until `deadline` (nanoseconds on the pool's clock).
-    pub fn wait(&self, deadline: u64, pulse: &Pulse) -> Option<Mail<T>> {
-        loop {
-            // The clock may be the host's: not under the lock.
-            let remaining = deadline.saturating_sub(pulse.now());
-            let sleep = pulse.sleep_for(remaining);
-            let mut mail = self.mail.lock();
-            if mail.is_some() || remaining == 0 {
-                return mail.take();
-            }
-            self.bell.wait_for(&mut mail, sleep);
-            if mail.is_some() {
-                return mail.take();
-            }
+    /// Waits no more. Mail that came, and was not read, is given back.
+    pub fn close(&self) -> Option<Mail<T>> {
+        let mut letterbox = self.0.lock();
+        letterbox.closed = true;
+        letterbox.mail.take()
+    }
+
+    /// The next mail, or `None` when the deadline comes first.
+    pub fn mail<'a>(&'a self, deadline: Option<Deadline>, pulse: &'a Pulse) -> Awaited<'a, T> {
+        Awaited {
+            waiter: self,
+            deadline,
+            pulse,
+            alarm: None,
         }
     }
+}
 
-    /// Sleeps until the mail that is already on its way arrives.
-    pub fn wait_for_delivery(&self) -> Mail<T> {
-        let mut mail = self.mail.lock();
-        loop {
-            match mail.take() {
-                Some(mail) => return mail,
-                None => self.bell.wait(&mut mail),
+/// Mail, awaited; see [`Waiter::mail`].
+pub(crate) struct Awaited<'a, T: Send + 'static> {
+    waiter: &'a Waiter<T>,
+    deadline: Option<Deadline>,
+    pulse: &'a Pulse,
+    /// Polls a task again when its deadline comes. A thread sees to that itself.
+    alarm: Option<Alarm<'a>>,
+}
+
+impl<T: Send + 'static> Future for Awaited<'_, T> {
+    type Output = Option<Mail<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // The clock may be the host's, and the waker is: neither under the lock.
+        let is_late = |deadline: Deadline| self.pulse.now() >= deadline.ends;
+        let late = self.deadline.is_some_and(is_late);
+        let reader = cx.waker().clone();
+        {
+            let mut letterbox = self.waiter.0.lock();
+            if letterbox.mail.is_some() || late {
+                return Poll::Ready(letterbox.mail.take());
             }
+            letterbox.reader = Some(reader);
         }
+        if let Some(deadline) = self.deadline.filter(|deadline| deadline.is_of_a_task) {
+            let pulse = self.pulse;
+            self.alarm = None;
+            self.alarm = Some(pulse.alarms.set(deadline.ends, cx.waker().clone(), pulse));
+        }
+        Poll::Pending
     }
 }

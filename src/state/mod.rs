@@ -253,6 +253,12 @@ impl<H: Handles> State<H> {
     }
 
     /// Instances whose slot is leased, as `is_leased` says.
+    /// The entry of an instance.
+    pub fn home_of(&self, id: InstanceId<H>) -> Option<H::Entry> {
+        let instance = self.instances.get(id)?;
+        Some(self.entries.get(instance.entry)?.handle.clone())
+    }
+
     pub fn is_any_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
         let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
         self.instances.iter().any(|(_, i)| leased(i))
