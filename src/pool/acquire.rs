@@ -42,6 +42,27 @@ impl Patience {
         }
     }
 
+    /// The same, of a task.
+    pub fn of_a_task(self) -> Self {
+        let mark = |deadline| Deadline {
+            is_of_a_task: true,
+            ..deadline
+        };
+        match self {
+            Self::None => Self::None,
+            Self::Instance(deadline) => Self::Instance(mark(deadline)),
+            Self::Room(deadline) => Self::Room(mark(deadline)),
+        }
+    }
+
+    /// The same, but for room only as long as something is being destroyed already.
+    pub fn without_room(self) -> Self {
+        match self {
+            Self::Room(deadline) => Self::Instance(deadline),
+            other => other,
+        }
+    }
+
     pub fn is_of_a_task(&self) -> bool {
         self.deadline()
             .is_some_and(|deadline| deadline.is_of_a_task)

@@ -28,6 +28,7 @@ pub struct Builder<T: Send + 'static = ()> {
     max_instance_memory: Option<u64>,
     max_idle_memory: Option<u64>,
     max_wasm_stack: usize,
+    async_stack_size: usize,
     backtraces: bool,
     engine: Option<Engine>,
     linker: Option<Linker<StoreData<T>>>,
@@ -69,6 +70,7 @@ impl<T: Send + 'static> Builder<T> {
             max_instance_memory: None,
             max_idle_memory: None,
             max_wasm_stack: 512 << 10,
+            async_stack_size: 1 << 20,
             backtraces: false,
             engine: None,
             linker: None,
@@ -200,6 +202,15 @@ impl<T: Send + 'static> Builder<T> {
     /// What to evict for code. Default: [`Policy::CostAware`].
     pub fn policy(mut self, policy: Policy) -> Self {
         self.settings.policy = policy;
+        self
+    }
+
+    /// Bytes of the fiber stack that an instance has once a task has called it; 1 MiB unless set. In
+    /// whole pages; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the
+    /// host's functions: at least 128 KiB. Ignored with an engine of the host's own, whose
+    /// `async_stack_size` counts.
+    pub fn async_stack_size(mut self, bytes: usize) -> Self {
+        self.async_stack_size = bytes;
         self
     }
 
@@ -344,6 +355,7 @@ impl<T: Send + 'static> Builder<T> {
             ("max_uses", settings.max_uses),
             ("max_table_elements", settings.instance.table_elements),
             ("max_wasm_stack", self.max_wasm_stack as u64),
+            ("async_stack_size", self.async_stack_size as u64),
             (
                 "epoch_tick",
                 u64::try_from(settings.epoch_tick.as_nanos()).unwrap_or(u64::MAX),
@@ -380,6 +392,7 @@ impl<T: Send + 'static> Builder<T> {
                 interrupt: self.settings.call_timeout.is_some(),
                 fuel: self.settings.fuel.is_some(),
                 max_wasm_stack: self.max_wasm_stack,
+                async_stack_size: self.async_stack_size,
                 backtraces: self.backtraces,
             };
             return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));

@@ -42,7 +42,7 @@ struct Lead {
 impl<T: Send + 'static> Shared<T> {
     /// The code of the request's module: at hand, or compiled here, or awaited from another.
     pub(super) async fn code_for(
-        &self,
+        self: &Arc<Self>,
         making: Making<T>,
         entry: &Entry<T>,
         patience: Patience,
@@ -141,7 +141,7 @@ impl<T: Send + 'static> Shared<T> {
     /// is reserved before it starts, so that it does not start in vain. If this returns early, the
     /// flight ends with the request, and one of the followers leads the next.
     async fn lead(
-        &self,
+        self: &Arc<Self>,
         making: Making<T>,
         asker: &Arc<Asker>,
         lead: Lead,
@@ -151,11 +151,16 @@ impl<T: Send + 'static> Shared<T> {
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts);
         let code = code_estimate(facts, lead.code_bytes);
-        let compiling = sum(&[needs.declared(), compile_estimate(wasm.len() as u64)]);
+        let first = self.needs(&needs, patience);
+        let compiling = sum(&[first, compile_estimate(wasm.len() as u64)]);
         self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
             .await?;
 
-        let (artifact, compile_time) = self.compile(&making, asker, &lead.source)?;
+        let aside = patience.is_of_a_task();
+        let (pool, for_whom, source) = (self.clone(), asker.clone(), lead.source.clone());
+        let compile = move |making: &Making<T>| pool.compile(making, &for_whom, &source);
+        let (making, compiled) = self.work(aside, making, asker, compile).await?;
+        let (artifact, compile_time) = compiled?;
         // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
         let code = artifact.amounts();
         self.with_state(|locked, _, _| {
@@ -165,9 +170,12 @@ impl<T: Send + 'static> Shared<T> {
         self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
             .await?;
 
-        let code = self.load(&making, asker, artifact, compile_time)?;
+        let (pool, for_whom) = (self.clone(), asker.clone());
+        let load = move |making: &Making<T>| pool.load(making, &for_whom, artifact, compile_time);
+        let (making, loaded) = self.work(aside, making, asker, load).await?;
+        let code = loaded?;
         self.with_state(|locked, _, out| {
-            locked.state.settle(making.id(), needs.declared(), out);
+            locked.state.settle(making.id(), first, out);
         });
         let ready = Ready {
             code,
@@ -175,6 +183,26 @@ impl<T: Send + 'static> Shared<T> {
             needs,
         };
         Ok((making, ready))
+    }
+
+    /// Works for a request: on this thread, or, if this is a task's, aside. The work keeps the request
+    /// until it is done, even when nobody waits for it any more: what it has reserved is in use.
+    async fn work<R: Send + 'static>(
+        &self,
+        aside: bool,
+        making: Making<T>,
+        asker: &Arc<Asker>,
+        work: impl FnOnce(&Making<T>) -> R + Send + 'static,
+    ) -> Result<(Making<T>, R), AcquireError> {
+        let work = move || {
+            let result = work(&making);
+            (making, result)
+        };
+        if !aside {
+            return Ok(work());
+        }
+        // Nothing comes back from a closed pool, or a compiler that has panicked.
+        self.workers.run(work).await.ok_or_else(|| closed(asker))
     }
 
     fn compile(

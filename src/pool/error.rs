@@ -471,6 +471,12 @@ pub enum CallError {
         /// Of what.
         limit: CallLimit,
     },
+    /// It was stopped from outside: see [`Canceller`](crate::Canceller).
+    #[error("{asker} was cancelled")]
+    Cancelled {
+        /// Who was called.
+        asker: Arc<Asker>,
+    },
     /// A host function failed, or wasmtime did.
     #[error("{asker}: {source}")]
     Host {

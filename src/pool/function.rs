@@ -36,7 +36,7 @@ use crate::state::Group;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
-    pool: Arc<Shared<T>>,
+    pub(super) pool: Arc<Shared<T>>,
     id: FunctionId<T>,
     uid: u64,
     name: Arc<str>,
@@ -111,16 +111,22 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         self.lease(&group.into(), |pool| Patience::Room(pool.deadline(timeout)))
     }
 
+    /// The entry, by this thread's table or under the lock.
+    #[inline(always)]
+    pub(super) fn entry(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
+        match thread_cache::take::<T>(self.uid, group) {
+            Some(entry) => Ok(entry),
+            None => self.pool.entry(self.id, self.uid, &self.name, group),
+        }
+    }
+
     #[inline(always)]
     fn lease(
         &self,
         group: &Group,
         patience: impl FnOnce(&Shared<T>) -> Patience,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let entry = match thread_cache::take::<T>(self.uid, group) {
-            Some(entry) => entry,
-            None => self.pool.entry(self.id, self.uid, &self.name, group)?,
-        };
+        let entry = self.entry(group)?;
         match self.pool.lease(&entry, patience) {
             Ok(live) => Ok(Lease::carried(entry, live)),
             Err(error) => {
@@ -209,6 +215,12 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// As [`Function::acquire_timeout`].
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Lease<'_, P, R, T>, AcquireError> {
         self.lease(|pool| Patience::Room(pool.deadline(timeout)))
+    }
+
+    /// What it was resolved to.
+    pub(super) fn resolved(&self) -> Result<(&Arc<Shared<T>>, &Arc<Entry<T>>), AcquireError> {
+        let entry = self.entry.as_ref().map_err(Clone::clone)?;
+        Ok((&self.function.pool, entry))
     }
 
     #[inline(always)]

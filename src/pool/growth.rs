@@ -90,11 +90,10 @@ impl<T: Send + 'static> Entry<T> {
 }
 
 impl<T: Send + 'static> GrowthAccount for Account<T> {
-    fn charge(&self, bytes: u64) -> bool {
+    fn charge(&self, more: Amounts) -> bool {
         let Some((entry, pool)) = self.keepers() else {
             return false;
         };
-        let more = Amounts::ZERO.memory(bytes);
         let granted = entry.grow(&pool, &self.holder, more);
         if !granted {
             self.refused();
@@ -102,8 +101,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
         granted
     }
 
-    fn refund(&self, bytes: u64) {
-        let less = Amounts::ZERO.memory(bytes);
+    fn refund(&self, less: Amounts) {
         if let Some((_, pool)) = self.keepers() {
             pool.with_state(|locked, _, out| match self.holder {
                 // What a request holds too much is given back when it ends.

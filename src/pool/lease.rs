@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
 
+use super::canceller::Canceller;
 use super::definition::Dynamic;
 use super::entry::{Entry, Live};
 use super::error::{Asker, CallError, CallLimit};
 use super::shared::InstanceId;
 use super::thread_cache;
-use crate::runtime::{CallFailure, StackTooSmall, StoreData, classify};
+use crate::runtime::{CallFailure, StackTooSmall, Stop, StoreData, classify, look_each_tick};
 use crate::state::{Group, Reason};
 
 /// An instance of one function, leased for one group.
@@ -39,15 +40,19 @@ use crate::state::{Group, Reason};
 #[must_use = "dropping a lease gives the instance back at once"]
 pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     /// `None` only while the lease is being dropped.
-    live: Option<Box<Live<T>>>,
-    home: Home<'a, T>,
+    pub(super) live: Option<Box<Live<T>>>,
+    pub(super) home: Home<'a, T>,
     /// Whether the instance is in a state that the next lease may see.
-    healthy: bool,
+    pub(super) healthy: bool,
+    /// Set when the instance is looked at each tick of the epoch.
+    pub(super) stop: Option<Arc<Stop>>,
+    /// When the time of a task's calls is over, in nanoseconds on the pool's clock.
+    pub(super) ends: Option<u64>,
     _types: PhantomData<fn(P) -> R>,
 }
 
 /// How a lease reaches its entry without counting references.
-enum Home<'a, T: Send + 'static> {
+pub(super) enum Home<'a, T: Send + 'static> {
     /// Through the handle that it was acquired with.
     Borrowed(&'a Entry<T>),
     /// Through the reference of its thread, which it carries; `None` only in `drop`.
@@ -56,7 +61,7 @@ enum Home<'a, T: Send + 'static> {
 
 impl<T: Send + 'static> Home<'_, T> {
     #[inline(always)]
-    fn entry(&self) -> &Entry<T> {
+    pub(super) fn entry(&self) -> &Entry<T> {
         match self {
             Self::Borrowed(entry) => entry,
             Self::Carried(entry) => entry.as_deref().expect(UNTIL_DROPPED),
@@ -64,7 +69,7 @@ impl<T: Send + 'static> Home<'_, T> {
     }
 }
 
-const UNTIL_DROPPED: &str = "a lease has its instance and its entry until it is dropped";
+pub(super) const UNTIL_DROPPED: &str = "a lease has its instance and its entry until it is dropped";
 
 impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     #[inline]
@@ -78,7 +83,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     #[inline(always)]
-    fn begin(home: Home<'a, T>, mut live: Box<Live<T>>) -> Self {
+    pub(super) fn begin(home: Home<'a, T>, mut live: Box<Live<T>>) -> Self {
         live.uses += 1;
         if live.limits.have_an_end() {
             home.entry().pulse.keep_ticking();
@@ -88,6 +93,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             live: Some(live),
             home,
             healthy,
+            stop: None,
+            ends: None,
             _types: PhantomData,
         }
     }
@@ -196,10 +203,37 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     /// Never lease this instance again, whatever its calls returned.
-    pub fn discard(mut self) {
+    pub fn discard(self) {
+        self.retire(Reason::Discarded);
+    }
+
+    pub(super) fn retire(mut self, reason: Reason) {
         if let Some(live) = self.live.take() {
-            self.home.entry().retire(live, Reason::Discarded);
+            self.home.entry().retire(live, reason);
         }
+    }
+
+    /// A handle that stops this lease's calls from any thread. From now on the guest is looked at
+    /// once a tick of the epoch, which costs it a microsecond or less each, and its time begins
+    /// afresh. An engine of the host's own without epoch interruption can only be stopped between
+    /// calls, and while a task waits for a host function.
+    pub fn canceller(&mut self) -> Canceller {
+        Canceller(self.stop().clone())
+    }
+
+    /// Makes sure that the instance is looked at each tick.
+    pub(super) fn stop(&mut self) -> &Arc<Stop> {
+        let Self {
+            live, home, stop, ..
+        } = self;
+        stop.get_or_insert_with(|| {
+            let stop = Arc::new(Stop::default());
+            if let Some(live) = live {
+                look_each_tick(&mut live.instance.store, live.limits, stop.clone());
+            }
+            home.entry().pulse.keep_ticking();
+            stop
+        })
     }
 
     /// Whether a call of this lease has failed, so that no other can be made.
@@ -218,6 +252,10 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
         if !self.healthy {
             return Err(broken(live));
+        }
+        if self.stop.as_ref().is_some_and(|stop| stop.is_asked()) {
+            self.healthy = false;
+            return Err(cancelled(live));
         }
         if let Err(source) = entry.stack.check() {
             return Err(stack_too_small(live, source));
@@ -271,7 +309,10 @@ where
 impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(live) = self.live.take() {
+        if let Some(mut live) = self.live.take() {
+            if self.stop.is_some() {
+                live.instance.look_no_more();
+            }
             self.home.entry().release(live, self.healthy);
         }
     }
@@ -290,7 +331,13 @@ impl<T: Send + 'static> Drop for Home<'_, T> {
 }
 
 #[cold]
-fn broken<T: Send + 'static>(live: &Live<T>) -> CallError {
+pub(super) fn cancelled<T: Send + 'static>(live: &Live<T>) -> CallError {
+    let asker = live.asker.clone();
+    CallError::Cancelled { asker }
+}
+
+#[cold]
+pub(super) fn broken<T: Send + 'static>(live: &Live<T>) -> CallError {
     let asker = live.asker.clone();
     CallError::Broken { asker }
 }
@@ -302,7 +349,7 @@ fn stack_too_small<T: Send + 'static>(live: &Live<T>, source: StackTooSmall) -> 
 }
 
 #[cold]
-fn explain<T: Send + 'static>(
+pub(super) fn explain<T: Send + 'static>(
     entry: &Entry<T>,
     live: &Live<T>,
     error: wasmtime::Error,
@@ -326,6 +373,7 @@ fn explain<T: Send + 'static>(
             CallError::Limit { asker, limit }
         }
         CallFailure::Trap(trap) => CallError::Trap { asker, trap },
+        CallFailure::Cancelled => CallError::Cancelled { asker },
         CallFailure::Host(source) => CallError::Host { asker, source },
     }
 }

@@ -2,19 +2,29 @@
 
 use std::sync::Arc;
 
-use super::acquire::Patience;
+use super::acquire::{Patience, closed};
+use super::clock::nanos;
 use super::compile::Ready;
 use super::definition::Defined;
-use super::entry::{Entry, Live};
+use super::entry::{Entry, Live, Slot};
 use super::error::{AcquireError, CallLimit};
 use super::growth::Account;
 use super::request::Making;
 use super::reserve::{Asking, Reserving};
 use super::shared::{RequestId, Shared};
+use super::watch::{Ended, Watch};
 use crate::runtime::{
-    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, instantiate, share,
+    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Stop,
+    look_each_tick, new_store, set_yields, settle, share,
 };
-use crate::state::Stale;
+use crate::state::{Amounts, Stale};
+
+/// An instance that is not born yet.
+struct Made<T: Send + 'static> {
+    instance: Instance<T>,
+    limits: CallLimits,
+    purse: Option<Arc<Purse>>,
+}
 
 impl<T: Send + 'static> Shared<T> {
     /// Makes an instance for the seat that was promised to `request`, and leases it.
@@ -31,7 +41,7 @@ impl<T: Send + 'static> Shared<T> {
             let mut asking = Asking {
                 request: making.id(),
                 asker: &entry.asker,
-                target: ready.needs.declared(),
+                target: self.needs(&ready.needs, patience),
                 patience,
                 queue: false,
             };
@@ -47,12 +57,11 @@ impl<T: Send + 'static> Shared<T> {
                     continue;
                 }
             }
-            let limits = self.settings.call_limits(&ready.defined, &self.runtime);
-            let instance = self.instantiate(&making, entry, &ready, limits)?;
+            let made = self.instantiate(&making, entry, &ready, patience).await?;
             let (needs, defined) = (ready.needs, ready.defined.clone());
             // The pin ends with the birth; nothing but the instance may hold the code then.
             drop(ready);
-            match self.birth(&making, entry, instance, defined, needs) {
+            match self.birth(&making, entry, made, defined, needs) {
                 Ok(live) => return Ok(live),
                 // Replaced meanwhile: what was made is old, and gone again.
                 Err(Stale) => continue,
@@ -60,45 +69,111 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    fn instantiate(
+    /// What an instance takes when it is made: for a task, a stack as well.
+    pub(super) fn needs(&self, needs: &InstanceNeeds, patience: Patience) -> Amounts {
+        let stack = match patience.is_of_a_task() {
+            true => self.runtime.stack_amounts(),
+            false => Amounts::ZERO,
+        };
+        needs.declared().saturating_add(&stack)
+    }
+
+    async fn instantiate(
         &self,
         making: &Making<T>,
         entry: &Arc<Entry<T>>,
         ready: &Ready<T>,
-        limits: CallLimits,
-    ) -> Result<Instance<T>, AcquireError> {
-        let asker = &entry.asker;
-        let _span = tracing::debug_span!(
-            "instantiate",
-            function = %asker.function,
-            group = %asker.group,
-        )
-        .entered();
+        patience: Patience,
+    ) -> Result<Made<T>, AcquireError> {
+        let limits = self.settings.call_limits(&ready.defined, &self.runtime);
         if limits.have_an_end() {
             self.pulse.keep_ticking();
         }
+        let account = Arc::new(Account::of_request(entry, making.id()));
+        let purse = (patience.is_of_a_task())
+            .then(|| Purse::new(self.runtime.stack_amounts(), account.clone()));
         let meter = Meter::new(
-            Box::new(Account::of_request(entry, making.id())),
+            account,
             self.settings.instance.memory,
             self.settings.instance.table_elements,
             ready.needs.metered,
         );
         // Host code runs from here on; should it lease from this entry, it would wait for itself.
         let seat = self.with_state(|locked, _, _| locked.state.seat_of(making.id()));
-        let _calling = seat.map(|seat| entry.slot(seat).begin_call());
-        let data = (self.make_data)(&entry.name, &asker.group);
-        let export = &ready.defined.export;
-        let mut instance = instantiate(&self.runtime, &ready.code, data, meter, limits, export)
-            .map_err(|failure| self.explain(entry, &ready.defined, failure))?;
-        if let Some(hook) = &self.on_create {
-            hook(&mut instance.store, &instance.exports).map_err(|error| {
-                AcquireError::Instantiate {
-                    asker: asker.clone(),
-                    source: share(error),
+        let slot = seat.map(|seat| entry.slot(seat));
+        let explain = |failure| self.explain(entry, &ready.defined, failure);
+        let span = self.instantiate_span(entry);
+        let mut store = {
+            let _calling = slot.map(|slot| slot.begin_call());
+            let data = span.in_scope(|| (self.make_data)(&entry.name, &entry.asker.group));
+            new_store(&self.runtime, data, meter, limits).map_err(explain)?
+        };
+        let exports = match &purse {
+            None => {
+                let _calling = slot.map(|slot| slot.begin_call());
+                span.in_scope(|| ready.code.pre().instantiate(&mut store))
+            }
+            Some(purse) => {
+                let stop = Arc::new(Stop::default());
+                look_each_tick(&mut store, limits, stop.clone());
+                set_yields(&mut store, true);
+                let watch = Watch {
+                    pulse: &self.pulse,
+                    slot,
+                    purse,
+                    stop: &stop,
+                    ends: self.end_of_time(&ready.defined),
+                };
+                let started = watch.run(ready.code.pre().instantiate_async(&mut store));
+                match started.await {
+                    Ok(exports) => exports,
+                    Err(Ended::Cancelled | Ended::Late) => {
+                        let failure = InstantiateFailure::Start(CallFailure::Deadline);
+                        return Err(explain(failure));
+                    }
                 }
-            })?;
-        }
-        Ok(instance)
+            }
+        };
+        let export = &ready.defined.export;
+        let mut instance = settle(store, exports, export).map_err(explain)?;
+        instance.look_no_more();
+        self.created(entry, slot, &mut instance)?;
+        Ok(Made {
+            instance,
+            limits,
+            purse,
+        })
+    }
+
+    fn instantiate_span(&self, entry: &Entry<T>) -> tracing::Span {
+        tracing::debug_span!(
+            "instantiate",
+            function = %entry.asker.function,
+            group = %entry.asker.group,
+        )
+    }
+
+    /// The host looks at a new instance.
+    fn created(
+        &self,
+        entry: &Entry<T>,
+        slot: Option<&Slot<T>>,
+        instance: &mut Instance<T>,
+    ) -> Result<(), AcquireError> {
+        let Some(hook) = &self.on_create else {
+            return Ok(());
+        };
+        let _calling = slot.map(|slot| slot.begin_call());
+        hook(&mut instance.store, &instance.exports).map_err(|error| AcquireError::Instantiate {
+            asker: entry.asker.clone(),
+            source: share(error),
+        })
+    }
+
+    /// When the time of a task's lease of this function is over that begins now.
+    pub(super) fn end_of_time(&self, defined: &Defined) -> u64 {
+        let time = self.settings.timeout_of(defined);
+        self.pulse.now().saturating_add(nanos(time))
     }
 
     fn explain(
@@ -130,6 +205,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             CallFailure::Trap(trap) => AcquireError::StartTrapped { asker, trap },
             CallFailure::Host(source) => AcquireError::Instantiate { asker, source },
+            CallFailure::Cancelled => closed(&asker),
         }
     }
 
@@ -139,11 +215,19 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         making: &Making<T>,
         entry: &Arc<Entry<T>>,
-        mut instance: Instance<T>,
+        made: Made<T>,
         defined: Arc<Defined>,
         needs: InstanceNeeds,
     ) -> Result<Box<Live<T>>, Stale> {
-        let held = needs.with_metered(instance.store.data_mut().meter().held());
+        let Made {
+            mut instance,
+            limits,
+            purse,
+        } = made;
+        let mut held = needs.with_metered(instance.store.data_mut().meter().held());
+        if purse.is_some() {
+            held = held.saturating_add(&self.runtime.stack_amounts());
+        }
         let now = self.pulse.now();
         let (id, seat, version, stamp) = self.with_state(|locked, hands, out| {
             let stamp = locked.stamp(now);
@@ -153,15 +237,19 @@ impl<T: Send + 'static> Shared<T> {
             entry.slot(seat).lease_new(stamp);
             Ok((id, seat, version, stamp))
         })?;
-        let account = Account::of_instance(entry, id);
-        instance.store.data_mut().meter().settle(Box::new(account));
+        let account = Arc::new(Account::of_instance(entry, id));
+        if let Some(purse) = &purse {
+            purse.settle(account.clone());
+        }
+        instance.store.data_mut().meter().settle(account);
         Ok(Box::new(Live {
             instance,
             id,
             asker: entry.asker.clone(),
             seat,
             pass: Entry::<T>::pass_of(version),
-            limits: self.settings.call_limits(&defined, &self.runtime),
+            limits,
+            purse,
             defined,
             uses: 0,
             born: stamp.at,

@@ -4,6 +4,7 @@ mod acquire;
 mod alarms;
 mod block_on;
 mod builder;
+mod canceller;
 mod clock;
 mod compile;
 mod deadlock;
@@ -27,11 +28,15 @@ mod reserve;
 mod settings;
 mod shared;
 mod stats;
+mod task;
 mod thread_cache;
 mod waiter;
+mod watch;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::Engine;
 
@@ -39,6 +44,7 @@ use crate::state::Group;
 use shared::Shared;
 
 pub use builder::Builder;
+pub use canceller::Canceller;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use definition::{Definition, Dynamic, Signature};
 pub use error::{
@@ -130,6 +136,14 @@ impl<T: Send + 'static> Pool<T> {
     /// please; with the last of them, every charge is zero. Closing twice changes nothing.
     pub fn close(&self) {
         self.shared.close();
+    }
+
+    /// Closes, and waits until every lease has ended and every instance is freed. False if that has not
+    /// happened by the timeout: the pool is closed all the same.
+    ///
+    /// On a thread that holds a lease, it waits for that lease in vain.
+    pub fn close_and_drain(&self, timeout: Duration) -> bool {
+        self.shared.close_and_drain(timeout)
     }
 
     /// Whether the pool is closed.

@@ -2,9 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use wasmtime::{Linker, Store};
 
+use super::block_on::block_on;
 use super::clock::Pulse;
 use super::deadlock::Blocked;
 use super::definition::{Defined, Source};
@@ -15,6 +17,7 @@ use super::housekeeper::Housekeeper;
 use super::observe::{Eviction, Observer};
 use super::settings::Settings;
 use super::waiter::{Mail, Waiter};
+use super::workers::Workers;
 use crate::runtime::{Code, Runtime, StackCheck, StoreData};
 use crate::state::{self, Destroy, Group, Handles, Reason, Stamp};
 use crate::sync::{AtomicU64, Mutex};
@@ -58,6 +61,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub stack: StackCheck,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
+    pub workers: Workers,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
     locked: Mutex<Locked<T>>,
@@ -69,6 +73,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub blocked: Blocked<T>,
     /// The latest use that came through the lock.
     sequence: u64,
+    /// Who waits until nothing is left of a closed pool.
+    pub drained: Vec<Arc<Waiter<T>>>,
     pub compilations: u64,
     pub loads: u64,
 }
@@ -79,8 +85,20 @@ impl<T: Send + 'static> Locked<T> {
             state,
             blocked: Blocked::new(),
             sequence: 0,
+            drained: Vec::new(),
             compilations: 0,
             loads: 0,
+        }
+    }
+
+    /// Nothing is left of a closed pool: whoever waited for that is to be told.
+    fn tell_if_drained(&mut self, out: &mut Effects<T>) {
+        if self.state.is_drained() {
+            let told = self
+                .drained
+                .drain(..)
+                .map(|waiter| (waiter, Signal::Closed));
+            out.wake.extend(told);
         }
     }
 
@@ -113,7 +131,6 @@ impl<T: Send + 'static> Shared<T> {
         let stack = StackCheck::new(parts.runtime.max_wasm_stack());
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
-            settings: parts.settings,
             runtime: parts.runtime,
             linker: parts.linker,
             make_data: parts.make_data,
@@ -123,7 +140,9 @@ impl<T: Send + 'static> Shared<T> {
             stack,
             observer: parts.observer,
             housekeeper: parts.housekeeper,
+            workers: Workers::new(parts.settings.max_compilations),
             past_hits: Arc::default(),
+            settings: parts.settings,
             locked: Mutex::new(Locked::new(state)),
         })
     }
@@ -139,7 +158,9 @@ impl<T: Send + 'static> Shared<T> {
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
-            ask(&mut locked, &mut hands, &mut effects)
+            let answer = ask(&mut locked, &mut hands, &mut effects);
+            locked.tell_if_drained(&mut effects);
+            answer
         };
         self.carry_out(effects, hands);
         answer
@@ -172,6 +193,7 @@ impl<T: Send + 'static> Shared<T> {
             for dying in freed {
                 locked.state.freed(dying, &mut effects);
             }
+            locked.tell_if_drained(&mut effects);
         }
     }
 
@@ -253,6 +275,18 @@ impl<T: Send + 'static> Shared<T> {
                 locked.state.close(hands, out);
             }
         });
+        self.workers.stop();
+    }
+
+    /// Closes, and waits until every lease has ended and everything is freed; whether that was in
+    /// time.
+    pub fn close_and_drain(&self, timeout: Duration) -> bool {
+        self.close();
+        let waiter = Waiter::new();
+        self.with_state(|locked, _, _| locked.drained.push(waiter.clone()));
+        let deadline = self.deadline(timeout);
+        let drained = waiter.mail(Some(deadline), &self.pulse);
+        block_on(drained, Some(deadline.ends), &self.pulse).is_some()
     }
 
     pub fn sweep(&self) {
@@ -278,6 +312,8 @@ impl<T: Send + 'static> Shared<T> {
 impl<T: Send + 'static> Drop for Shared<T> {
     fn drop(&mut self) {
         self.close();
+        self.workers.stop();
+        self.workers.join();
         let orphans = self.locked.get_mut().state.instance_count();
         self.pulse.orphan(orphans as u64);
         self.housekeeper.stop(&self.pulse, orphans == 0);

@@ -1,46 +1,38 @@
-//! Compiling and loading. The only file with `unsafe`: wasmtime cannot check that machine code is
-//! its own.
-#![allow(unsafe_code)]
+//! Compiling and loading.
 
 use std::sync::Arc;
 
-use wasmtime::{Engine, InstancePre, Linker, Module};
+use wasmtime::{InstancePre, Linker};
 
 use super::engine::Runtime;
 use super::inspect::Facts;
 use super::instance::StoreData;
 use super::sizes;
+use super::trusted::MachineCode;
 use crate::state::Amounts;
 
-/// Machine code as the compiler left it, in heap memory.
+/// Compiled code that is not mapped yet.
 pub(crate) struct Artifact {
-    bytes: Vec<u8>,
+    code: MachineCode,
     amounts: Amounts,
 }
 
 /// Compiles in an engine that is thrown away with all that the compiler keeps.
 pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Artifact> {
-    let bytes = runtime.throwaway()?.precompile_module(wasm)?;
+    let code = MachineCode::compile(runtime, wasm)?;
     let image = if runtime.copies_on_write() {
         facts.image_bytes
     } else {
         0
     };
-    let amounts = sizes::code_amounts(bytes.len() as u64, image);
-    Ok(Artifact { bytes, amounts })
+    let amounts = sizes::code_amounts(code.len() as u64, image);
+    Ok(Artifact { code, amounts })
 }
 
 impl Artifact {
     /// What it will take when it is mapped.
     pub fn amounts(&self) -> Amounts {
         self.amounts
-    }
-
-    fn load(&self, engine: &Engine) -> wasmtime::Result<Module> {
-        // SAFETY: `deserialize` demands bytes that `precompile_module` of a compatible engine
-        // produced. An `Artifact` is made by `compile` alone, from an engine with this one's
-        // configuration, and its bytes have never left this process's heap or been written to.
-        unsafe { Module::deserialize(engine, &self.bytes) }
     }
 }
 
@@ -62,11 +54,11 @@ impl<T> Clone for Code<T> {
 impl<T: 'static> Code<T> {
     /// Maps the artifact and links it.
     pub fn load(artifact: &Artifact, linker: &Linker<StoreData<T>>) -> wasmtime::Result<Self> {
-        let module = artifact.load(linker.engine())?;
+        let module = artifact.code.load(linker.engine())?;
         let range = module.image_range();
         let mapped = range.end.addr() - range.start.addr();
         debug_assert!(
-            mapped <= artifact.bytes.len(),
+            mapped <= artifact.code.len(),
             "more is mapped than was reserved"
         );
         // Now, and not at the first instantiation: its room is reserved.

@@ -1,6 +1,12 @@
 //! Engine set-up: made by the pool, or brought by the host.
 
+use std::sync::Arc;
+
 use wasmtime::{Config, Engine, InstanceAllocationStrategy};
+
+use super::sizes;
+use super::trusted::ChargedStacks;
+use crate::state::Amounts;
 
 /// What the pool's own engine is made for.
 #[derive(Debug, Clone, Copy)]
@@ -8,6 +14,7 @@ pub(crate) struct EngineSettings {
     pub interrupt: bool,
     pub fuel: bool,
     pub max_wasm_stack: usize,
+    pub async_stack_size: usize,
     pub backtraces: bool,
 }
 
@@ -25,6 +32,8 @@ impl Runtime {
         config.epoch_interruption(settings.interrupt);
         config.consume_fuel(settings.fuel);
         config.max_wasm_stack(settings.max_wasm_stack);
+        config.async_stack_size(settings.async_stack_size);
+        config.with_host_stack(Arc::new(ChargedStacks));
         // A memory that moves to grow is there twice for a while, and charged once.
         config.memory_may_move(false);
         if !settings.backtraces {
@@ -67,5 +76,10 @@ impl Runtime {
 
     pub fn max_wasm_stack(&self) -> usize {
         self.engine.get_max_wasm_stack()
+    }
+
+    /// What a fiber stack takes.
+    pub fn stack_amounts(&self) -> Amounts {
+        sizes::stack_amounts(self.engine.get_async_stack_size() as u64)
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::turn::Stopped;
+
 /// An error that several callers may hold.
 pub type SharedError = Arc<dyn Error + Send + Sync + 'static>;
 
@@ -37,6 +39,8 @@ pub(crate) enum CallFailure {
     Fuel,
     Deadline,
     Trap(GuestTrap),
+    /// Someone asked for it.
+    Cancelled,
     /// A host function returned this, or wasmtime did.
     Host(SharedError),
 }
@@ -48,6 +52,7 @@ impl CallFailure {
             Self::Fuel => "fuel",
             Self::Deadline => "deadline",
             Self::Trap(_) => "trap",
+            Self::Cancelled => "cancelled",
             Self::Host(_) => "host",
         }
     }
@@ -64,6 +69,7 @@ pub(crate) fn classify(error: wasmtime::Error) -> CallFailure {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
         }),
+        None if error.is::<Stopped>() => CallFailure::Cancelled,
         None => CallFailure::Host(share(error)),
     }
 }

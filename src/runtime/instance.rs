@@ -5,13 +5,14 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use wasmtime::{Func, Memory, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
-use super::code::Code;
 use super::engine::Runtime;
 use super::failure::{CallFailure, SharedError, classify, share};
 use super::meter::{Meter, Refusal};
+use super::turn::{Stop, Turn};
 
 /// The data of every store that the pool makes: the host's `T`, and the pool's own meter.
 ///
@@ -21,6 +22,8 @@ pub struct StoreData<T> {
     /// `None` only while it is being dropped.
     host: Option<T>,
     meter: Meter,
+    /// `None`: interrupted when its time is over. Boxed: few stores are ever looked at each tick.
+    turn: Option<Box<Turn>>,
 }
 
 impl<T> Drop for StoreData<T> {
@@ -39,6 +42,7 @@ impl<T> StoreData<T> {
         Self {
             host: Some(host),
             meter,
+            turn: None,
         }
     }
 
@@ -126,18 +130,32 @@ pub(crate) struct Allocator {
     pub dealloc: TypedFunc<(i32, i32), ()>,
 }
 
-pub(crate) fn instantiate<T: Send + 'static>(
+/// A store with its limits, and nothing in it.
+pub(crate) fn new_store<T: Send + 'static>(
     runtime: &Runtime,
-    code: &Code<T>,
     host: T,
     meter: Meter,
     limits: CallLimits,
-    export: &str,
-) -> Result<Instance<T>, InstantiateFailure> {
+) -> Result<Store<StoreData<T>>, InstantiateFailure> {
     let mut store = Store::new(runtime.engine(), StoreData::new(host, meter));
     store.limiter(|data| &mut data.meter);
+    if runtime.interrupts() {
+        store.epoch_deadline_callback(|mut store| match &mut store.data_mut().turn {
+            Some(turn) => turn.over(),
+            None => Ok(UpdateDeadline::Interrupt),
+        });
+    }
     refresh(&mut store, limits).map_err(|e| InstantiateFailure::Other(share(e)))?;
-    let exports = match code.pre().instantiate(&mut store) {
+    Ok(store)
+}
+
+/// Looks up what every instance needs of its exports.
+pub(crate) fn settle<T: Send + 'static>(
+    mut store: Store<StoreData<T>>,
+    exports: wasmtime::Result<wasmtime::Instance>,
+    export: &str,
+) -> Result<Instance<T>, InstantiateFailure> {
+    let exports = match exports {
         Ok(exports) => exports,
         Err(error) => return Err(explain(&store, error)),
     };
@@ -154,6 +172,26 @@ pub(crate) fn instantiate<T: Send + 'static>(
         typed: None,
         allocator: None,
     })
+}
+
+/// From now on the store is looked at each tick of the epoch: it can be stopped, and may have to
+/// let others go on. Its time begins afresh.
+pub(crate) fn look_each_tick<T>(
+    store: &mut Store<StoreData<T>>,
+    limits: CallLimits,
+    stop: Arc<Stop>,
+) {
+    if let Some(ticks) = limits.ticks {
+        store.data_mut().turn = Some(Box::new(Turn::new(ticks.get(), stop)));
+        store.set_epoch_deadline(1);
+    }
+}
+
+/// Whether the store's guest lets others go on at each tick. Only within a task.
+pub(crate) fn set_yields<T>(store: &mut Store<StoreData<T>>, yields: bool) {
+    if let Some(turn) = &mut store.data_mut().turn {
+        turn.yields = yields;
+    }
 }
 
 /// What is refused before any guest code has run is refused by the meter; the rest is the start
@@ -184,6 +222,31 @@ impl<T: 'static> Instance<T> {
     #[inline]
     pub fn refresh(&mut self, limits: CallLimits) -> wasmtime::Result<()> {
         refresh(&mut self.store, limits)
+    }
+
+    /// The lease is over: the next one is interrupted at the end of its time, and not looked at.
+    pub fn look_no_more(&mut self) {
+        self.store.data_mut().turn = None;
+    }
+
+    /// As `call`, on a fiber.
+    pub async fn call_async<P, R>(&mut self, params: P) -> wasmtime::Result<R>
+    where
+        P: WasmParams + Sync + 'static,
+        R: WasmResults + Sync + 'static,
+        T: Send,
+    {
+        loop {
+            let known = self.typed.as_ref().and_then(|any| any.downcast_ref());
+            let typed: &TypedFunc<P, R> = match known {
+                Some(typed) => typed,
+                None => {
+                    self.learn::<P, R>()?;
+                    continue;
+                }
+            };
+            return typed.call_async(&mut self.store, params).await;
+        }
     }
 
     /// Calls the function's export. The types are checked once per instance, not per call.

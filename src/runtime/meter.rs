@@ -1,14 +1,17 @@
 //! Charges a guest's memory before the guest has it.
 
+use std::sync::Arc;
+
 use wasmtime::ResourceLimiter;
 
 use super::sizes;
+use crate::state::Amounts;
 
-/// Where a meter gets more when what was reserved for its instance is used up. Called by the guest
-/// in the middle of `memory.grow`, so it may evict others but must not wait for a lease.
+/// Where an instance gets more when what was reserved for it is used up. Called by the guest in the
+/// middle of `memory.grow`, so it may evict others but must not wait for a lease.
 pub(crate) trait GrowthAccount: Send + Sync {
-    fn charge(&self, bytes: u64) -> bool;
-    fn refund(&self, bytes: u64);
+    fn charge(&self, more: Amounts) -> bool;
+    fn refund(&self, less: Amounts);
     /// A cap of the instance itself refused: only counted.
     fn refused(&self);
 }
@@ -27,7 +30,7 @@ pub(crate) enum Refusal {
 /// The limiter of one store. Every byte of linear memory, table and GC heap is charged before
 /// wasmtime takes it; a refusal makes `memory.grow` return −1.
 pub(crate) struct Meter {
-    account: Box<dyn GrowthAccount>,
+    account: Arc<dyn GrowthAccount>,
     /// Bytes one instance's memories may have together.
     max_memory: u64,
     max_table_elements: u64,
@@ -44,7 +47,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub fn new(
-        account: Box<dyn GrowthAccount>,
+        account: Arc<dyn GrowthAccount>,
         max_memory: u64,
         max_table_elements: u64,
         prepaid: u64,
@@ -63,7 +66,7 @@ impl Meter {
 
     /// From now on growth is charged to this account, and what was reserved and not needed is
     /// given back. Returns what was needed: the bytes of memories and tables.
-    pub fn settle(&mut self, account: Box<dyn GrowthAccount>) -> u64 {
+    pub fn settle(&mut self, account: Arc<dyn GrowthAccount>) -> u64 {
         self.account = account;
         self.prepaid = 0;
         self.held()
@@ -93,7 +96,7 @@ impl Meter {
     }
 
     fn account_for(&mut self, bytes: u64) -> bool {
-        bytes == 0 || self.account.charge(bytes)
+        bytes == 0 || self.account.charge(Amounts::ZERO.memory(bytes))
     }
 
     fn refuse(&mut self, refusal: Refusal) -> wasmtime::Result<bool> {
@@ -135,7 +138,7 @@ impl ResourceLimiter for Meter {
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         let granted = std::mem::take(&mut self.granted);
         self.memory -= granted;
-        self.account.refund(granted);
+        self.account.refund(Amounts::ZERO.memory(granted));
         Ok(())
     }
 

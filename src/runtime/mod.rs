@@ -7,18 +7,26 @@ mod guest;
 mod inspect;
 mod instance;
 mod meter;
+mod purse;
 mod sizes;
 mod stack;
+mod trusted;
+mod turn;
 
 pub(crate) use code::{Artifact, Code, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use inspect::{Facts, Types, inspect};
-pub(crate) use instance::{Allocator, CallLimits, Instance, InstantiateFailure, instantiate};
+pub(crate) use instance::{
+    Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,
+    settle,
+};
 pub(crate) use meter::{GrowthAccount, Meter};
+pub(crate) use purse::Purse;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
+pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
 pub use inspect::InspectError;

@@ -100,6 +100,11 @@ impl InstanceNeeds {
     }
 }
 
+/// A fiber stack: its bytes in whole pages, one mapping for them and one for the guard.
+pub(crate) fn stack_amounts(bytes: u64) -> Amounts {
+    Amounts::ZERO.stack(whole_pages(bytes)).mappings(2)
+}
+
 pub(crate) fn table_bytes(elements: u64) -> u64 {
     elements.saturating_mul(BYTES_PER_TABLE_ELEMENT)
 }

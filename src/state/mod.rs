@@ -253,6 +253,14 @@ impl<H: Handles> State<H> {
     }
 
     /// Instances whose slot is leased, as `is_leased` says.
+    /// Whether it is closed, and nothing is charged, promised or asked for any more.
+    pub fn is_drained(&self) -> bool {
+        self.closed
+            && self.instances.is_empty()
+            && self.dying.is_empty()
+            && self.requests.is_empty()
+    }
+
     /// The entry of an instance.
     pub fn home_of(&self, id: InstanceId<H>) -> Option<H::Entry> {
         let instance = self.instances.get(id)?;

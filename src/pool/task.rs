@@ -1,0 +1,292 @@
+//! Leases and calls of tasks: nothing here blocks a thread.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Val, WasmParams, WasmResults};
+
+use super::acquire::{Patience, closed};
+use super::definition::Dynamic;
+use super::entry::{Entry, Live, Taken};
+use super::error::{AcquireError, Asker, CallError, CallLimit};
+use super::function::{Function, InGroup};
+use super::growth::Account;
+use super::lease::{Home, Lease, UNTIL_DROPPED, broken, cancelled, explain};
+use super::request::Making;
+use super::shared::{InstanceId, Shared};
+use super::watch::{Ended, Watch};
+use crate::runtime::{CallFailure, Purse, set_yields};
+use crate::state::{Group, Reason};
+
+/// A guest's call, on its fiber.
+type Running<'a, X> = Pin<Box<dyn Future<Output = wasmtime::Result<X>> + Send + 'a>>;
+
+impl<P, R, T: Send + 'static> Function<P, R, T> {
+    /// As [`Self::acquire`], without blocking a thread: a task of any executor. Waits in one queue
+    /// with the threads, first come first served. Compilation and loading happen on threads of the
+    /// pool's own.
+    ///
+    /// The instance has a fiber stack, charged to the `stack` budget; idle instances are evicted for
+    /// it, the least recently used first. Dropped before it is ready, the future leaves nothing
+    /// behind.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub async fn acquire_async(
+        &self,
+        group: impl Into<Group>,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let patience = self.pool.usual_patience().of_a_task();
+        self.lease_async(group.into(), patience).await
+    }
+
+    /// As [`Self::acquire_timeout`], without blocking a thread.
+    ///
+    /// # Errors
+    /// As [`Self::acquire_timeout`].
+    pub async fn acquire_async_timeout(
+        &self,
+        group: impl Into<Group>,
+        timeout: Duration,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let patience = Patience::Room(self.pool.deadline(timeout)).of_a_task();
+        self.lease_async(group.into(), patience).await
+    }
+
+    async fn lease_async(
+        &self,
+        group: Group,
+        patience: Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let entry = self.entry(&group)?;
+        let home = || Home::Carried(Some(entry.clone()));
+        self.pool.lease_for_task(home, &entry, patience).await
+    }
+}
+
+impl<P, R, T: Send + 'static> InGroup<P, R, T> {
+    /// As [`Function::acquire_async`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_async`].
+    pub async fn acquire_async(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        let (pool, entry) = self.resolved()?;
+        let patience = pool.usual_patience().of_a_task();
+        pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
+            .await
+    }
+
+    /// As [`Function::acquire_async_timeout`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_async_timeout`].
+    pub async fn acquire_async_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        let (pool, entry) = self.resolved()?;
+        let patience = Patience::Room(pool.deadline(timeout)).of_a_task();
+        pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
+            .await
+    }
+}
+
+impl<P, R, T> Function<P, R, T>
+where
+    P: WasmParams + Sync + 'static,
+    R: WasmResults + Sync + 'static,
+    T: Send + 'static,
+{
+    /// Acquires, calls, releases, as a task. Dropping the future stops the call, wherever it is.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_async(&self, group: impl Into<Group>, params: P) -> Result<R, CallError> {
+        let mut lease = self.acquire_async(group).await?;
+        lease.call_async(params).await
+    }
+}
+
+impl<P, R, T> InGroup<P, R, T>
+where
+    P: WasmParams + Sync + 'static,
+    R: WasmResults + Sync + 'static,
+    T: Send + 'static,
+{
+    /// Acquires, calls, releases, as a task.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_async(&self, params: P) -> Result<R, CallError> {
+        let mut lease = self.acquire_async().await?;
+        lease.call_async(params).await
+    }
+}
+
+impl<P, R, T> Lease<'_, P, R, T>
+where
+    P: WasmParams + Sync + 'static,
+    R: WasmResults + Sync + 'static,
+    T: Send + 'static,
+{
+    /// Calls the function as a task, on a fiber of its own: the guest lets others go on at each tick
+    /// of the epoch, and while it waits for host functions that are async. Dropping the future stops
+    /// the call, and the instance is retired with the lease.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; [`CallError::Acquire`] when the stack budget has no room (only for a lease
+    /// that was not acquired as a task).
+    pub async fn call_async(&mut self, params: P) -> Result<R, CallError> {
+        self.enter_async(|live| Box::pin(live.instance.call_async(params)))
+            .await
+    }
+}
+
+impl<T: Send + 'static> Lease<'_, Dynamic, Dynamic, T> {
+    /// As [`Self::call_values`], as a task; returns as many values as the function has results.
+    ///
+    /// # Errors
+    /// As [`Self::call_values`].
+    pub async fn call_values_async(&mut self, params: &[Val]) -> Result<Vec<Val>, CallError> {
+        let params = params.to_vec();
+        let mut results = vec![Val::I32(0); self.result_count()];
+        self.enter_async(move |live| {
+            let main = live.instance.main;
+            let store = &mut live.instance.store;
+            Box::pin(async move {
+                main.call_async(store, &params, &mut results).await?;
+                Ok(results)
+            })
+        })
+        .await
+    }
+}
+
+impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
+    /// As `enter`, for a task.
+    pub(super) async fn enter_async<X>(
+        &mut self,
+        run: impl for<'x> FnOnce(&'x mut Live<T>) -> Running<'x, X> + Send,
+    ) -> Result<X, CallError> {
+        let Some(pool) = self.home.entry().pool.upgrade() else {
+            return Err(closed(&self.home.entry().asker).into());
+        };
+        let patience = pool.usual_patience().of_a_task();
+        self.have_stack(&pool, patience).await?;
+        let stop = self.stop().clone();
+        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
+        let (pulse, defined) = (pool.pulse.clone(), live.defined.clone());
+        let ends = *self.ends.get_or_insert_with(|| pool.end_of_time(&defined));
+        // The call may last; it keeps no pool from being dropped.
+        drop(pool);
+        if !self.healthy {
+            return Err(broken(live));
+        }
+        let Some(purse) = live.purse.clone() else {
+            return Err(broken(live));
+        };
+        self.healthy = false;
+        let entry = self.home.entry();
+        let watch = Watch {
+            pulse: &pulse,
+            slot: Some(entry.slot(live.seat)),
+            purse: &purse,
+            stop: &stop,
+            ends,
+        };
+        set_yields(&mut live.instance.store, true);
+        let ended = watch.run(run(live)).await;
+        set_yields(&mut live.instance.store, false);
+        match ended {
+            Ok(Ok(value)) => {
+                self.healthy = true;
+                Ok(value)
+            }
+            Ok(Err(error)) => Err(explain(entry, live, error)),
+            Err(ended) => Err(interrupted(entry, live, &ended)),
+        }
+    }
+
+    /// Charges a stack, if the instance has none yet.
+    async fn have_stack(
+        &mut self,
+        pool: &Arc<Shared<T>>,
+        patience: Patience,
+    ) -> Result<(), AcquireError> {
+        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
+        if live.purse.is_some() {
+            return Ok(());
+        }
+        let entry = pool.with_state(|locked, _, _| locked.state.home_of(live.id));
+        let entry = entry.ok_or_else(|| closed(&live.asker))?;
+        pool.charge_stack(&live.asker, live.id, patience).await?;
+        let account = Arc::new(Account::of_instance(&entry, live.id));
+        live.purse = Some(Purse::new(pool.runtime.stack_amounts(), account));
+        Ok(())
+    }
+}
+
+fn interrupted<T: Send + 'static>(entry: &Entry<T>, live: &Live<T>, ended: &Ended) -> CallError {
+    let pool = entry.pool.upgrade();
+    let (failure, error) = match ended {
+        Ended::Cancelled => (CallFailure::Cancelled, cancelled(live)),
+        Ended::Late => {
+            let settings = pool.as_ref().map(|pool| &pool.settings);
+            let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(&live.defined));
+            let (asker, limit) = (live.asker.clone(), CallLimit::Time(time));
+            (CallFailure::Deadline, CallError::Limit { asker, limit })
+        }
+    };
+    if let Some(pool) = &pool {
+        pool.observer.guest_failed(failure.kind());
+    }
+    error
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// Leases an instance that has a stack.
+    async fn lease_for_task<'a, P, R>(
+        self: &Arc<Self>,
+        home: impl Fn() -> Home<'a, T>,
+        entry: &Arc<Entry<T>>,
+        patience: Patience,
+    ) -> Result<Lease<'a, P, R, T>, AcquireError> {
+        loop {
+            let live = match entry.take() {
+                Taken::Idle(live) => live,
+                Taken::Odd(odd) => {
+                    entry.settle_odd(self, odd);
+                    continue;
+                }
+                Taken::Nothing => self.obtain(entry, patience).await?,
+            };
+            let mut lease = Lease::begin(home(), live);
+            match lease.have_stack(self, patience).await {
+                Ok(()) => return Ok(lease),
+                // Whoever waits for room holds nothing. Made anew, it waits for all that it needs.
+                Err(AcquireError::BudgetExceeded(_)) if patience.waits_for_room() => {
+                    lease.retire(Reason::Room);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Charges a stack to an instance, evicting what is idle; never waits for a lease.
+    async fn charge_stack(
+        self: &Arc<Self>,
+        asker: &Arc<Asker>,
+        instance: InstanceId<T>,
+        patience: Patience,
+    ) -> Result<(), AcquireError> {
+        let request = self.with_state(|locked, _, _| locked.state.begin_growth());
+        let growth = Making::new(self, request);
+        let stack = self.runtime.stack_amounts();
+        let patience = patience.without_room();
+        self.reserve(growth.id(), asker, stack, patience).await?;
+        self.with_state(|locked, _, out| locked.state.grown(growth.id(), instance, out));
+        Ok(())
+    }
+}

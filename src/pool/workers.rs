@@ -1,0 +1,151 @@
+//! Threads that compile and load for tasks, whose own threads must not be kept from other tasks.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// As many threads as compilations may run at once, started when they are first needed.
+pub(crate) struct Workers {
+    jobs: Receiver<Job>,
+    /// `None` when the pool is closed.
+    sender: Mutex<Option<Sender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    most: usize,
+}
+
+impl Workers {
+    /// A module in flight has one job at most, so there is always place for one more.
+    pub fn new(most: usize) -> Self {
+        let (sender, jobs) = bounded(most);
+        Self {
+            jobs,
+            sender: Mutex::new(Some(sender)),
+            threads: Mutex::new(Vec::new()),
+            most,
+        }
+    }
+
+    /// Does the work on one of the threads. `None` if it panicked, or the pool is closed. If the
+    /// future is dropped before the work has begun, it is not begun; either way what it owns is
+    /// dropped when nobody works with it any more.
+    pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Outcome<R> {
+        let shared = Arc::new(Mutex::new(Desk {
+            result: None,
+            reader: None,
+            done: false,
+        }));
+        let outcome = Outcome(shared.clone());
+        let job: Job = Box::new(move || {
+            let desk = Worker(shared);
+            if Arc::strong_count(&desk.0) > 1 {
+                let result = work();
+                desk.0.lock().result = Some(result);
+            }
+        });
+        // A job that is not taken is dropped here, and its desk is left without a result.
+        let sender = self.sender.lock().clone();
+        match sender {
+            Some(sender) if self.has_threads() => drop(sender.send(job)),
+            // The system has no thread for it: rather here than never.
+            Some(_) => job(),
+            None => {}
+        }
+        outcome
+    }
+
+    /// Starts one more, if there may be one more; whether there are any.
+    fn has_threads(&self) -> bool {
+        let mut threads = self.threads.lock();
+        if threads.len() >= self.most {
+            return true;
+        }
+        let jobs = self.jobs.clone();
+        let work = move || {
+            be_nice();
+            jobs.iter().for_each(|job| {
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    tracing::error!("a compilation panicked");
+                }
+            });
+        };
+        let started = thread::Builder::new()
+            .name("wasm-pool compiler".into())
+            .spawn(work);
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(error) => tracing::error!(%error, "no thread to compile on"),
+        }
+        !threads.is_empty()
+    }
+
+    /// No more jobs; those that are queued are still done.
+    pub fn stop(&self) {
+        self.sender.lock().take();
+    }
+
+    /// Waits until every thread has ended.
+    pub fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // One of them may be the one who drops the last handle.
+            if thread.thread().id() != thread::current().id() {
+                // A panic was reported where it happened.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// Where a worker leaves the result.
+struct Desk<R> {
+    result: Option<R>,
+    reader: Option<Waker>,
+    done: bool,
+}
+
+/// Says that the work is over when it goes, however it goes.
+struct Worker<R>(Arc<Mutex<Desk<R>>>);
+
+impl<R> Drop for Worker<R> {
+    fn drop(&mut self) {
+        let reader = {
+            let mut desk = self.0.lock();
+            desk.done = true;
+            desk.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+/// What becomes of a job; see [`Workers::run`].
+pub(crate) struct Outcome<R>(Arc<Mutex<Desk<R>>>);
+
+impl<R> Future for Outcome<R> {
+    type Output = Option<R>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
+        let reader = context.waker().clone();
+        let mut desk = self.0.lock();
+        if desk.done {
+            return Poll::Ready(desk.result.take());
+        }
+        desk.reader = Some(reader);
+        Poll::Pending
+    }
+}
+
+/// Lets other threads go first. On Linux, a thread has a priority of its own.
+fn be_nice() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}

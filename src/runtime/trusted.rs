@@ -1,0 +1,106 @@
+//! What wasmtime cannot check, and trusts its host with: that machine code is its own, and that
+//! stacks are stacks. The only file with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use corosensei::stack::{DefaultStack, Stack};
+use wasmtime::{Engine, Module, StackCreator, StackMemory};
+
+use super::engine::Runtime;
+use super::purse::Purse;
+
+/// Machine code as the compiler left it, in heap memory.
+pub(super) struct MachineCode(Vec<u8>);
+
+impl MachineCode {
+    /// Compiles in an engine that is thrown away with all that the compiler keeps.
+    pub fn compile(runtime: &Runtime, wasm: &[u8]) -> wasmtime::Result<Self> {
+        Ok(Self(runtime.throwaway()?.precompile_module(wasm)?))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Maps it. `engine` must be the one of the runtime that it was compiled for.
+    pub fn load(&self, engine: &Engine) -> wasmtime::Result<Module> {
+        // SAFETY: `deserialize` demands bytes that `precompile_module` of a compatible engine
+        // produced. These are made by `compile` alone, from an engine with this one's configuration
+        // (wasmtime itself refuses another's), and have never left this process's heap or been
+        // written to.
+        unsafe { Module::deserialize(engine, &self.0) }
+    }
+}
+
+/// Makes the fiber stacks of the pool's own engine, each charged to the instance that it is for.
+pub(super) struct ChargedStacks;
+
+// SAFETY: the trait demands stacks that are page aligned, zero filled, and have a guard page at their
+// lower end. `DefaultStack` maps fresh memory, the lowest page of it without access.
+unsafe impl StackCreator for ChargedStacks {
+    fn new_stack(&self, size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
+        let purse = Purse::current();
+        if let Some(purse) = &purse {
+            purse.spend()?;
+        }
+        // From here on, dropping it gives back what was spent.
+        let mut stack = ChargedStack {
+            stack: None,
+            size,
+            purse,
+        };
+        stack.stack = Some(DefaultStack::new(size)?);
+        Ok(Box::new(stack))
+    }
+}
+
+struct ChargedStack {
+    /// `None` only while it is made and dropped.
+    stack: Option<DefaultStack>,
+    /// Bytes without the guard: whole pages.
+    size: usize,
+    /// `None` for a store that the host has made itself.
+    purse: Option<Arc<Purse>>,
+}
+
+impl ChargedStack {
+    fn top_address(&self) -> usize {
+        self.stack.as_ref().map_or(0, |stack| stack.base().get())
+    }
+
+    fn lowest_address(&self) -> usize {
+        self.stack.as_ref().map_or(0, |stack| stack.limit().get())
+    }
+}
+
+// SAFETY: the trait demands page aligned memory, whole pages, with a guard below it, that nobody else
+// uses. `size` is what wasmtime asked for, whole pages; all of it lies below the top of a mapping
+// that this value owns, and what is left below that is the guard.
+unsafe impl StackMemory for ChargedStack {
+    fn top(&self) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(self.top_address())
+    }
+
+    fn range(&self) -> Range<usize> {
+        let top = self.top_address();
+        top - self.size..top
+    }
+
+    fn guard_range(&self) -> Range<*mut u8> {
+        let guard = self.lowest_address()..self.range().start;
+        std::ptr::with_exposed_provenance_mut(guard.start)
+            ..std::ptr::with_exposed_provenance_mut(guard.end)
+    }
+}
+
+impl Drop for ChargedStack {
+    fn drop(&mut self) {
+        // The memory first, its charge after.
+        drop(self.stack.take());
+        if let Some(purse) = &self.purse {
+            purse.put_back();
+        }
+    }
+}
