@@ -186,7 +186,7 @@ impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
 /// A function in one group: [`Function::in_group`]. It stays valid through `replace`; after
 /// `remove`, its acquires fail.
 pub struct InGroup<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
-    function: Function<P, R, T>,
+    pub(super) function: Function<P, R, T>,
     /// The entry, or why there is none.
     entry: Result<Arc<Entry<T>>, AcquireError>,
 }
@@ -218,9 +218,8 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     }
 
     /// What it was resolved to.
-    pub(super) fn resolved(&self) -> Result<(&Arc<Shared<T>>, &Arc<Entry<T>>), AcquireError> {
-        let entry = self.entry.as_ref().map_err(Clone::clone)?;
-        Ok((&self.function.pool, entry))
+    pub(super) fn resolved(&self) -> Result<&Arc<Entry<T>>, AcquireError> {
+        self.entry.as_ref().map_err(Clone::clone)
     }
 
     #[inline(always)]
@@ -228,7 +227,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         &self,
         patience: impl FnOnce(&Shared<T>) -> Patience,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let entry = self.entry.as_ref().map_err(Clone::clone)?;
+        let entry = self.resolved()?;
         let live = self.function.pool.lease(entry, patience)?;
         Ok(Lease::borrowed(entry, live))
     }

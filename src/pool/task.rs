@@ -72,7 +72,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::acquire_async`].
     pub async fn acquire_async(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let (pool, entry) = self.resolved()?;
+        let (pool, entry) = (&self.function.pool, self.resolved()?);
         let patience = pool.usual_patience().of_a_task();
         pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
             .await
@@ -86,7 +86,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         &self,
         timeout: Duration,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let (pool, entry) = self.resolved()?;
+        let (pool, entry) = (&self.function.pool, self.resolved()?);
         let patience = Patience::Room(pool.deadline(timeout)).of_a_task();
         pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
             .await
