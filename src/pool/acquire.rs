@@ -173,7 +173,7 @@ impl<T: Send + 'static> Shared<T> {
                 }
             };
             match hands.take(idle) {
-                Some(live) => Step::Lease(leased_again(entry, live)),
+                Some(held) => Step::Lease(leased_again(entry, held.live)),
                 // The core has claimed it into these hands; nothing takes it out in between.
                 None => Step::Fail(removed(&entry.asker)),
             }

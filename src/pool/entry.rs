@@ -22,7 +22,7 @@ use super::definition::Defined;
 use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
 use super::{preferred_seat, thread_cache};
-use crate::runtime::{CallLimits, Instance, Purse, StackCheck};
+use crate::runtime::{CallLimits, Instance, StackCheck};
 use crate::state::{Group, Stamp, signature};
 use crate::sync::{AtomicBool, AtomicCell, AtomicU64, Ordering, fresh_thread_number, thread_local};
 
@@ -85,10 +85,7 @@ pub(crate) struct Live<T: Send + 'static> {
     pub uses: u64,
     pub limits: CallLimits,
     pub instance: Instance<T>,
-    /// What it may spend on fiber stacks, once a task has had it.
-    pub purse: Option<Arc<Purse>>,
     pub id: InstanceId<T>,
-    pub asker: Arc<Asker>,
     pub defined: Arc<Defined>,
     /// Nanoseconds since the clock's origin.
     pub born: u64,

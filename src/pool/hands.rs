@@ -5,11 +5,18 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::entry::{Entry, Live};
+use super::error::Asker;
 use super::shared::{InstanceId, Kept};
 use crate::state::{Slots, Stamp};
 
+/// An instance, and whose it is.
+pub(crate) struct Held<T: Send + 'static> {
+    pub asker: Arc<Asker>,
+    pub live: Box<Live<T>>,
+}
+
 pub(crate) struct Hands<T: Send + 'static> {
-    held: HashMap<InstanceId<T>, Box<Live<T>>>,
+    held: HashMap<InstanceId<T>, Held<T>>,
     /// Whether what cannot be claimed is watched.
     watch: bool,
 }
@@ -28,11 +35,12 @@ impl<T: Send + 'static> Hands<T> {
         self.watch = true;
     }
 
-    pub fn hold(&mut self, id: InstanceId<T>, live: Box<Live<T>>) {
-        self.held.insert(id, live);
+    pub fn hold(&mut self, entry: &Entry<T>, live: Box<Live<T>>) {
+        let asker = entry.asker.clone();
+        self.held.insert(live.id, Held { asker, live });
     }
 
-    pub fn take(&mut self, id: InstanceId<T>) -> Option<Box<Live<T>>> {
+    pub fn take(&mut self, id: InstanceId<T>) -> Option<Held<T>> {
         self.held.remove(&id)
     }
 }
@@ -43,7 +51,8 @@ impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
         loop {
             match slot.claim() {
                 Some(live) => {
-                    self.hold(id, live);
+                    debug_assert!(live.id == id, "a seat's instance lies in its slot");
+                    self.hold(entry, live);
                     return true;
                 }
                 None if !self.watch || slot.watch() => return false,
@@ -54,8 +63,8 @@ impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
     }
 
     fn restore(&mut self, entry: &Arc<Entry<T>>, seat: usize, id: InstanceId<T>) {
-        if let Some(live) = self.take(id) {
-            entry.slot(seat).restore(live);
+        if let Some(held) = self.take(id) {
+            entry.slot(seat).restore(held.live);
         }
     }
 

@@ -111,12 +111,12 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
 
     /// The group that it was leased for.
     pub fn group(&self) -> &Group {
-        &self.live().asker.group
+        &self.asker().group
     }
 
     /// The function's name and argument types.
     pub fn function(&self) -> &str {
-        &self.live().asker.function
+        &self.asker().function
     }
 
     /// Leases that this instance has served, this one included.
@@ -170,6 +170,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         B: WasmResults,
     {
         let function = self.home.entry().uid;
+        let asker = self.asker().clone();
         let live = self.live_mut();
         let exports = live.instance.exports;
         let found = exports.get_typed_func::<A, B>(&mut live.instance.store, name);
@@ -181,7 +182,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
                 func,
             }),
             Err(error) => Err(CallError::Export {
-                asker: live.asker.clone(),
+                asker,
                 export: name.into(),
                 problem: error.to_string(),
             }),
@@ -251,14 +252,14 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         let entry = self.home.entry();
         let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
         if !self.healthy {
-            return Err(broken(live));
+            return Err(broken(&entry.asker));
         }
         if self.stop.as_ref().is_some_and(|stop| stop.is_asked()) {
             self.healthy = false;
-            return Err(cancelled(live));
+            return Err(cancelled(&entry.asker));
         }
         if let Err(source) = entry.stack.check() {
-            return Err(stack_too_small(live, source));
+            return Err(stack_too_small(&entry.asker, source));
         }
         self.healthy = false;
         let calling = entry.slot(live.seat).begin_call();
@@ -279,7 +280,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
 
     #[inline]
     pub(crate) fn asker(&self) -> &Arc<Asker> {
-        &self.live().asker
+        &self.home.entry().asker
     }
 
     #[inline]
@@ -331,20 +332,20 @@ impl<T: Send + 'static> Drop for Home<'_, T> {
 }
 
 #[cold]
-pub(super) fn cancelled<T: Send + 'static>(live: &Live<T>) -> CallError {
-    let asker = live.asker.clone();
+pub(super) fn cancelled(asker: &Arc<Asker>) -> CallError {
+    let asker = asker.clone();
     CallError::Cancelled { asker }
 }
 
 #[cold]
-pub(super) fn broken<T: Send + 'static>(live: &Live<T>) -> CallError {
-    let asker = live.asker.clone();
+pub(super) fn broken(asker: &Arc<Asker>) -> CallError {
+    let asker = asker.clone();
     CallError::Broken { asker }
 }
 
 #[cold]
-fn stack_too_small<T: Send + 'static>(live: &Live<T>, source: StackTooSmall) -> CallError {
-    let asker = live.asker.clone();
+fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> CallError {
+    let asker = asker.clone();
     CallError::StackTooSmall { asker, source }
 }
 
@@ -354,7 +355,7 @@ pub(super) fn explain<T: Send + 'static>(
     live: &Live<T>,
     error: wasmtime::Error,
 ) -> CallError {
-    let asker = live.asker.clone();
+    let asker = entry.asker.clone();
     let failure = classify(error);
     let pool = entry.pool.upgrade();
     if let Some(pool) = &pool {

@@ -89,11 +89,11 @@ impl<T: Send + 'static> Shared<T> {
         if limits.have_an_end() {
             self.pulse.keep_ticking();
         }
-        let account = Arc::new(Account::of_request(entry, making.id()));
+        let account = || Account::of_request(entry, making.id());
         let purse = (patience.is_of_a_task())
-            .then(|| Purse::new(self.runtime.stack_amounts(), account.clone()));
+            .then(|| Purse::new(self.runtime.stack_amounts(), Arc::new(account())));
         let meter = Meter::new(
-            account,
+            Box::new(account()),
             self.settings.instance.memory,
             self.settings.instance.table_elements,
             ready.needs.metered,
@@ -237,19 +237,22 @@ impl<T: Send + 'static> Shared<T> {
             entry.slot(seat).lease_new(stamp);
             Ok((id, seat, version, stamp))
         })?;
-        let account = Arc::new(Account::of_instance(entry, id));
-        if let Some(purse) = &purse {
-            purse.settle(account.clone());
+        let account = || Account::of_instance(entry, id);
+        if let Some(purse) = purse {
+            purse.settle(Arc::new(account()));
+            instance.set_purse(purse);
         }
-        instance.store.data_mut().meter().settle(account);
+        instance
+            .store
+            .data_mut()
+            .meter()
+            .settle(Box::new(account()));
         Ok(Box::new(Live {
             instance,
             id,
-            asker: entry.asker.clone(),
             seat,
             pass: Entry::<T>::pass_of(version),
             limits,
-            purse,
             defined,
             uses: 0,
             born: stamp.at,

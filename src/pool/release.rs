@@ -80,7 +80,7 @@ impl<T: Send + 'static> Entry<T> {
         let id = live.id;
         pool.with_state(|locked, hands, out| {
             self.slot(live.seat).unwatch();
-            hands.hold(id, live);
+            hands.hold(self, live);
             locked.state.dismiss(id, reason, None, out);
         });
     }
@@ -143,7 +143,7 @@ impl<T: Send + 'static> Entry<T> {
             }
             Returned::Hand(waiter) => return Some((waiter, live)),
             Returned::Retire(reason) => {
-                hands.hold(id, live);
+                hands.hold(self, live);
                 locked.state.dismiss(id, reason, None, out);
             }
         }

@@ -10,9 +10,9 @@ use super::block_on::block_on;
 use super::clock::Pulse;
 use super::deadlock::Blocked;
 use super::definition::{Defined, Source};
-use super::entry::{Entry, Live, agree_on_sequence};
+use super::entry::{Entry, agree_on_sequence};
 use super::error::{LimitsError, ModuleError};
-use super::hands::Hands;
+use super::hands::{Hands, Held};
 use super::housekeeper::Housekeeper;
 use super::observe::{Eviction, Observer};
 use super::settings::Settings;
@@ -227,8 +227,8 @@ impl<T: Send + 'static> Shared<T> {
             Destroy::Instance {
                 instance, reason, ..
             } => {
-                if let Some(live) = hands.take(instance) {
-                    self.bury(live, reason);
+                if let Some(held) = hands.take(instance) {
+                    self.bury(held, reason);
                 }
             }
             Destroy::Code { code, .. } => {
@@ -241,10 +241,11 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Frees an instance's memory, then tells the listener.
-    fn bury(&self, live: Box<Live<T>>, reason: Reason) {
+    fn bury(&self, held: Held<T>, reason: Reason) {
+        let Held { asker, live } = held;
         let eviction = Eviction {
-            function: live.asker.function.clone(),
-            group: live.asker.group.clone(),
+            function: asker.function.clone(),
+            group: asker.group.clone(),
             reason,
             memory_bytes: live.instance.store.data().memory_bytes(),
             uses: live.uses,

@@ -181,14 +181,12 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         let ends = *self.ends.get_or_insert_with(|| pool.end_of_time(&defined));
         // The call may last; it keeps no pool from being dropped.
         drop(pool);
-        if !self.healthy {
-            return Err(broken(live));
-        }
-        let Some(purse) = live.purse.clone() else {
-            return Err(broken(live));
+        let entry = self.home.entry();
+        let purse = live.instance.purse().filter(|_| self.healthy).cloned();
+        let Some(purse) = purse else {
+            return Err(broken(&entry.asker));
         };
         self.healthy = false;
-        let entry = self.home.entry();
         let watch = Watch {
             pulse: &pulse,
             slot: Some(entry.slot(live.seat)),
@@ -216,14 +214,15 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         patience: Patience,
     ) -> Result<(), AcquireError> {
         let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
-        if live.purse.is_some() {
+        if live.instance.purse().is_some() {
             return Ok(());
         }
         let entry = pool.with_state(|locked, _, _| locked.state.home_of(live.id));
-        let entry = entry.ok_or_else(|| closed(&live.asker))?;
-        pool.charge_stack(&live.asker, live.id, patience).await?;
+        let entry = entry.ok_or_else(|| closed(&self.home.entry().asker))?;
+        pool.charge_stack(&entry.asker, live.id, patience).await?;
         let account = Arc::new(Account::of_instance(&entry, live.id));
-        live.purse = Some(Purse::new(pool.runtime.stack_amounts(), account));
+        let purse = Purse::new(pool.runtime.stack_amounts(), account);
+        live.instance.set_purse(purse);
         Ok(())
     }
 }
@@ -231,11 +230,11 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
 fn interrupted<T: Send + 'static>(entry: &Entry<T>, live: &Live<T>, ended: &Ended) -> CallError {
     let pool = entry.pool.upgrade();
     let (failure, error) = match ended {
-        Ended::Cancelled => (CallFailure::Cancelled, cancelled(live)),
+        Ended::Cancelled => (CallFailure::Cancelled, cancelled(&entry.asker)),
         Ended::Late => {
             let settings = pool.as_ref().map(|pool| &pool.settings);
             let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(&live.defined));
-            let (asker, limit) = (live.asker.clone(), CallLimit::Time(time));
+            let (asker, limit) = (entry.asker.clone(), CallLimit::Time(time));
             (CallFailure::Deadline, CallError::Limit { asker, limit })
         }
     };

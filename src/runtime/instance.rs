@@ -12,6 +12,7 @@ use wasmtime::{Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmR
 use super::engine::Runtime;
 use super::failure::{CallFailure, SharedError, classify, share};
 use super::meter::{Meter, Refusal};
+use super::purse::Purse;
 use super::turn::{Stop, Turn};
 
 /// The data of every store that the pool makes: the host's `T`, and the pool's own meter.
@@ -92,7 +93,16 @@ pub(crate) struct Instance<T: 'static> {
     pub exports: wasmtime::Instance,
     pub main: Func,
     pub memory: Option<Memory>,
-    allocator: Option<Box<Allocator>>,
+    /// Boxed: many instances have none of it.
+    extras: Option<Box<Extras>>,
+}
+
+/// What an instance has when it was needed once.
+#[derive(Default)]
+struct Extras {
+    allocator: Option<Allocator>,
+    /// What it may spend on fiber stacks, once a task has had it.
+    purse: Option<Arc<Purse>>,
 }
 
 /// Why an instance could not be made.
@@ -170,7 +180,7 @@ pub(crate) fn settle<T: Send + 'static>(
         main,
         memory,
         typed: None,
-        allocator: None,
+        extras: None,
     })
 }
 
@@ -281,16 +291,28 @@ impl<T: 'static> Instance<T> {
 
     /// The exports `alloc` and `dealloc`, looked up at their first use.
     pub fn allocator(&mut self) -> wasmtime::Result<Allocator> {
-        if let Some(known) = &self.allocator {
-            return Ok((**known).clone());
+        let known = self
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.allocator.clone());
+        if let Some(known) = known {
+            return Ok(known);
         }
         let store = &mut self.store;
         let found = Allocator {
             alloc: self.exports.get_typed_func(&mut *store, "alloc")?,
             dealloc: self.exports.get_typed_func(&mut *store, "dealloc")?,
         };
-        self.allocator = Some(Box::new(found.clone()));
+        self.extras.get_or_insert_default().allocator = Some(found.clone());
         Ok(found)
+    }
+
+    pub fn purse(&self) -> Option<&Arc<Purse>> {
+        self.extras.as_ref()?.purse.as_ref()
+    }
+
+    pub fn set_purse(&mut self, purse: Arc<Purse>) {
+        self.extras.get_or_insert_default().purse = Some(purse);
     }
 
     pub fn result_count(&self) -> usize {

@@ -1,7 +1,5 @@
 //! Charges a guest's memory before the guest has it.
 
-use std::sync::Arc;
-
 use wasmtime::ResourceLimiter;
 
 use super::sizes;
@@ -30,10 +28,11 @@ pub(crate) enum Refusal {
 /// The limiter of one store. Every byte of linear memory, table and GC heap is charged before
 /// wasmtime takes it; a refusal makes `memory.grow` return −1.
 pub(crate) struct Meter {
-    account: Arc<dyn GrowthAccount>,
+    account: Box<dyn GrowthAccount>,
     /// Bytes one instance's memories may have together.
     max_memory: u64,
-    max_table_elements: u64,
+    /// Tables cannot have more than 32 bits of them.
+    max_table_elements: u32,
     /// Reserved for what the module declares, and not asked for yet.
     prepaid: u64,
     /// Charged for memories; for tables.
@@ -47,7 +46,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub fn new(
-        account: Arc<dyn GrowthAccount>,
+        account: Box<dyn GrowthAccount>,
         max_memory: u64,
         max_table_elements: u64,
         prepaid: u64,
@@ -55,7 +54,7 @@ impl Meter {
         Self {
             account,
             max_memory,
-            max_table_elements,
+            max_table_elements: u32::try_from(max_table_elements).unwrap_or(u32::MAX),
             prepaid,
             memory: 0,
             tables: 0,
@@ -66,7 +65,7 @@ impl Meter {
 
     /// From now on growth is charged to this account, and what was reserved and not needed is
     /// given back. Returns what was needed: the bytes of memories and tables.
-    pub fn settle(&mut self, account: Arc<dyn GrowthAccount>) -> u64 {
+    pub fn settle(&mut self, account: Box<dyn GrowthAccount>) -> u64 {
         self.account = account;
         self.prepaid = 0;
         self.held()
@@ -153,10 +152,11 @@ impl ResourceLimiter for Meter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        if desired as u64 > self.max_table_elements {
+        let limit = u64::from(self.max_table_elements);
+        if desired as u64 > limit {
             return self.refuse(Refusal::Table {
                 requested: desired as u64,
-                limit: self.max_table_elements,
+                limit,
             });
         }
         let delta = sizes::table_bytes(desired.saturating_sub(current) as u64);

@@ -13,10 +13,16 @@ mod inspect;
 mod instance;
 #[path = "../../src/runtime/meter.rs"]
 mod meter;
+#[path = "../../src/runtime/purse.rs"]
+mod purse;
 #[path = "../../src/runtime/sizes.rs"]
 mod sizes;
 #[path = "../../src/runtime/stack.rs"]
 mod stack;
+#[path = "../../src/runtime/trusted.rs"]
+mod trusted;
+#[path = "../../src/runtime/turn.rs"]
+mod turn;
 
 #[path = "code.rs"]
 mod code;
@@ -26,10 +32,15 @@ pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use inspect::{Facts, Types, inspect};
-pub(crate) use instance::{Allocator, CallLimits, Instance, InstantiateFailure, instantiate};
+pub(crate) use instance::{
+    Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,
+    settle,
+};
 pub(crate) use meter::{GrowthAccount, Meter};
+pub(crate) use purse::Purse;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
+pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
 pub use inspect::InspectError;
