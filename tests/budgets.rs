@@ -430,13 +430,14 @@ fn limits_error(builder: Builder) -> LimitsError {
 
 type Setter = fn(Limits, u64) -> Limits;
 
-const BUDGETS: [(&str, Setter); 6] = [
+const BUDGETS: [(&str, Setter); 7] = [
     ("memory", Limits::memory),
     ("code", Limits::code),
     ("compile", Limits::compile),
     ("stack", Limits::stack),
     ("mappings", Limits::mappings),
     ("total", Limits::total),
+    ("mapped", Limits::mapped),
 ];
 
 #[test]

@@ -89,7 +89,7 @@ fn o1_stats_count_what_happened() {
         of_f.code_bytes + of_g.code_bytes,
         charged(&pool, Budget::Code)
     );
-    assert_eq!(stats.budgets().count(), 6);
+    assert_eq!(stats.budgets().count(), 7);
     drop(lease);
 }
 

@@ -16,7 +16,7 @@ use super::observe::{Eviction, Listener, Observer};
 use super::settings::Settings;
 use super::shared::{Hook, MakeData, Parts, Shared};
 use crate::runtime::{EngineSettings, Runtime, StoreData, share};
-use crate::state::{Group, Policy};
+use crate::state::{Budget, Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
 
@@ -28,7 +28,8 @@ pub struct Builder<T: Send + 'static = ()> {
     max_instance_memory: Option<u64>,
     max_idle_memory: Option<u64>,
     max_wasm_stack: usize,
-    async_stack_size: usize,
+    /// `None`: as [`Builder::async_stack_size`] says.
+    async_stack_size: Option<usize>,
     backtraces: bool,
     engine: Option<Engine>,
     linker: Option<Linker<StoreData<T>>>,
@@ -40,6 +41,11 @@ pub struct Builder<T: Send + 'static = ()> {
     clock: Option<Arc<dyn Clock>>,
     housekeeper: bool,
 }
+
+/// Of a fiber stack, for the host's functions and wasmtime's own frames.
+const STACK_MARGIN: usize = 128 << 10;
+/// Fiber stacks are whole pages on any system.
+const STACK_STEP: usize = 64 << 10;
 
 impl<T: Send + 'static> Builder<T> {
     pub(crate) fn new(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Self {
@@ -63,6 +69,7 @@ impl<T: Send + 'static> Builder<T> {
                 wait_for_room: false,
                 compile_cooldown: Duration::from_secs(10),
                 fuel: None,
+                fuel_yield: None,
                 call_timeout: Some(Duration::from_secs(30)),
                 epoch_tick: Duration::from_millis(10),
                 policy: Policy::default(),
@@ -70,7 +77,7 @@ impl<T: Send + 'static> Builder<T> {
             max_instance_memory: None,
             max_idle_memory: None,
             max_wasm_stack: 512 << 10,
-            async_stack_size: 1 << 20,
+            async_stack_size: None,
             backtraces: false,
             engine: None,
             linker: None,
@@ -185,6 +192,14 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
+    /// A task's guest lets others go on each time that it has burnt so many units of fuel, besides at
+    /// each tick of the epoch: polls are then as short as that, however coarse the ticks. Wasmtime
+    /// refuses synchronous calls of such stores: this is for pools that only tasks use.
+    pub fn fuel_yield_interval(mut self, units: u64) -> Self {
+        self.settings.fuel_yield = Some(units);
+        self
+    }
+
     /// Real time for each lease's guest code, the start function included. Checked once per
     /// [`Self::epoch_tick`]. Default: 30 s. `None` lets the pool's own engine make faster code (a
     /// tight loop takes up to 1.5 times as long with checks in it), which nothing can stop.
@@ -205,12 +220,13 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Bytes of the fiber stack that an instance has once a task has called it; 1 MiB unless set. In
-    /// whole pages; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the
-    /// host's functions: at least 128 KiB. Ignored with an engine of the host's own, whose
-    /// `async_stack_size` counts.
+    /// Bytes of the fiber stack that an instance has once a task has called it, rounded up to
+    /// 64 KiB; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the host's
+    /// functions: at least 128 KiB. Unless set, 1 MiB, or what `max_wasm_stack` needs. With an engine
+    /// of the host's own, that one's `async_stack_size` counts instead: it is charged once for each
+    /// instance that a task has called, whatever allocator makes it.
     pub fn async_stack_size(mut self, bytes: usize) -> Self {
-        self.async_stack_size = bytes;
+        self.async_stack_size = Some(bytes);
         self
     }
 
@@ -301,13 +317,29 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
+    /// ScyllaDB's figures, whose function cache is this pool's ancestor: [`Limits::scylla`];
+    /// instances of up to 2 MiB, of which those up to 1 MiB are kept; evicted when idle for 5 s.
+    ///
+    /// ```
+    /// let pool = wasm_pool::Pool::builder().scylla().build()?;
+    /// # Ok::<(), wasm_pool::BuildError>(())
+    /// ```
+    pub fn scylla(self) -> Self {
+        self.limits(Limits::scylla())
+            .max_instance_memory(2 << 20)
+            .max_idle_memory(1 << 20)
+            .idle_timeout(Duration::from_secs(5))
+    }
+
     /// Builds the pool and starts its housekeeper.
     ///
     /// # Errors
     /// See [`BuildError`].
     pub fn build(mut self) -> Result<Pool<T>, BuildError> {
         self.settle_limits()?;
+        self.validate_stack_size()?;
         let runtime = self.runtime()?;
+        self.validate_stacks(&runtime)?;
         let linker = self.link(&runtime)?;
         let (sender, control) = channel();
         // Only real time runs on between two beats; another clock says itself what time it is.
@@ -355,7 +387,6 @@ impl<T: Send + 'static> Builder<T> {
             ("max_uses", settings.max_uses),
             ("max_table_elements", settings.instance.table_elements),
             ("max_wasm_stack", self.max_wasm_stack as u64),
-            ("async_stack_size", self.async_stack_size as u64),
             (
                 "epoch_tick",
                 u64::try_from(settings.epoch_tick.as_nanos()).unwrap_or(u64::MAX),
@@ -373,6 +404,9 @@ impl<T: Send + 'static> Builder<T> {
                 return Err(LimitsError::TooLarge { field, value, max });
             }
         }
+        if let Some(units) = settings.fuel_yield {
+            check_range("fuel_yield_interval", units)?;
+        }
         if let Some(bytes) = self.max_instance_memory {
             check_range("max_instance_memory", bytes)?;
             limits.validate_instance(bytes)?;
@@ -386,19 +420,48 @@ impl<T: Send + 'static> Builder<T> {
         Ok(())
     }
 
+    fn stack_size(&self) -> usize {
+        let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
+        let size = self.async_stack_size.unwrap_or(needed.max(1 << 20));
+        size.saturating_add(STACK_STEP - 1) / STACK_STEP * STACK_STEP
+    }
+
+    /// Stacks have room for guest and host.
+    fn validate_stack_size(&self) -> Result<(), LimitsError> {
+        let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
+        let size = self.stack_size();
+        if self.engine.is_none() && size < needed {
+            return Err(LimitsError::NeverFits {
+                field: "async_stack_size",
+                value: size as u64,
+                what: "max_wasm_stack with 128 KiB for the host's functions",
+                needed: needed as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// The budgets have room for stacks.
+    fn validate_stacks(&self, runtime: &Runtime) -> Result<(), LimitsError> {
+        let stack = runtime.stack_amounts().get(Budget::Stack);
+        let leases = self.settings.max_instances_per_entry as u64;
+        self.settings.limits.validate_stacks(stack, leases)
+    }
+
     fn runtime(&self) -> Result<Runtime, BuildError> {
         let Some(engine) = &self.engine else {
             let settings = EngineSettings {
                 interrupt: self.settings.call_timeout.is_some(),
-                fuel: self.settings.fuel.is_some(),
+                fuel: self.settings.fuel.is_some() || self.settings.fuel_yield.is_some(),
                 max_wasm_stack: self.max_wasm_stack,
-                async_stack_size: self.async_stack_size,
+                async_stack_size: self.stack_size(),
                 backtraces: self.backtraces,
             };
             return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
         };
         let runtime = Runtime::with_engine(engine.clone());
-        if self.settings.fuel.is_some() && !runtime.meters_fuel() {
+        let counts = self.settings.fuel.is_some() || self.settings.fuel_yield.is_some();
+        if counts && !runtime.meters_fuel() {
             return Err(BuildError::EngineLacks {
                 setting: "fuel",
                 needs: "consume_fuel",

@@ -77,6 +77,38 @@ impl Limits {
     }
 
     /// Every limit makes sense, alone and with the others.
+    /// Bytes of code and fiber stacks together.
+    pub fn mapped(self, bytes: u64) -> Self {
+        self.with(Budget::Mapped, bytes)
+    }
+
+    /// The figures of ScyllaDB's WebAssembly functions, whose cache is this pool's ancestor: of the
+    /// 50 MiB that it sets aside for code and stacks, 40 MiB may be used, and the rest is head-room
+    /// for compiling. Here that is heap, and has a budget of its own: 100 MiB, by an estimate on the
+    /// safe side for 1 MB of wasm. 100 MB are for instances. See also
+    /// [`Builder::scylla`](crate::Builder::scylla).
+    pub fn scylla() -> Self {
+        Self::new()
+            .mapped(40 << 20)
+            .compile(100 << 20)
+            .memory(100_000_000)
+    }
+
+    /// A stack budget is for stacks of `bytes` each, one for each lease that an entry may have.
+    pub(crate) fn validate_stacks(&self, bytes: u64, leases: u64) -> Result<(), LimitsError> {
+        let value = self.get(Budget::Stack);
+        let needed = bytes.saturating_mul(leases);
+        if value < needed {
+            return Err(LimitsError::NeverFits {
+                field: "stack",
+                value,
+                what: "a fiber stack for each of max_instances_per_entry",
+                needed,
+            });
+        }
+        Ok(())
+    }
+
     pub(crate) fn validate(&self) -> Result<(), LimitsError> {
         for (budget, limit) in self.0.iter() {
             check_range(budget.name(), limit)?;

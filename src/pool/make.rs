@@ -106,7 +106,8 @@ impl<T: Send + 'static> Shared<T> {
         let mut store = {
             let _calling = slot.map(|slot| slot.begin_call());
             let data = span.in_scope(|| (self.make_data)(&entry.name, &entry.asker.group));
-            new_store(&self.runtime, data, meter, limits).map_err(explain)?
+            let fuel_yield = self.settings.fuel_yield;
+            new_store(&self.runtime, data, meter, limits, fuel_yield).map_err(explain)?
         };
         let exports = match &purse {
             None => {

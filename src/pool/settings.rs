@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub wait_for_room: bool,
     pub compile_cooldown: Duration,
     pub fuel: Option<u64>,
+    /// Units of fuel after which a task lets others go on.
+    pub fuel_yield: Option<u64>,
     pub call_timeout: Option<Duration>,
     pub epoch_tick: Duration,
     pub policy: Policy,

@@ -146,6 +146,7 @@ pub(crate) fn new_store<T: Send + 'static>(
     host: T,
     meter: Meter,
     limits: CallLimits,
+    fuel_yield: Option<u64>,
 ) -> Result<Store<StoreData<T>>, InstantiateFailure> {
     let mut store = Store::new(runtime.engine(), StoreData::new(host, meter));
     store.limiter(|data| &mut data.meter);
@@ -155,7 +156,11 @@ pub(crate) fn new_store<T: Send + 'static>(
             None => Ok(UpdateDeadline::Interrupt),
         });
     }
-    refresh(&mut store, limits).map_err(|e| InstantiateFailure::Other(share(e)))?;
+    let other = |error| InstantiateFailure::Other(share(error));
+    refresh(&mut store, limits).map_err(other)?;
+    if fuel_yield.is_some() {
+        store.fuel_async_yield_interval(fuel_yield).map_err(other)?;
+    }
     Ok(store)
 }
 

@@ -19,17 +19,20 @@ pub enum Budget {
     Mappings,
     /// Bytes over memory, code, compile and stack together.
     Total,
+    /// Bytes of code and stacks together: what is mapped beside the instances' memories.
+    Mapped,
 }
 
 impl Budget {
     /// Every budget, in the order in which reports list them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Memory,
         Self::Code,
         Self::Compile,
         Self::Stack,
         Self::Mappings,
         Self::Total,
+        Self::Mapped,
     ];
 
     /// The name that errors, metrics and reports use.
@@ -41,6 +44,7 @@ impl Budget {
             Self::Stack => "stack",
             Self::Mappings => "mappings",
             Self::Total => "total",
+            Self::Mapped => "mapped",
         }
     }
 
@@ -59,7 +63,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// So much of every budget. `Total` is never stored: it is the sum of the byte budgets.
+/// So much of every budget. `Total` and `Mapped` are never stored: they are sums of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     memory: u64,
@@ -116,6 +120,7 @@ impl Amounts {
                 .saturating_add(self.code)
                 .saturating_add(self.compile)
                 .saturating_add(self.stack),
+            Budget::Mapped => self.code.saturating_add(self.stack),
         }
     }
 
@@ -170,7 +175,7 @@ impl Amounts {
     }
 }
 
-/// One value for each budget, `Total` included.
+/// One value for each budget, sums included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerBudget<V>([V; Budget::ALL.len()]);
 

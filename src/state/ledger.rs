@@ -147,8 +147,13 @@ impl Ledger {
         let taken = |b: Budget| self.charged.get(b).saturating_add(spoken[b]);
         let free = |b: Budget| self.limits[b].saturating_sub(taken(b));
         let mut bytes = free(Budget::Total);
+        let mut mapped = free(Budget::Mapped);
         let mut take = |b: Budget| {
-            let part = need.get(b).min(free(b)).min(bytes);
+            let mut part = need.get(b).min(free(b)).min(bytes);
+            if matches!(b, Budget::Code | Budget::Stack) {
+                part = part.min(mapped);
+                mapped -= part;
+            }
             bytes -= part;
             part
         };

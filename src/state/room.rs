@@ -216,10 +216,11 @@ impl<H: Handles> State<H> {
             Budget::Stack,
             Budget::Mappings,
             Budget::Total,
+            Budget::Mapped,
         ];
         self.claim_instances(&mut plan, &by_recency, slots);
         // Every idle instance is claimed now, so what is left to give up is code.
-        let last = [Budget::Mappings, Budget::Total];
+        let last = [Budget::Mappings, Budget::Total, Budget::Mapped];
         if plan.lacks_any(&last) {
             self.claim_modules(&mut plan, &last, slots);
         }

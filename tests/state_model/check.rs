@@ -29,8 +29,8 @@ impl World {
                 "B1: {budget} is over its limit by {now}, was {before}"
             );
         }
-        self.seen.note_if(over != [0; 6], "overdraft");
-        assert_eq!(self.state.is_overdrawn(), over != [0; 6]);
+        self.seen.note_if(over != [0; 7], "overdraft");
+        assert_eq!(self.state.is_overdrawn(), over != [0; 7]);
         self.model.over = over;
         for (id, request) in &self.model.requests {
             assert_eq!(self.state.held(*id), Some(request.held), "{id:?} holds");

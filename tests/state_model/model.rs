@@ -9,7 +9,7 @@ use crate::state::{
 };
 
 /// One number per budget, the total last.
-pub type Sums = [u64; 6];
+pub type Sums = [u64; 7];
 pub type Request = RequestId<Fake>;
 pub type Dying = DyingId<Fake>;
 
@@ -23,7 +23,7 @@ pub fn plus(a: Sums, b: &Amounts) -> Sums {
 }
 
 pub fn total<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Sums {
-    all.into_iter().fold([0; 6], plus)
+    all.into_iter().fold([0; 7], plus)
 }
 
 pub const MEMORY: usize = 0;
@@ -175,8 +175,8 @@ impl Model {
         Self {
             policy,
             max_compilations,
-            limits: [0; 6],
-            over: [0; 6],
+            limits: [0; 7],
+            over: [0; 7],
             functions: (0..names).map(|_| None).collect(),
             entries: Vec::new(),
             modules: BTreeMap::new(),

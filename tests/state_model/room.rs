@@ -29,7 +29,7 @@ pub enum Verdict {
 impl Outlook {
     pub fn verdict(&self) -> Verdict {
         let both = core::array::from_fn(|b| self.evictable[b] + self.coming[b]);
-        if covers(&[0; 6], &self.missing) {
+        if covers(&[0; 7], &self.missing) {
             Verdict::Granted
         } else if covers(&self.coming, &self.missing) {
             Verdict::Soon
@@ -44,7 +44,7 @@ impl Outlook {
 }
 
 pub fn covers(freed: &Sums, missing: &Sums) -> bool {
-    (0..6).all(|b| missing[b] <= freed[b])
+    (0..7).all(|b| missing[b] <= freed[b])
 }
 
 impl Model {
@@ -66,14 +66,14 @@ impl Model {
     /// What others wait for beyond what their victims will bring (it is there, and is theirs: only
     /// another budget keeps them from holding it already); and what is dying for nobody.
     fn awaited(&self, asker: Option<Request>) -> (Sums, Sums) {
-        let mut spoken = [0; 6];
+        let mut spoken = [0; 7];
         let mut coming = total(self.dying.values().map(|d| &d.holds));
         let heirs = self.requests.iter().filter(|(_, r)| r.expects);
         for (id, request) in heirs.filter(|(id, _)| Some(**id) != asker) {
             let victims = self.dying.values().filter(|d| d.heir == Some(*id));
             let bring = total(victims.map(|d| &d.holds));
             let wait = sums(&request.target.beyond(&request.held));
-            for b in 0..6 {
+            for b in 0..7 {
                 spoken[b] += wait[b].saturating_sub(bring[b]);
                 coming[b] -= wait[b].min(bring[b]);
             }
@@ -141,7 +141,7 @@ impl Model {
         let loose = self.loose(gone, dropped);
         self.check_needed(missing, gone, dropped);
         self.check_recency(missing, gone, dropped);
-        let only_code = (0..6).all(|b| b == CODE || missing[b] == 0);
+        let only_code = (0..7).all(|b| b == CODE || missing[b] == 0);
         if only_code {
             assert!(loose.is_empty(), "R3: {loose:?} freed no code");
         }
