@@ -72,9 +72,10 @@
 //! | `memory` | linear memories, tables, GC heaps, and a fixed cost per instance | before it is made or grows |
 //! | `code` | compiled code, as mapped | before it is mapped, to the byte |
 //! | `compile` | heap of compilations in flight, by estimate | before they start |
-//! | `stack` | fiber stacks; none for synchronous calls | |
-//! | `mappings` | VMAs | as memory and code |
+//! | `stack` | fiber stacks; none for synchronous calls | before an instance is leased to a task |
+//! | `mappings` | VMAs | as memory, code and stacks |
 //! | `total` | bytes of the first four together | |
+//! | `mapped` | bytes of code and stacks together | |
 //!
 //! Idle and leased instances are charged alike. A charge is released when the kernel has the
 //! memory back. What is not charged: the wasm bytes that the host passes in, the host's own store
@@ -91,9 +92,17 @@
 //!   lost by a failure: charges, seats and other tenants are as before.
 //! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.
 //!
+//! # Tasks
+//!
+//! [`Function::acquire_async`], [`Function::call_async`] and [`Lease::call_async`] do the same without
+//! blocking a thread, on any executor. Tasks and threads wait in one queue. A task's guest runs on a
+//! fiber stack, which its instance keeps, and which is charged as long; it lets others go on at each
+//! tick of the epoch. Modules are compiled on the pool's own threads. Dropping a future, at any
+//! point, gives back what it held. Any call can be stopped from any thread by a [`Canceller`].
+//!
 //! # Limits of this version
 //!
-//! Calls are synchronous. Components, shared memories and custom page sizes are not supported; a
+//! Components, shared memories and custom page sizes are not supported; a
 //! module that needs them is refused when it is defined.
 
 extern crate alloc;

@@ -202,7 +202,10 @@ impl<T: Send + 'static> Builder<T> {
 
     /// Real time for each lease's guest code, the start function included. Checked once per
     /// [`Self::epoch_tick`]. Default: 30 s. `None` lets the pool's own engine make faster code (a
-    /// tight loop takes up to 1.5 times as long with checks in it), which nothing can stop.
+    /// tight loop takes up to 1.5 times as long with checks in it), which nothing can stop, and which
+    /// as a task lets no others go on (but by [`Self::fuel_yield_interval`]).
+    ///
+    /// A task's time also passes while it waits for a host function.
     pub fn call_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.call_timeout = limit.into();
         self

@@ -100,7 +100,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     #[inline]
-    fn live(&self) -> &Live<T> {
+    pub(super) fn live(&self) -> &Live<T> {
         self.live.as_deref().expect(UNTIL_DROPPED)
     }
 
@@ -404,6 +404,17 @@ impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
     /// # Errors
     /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
     pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
+        let func = self.of(lease)?;
+        lease.enter(|live| func.call(&mut live.instance.store, params))
+    }
+}
+
+impl<A, B, T: Send + 'static> Export<A, B, T> {
+    /// The function, if it is one of this lease's instance.
+    pub(super) fn of<P, R>(
+        &self,
+        lease: &Lease<'_, P, R, T>,
+    ) -> Result<&TypedFunc<A, B>, CallError> {
         let function = lease.home.entry().uid;
         if (function, lease.live().id) != (self.function, self.instance) {
             return Err(CallError::Export {
@@ -412,7 +423,7 @@ impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
                 problem: "it belongs to the instance of another lease".into(),
             });
         }
-        lease.enter(|live| self.func.call(&mut live.instance.store, params))
+        Ok(&self.func)
     }
 }
 

@@ -86,7 +86,7 @@ impl<T: Send + 'static> Shared<T> {
         patience: Patience,
     ) -> Result<Made<T>, AcquireError> {
         let limits = self.settings.call_limits(&ready.defined, &self.runtime);
-        if limits.have_an_end() {
+        if limits.have_an_end() || patience.is_of_a_task() {
             self.pulse.keep_ticking();
         }
         let account = || Account::of_request(entry, making.id());

@@ -13,7 +13,7 @@ use super::entry::{Entry, Live, Taken};
 use super::error::{AcquireError, Asker, CallError, CallLimit};
 use super::function::{Function, InGroup};
 use super::growth::Account;
-use super::lease::{Home, Lease, UNTIL_DROPPED, broken, cancelled, explain};
+use super::lease::{Export, Home, Lease, UNTIL_DROPPED, broken, cancelled, explain};
 use super::request::Making;
 use super::shared::{InstanceId, Shared};
 use super::watch::{Ended, Watch};
@@ -144,6 +144,31 @@ where
     }
 }
 
+impl<A, B, T> Export<A, B, T>
+where
+    A: WasmParams + Sync + 'static,
+    B: WasmResults + Sync + 'static,
+    T: Send + 'static,
+{
+    /// As [`Self::call`], as a task.
+    ///
+    /// # Errors
+    /// As [`Lease::call_async`]; [`CallError::Export`] if the lease is another one.
+    pub async fn call_async<P, R>(
+        &self,
+        lease: &mut Lease<'_, P, R, T>,
+        params: A,
+    ) -> Result<B, CallError> {
+        let func = self.of(lease)?.clone();
+        lease
+            .enter_async(move |live| {
+                let store = &mut live.instance.store;
+                Box::pin(async move { func.call_async(store, params).await })
+            })
+            .await
+    }
+}
+
 impl<T: Send + 'static> Lease<'_, Dynamic, Dynamic, T> {
     /// As [`Self::call_values`], as a task; returns as many values as the function has results.
     ///
@@ -170,17 +195,10 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         &mut self,
         run: impl for<'x> FnOnce(&'x mut Live<T>) -> Running<'x, X> + Send,
     ) -> Result<X, CallError> {
-        let Some(pool) = self.home.entry().pool.upgrade() else {
-            return Err(closed(&self.home.entry().asker).into());
-        };
-        let patience = pool.usual_patience().of_a_task();
-        self.have_stack(&pool, patience).await?;
+        self.have_stack_at_last().await?;
+        let ends = self.end_of_time();
         let stop = self.stop().clone();
         let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
-        let (pulse, defined) = (pool.pulse.clone(), live.defined.clone());
-        let ends = *self.ends.get_or_insert_with(|| pool.end_of_time(&defined));
-        // The call may last; it keeps no pool from being dropped.
-        drop(pool);
         let entry = self.home.entry();
         let purse = live.instance.purse().filter(|_| self.healthy).cloned();
         let Some(purse) = purse else {
@@ -188,7 +206,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         };
         self.healthy = false;
         let watch = Watch {
-            pulse: &pulse,
+            pulse: &entry.pulse,
             slot: Some(entry.slot(live.seat)),
             purse: &purse,
             stop: &stop,
@@ -205,6 +223,31 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
             Ok(Err(error)) => Err(explain(entry, live, error)),
             Err(ended) => Err(interrupted(entry, live, &ended)),
         }
+    }
+
+    /// A lease that was acquired by a thread gets its stack at the first call of a task.
+    async fn have_stack_at_last(&mut self) -> Result<(), CallError> {
+        let entry = self.home.entry();
+        let has_one = self.live().instance.purse().is_some();
+        if has_one {
+            return Ok(());
+        }
+        let Some(pool) = entry.pool.upgrade() else {
+            return Err(closed(&entry.asker).into());
+        };
+        let patience = pool.usual_patience().of_a_task();
+        Ok(self.have_stack(&pool, patience).await?)
+    }
+
+    /// When the time of this lease's tasks is over. It begins with the first call.
+    fn end_of_time(&mut self) -> u64 {
+        if let Some(ends) = self.ends {
+            return ends;
+        }
+        // Nobody tells the time any more when the pool is gone; the epoch still ends the guest.
+        let pool = self.home.entry().pool.upgrade();
+        let ends = pool.map_or(u64::MAX, |pool| pool.end_of_time(&self.live().defined));
+        *self.ends.insert(ends)
     }
 
     /// Charges a stack, if the instance has none yet.
