@@ -218,8 +218,13 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     }
 
     /// What it was resolved to.
+    #[inline(always)]
     pub(super) fn resolved(&self) -> Result<&Arc<Entry<T>>, AcquireError> {
-        self.entry.as_ref().map_err(Clone::clone)
+        #[cold]
+        fn unresolved(error: &AcquireError) -> AcquireError {
+            error.clone()
+        }
+        self.entry.as_ref().map_err(unresolved)
     }
 
     #[inline(always)]

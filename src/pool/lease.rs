@@ -45,10 +45,15 @@ pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     /// Whether the instance is in a state that the next lease may see.
     pub(super) healthy: bool,
     /// Set when the instance is looked at each tick of the epoch.
-    pub(super) stop: Option<Arc<Stop>>,
-    /// When the time of a task's calls is over, in nanoseconds on the pool's clock.
-    pub(super) ends: Option<u64>,
+    pub(super) watched: Option<Box<Watched>>,
     _types: PhantomData<fn(P) -> R>,
+}
+
+/// What few leases have: they can be stopped, or are a task's.
+pub(super) struct Watched {
+    pub stop: Arc<Stop>,
+    /// When the time of a task's calls is over, in nanoseconds on the pool's clock.
+    pub ends: Option<u64>,
 }
 
 /// How a lease reaches its entry without counting references.
@@ -93,8 +98,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             live: Some(live),
             home,
             healthy,
-            stop: None,
-            ends: None,
+            watched: None,
             _types: PhantomData,
         }
     }
@@ -219,21 +223,24 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     /// afresh. An engine of the host's own without epoch interruption can only be stopped between
     /// calls, and while a task waits for a host function.
     pub fn canceller(&mut self) -> Canceller {
-        Canceller(self.stop().clone())
+        Canceller(self.watched().stop.clone())
     }
 
     /// Makes sure that the instance is looked at each tick.
-    pub(super) fn stop(&mut self) -> &Arc<Stop> {
+    pub(super) fn watched(&mut self) -> &mut Watched {
         let Self {
-            live, home, stop, ..
+            live,
+            home,
+            watched,
+            ..
         } = self;
-        stop.get_or_insert_with(|| {
+        watched.get_or_insert_with(|| {
             let stop = Arc::new(Stop::default());
             if let Some(live) = live {
                 look_each_tick(&mut live.instance.store, live.limits, stop.clone());
             }
             home.entry().pulse.keep_ticking();
-            stop
+            Box::new(Watched { stop, ends: None })
         })
     }
 
@@ -254,7 +261,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         if !self.healthy {
             return Err(broken(&entry.asker));
         }
-        if self.stop.as_ref().is_some_and(|stop| stop.is_asked()) {
+        if self.watched.as_ref().is_some_and(|w| w.stop.is_asked()) {
             self.healthy = false;
             return Err(cancelled(&entry.asker));
         }
@@ -311,7 +318,7 @@ impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(mut live) = self.live.take() {
-            if self.stop.is_some() {
+            if self.watched.is_some() {
                 live.instance.look_no_more();
             }
             self.home.entry().release(live, self.healthy);

@@ -197,7 +197,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     ) -> Result<X, CallError> {
         self.have_stack_at_last().await?;
         let ends = self.end_of_time();
-        let stop = self.stop().clone();
+        let stop = self.watched().stop.clone();
         let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
         let entry = self.home.entry();
         let purse = live.instance.purse().filter(|_| self.healthy).cloned();
@@ -241,13 +241,13 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
 
     /// When the time of this lease's tasks is over. It begins with the first call.
     fn end_of_time(&mut self) -> u64 {
-        if let Some(ends) = self.ends {
+        if let Some(ends) = self.watched().ends {
             return ends;
         }
         // Nobody tells the time any more when the pool is gone; the epoch still ends the guest.
         let pool = self.home.entry().pool.upgrade();
         let ends = pool.map_or(u64::MAX, |pool| pool.end_of_time(&self.live().defined));
-        *self.ends.insert(ends)
+        *self.watched().ends.insert(ends)
     }
 
     /// Charges a stack, if the instance has none yet.
