@@ -201,8 +201,20 @@ impl<T: Send + 'static> Shared<T> {
         if !aside {
             return Ok(work());
         }
-        // Nothing comes back from a closed pool, or a compiler that has panicked.
-        self.workers.run(work).await.ok_or_else(|| closed(asker))
+        let done = self.workers.run(work).await;
+        done.ok_or_else(|| self.nothing_came_back(asker))
+    }
+
+    /// From the workers: the pool is closed, or the compiler has panicked.
+    fn nothing_came_back(&self, asker: &Arc<Asker>) -> AcquireError {
+        if self.with_state(|locked, _, _| locked.state.is_closed()) {
+            return closed(asker);
+        }
+        let panicked: Box<dyn std::error::Error + Send + Sync> = "the compiler panicked".into();
+        AcquireError::Instantiate {
+            asker: asker.clone(),
+            source: panicked.into(),
+        }
     }
 
     fn compile(

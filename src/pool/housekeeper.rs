@@ -35,6 +35,9 @@ pub(crate) struct Duties {
     pub sweep_period: Duration,
 }
 
+/// How often the time of leases is looked at that outlived the pool, where the epoch has no period.
+const ORPHANS_TICK: Duration = Duration::from_millis(10);
+
 /// How many ticks of the epoch pass between two looks whether anything is leased still.
 const TICKS_PER_LOOK: u32 = 16;
 
@@ -147,14 +150,14 @@ impl<T: Send + 'static> Rounds<T> {
         never()
     }
 
-    /// Leases may outlive every handle of the pool; an endless guest must still come to its end.
+    /// Leases may outlive every handle of the pool; an endless guest must still come to its end, and so
+    /// must a task that waits for its host.
     fn outlast_orphans(&self) {
-        let Some(period) = self.duties.epoch_tick else {
-            return;
-        };
+        let period = self.duties.epoch_tick.unwrap_or(ORPHANS_TICK);
         let epoch = tick(period);
         while self.pulse.orphans() > 0 && epoch.recv().is_ok() {
             self.duties.engine.increment_epoch();
+            self.pulse.ring();
         }
     }
 }

@@ -263,7 +263,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         }
         if self.watched.as_ref().is_some_and(|w| w.stop.is_asked()) {
             self.healthy = false;
-            return Err(cancelled(&entry.asker));
+            return Err(failed(entry, live, CallFailure::Cancelled));
         }
         if let Err(source) = entry.stack.check() {
             return Err(stack_too_small(&entry.asker, source));
@@ -339,12 +339,6 @@ impl<T: Send + 'static> Drop for Home<'_, T> {
 }
 
 #[cold]
-pub(super) fn cancelled(asker: &Arc<Asker>) -> CallError {
-    let asker = asker.clone();
-    CallError::Cancelled { asker }
-}
-
-#[cold]
 pub(super) fn broken(asker: &Arc<Asker>) -> CallError {
     let asker = asker.clone();
     CallError::Broken { asker }
@@ -362,8 +356,17 @@ pub(super) fn explain<T: Send + 'static>(
     live: &Live<T>,
     error: wasmtime::Error,
 ) -> CallError {
+    failed(entry, live, classify(error))
+}
+
+/// Counts a failed call, and says what happened.
+#[cold]
+pub(super) fn failed<T: Send + 'static>(
+    entry: &Entry<T>,
+    live: &Live<T>,
+    failure: CallFailure,
+) -> CallError {
     let asker = entry.asker.clone();
-    let failure = classify(error);
     let pool = entry.pool.upgrade();
     if let Some(pool) = &pool {
         pool.observer.guest_failed(failure.kind());

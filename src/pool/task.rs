@@ -10,10 +10,10 @@ use wasmtime::{Val, WasmParams, WasmResults};
 use super::acquire::{Patience, closed};
 use super::definition::Dynamic;
 use super::entry::{Entry, Live, Taken};
-use super::error::{AcquireError, Asker, CallError, CallLimit};
+use super::error::{AcquireError, Asker, CallError};
 use super::function::{Function, InGroup};
 use super::growth::Account;
-use super::lease::{Export, Home, Lease, UNTIL_DROPPED, broken, cancelled, explain};
+use super::lease::{Export, Home, Lease, UNTIL_DROPPED, broken, explain, failed};
 use super::request::Making;
 use super::shared::{InstanceId, Shared};
 use super::watch::{Ended, Watch};
@@ -271,20 +271,11 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
 }
 
 fn interrupted<T: Send + 'static>(entry: &Entry<T>, live: &Live<T>, ended: &Ended) -> CallError {
-    let pool = entry.pool.upgrade();
-    let (failure, error) = match ended {
-        Ended::Cancelled => (CallFailure::Cancelled, cancelled(&entry.asker)),
-        Ended::Late => {
-            let settings = pool.as_ref().map(|pool| &pool.settings);
-            let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(&live.defined));
-            let (asker, limit) = (entry.asker.clone(), CallLimit::Time(time));
-            (CallFailure::Deadline, CallError::Limit { asker, limit })
-        }
+    let failure = match ended {
+        Ended::Cancelled => CallFailure::Cancelled,
+        Ended::Late => CallFailure::Deadline,
     };
-    if let Some(pool) = &pool {
-        pool.observer.guest_failed(failure.kind());
-    }
-    error
+    failed(entry, live, failure)
 }
 
 impl<T: Send + 'static> Shared<T> {
@@ -308,7 +299,9 @@ impl<T: Send + 'static> Shared<T> {
             match lease.have_stack(self, patience).await {
                 Ok(()) => return Ok(lease),
                 // Whoever waits for room holds nothing. Made anew, it waits for all that it needs.
-                Err(AcquireError::BudgetExceeded(_)) if patience.waits_for_room() => {
+                Err(AcquireError::BudgetExceeded(short))
+                    if patience.waits_for_room() && short.requested <= short.limit =>
+                {
                     lease.retire(Reason::Room);
                 }
                 Err(error) => return Err(error),

@@ -15,8 +15,9 @@ use crate::state::Amounts;
 pub(crate) struct Purse(Mutex<Contents>);
 
 struct Contents {
-    /// Stacks that are charged and do not exist (yet, or any more).
-    unspent: u32,
+    /// Stacks that are charged: those that exist, and always one.
+    charged: u32,
+    exist: u32,
     /// What one takes.
     stack: Amounts,
     account: Arc<dyn GrowthAccount>,
@@ -39,7 +40,8 @@ impl Purse {
     /// With one stack charged already.
     pub fn new(stack: Amounts, account: Arc<dyn GrowthAccount>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Contents {
-            unspent: 1,
+            charged: 1,
+            exist: 0,
             stack,
             account,
         })))
@@ -63,27 +65,31 @@ impl Purse {
     pub fn spend(&self) -> Result<(), NoStack> {
         let (stack, account) = {
             let mut purse = self.0.lock();
-            if purse.unspent > 0 {
-                purse.unspent -= 1;
+            if purse.exist < purse.charged {
+                purse.exist += 1;
                 return Ok(());
             }
             (purse.stack, purse.account.clone())
         };
         // The pool's lock is taken in there: not within this one.
-        match account.charge(stack) {
-            true => Ok(()),
-            false => Err(NoStack),
+        if !account.charge(stack) {
+            return Err(NoStack);
         }
+        let mut purse = self.0.lock();
+        purse.charged += 1;
+        purse.exist += 1;
+        Ok(())
     }
 
     /// A stack is gone. One stays charged for the next call.
     pub fn put_back(&self) {
         let (stack, account) = {
             let mut purse = self.0.lock();
-            if purse.unspent == 0 {
-                purse.unspent = 1;
+            purse.exist -= 1;
+            if purse.charged == 1 {
                 return;
             }
+            purse.charged -= 1;
             (purse.stack, purse.account.clone())
         };
         account.refund(stack);
