@@ -16,7 +16,7 @@ use criterion::Criterion;
 mod subjects;
 
 use subjects::threads::Waits;
-use subjects::{Subject, bookkeeping, cold, eviction, heap, many, pool, threads, warm};
+use subjects::{Subject, bookkeeping, cold, eviction, heap, many, pool, tasks, threads, warm};
 
 #[global_allocator]
 static ALLOCATOR: heap::Counting = heap::Counting;
@@ -34,6 +34,11 @@ fn main() {
     calls.extend([warm::keyed_by_name(&add), warm::by_name()]);
     calls.extend(warm::leases());
     compare(&mut criterion, "warm", calls);
+
+    let mut of_tasks = vec![tasks::bare(), tasks::held(&add)];
+    of_tasks.extend([tasks::resolved(&add), tasks::keyed(&add)]);
+    of_tasks.push(tasks::leases(&add));
+    compare(&mut criterion, "tasks", of_tasks);
 
     let mut two = vec![threads::bare()];
     two.extend(threads::by_hand());
@@ -150,6 +155,13 @@ fn once() {
     let [pool, mutex] = threads::waits_for_one_instance(100_000 / scale);
     show_waits("the pool's", &pool);
     show_waits("a mutex's", &mutex);
+    println!("polls of a guest that never returns");
+    for millis in [10, 1] {
+        let tick = Duration::from_millis(millis);
+        let polls = tasks::polls_of_a_spinning_guest(tick, 200 / scale as usize);
+        let (median, longest) = (polls[polls.len() / 2], polls[polls.len() - 1]);
+        println!("  epoch tick {tick:5?}: median {median:?}, longest {longest:?}");
+    }
     println!("evictions one by one, beside dropping as many stores");
     for count in [1000 / scale, 10_000 / scale] {
         let evicted = eviction::one_by_one(count).as_nanos() as f64 / count as f64;

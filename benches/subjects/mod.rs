@@ -14,6 +14,7 @@ pub mod eviction;
 #[path = "../../tests/common/heap.rs"]
 pub mod heap;
 pub mod many;
+pub mod tasks;
 pub mod threads;
 pub mod warm;
 

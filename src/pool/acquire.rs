@@ -34,6 +34,13 @@ pub(crate) struct Deadline {
     pub is_of_a_task: bool,
 }
 
+impl Deadline {
+    /// Whether somebody must see to it that the waiter is polled when it comes.
+    pub fn needs_an_alarm(&self) -> bool {
+        self.is_of_a_task && self.ends != u64::MAX
+    }
+}
+
 impl Patience {
     pub fn deadline(&self) -> Option<Deadline> {
         match self {

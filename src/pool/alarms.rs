@@ -2,8 +2,11 @@
 //! without one, whoever calls `Pool::sweep` or `Pool::tick`.
 
 use std::collections::BTreeMap;
-use std::task::Waker;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Poll, Waker};
 
+use super::acquire::Deadline;
 use super::clock::Pulse;
 use super::housekeeper::Control;
 use crate::sync::Mutex;
@@ -61,6 +64,35 @@ impl Alarms {
         };
         due.into_values().for_each(Waker::wake);
     }
+}
+
+/// The future's output, or `None` when the deadline comes first.
+pub(crate) async fn until<F: Future>(
+    future: F,
+    deadline: Option<Deadline>,
+    pulse: &Pulse,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut alarm = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let Some(deadline) = deadline.filter(Deadline::needs_an_alarm) else {
+            return Poll::Pending;
+        };
+        if pulse.now() >= deadline.ends {
+            return Poll::Ready(None);
+        }
+        alarm = None;
+        alarm = Some(
+            pulse
+                .alarms
+                .set(deadline.ends, context.waker().clone(), pulse),
+        );
+        Poll::Pending
+    })
+    .await
 }
 
 impl Drop for Alarm<'_> {

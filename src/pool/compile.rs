@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::acquire::{Patience, closed, removed, would_block};
+use super::alarms::until;
 use super::clock::nanos;
 use super::definition::{Defined, Source};
 use super::entry::Entry;
@@ -31,6 +32,13 @@ enum Step<T: Send + 'static> {
     Queue(Arc<Waiter<T>>, Ticket),
     Again,
     Fail(AcquireError),
+}
+
+/// What comes back from compiling.
+enum Compiled<T: Send + 'static> {
+    Loaded(Code<T>),
+    /// Room must be waited for first.
+    LacksRoom(Artifact, Duration),
 }
 
 struct Lead {
@@ -156,24 +164,22 @@ impl<T: Send + 'static> Shared<T> {
         self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
             .await?;
 
-        let aside = patience.is_of_a_task();
         let (pool, for_whom, source) = (self.clone(), asker.clone(), lead.source.clone());
-        let compile = move |making: &Making<T>| pool.compile(making, &for_whom, &source);
-        let (making, compiled) = self.work(aside, making, asker, compile).await?;
-        let (artifact, compile_time) = compiled?;
-        // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
-        let code = artifact.amounts();
-        self.with_state(|locked, _, _| {
-            let bytes = code.get(Budget::Code);
-            locked.state.note_code_bytes(making.id(), bytes);
-        });
-        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
-            .await?;
-
-        let (pool, for_whom) = (self.clone(), asker.clone());
-        let load = move |making: &Making<T>| pool.load(making, &for_whom, artifact, compile_time);
-        let (making, loaded) = self.work(aside, making, asker, load).await?;
-        let code = loaded?;
+        let work =
+            move |making: &Making<T>| pool.compile_and_load(making, &for_whom, &source, compiling);
+        let (making, compiled) = self.work(making, asker, patience, work).await?;
+        let (making, code) = match compiled? {
+            Compiled::Loaded(code) => (making, code),
+            Compiled::LacksRoom(artifact, compile_time) => {
+                let exactly = sum(&[compiling, artifact.amounts()]);
+                self.reserve(making.id(), asker, exactly, patience).await?;
+                let (pool, for_whom) = (self.clone(), asker.clone());
+                let work =
+                    move |making: &Making<T>| pool.load(making, &for_whom, artifact, compile_time);
+                let (making, loaded) = self.work(making, asker, patience, work).await?;
+                (making, loaded?)
+            }
+        };
         self.with_state(|locked, _, out| {
             locked.state.settle(making.id(), first, out);
         });
@@ -189,20 +195,52 @@ impl<T: Send + 'static> Shared<T> {
     /// until it is done, even when nobody waits for it any more: what it has reserved is in use.
     async fn work<R: Send + 'static>(
         &self,
-        aside: bool,
         making: Making<T>,
         asker: &Arc<Asker>,
+        patience: Patience,
         work: impl FnOnce(&Making<T>) -> R + Send + 'static,
     ) -> Result<(Making<T>, R), AcquireError> {
         let work = move || {
             let result = work(&making);
             (making, result)
         };
-        if !aside {
+        if !patience.is_of_a_task() {
             return Ok(work());
         }
-        let done = self.workers.run(work).await;
-        done.ok_or_else(|| self.nothing_came_back(asker))
+        let began = self.pulse.now();
+        let done = self.workers.run(work);
+        match until(done, patience.deadline(), &self.pulse).await {
+            Some(done) => done.ok_or_else(|| self.nothing_came_back(asker)),
+            None => Err(AcquireError::Timeout {
+                asker: asker.clone(),
+                waited: Duration::from_nanos(self.pulse.now().saturating_sub(began)),
+                waiting_for: WaitingFor::Compilation,
+                shortage: None,
+            }),
+        }
+    }
+
+    /// Compiles; and loads, if there is room for exactly this code. So what a task has begun and does
+    /// not wait for is there for the next.
+    fn compile_and_load(
+        &self,
+        making: &Making<T>,
+        asker: &Arc<Asker>,
+        source: &Source,
+        compiling: Amounts,
+    ) -> Result<Compiled<T>, AcquireError> {
+        let (artifact, compile_time) = self.compile(making, asker, source)?;
+        // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
+        let code = artifact.amounts();
+        self.with_state(|locked, _, _| {
+            let bytes = code.get(Budget::Code);
+            locked.state.note_code_bytes(making.id(), bytes);
+        });
+        if self.has_room(making.id(), asker, sum(&[compiling, code])) {
+            let loaded = self.load(making, asker, artifact, compile_time)?;
+            return Ok(Compiled::Loaded(loaded));
+        }
+        Ok(Compiled::LacksRoom(artifact, compile_time))
     }
 
     /// From the workers: the pool is closed, or the compiler has panicked.

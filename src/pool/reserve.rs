@@ -1,6 +1,7 @@
 //! Getting room: reserve, evict, wait in turn, or be refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::acquire::{Patience, closed};
 use super::error::{AcquireError, Asker, BudgetExceeded, WaitingFor};
@@ -117,6 +118,32 @@ impl<T: Send + 'static> Shared<T> {
         };
         while !self.reserve_or_wait(&asking).await? {}
         Ok(())
+    }
+
+    /// Makes the request hold `target` if that takes no waiting.
+    pub(super) fn has_room(
+        &self,
+        request: RequestId<T>,
+        asker: &Arc<Asker>,
+        target: Amounts,
+    ) -> bool {
+        let asking = Asking {
+            request,
+            asker,
+            target,
+            // It would wait, but does not queue.
+            patience: Patience::Room(self.deadline(Duration::ZERO)),
+            queue: false,
+        };
+        // A refusal is for whoever asks for good.
+        let possible = self.with_state(|locked, _, _| locked.state.can_ever_hold(&target));
+        loop {
+            match possible.then(|| self.try_reserve(&asking)) {
+                Some(Reserving::Done) => return true,
+                Some(Reserving::Again) => {}
+                Some(Reserving::Wait(_) | Reserving::Fail(_)) | None => return false,
+            }
+        }
     }
 
     /// One try, and the wait that it may take; whether the request holds its target now.

@@ -16,6 +16,7 @@ use super::growth::Account;
 use super::lease::{Export, Home, Lease, UNTIL_DROPPED, broken, explain, failed};
 use super::request::Making;
 use super::shared::{InstanceId, Shared};
+use super::thread_cache;
 use super::watch::{Ended, Watch};
 use crate::runtime::{CallFailure, Purse, set_yields};
 use crate::state::{Group, Reason};
@@ -62,7 +63,10 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let entry = self.entry(&group)?;
         let home = || Home::Carried(Some(entry.clone()));
-        self.pool.lease_for_task(home, &entry, patience).await
+        let lease = self.pool.lease_for_task(home, &entry, patience).await;
+        // For the thread's other tasks.
+        thread_cache::put(entry);
+        lease
     }
 }
 

@@ -95,7 +95,7 @@ impl<T: Send + 'static> Future for Awaited<'_, T> {
             }
             letterbox.reader = Some(reader);
         }
-        if let Some(deadline) = self.deadline.filter(|deadline| deadline.is_of_a_task) {
+        if let Some(deadline) = self.deadline.filter(Deadline::needs_an_alarm) {
             let pulse = self.pulse;
             self.alarm = None;
             self.alarm = Some(pulse.alarms.set(deadline.ends, cx.waker().clone(), pulse));

@@ -13,6 +13,9 @@ use super::instance::StoreData;
 use super::sizes;
 use crate::state::Amounts;
 
+/// Bytes of a fiber stack.
+pub(crate) const STACK: u64 = 256 << 10;
+
 /// Compiled, or why not.
 type Compiled = Result<Module, String>;
 
@@ -32,6 +35,7 @@ pub(crate) fn shared_engine() -> &'static Engine {
         let mut config = Config::new();
         // Calls run on the checker's small stacks, and memories come and go by the thousand.
         config.max_wasm_stack(64 << 10);
+        config.async_stack_size(STACK as usize);
         config.memory_reservation(1 << 20);
         config.memory_guard_size(64 << 10);
         config.memory_may_move(false);

@@ -27,7 +27,7 @@ mod turn;
 #[path = "code.rs"]
 mod code;
 
-pub(crate) use code::{Artifact, Code, attempts, compile, prepare, shared_engine};
+pub(crate) use code::{Artifact, Code, STACK, attempts, compile, prepare, shared_engine};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use guest::matches_signature;

@@ -1,0 +1,54 @@
+//! What Linux says of this process.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::fs;
+
+struct Region {
+    from: u64,
+    to: u64,
+    rights: String,
+    /// Neither a file's nor the kernel's own.
+    anonymous: bool,
+}
+
+fn regions() -> Vec<Region> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let parse = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (from, to) = words[0].split_once('-').unwrap();
+        let address = |hex| u64::from_str_radix(hex, 16).unwrap();
+        Region {
+            from: address(from),
+            to: address(to),
+            rights: words[1].to_owned(),
+            anonymous: words.len() == 5,
+        }
+    };
+    maps.lines().map(parse).collect()
+}
+
+/// Mappings of stacks of so many bytes, each with a guard of one page below it. What lies above may
+/// have become one mapping with it, so they must be larger than a thread's.
+pub fn mapped_stacks(bytes: u64) -> u64 {
+    let is_stack = |pair: &&[Region]| {
+        let (guard, stack) = (&pair[0], &pair[1]);
+        guard.to == stack.from
+            && guard.to - guard.from == 4096
+            && (guard.rights.as_str(), stack.rights.as_str()) == ("---p", "rw-p")
+            && stack.to - stack.from >= bytes
+    };
+    regions().windows(2).filter(is_stack).count() as u64
+}
+
+/// Mappings of code that is in no file.
+pub fn mapped_code() -> usize {
+    let is_code = |region: &&Region| region.anonymous && region.rights == "r-xp";
+    regions().iter().filter(is_code).count()
+}
+
+/// Threads of this process whose names begin so.
+pub fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|comm| comm.starts_with(name)).count()
+}
