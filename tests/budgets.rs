@@ -936,3 +936,33 @@ fn b1_other_waits_speak_for_themselves() {
     );
     drop(lease);
 }
+
+// Stacks, and what is mapped ──────────────────────────────────────────────────────────────────────
+
+#[test]
+fn b7_stacks_that_can_never_fit_are_named() {
+    let small = Pool::builder().async_stack_size(0).build();
+    let Err(BuildError::Limits(LimitsError::NeverFits { field, needed, .. })) = small else {
+        panic!("{small:?}");
+    };
+    assert_eq!((field, needed), ("async_stack_size", (512 + 128) << 10));
+    let few = builder(Limits::new().stack(3 << 20)).max_instances_per_entry(4);
+    let error = limits_error(few);
+    let expected = LimitsError::NeverFits {
+        field: "stack",
+        value: 3 << 20,
+        what: "a fiber stack for each of max_instances_per_entry",
+        needed: 4 << 20,
+    };
+    assert_eq!(error, expected);
+    let enough = builder(Limits::new().stack(4 << 20)).max_instances_per_entry(4);
+    assert!(enough.build().is_ok());
+}
+
+#[test]
+fn the_preset_has_the_ancestors_figures() {
+    let pool = Pool::builder().scylla().build().unwrap();
+    let stats = pool.stats();
+    assert_eq!(stats.budget(Budget::Mapped).limit, 40 << 20);
+    assert_eq!(stats.budget(Budget::Memory).limit, 100_000_000);
+}

@@ -535,3 +535,27 @@ fn it_needs_no_executor_in_particular() {
     assert_eq!(calls.into_inner(), 6);
     assert_eq!(next.call(0, ()).unwrap(), 3);
 }
+
+#[test]
+fn an_export_is_called_as_a_task_in_its_own_lease_only() {
+    let pool = Pool::builder().build().unwrap();
+    let wasm = wat::parse_str(
+        r#"(module (global $sum (mut i64) (i64.const 0))
+            (func (export "f") (param i64) (global.set $sum (i64.add (global.get $sum) (local.get 0))))
+            (func (export "total") (result i64) global.get $sum))"#,
+    );
+    let f: Function<i64, ()> = pool
+        .define(Definition::new("f").wasm(wasm.unwrap()))
+        .unwrap();
+    pollster::block_on(async {
+        let mut lease = f.acquire_async(1).await.unwrap();
+        let total = lease.export::<(), i64>("total").unwrap();
+        for row in 1..=10 {
+            lease.call_async(row).await.unwrap();
+        }
+        assert_eq!(total.call_async(&mut lease, ()).await.unwrap(), 55);
+        let mut other = f.acquire_async(2).await.unwrap();
+        let error = total.call_async(&mut other, ()).await.unwrap_err();
+        assert!(matches!(error, CallError::Export { .. }), "{error}");
+    });
+}

@@ -39,7 +39,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         &self,
         group: impl Into<Group>,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let patience = self.pool.usual_patience().of_a_task();
+        let patience = || self.pool.usual_patience();
         self.lease_async(group.into(), patience).await
     }
 
@@ -52,14 +52,14 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: impl Into<Group>,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let patience = Patience::Room(self.pool.deadline(timeout)).of_a_task();
+        let patience = || Patience::Room(self.pool.deadline(timeout));
         self.lease_async(group.into(), patience).await
     }
 
     async fn lease_async(
         &self,
         group: Group,
-        patience: Patience,
+        patience: impl Fn() -> Patience,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let entry = self.entry(&group)?;
         let home = || Home::Carried(Some(entry.clone()));
@@ -77,7 +77,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// As [`Function::acquire_async`].
     pub async fn acquire_async(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let (pool, entry) = (&self.function.pool, self.resolved()?);
-        let patience = pool.usual_patience().of_a_task();
+        let patience = || pool.usual_patience();
         pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
             .await
     }
@@ -91,7 +91,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         timeout: Duration,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let (pool, entry) = (&self.function.pool, self.resolved()?);
-        let patience = Patience::Room(pool.deadline(timeout)).of_a_task();
+        let patience = || Patience::Room(pool.deadline(timeout));
         pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
             .await
     }
@@ -283,23 +283,30 @@ fn interrupted<T: Send + 'static>(entry: &Entry<T>, live: &Live<T>, ended: &Ende
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Leases an instance that has a stack.
+    /// Leases an instance that has a stack. A warm one takes no look at the clock.
     async fn lease_for_task<'a, P, R>(
         self: &Arc<Self>,
         home: impl Fn() -> Home<'a, T>,
         entry: &Arc<Entry<T>>,
-        patience: Patience,
+        patience: impl Fn() -> Patience,
     ) -> Result<Lease<'a, P, R, T>, AcquireError> {
+        let mut warm = match entry.take() {
+            Taken::Idle(live) => Some(Lease::begin(home(), live)),
+            Taken::Odd(odd) => {
+                entry.settle_odd(self, odd);
+                None
+            }
+            Taken::Nothing => None,
+        };
+        if let Some(lease) = warm.take_if(|lease| lease.live().instance.purse().is_some()) {
+            return Ok(lease);
+        }
+        let patience = patience().of_a_task();
         loop {
-            let live = match entry.take() {
-                Taken::Idle(live) => live,
-                Taken::Odd(odd) => {
-                    entry.settle_odd(self, odd);
-                    continue;
-                }
-                Taken::Nothing => self.obtain(entry, patience).await?,
+            let mut lease = match warm.take() {
+                Some(lease) => lease,
+                None => Lease::begin(home(), self.obtain(entry, patience).await?),
             };
-            let mut lease = Lease::begin(home(), live);
             match lease.have_stack(self, patience).await {
                 Ok(()) => return Ok(lease),
                 // Whoever waits for room holds nothing. Made anew, it waits for all that it needs.
