@@ -547,7 +547,7 @@ fn an_export_is_called_as_a_task_in_its_own_lease_only() {
     let f: Function<i64, ()> = pool
         .define(Definition::new("f").wasm(wasm.unwrap()))
         .unwrap();
-    pollster::block_on(async {
+    block_on(async {
         let mut lease = f.acquire_async(1).await.unwrap();
         let total = lease.export::<(), i64>("total").unwrap();
         for row in 1..=10 {
