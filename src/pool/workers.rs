@@ -147,5 +147,5 @@ impl<R> Future for Outcome<R> {
 /// Lets other threads go first. On Linux, a thread has a priority of its own.
 fn be_nice() {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(10);
+    let _ = rustix::process::nice(5);
 }
