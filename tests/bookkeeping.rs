@@ -108,7 +108,7 @@ fn an_entry_takes_what_its_seats_take() {
     let engine = Engine::default();
     let [one, eight] = [1, 8].map(|seats| bytes_per_entry(&engine, seats));
     println!("bytes per (function, group) without instances: {one} with 1 seat, {eight} with 8");
-    assert!(one <= 768, "{one} bytes with one seat");
+    assert!(one <= 640, "{one} bytes with one seat");
     // A seat is a cache line, or two, of its own.
     assert!(
         eight - one <= 7 * 160,

@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 
 use crossbeam_utils::CachePadded;
 
-use super::clock::{Pulse, nanos};
+use super::clock::Pulse;
 use super::definition::Defined;
 use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
@@ -33,9 +33,9 @@ const CLOSED: u64 = 2;
 const FLAGS: u64 = WAITED | CLOSED;
 const VERSION_SHIFT: u32 = 2;
 
-/// The instances of one (function, group). What every lease looks at comes first, in two cache lines:
+/// The instances of one (function, group). What every lease looks at comes first, and together:
 /// with a thousand entries in use, each line more is one more to be waited for.
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Entry<T: Send + 'static> {
     /// Version of the function, and flags. An instance passes while it is exactly the version that
     /// the instance was made for.
@@ -47,15 +47,13 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub uid: u64,
     pub stack: StackCheck,
     pub pulse: Arc<Pulse>,
-    /// Whether there is anything to look at when a lease ends; see `keep`.
+    /// Whether there is anything to look at when a lease ends.
     pub looks: bool,
     pub group: Group,
     pub id: EntryId<T>,
     /// The function's name, without its arguments.
     pub name: Arc<str>,
     pub asker: Arc<Asker>,
-    /// What an idle instance must satisfy, beside health.
-    pub keep: Keep,
     /// Where its hits are kept when it is gone: the function's, and the pool's.
     past_hits: [Arc<AtomicU64>; 2],
     pub pool: Weak<Shared<T>>,
@@ -142,14 +140,12 @@ impl<T: Send + 'static> Entry<T> {
     pub fn new(id: EntryId<T>, of: &Function<T>, group: Group, pool: &Shared<T>) -> Self {
         let seats = pool.settings.max_instances_per_entry;
         let uid = of.definition.uid;
-        let keep = Keep::of(pool);
         Self {
             id,
             uid,
             hash: thread_cache::hash(uid, &group),
             stack: pool.stack,
-            keep,
-            looks: keep.looks,
+            looks: pool.looks_at_releases(),
             name: of.name.clone(),
             asker: Arc::new(Asker {
                 function: signature(&of.name, &of.arguments).into(),
@@ -261,34 +257,6 @@ impl<T: Send + 'static> Entry<T> {
         self.slots()
             .map(|slot| slot.hits.load(Ordering::Relaxed))
             .sum()
-    }
-}
-
-/// What an instance must satisfy to stay in the pool.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep {
-    /// Whether there is anything to look at when a lease ends.
-    pub looks: bool,
-    pub max_uses: u64,
-    /// Nanoseconds.
-    pub max_lifetime: u64,
-    /// Bytes of memory that an idle instance may have.
-    pub max_idle_memory: u64,
-}
-
-impl Keep {
-    fn of<T: Send + 'static>(pool: &Shared<T>) -> Self {
-        let settings = &pool.settings;
-        let max_lifetime = settings.max_lifetime.map_or(u64::MAX, nanos);
-        Self {
-            looks: settings.max_uses != u64::MAX
-                || max_lifetime != u64::MAX
-                || settings.max_idle_memory < settings.instance.memory
-                || pool.on_recycle.is_some(),
-            max_uses: settings.max_uses,
-            max_lifetime,
-            max_idle_memory: settings.max_idle_memory,
-        }
     }
 }
 

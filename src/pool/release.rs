@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::clock::nanos;
 use super::entry::{Entry, Live, Unparked};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
@@ -11,6 +12,17 @@ use crate::state::{Reason, Returned};
 
 /// An instance, and who gets it.
 type Handed<T> = (Arc<Waiter<T>>, Box<Live<T>>);
+
+impl<T: Send + 'static> Shared<T> {
+    /// Whether an instance may have to go when its lease ends, though it is healthy.
+    pub fn looks_at_releases(&self) -> bool {
+        let settings = &self.settings;
+        settings.max_uses != u64::MAX
+            || settings.max_lifetime.is_some()
+            || settings.max_idle_memory < settings.instance.memory
+            || self.on_recycle.is_some()
+    }
+}
 
 impl<T: Send + 'static> Entry<T> {
     /// A lease ends. Healthy, its instance goes back to its slot; anything else is decided under
@@ -45,18 +57,19 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     fn reason_to_retire(&self, live: &mut Live<T>) -> Option<Reason> {
-        let keep = &self.keep;
+        // Without a pool, there is nothing to stay in.
+        let pool = self.pool.upgrade()?;
+        let settings = &pool.settings;
         let age = self.pulse.roughly_now().saturating_sub(live.born);
-        if live.uses >= keep.max_uses {
+        if live.uses >= settings.max_uses {
             return Some(Reason::Uses);
         }
-        if age >= keep.max_lifetime {
+        if settings.max_lifetime.is_some_and(|most| age >= nanos(most)) {
             return Some(Reason::Lifetime);
         }
-        if live.instance.store.data().memory_bytes() > keep.max_idle_memory {
+        if live.instance.store.data().memory_bytes() > settings.max_idle_memory {
             return Some(Reason::Oversize);
         }
-        let pool = self.pool.upgrade()?;
         let hook = pool.on_recycle.as_ref()?;
         let instance = &mut live.instance;
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose

@@ -287,7 +287,11 @@ impl<T: Send + 'static> Shared<T> {
         self.with_state(|locked, _, _| locked.drained.push(waiter.clone()));
         let deadline = self.deadline(timeout);
         let drained = waiter.mail(Some(deadline), &self.pulse);
-        block_on(drained, Some(deadline.ends), &self.pulse).is_some()
+        let drained = block_on(drained, Some(deadline.ends), &self.pulse).is_some();
+        if !drained {
+            self.with_state(|locked, _, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
+        }
+        drained
     }
 
     pub fn sweep(&self) {

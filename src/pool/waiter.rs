@@ -88,13 +88,14 @@ impl<T: Send + 'static> Future for Awaited<'_, T> {
         let is_late = |deadline: Deadline| self.pulse.now() >= deadline.ends;
         let late = self.deadline.is_some_and(is_late);
         let reader = cx.waker().clone();
-        {
+        let before = {
             let mut letterbox = self.waiter.0.lock();
             if letterbox.mail.is_some() || late {
                 return Poll::Ready(letterbox.mail.take());
             }
-            letterbox.reader = Some(reader);
-        }
+            letterbox.reader.replace(reader)
+        };
+        drop(before);
         if let Some(deadline) = self.deadline.filter(Deadline::needs_an_alarm) {
             let pulse = self.pulse;
             self.alarm = None;

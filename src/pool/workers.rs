@@ -43,14 +43,14 @@ impl Workers {
             done: false,
         }));
         let outcome = Outcome(shared.clone());
+        // A job that is not taken is dropped, and its desk with it: that says so, too.
+        let desk = Worker(shared);
         let job: Job = Box::new(move || {
-            let desk = Worker(shared);
             if Arc::strong_count(&desk.0) > 1 {
                 let result = work();
                 desk.0.lock().result = Some(result);
             }
         });
-        // A job that is not taken is dropped here, and its desk is left without a result.
         let sender = self.sender.lock().clone();
         match sender {
             Some(sender) if self.has_threads() => drop(sender.send(job)),
@@ -135,11 +135,15 @@ impl<R> Future for Outcome<R> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
         let reader = context.waker().clone();
-        let mut desk = self.0.lock();
-        if desk.done {
-            return Poll::Ready(desk.result.take());
-        }
-        desk.reader = Some(reader);
+        let before = {
+            let mut desk = self.0.lock();
+            if desk.done {
+                return Poll::Ready(desk.result.take());
+            }
+            desk.reader.replace(reader)
+        };
+        // The host's: not dropped under the lock.
+        drop(before);
         Poll::Pending
     }
 }
@@ -148,4 +152,33 @@ impl<R> Future for Outcome<R> {
 fn be_nice() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(5);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll<R>(outcome: &mut Outcome<R>) -> Poll<Option<R>> {
+        Pin::new(outcome).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn work_for_a_closed_pool_is_over_at_once() {
+        let workers = Workers::new(1);
+        workers.stop();
+        let owned = Arc::new(());
+        let kept = owned.clone();
+        let mut outcome = workers.run(move || drop(kept));
+        assert_eq!(poll(&mut outcome), Poll::Ready(None));
+        assert_eq!(Arc::strong_count(&owned), 1, "what it owned is dropped");
+    }
+
+    #[test]
+    fn work_that_panics_is_over() {
+        let workers = Workers::new(1);
+        let mut outcome: Outcome<()> = workers.run(|| panic!("on purpose"));
+        workers.stop();
+        workers.join();
+        assert_eq!(poll(&mut outcome), Poll::Ready(None));
+    }
 }
