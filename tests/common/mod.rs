@@ -1,6 +1,7 @@
 //! What the tests share: real guests, small hand-written ones, and a look at the books.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod child;
 pub mod heap;
 
 use wasm_pool::{Budget, Pool, Stats};

@@ -1,0 +1,45 @@
+//! Tests that may end their process, or change what all of it shares, run in a process of their own.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const CHILD: &str = "WASM_POOL_CHILD";
+
+/// Whether this is the child, which is to run the test's body. In the parent this runs the child: the
+/// same test of the same binary, alone, under `limits` (shell commands such as `ulimit -v 1000000`;
+/// none if empty); it fails unless the child passes within a minute.
+///
+/// `test` is the test's full name, with its modules, as `cargo test -- --list` shows it.
+#[track_caller]
+pub fn is_child(test: &str, limits: &str) -> bool {
+    if std::env::var(CHILD).is_ok_and(|running| running == test) {
+        return true;
+    }
+    let own = std::env::current_exe().expect("a test has a file");
+    let script = match limits {
+        "" => r#"exec "$0" "$@""#.to_owned(),
+        limits => format!(r#"{limits}; exec "$0" "$@""#),
+    };
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg(own)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("a child can be started");
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        if began.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            panic!("{test} hangs in its child");
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    };
+    assert!(status.success(), "{test} in its child: {status}");
+    false
+}
