@@ -941,7 +941,7 @@ fn b1_other_waits_speak_for_themselves() {
 
 #[test]
 fn b7_stacks_that_can_never_fit_are_named() {
-    let small = Pool::builder().async_stack_size(0).build();
+    let small = Pool::builder().async_stack_size(1).build();
     let Err(BuildError::Limits(LimitsError::NeverFits { field, needed, .. })) = small else {
         panic!("{small:?}");
     };

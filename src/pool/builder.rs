@@ -7,11 +7,12 @@ use std::time::Duration;
 use wasmtime::{Engine, Linker, Store};
 
 use super::Pool;
-use super::clock::{Clock, Pulse, SystemClock};
+use super::build_error::{BuildError, LimitsError};
+use super::clock::{Clock, Pulse, SystemClock, nanos};
 use super::definition::InstanceLimits;
-use super::error::{BuildError, LimitsError};
+
 use super::housekeeper::{Duties, Housekeeper, channel};
-use super::limits::{LARGEST, Limits, check_range};
+use super::limits::{LARGEST, Limits, check_lease, check_range};
 use super::observe::{Eviction, Listener, Observer};
 use super::settings::Settings;
 use super::shared::{Hook, MakeData, Parts, Shared};
@@ -44,6 +45,10 @@ pub struct Builder<T: Send + 'static = ()> {
 
 /// Of a fiber stack, for the host's functions and wasmtime's own frames.
 const STACK_MARGIN: usize = 128 << 10;
+/// Each may take a thread.
+const MOST_COMPILATIONS: usize = 1024;
+/// Beyond it there is no stack, nor a place for one: a stack is address space, if nothing else.
+const LARGEST_STACK: u64 = 1 << 30;
 /// Fiber stacks are whole pages on any system.
 const STACK_STEP: usize = 64 << 10;
 
@@ -60,7 +65,8 @@ impl<T: Send + 'static> Builder<T> {
                 },
                 max_idle_memory: u64::MAX,
                 max_instances_per_entry: 8,
-                max_compilations: std::thread::available_parallelism().map_or(1, |n| n.get()),
+                max_compilations: std::thread::available_parallelism()
+                    .map_or(1, |n| n.get().min(MOST_COMPILATIONS)),
                 max_uses: u64::MAX,
                 max_lifetime: None,
                 idle_timeout: Some(Duration::from_secs(5)),
@@ -131,8 +137,9 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Compilations that may run at once, each on the thread that asked for it. Default: as many
-    /// as the machine runs threads.
+    /// Compilations that may run at once, each on the thread that asked for it, or on one of as many
+    /// threads of the pool's own for tasks: at most 1,024. Default: as many as the machine runs
+    /// threads.
     pub fn max_compilations(mut self, count: usize) -> Self {
         self.settings.max_compilations = count;
         self
@@ -224,7 +231,7 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Bytes of the fiber stack that an instance has once a task has called it, rounded up to
-    /// 64 KiB; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the host's
+    /// 64 KiB, at most 1 GiB; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the host's
     /// functions: at least 128 KiB. Unless set, 1 MiB, or what `max_wasm_stack` needs. With an engine
     /// of the host's own, that one's `async_stack_size` counts instead: it is charged once for each
     /// instance that a task has called, whatever allocator makes it.
@@ -233,8 +240,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Bytes of the caller's stack that a guest may use, for the pool's own engine. A thread must
-    /// have 128 KiB more, or its calls are refused. Default: 512 KiB.
+    /// Bytes of the caller's stack that a guest may use, for the pool's own engine: at most 1 GiB. A
+    /// thread must have 128 KiB more, or its calls are refused. Default: 512 KiB.
     pub fn max_wasm_stack(mut self, bytes: usize) -> Self {
         self.max_wasm_stack = bytes;
         self
@@ -381,35 +388,27 @@ impl<T: Send + 'static> Builder<T> {
         let settings = &mut self.settings;
         let limits = settings.limits;
         limits.validate()?;
-        for (field, value) in [
-            (
-                "max_instances_per_entry",
-                settings.max_instances_per_entry as u64,
-            ),
-            ("max_compilations", settings.max_compilations as u64),
-            ("max_uses", settings.max_uses),
-            ("max_table_elements", settings.instance.table_elements),
-            ("max_wasm_stack", self.max_wasm_stack as u64),
-            (
-                "epoch_tick",
-                u64::try_from(settings.epoch_tick.as_nanos()).unwrap_or(u64::MAX),
-            ),
-        ] {
-            check_range(field, value)?;
-        }
-        let tick = u64::try_from(settings.epoch_tick.as_nanos()).unwrap_or(u64::MAX);
         let seats = settings.max_instances_per_entry as u64;
-        for (field, value, max) in [
-            ("max_instances_per_entry", seats, 1 << 16),
-            ("epoch_tick", tick, LARGEST),
-        ] {
-            if value > max {
-                return Err(LimitsError::TooLarge { field, value, max });
-            }
+        let tick = nanos(settings.epoch_tick);
+        let at_most = |field, value, max| match value {
+            0 => Err(LimitsError::Zero { field }),
+            _ if value > max => Err(LimitsError::TooLarge { field, value, max }),
+            _ => Ok(()),
+        };
+        at_most("max_instances_per_entry", seats, 1 << 16)?;
+        let compilations = settings.max_compilations as u64;
+        at_most("max_compilations", compilations, MOST_COMPILATIONS as u64)?;
+        at_most("epoch_tick", tick, LARGEST)?;
+        at_most("max_wasm_stack", self.max_wasm_stack as u64, LARGEST_STACK)?;
+        if let Some(bytes) = self.async_stack_size {
+            at_most("async_stack_size", bytes as u64, LARGEST_STACK)?;
         }
+        check_range("max_uses", settings.max_uses)?;
+        check_range("max_table_elements", settings.instance.table_elements)?;
         if let Some(units) = settings.fuel_yield {
             check_range("fuel_yield_interval", units)?;
         }
+        check_lease(settings.fuel, settings.call_timeout)?;
         if let Some(bytes) = self.max_instance_memory {
             check_range("max_instance_memory", bytes)?;
             limits.validate_instance(bytes)?;

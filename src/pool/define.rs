@@ -9,6 +9,7 @@ use super::definition::{Defined, Definition, Parts, Signature};
 use super::error::{DefineError, LookupError, UnknownFunction};
 use super::function::Function;
 use super::hands::Hands;
+use super::limits::check_lease;
 use super::shared::{Effects, FunctionId, Kept, Locked};
 use crate::runtime::Types;
 use crate::state::{DefineRefused, NewFunction, signature};
@@ -157,6 +158,10 @@ impl<T: Send + 'static> Pool<T> {
         if parts.timeout.is_some() && !shared.runtime.interrupts() {
             return Err(lacks("call_timeout", "epoch_interruption"));
         }
+        check_lease(parts.fuel, parts.timeout).map_err(|source| DefineError::Limits {
+            function: function(),
+            source,
+        })?;
         let (source, declared) =
             parts.inspect::<(P, R)>(self.engine(), shared.settings.instance)?;
         let key = source.key(self.engine());

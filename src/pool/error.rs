@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::runtime::{GuestTrap, InspectError, SharedError, StackTooSmall};
+use super::build_error::LimitsError;
+use crate::runtime::{Causes, GuestTrap, InspectError, SharedError, StackTooSmall};
 use crate::state::{Budget, Group, Shortage};
 
 /// A function on whose behalf, and in whose group, something was asked for.
@@ -21,66 +22,6 @@ impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in group {}", self.function, self.group)
     }
-}
-
-/// A limit, or a set of limits, that makes no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LimitsError {
-    /// A limit of zero lets nothing in.
-    #[error("{field} is zero: nothing could ever be served")]
-    Zero {
-        /// Which setting.
-        field: &'static str,
-    },
-    /// Sums of such limits leave 64 bits.
-    #[error("{field} is {value}, which is more than any machine has (at most {max})")]
-    TooLarge {
-        /// Which setting.
-        field: &'static str,
-        /// What it was set to.
-        value: u64,
-        /// The largest value allowed.
-        max: u64,
-    },
-    /// Not even one instance could be had.
-    #[error("{field} is {value} bytes, but {what} needs {needed}: no instance could ever be made")]
-    NeverFits {
-        /// Which setting.
-        field: &'static str,
-        /// What it was set to, in bytes.
-        value: u64,
-        /// What does not fit.
-        what: &'static str,
-        /// What that needs, in bytes.
-        needed: u64,
-    },
-}
-
-/// Why a pool could not be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A limit makes no sense.
-    #[error(transparent)]
-    Limits(#[from] LimitsError),
-    /// Wasmtime refused the engine's settings, or the imports.
-    #[error("wasmtime refused the engine's settings or imports: {0}")]
-    Engine(#[source] SharedError),
-    /// The linker belongs to another engine than the pool's.
-    #[error("the linker was made with another engine than the pool's")]
-    ForeignLinker,
-    /// The host's engine lacks what a setting of the builder needs.
-    #[error("{setting} is set, but the engine was configured without {needs}")]
-    EngineLacks {
-        /// The builder's setting.
-        setting: &'static str,
-        /// What wasmtime's `Config` must enable for it.
-        needs: &'static str,
-    },
-    /// The housekeeper's thread could not be started.
-    #[error("the housekeeper's thread could not be started")]
-    Housekeeper(#[source] std::io::Error),
 }
 
 /// Why a function was not defined, or not replaced. Nothing has changed.
@@ -171,6 +112,14 @@ pub enum DefineError {
         /// What wasmtime's `Config`, or the builder, must enable for it.
         needs: &'static str,
     },
+    /// A limit of the definition's own makes no sense.
+    #[error("{function}: {source}")]
+    Limits {
+        /// The function.
+        function: Arc<str>,
+        /// Which, and why.
+        source: LimitsError,
+    },
     /// The pool is closed.
     #[error("{function}: the pool is closed")]
     Closed {
@@ -223,7 +172,7 @@ pub struct UnknownFunction {
 #[non_exhaustive]
 pub enum ModuleError {
     /// It does not compile.
-    #[error("the module does not compile: {0:#}")]
+    #[error("the module does not compile: {}", Causes(&**.0))]
     Compile(#[source] SharedError),
     /// The linker has nothing under this name.
     #[error("the module imports {module:?} {name:?}, which the host does not provide")]
@@ -234,7 +183,7 @@ pub enum ModuleError {
         name: String,
     },
     /// It does not link, for another reason: an import of another type, for example.
-    #[error("the module does not link: {0}")]
+    #[error("the module does not link: {}", Causes(&**.0))]
     Link(#[source] SharedError),
 }
 
@@ -398,7 +347,7 @@ pub enum AcquireError {
     },
     /// The instance could not be made: the system refused memory, a host function that the start
     /// function called failed, or a create hook did.
-    #[error("{asker}: the instance could not be made: {source}")]
+    #[error("{asker}: the instance could not be made: {}", Causes(&**source))]
     Instantiate {
         /// Who asked.
         asker: Arc<Asker>,
@@ -478,7 +427,7 @@ pub enum CallError {
         asker: Arc<Asker>,
     },
     /// A host function failed, or wasmtime did.
-    #[error("{asker}: {source}")]
+    #[error("{asker}: {}", Causes(&**source))]
     Host {
         /// Who was called.
         asker: Arc<Asker>,

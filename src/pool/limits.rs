@@ -1,6 +1,8 @@
 //! The budgets, as the host sets them.
 
-use super::error::LimitsError;
+use std::time::Duration;
+
+use super::build_error::LimitsError;
 use crate::runtime::INSTANCE_OVERHEAD;
 use crate::state::{Budget, PerBudget};
 
@@ -76,7 +78,6 @@ impl Limits {
         self.0
     }
 
-    /// Every limit makes sense, alone and with the others.
     /// Bytes of code and fiber stacks together.
     pub fn mapped(self, bytes: u64) -> Self {
         self.with(Budget::Mapped, bytes)
@@ -109,6 +110,7 @@ impl Limits {
         Ok(())
     }
 
+    /// Every limit makes sense, alone and with the others.
     pub(crate) fn validate(&self) -> Result<(), LimitsError> {
         for (budget, limit) in self.0.iter() {
             check_range(budget.name(), limit)?;
@@ -161,5 +163,15 @@ pub(crate) fn check_range(field: &'static str, value: u64) -> Result<(), LimitsE
             value,
             max: LARGEST,
         }),
+    }
+}
+
+/// What every lease starts with lets a guest run at all.
+pub(crate) fn check_lease(fuel: Option<u64>, time: Option<Duration>) -> Result<(), LimitsError> {
+    let zero = |field| Err(LimitsError::Zero { field });
+    match (fuel, time) {
+        (Some(0), _) => zero("fuel"),
+        (_, Some(Duration::ZERO)) => zero("call_timeout"),
+        _ => Ok(()),
     }
 }

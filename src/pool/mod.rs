@@ -3,6 +3,7 @@
 mod acquire;
 mod alarms;
 mod block_on;
+mod build_error;
 mod builder;
 mod canceller;
 mod clock;
@@ -43,13 +44,14 @@ use wasmtime::Engine;
 use crate::state::Group;
 use shared::Shared;
 
+pub use build_error::{BuildError, LimitsError};
 pub use builder::Builder;
 pub use canceller::Canceller;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use definition::{Definition, Dynamic, Signature};
 pub use error::{
-    AcquireError, Asker, BudgetExceeded, BuildError, CallError, CallLimit, DefineError,
-    LimitsError, LookupError, MemoryError, ModuleError, UnknownFunction, WaitingFor,
+    AcquireError, Asker, BudgetExceeded, CallError, CallLimit, DefineError, LookupError,
+    MemoryError, ModuleError, UnknownFunction, WaitingFor,
 };
 pub use function::{Function, InGroup};
 pub use guest_bytes::GuestBytes;

@@ -7,11 +7,12 @@ use std::time::Duration;
 use wasmtime::{Linker, Store};
 
 use super::block_on::block_on;
+use super::build_error::LimitsError;
 use super::clock::Pulse;
 use super::deadlock::Blocked;
 use super::definition::{Defined, Source};
 use super::entry::{Entry, agree_on_sequence};
-use super::error::{LimitsError, ModuleError};
+use super::error::ModuleError;
 use super::hands::{Hands, Held};
 use super::housekeeper::Housekeeper;
 use super::observe::{Eviction, Observer};

@@ -82,6 +82,25 @@ pub(crate) fn share(error: wasmtime::Error) -> SharedError {
     Arc::from(error.into_boxed_dyn_error())
 }
 
+/// An error and what caused it, each said once: many errors repeat their causes' words.
+pub(crate) struct Causes<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            if !text.contains(&words) {
+                text.push_str(": ");
+                text.push_str(&words);
+            }
+            cause = error.source();
+        }
+        f.write_str(&text)
+    }
+}
+
 #[derive(Debug)]
 struct Text(String);
 

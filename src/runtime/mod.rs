@@ -15,7 +15,7 @@ mod turn;
 
 pub(crate) use code::{Artifact, Code, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
-pub(crate) use failure::{CallFailure, classify, share};
+pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{

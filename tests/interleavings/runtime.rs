@@ -29,7 +29,7 @@ mod code;
 
 pub(crate) use code::{Artifact, Code, STACK, attempts, compile, prepare, shared_engine};
 pub(crate) use engine::{EngineSettings, Runtime};
-pub(crate) use failure::{CallFailure, classify, share};
+pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{

@@ -2,3 +2,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+
+mod causes;
+mod settings;

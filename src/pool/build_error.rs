@@ -1,0 +1,63 @@
+//! Why a pool could not be built, or its limits not changed.
+
+use crate::runtime::{Causes, SharedError};
+
+/// A limit, or a set of limits, that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// A limit of zero lets nothing in.
+    #[error("{field} is zero: nothing could ever be served")]
+    Zero {
+        /// Which setting.
+        field: &'static str,
+    },
+    /// More than any machine has, or can be reckoned with.
+    #[error("{field} is {value}, which is too much: at most {max}")]
+    TooLarge {
+        /// Which setting.
+        field: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// The largest value allowed.
+        max: u64,
+    },
+    /// Not even one instance could be had.
+    #[error("{field} is {value} bytes, but {what} needs {needed}: no instance could ever be made")]
+    NeverFits {
+        /// Which setting.
+        field: &'static str,
+        /// What it was set to, in bytes.
+        value: u64,
+        /// What does not fit.
+        what: &'static str,
+        /// What that needs, in bytes.
+        needed: u64,
+    },
+}
+
+/// Why a pool could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A limit makes no sense.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// Wasmtime refused the engine's settings, or the imports.
+    #[error("wasmtime refused the engine's settings or imports: {}", Causes(&**.0))]
+    Engine(#[source] SharedError),
+    /// The linker belongs to another engine than the pool's.
+    #[error("the linker was made with another engine than the pool's")]
+    ForeignLinker,
+    /// The host's engine lacks what a setting of the builder needs.
+    #[error("{setting} is set, but the engine was configured without {needs}")]
+    EngineLacks {
+        /// The builder's setting.
+        setting: &'static str,
+        /// What wasmtime's `Config` must enable for it.
+        needs: &'static str,
+    },
+    /// The housekeeper's thread could not be started.
+    #[error("the housekeeper's thread could not be started")]
+    Housekeeper(#[source] std::io::Error),
+}
