@@ -8,6 +8,7 @@ use super::definition::sealed::Check;
 use super::definition::{Defined, Definition, Parts, Signature};
 use super::error::{DefineError, LookupError, UnknownFunction};
 use super::function::Function;
+use super::function_name::FunctionName;
 use super::hands::Hands;
 use super::limits::check_lease;
 use super::shared::{Effects, FunctionId, Kept, Locked};
@@ -28,7 +29,8 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let prepared = self.prepare::<P, R>(definition, fresh_uid(), Arc::default())?;
+        let prepared =
+            self.prepare::<P, R>(definition.into_parts()?, fresh_uid(), Arc::default())?;
         self.enter_name(prepared, |locked, new, _, _| locked.state.define(new))
     }
 
@@ -43,12 +45,11 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let name = definition.signature();
-        let old = self.find(&definition.clone().into_parts());
-        let (_, old) = old.ok_or(DefineError::NotDefined {
-            function: name.into(),
+        let parts = definition.into_parts()?;
+        let old = self.find(&parts).ok_or_else(|| DefineError::NotDefined {
+            function: parts.signature.clone(),
         })?;
-        let prepared = self.prepare::<P, R>(definition, old.uid, old.past_hits.clone())?;
+        let prepared = self.prepare::<P, R>(parts, old.uid, old.past_hits.clone())?;
         self.enter_name(prepared, |locked, new, hands, out| {
             // Meanwhile the name may have been given to another function, which is not this one's
             // to replace: handles and threads' tables know functions by their uid.
@@ -61,15 +62,16 @@ impl<T: Send + 'static> Pool<T> {
         })
     }
 
-    /// Removes a function: every overload of `name`, or the one that is spelled with its argument
-    /// types, as in `math.add(bigint, bigint)`. Its idle instances are evicted, leases end as they
-    /// please. Code that no other function uses is freed with the last instance.
+    /// Removes a function: every overload of a name, or the one with these argument types, as in
+    /// `math.add(bigint, bigint)`. Its idle instances are evicted, leases end as they please. Code
+    /// that no other function uses is freed with the last instance.
     ///
     /// # Errors
     /// [`UnknownFunction`] if none is defined.
-    pub fn remove(&self, name: &str) -> Result<(), UnknownFunction> {
+    pub fn remove(&self, name: impl Into<FunctionName>) -> Result<(), UnknownFunction> {
+        let name = name.into();
         let removed = self.shared.with_state(|locked, hands, out| {
-            let overloads = locked.state.overloads(name);
+            let overloads = functions_of(locked, &name);
             let remove = |id: &FunctionId<T>| locked.state.remove(*id, hands, out);
             overloads
                 .iter()
@@ -78,22 +80,28 @@ impl<T: Send + 'static> Pool<T> {
                 .count()
         });
         match removed {
-            0 => Err(UnknownFunction { name: name.into() }),
+            0 => Err(UnknownFunction {
+                name: name.given().into(),
+            }),
             _ => Ok(()),
         }
     }
 
     /// The handle of a function that is defined: by name, or by name and argument types, as in
-    /// `math.add(bigint, bigint)`.
+    /// `math.add(bigint, bigint)`; see [`FunctionName`].
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn function<P, R>(&self, name: &str) -> Result<Function<P, R, T>, LookupError>
+    pub fn function<P, R>(
+        &self,
+        name: impl Into<FunctionName>,
+    ) -> Result<Function<P, R, T>, LookupError>
     where
         (P, R): Signature,
     {
+        let name = name.into();
         let found = self.shared.with_state(|locked, _, _| {
-            let ids = locked.state.overloads(name);
+            let ids = functions_of(locked, &name);
             let function = |id: FunctionId<T>| {
                 let function = locked.state.function(id)?;
                 let full = signature(&function.name, &function.arguments);
@@ -103,12 +111,15 @@ impl<T: Send + 'static> Pool<T> {
         });
         let mut found = found.into_iter();
         let (id, full, defined) = match (found.next(), found.len()) {
-            (None, _) => return Err(LookupError::Unknown { name: name.into() }),
+            (None, _) => {
+                let name = name.given().into();
+                return Err(LookupError::Unknown { name });
+            }
             (Some(one), 0) => one,
             (Some((_, first, _)), _) => {
                 let others = found.map(|(_, full, _)| full);
                 let overloads = std::iter::once(first).chain(others).collect();
-                let name = name.into();
+                let name = name.given().into();
                 return Err(LookupError::Ambiguous { name, overloads });
             }
         };
@@ -128,16 +139,16 @@ impl<T: Send + 'static> Pool<T> {
         ))
     }
 
-    fn find(&self, parts: &Parts) -> Option<(FunctionId<T>, Arc<Defined>)> {
+    fn find(&self, parts: &Parts) -> Option<Arc<Defined>> {
         self.shared.with_state(|locked, _, _| {
             let id = locked.state.find(&parts.name, &parts.arguments)?;
-            Some((id, locked.state.function(id)?.definition.clone()))
+            Some(locked.state.function(id)?.definition.clone())
         })
     }
 
     fn prepare<P, R>(
         &self,
-        definition: Definition,
+        parts: Parts,
         uid: u64,
         past_hits: Arc<AtomicU64>,
     ) -> Result<Prepared<T>, DefineError>
@@ -145,7 +156,6 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): Signature,
     {
         let shared = &self.shared;
-        let parts = definition.into_parts();
         let function = || parts.signature.clone();
         let lacks = |setting, needs| DefineError::EngineLacks {
             function: function(),
@@ -212,6 +222,16 @@ impl<T: Send + 'static> Pool<T> {
             Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { function }),
             Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { function }),
         }
+    }
+}
+
+/// Every overload of a name, the oldest first; or the one with these argument types.
+fn functions_of<T: Send + 'static>(locked: &Locked<T>, name: &FunctionName) -> Vec<FunctionId<T>> {
+    let state = &locked.state;
+    match name.parts() {
+        None => Vec::new(),
+        Some((name, None)) => state.overloads(name),
+        Some((name, Some(arguments))) => state.find(name, arguments).into_iter().collect(),
     }
 }
 

@@ -10,6 +10,7 @@ use wasmparser::FuncType;
 use wasmtime::Engine;
 
 use super::error::DefineError;
+use super::function_name::{check_name, join};
 use crate::runtime::{Facts, Types, inspect};
 use crate::state::{ModuleKey, signature};
 use crate::sync::AtomicU64;
@@ -28,7 +29,7 @@ use crate::sync::AtomicU64;
 #[derive(Clone)]
 pub struct Definition {
     name: Arc<str>,
-    arguments: Arc<str>,
+    arguments: Arc<[String]>,
     wasm: Option<Arc<[u8]>>,
     export: Option<Arc<str>>,
     fuel: Option<u64>,
@@ -36,11 +37,12 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// A function of this name, without arguments so far.
+    /// A function of this name, without arguments so far. A name has 1 to 512 bytes, without white
+    /// space, control characters, parentheses and commas: others are refused when it is defined.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
-            arguments: "".into(),
+            arguments: Arc::default(),
             wasm: None,
             export: None,
             fuel: None,
@@ -48,11 +50,16 @@ impl Definition {
         }
     }
 
-    /// The types of the arguments, as the host spells them. Functions of one name with other
-    /// argument types are other functions.
+    /// The types of the arguments, as the host spells them: `bigint`, `decimal(10, 2)`,
+    /// `map<text, frozen<list<int>>>`. Functions of one name with other argument types are other
+    /// functions.
+    ///
+    /// Spaces matter only between two words. A type has 1 to 512 bytes, and all together 8 KiB at
+    /// most; brackets match, a comma stands only within them, and there are no control characters:
+    /// others are refused when the function is defined.
     pub fn args<S: AsRef<str>>(mut self, types: impl IntoIterator<Item = S>) -> Self {
         let types: Vec<_> = types.into_iter().map(|t| t.as_ref().to_owned()).collect();
-        self.arguments = types.join(", ").into();
+        self.arguments = types.into();
         self
     }
 
@@ -83,24 +90,37 @@ impl Definition {
 
     /// Name and argument types, as errors and reports spell them.
     pub fn signature(&self) -> String {
-        signature(&self.name, &self.arguments)
+        let as_given = |_| self.arguments.join(", ").into();
+        let arguments = join(&self.arguments).unwrap_or_else(as_given);
+        signature(&self.name, &arguments)
     }
 
-    pub(crate) fn into_parts(self) -> Parts {
+    pub(crate) fn into_parts(self) -> Result<Parts, DefineError> {
+        let named = check_name(&self.name).and_then(|()| join(&self.arguments));
+        let arguments = named.map_err(|source| DefineError::Name {
+            function: shown(&self.signature()),
+            source,
+        })?;
         let export = self.export.unwrap_or_else(|| {
             let last = self.name.rsplit('.').next().unwrap_or(&self.name);
             last.into()
         });
-        Parts {
-            signature: signature(&self.name, &self.arguments).into(),
+        Ok(Parts {
+            signature: signature(&self.name, &arguments).into(),
             name: self.name,
-            arguments: self.arguments,
+            arguments,
             wasm: self.wasm,
             export,
             fuel: self.fuel,
             timeout: self.timeout,
-        }
+        })
     }
+}
+
+/// What may be too long to read, or not be readable at all.
+fn shown(text: &str) -> Arc<str> {
+    let short: String = text.chars().take(64).collect();
+    short.escape_debug().to_string().into()
 }
 
 impl fmt::Debug for Definition {

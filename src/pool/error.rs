@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build_error::LimitsError;
+use super::function_name::NameError;
 use crate::runtime::{Causes, GuestTrap, InspectError, SharedError, StackTooSmall};
 use crate::state::{Budget, Group, Shortage};
 
@@ -28,6 +29,14 @@ impl fmt::Display for Asker {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DefineError {
+    /// No function can be called so.
+    #[error("{function}: {source}")]
+    Name {
+        /// The function: the beginning of what was given, in readable characters.
+        function: Arc<str>,
+        /// What is wrong with it.
+        source: NameError,
+    },
     /// The bytes are not a core module, as far as can be seen without compiling them.
     #[error("{function}: {source}")]
     Module {

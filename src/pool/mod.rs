@@ -14,6 +14,7 @@ mod definition;
 mod entry;
 mod error;
 mod function;
+mod function_name;
 mod growth;
 mod guest_bytes;
 mod hands;
@@ -54,6 +55,7 @@ pub use error::{
     MemoryError, ModuleError, UnknownFunction, WaitingFor,
 };
 pub use function::{Function, InGroup};
+pub use function_name::{FunctionName, NameError, TextError};
 pub use guest_bytes::GuestBytes;
 pub use lease::{Export, Lease};
 pub use limits::Limits;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::function_name::FunctionName;
 use super::shared::Shared;
-use crate::state::{Budget, Group, PerBudget};
+use crate::state::{Budget, Group, PerBudget, signature};
 use crate::sync::Ordering;
 
 /// One budget, at one instant. Bytes, or mappings.
@@ -28,7 +29,7 @@ pub struct BudgetStats {
 pub struct FunctionStats {
     /// Its name.
     pub name: Arc<str>,
-    /// Its argument types, separated by commas.
+    /// Its argument types, separated by a comma and a space each.
     pub arguments: Arc<str>,
     /// Leases served by an idle instance.
     pub hits: u64,
@@ -105,9 +106,22 @@ impl Stats {
         self.budgets.iter()
     }
 
-    /// The function of this name; of several overloads, the first.
-    pub fn function(&self, name: &str) -> Option<&FunctionStats> {
-        self.functions.iter().find(|f| *f.name == *name)
+    /// The function of this name, or of this name and these argument types; of several overloads, the
+    /// first.
+    pub fn function(&self, name: impl Into<FunctionName>) -> Option<&FunctionStats> {
+        let wanted = name.into();
+        let (name, arguments) = wanted.parts()?;
+        let is_meant = |f: &&FunctionStats| {
+            *f.name == *name && arguments.is_none_or(|arguments| *f.arguments == *arguments)
+        };
+        self.functions.iter().find(is_meant)
+    }
+}
+
+impl FunctionStats {
+    /// Its name and argument types, as errors spell them.
+    pub fn signature(&self) -> String {
+        signature(&self.name, &self.arguments)
     }
 }
 
@@ -117,6 +131,8 @@ impl Stats {
 pub struct IdleInstance {
     /// The function's name.
     pub function: Arc<str>,
+    /// The function's name and argument types, as errors spell them.
+    pub signature: Arc<str>,
     /// The group it was made for.
     pub group: Group,
     /// Bytes charged to the memory budget for it.
@@ -212,6 +228,7 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 let idle = IdleInstance {
                     function: entry.handle.name.clone(),
+                    signature: entry.handle.asker.function.clone(),
                     group: entry.group.clone(),
                     memory_bytes,
                     age: Duration::from_nanos(now.saturating_sub(born)),

@@ -106,7 +106,7 @@ impl<H: Handles> State<H> {
         self.names.find(&self.functions, name, arguments)
     }
 
-    /// All overloads of a name, or the one that `name` spells with its arguments.
+    /// All overloads of a name.
     pub fn overloads(&self, name: &str) -> Vec<FunctionId<H>> {
         self.names.overloads(&self.functions, name)
     }

@@ -75,17 +75,12 @@ impl<H: Handles> Names<H> {
         self.ids.find(self.hasher.hash_one(name), same).copied()
     }
 
-    /// Every overload of `name`, the oldest first; or the one overload that `name` spells with its
-    /// arguments.
+    /// Every overload of `name`, the oldest first.
     pub fn overloads(&self, functions: &Registry<Function<H>>, name: &str) -> Vec<FunctionId<H>> {
         let same = |id: &&FunctionId<H>| *functions[**id].name == *name;
         let alike = self.ids.iter_hash(self.hasher.hash_one(name));
         let mut found: Vec<_> = alike.filter(same).copied().collect();
         found.sort_by_key(|id| id.age());
-        if found.is_empty() {
-            let spelled = name.strip_suffix(')').and_then(|rest| rest.split_once('('));
-            found.extend(spelled.and_then(|(name, args)| self.find(functions, name, args)));
-        }
         found
     }
 

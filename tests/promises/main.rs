@@ -4,4 +4,5 @@
 mod common;
 
 mod causes;
+mod names;
 mod settings;
