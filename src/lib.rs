@@ -119,6 +119,7 @@ mod sync;
 
 pub use pool::*;
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, InspectError, SharedError, StackTooSmall, StoreData,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
+    StackTooSmall, StoreData,
 };
 pub use state::{Budget, Group, Policy, Reason};

@@ -10,8 +10,8 @@ use common::{answering, charges, check, check_empty, guest, spans, until, wat, w
 use proptest::prelude::*;
 use wasm_pool::{
     AcquireError, Budget, BuildError, Builder, CallError, CallLimit, DefineError, Definition,
-    Dynamic, Function, InGroup, InspectError, Limits, LimitsError, LookupError, ManualClock,
-    ModuleError, Pool, StoreData, UnknownFunction,
+    Dynamic, Function, ImportError, InGroup, InspectError, Limits, LimitsError, LookupError,
+    ManualClock, ModuleError, Pool, StoreData, UnknownFunction,
 };
 use wasmtime::{Config, Engine, Linker, Trap};
 
@@ -223,30 +223,60 @@ fn a_component_is_told_from_a_module() {
     assert_eq!(inspected(error), InspectError::Component);
 }
 
-#[test]
-fn an_unknown_import_is_named() {
-    let pool = quiet().build().unwrap();
-    let wasm = wat(r#"(module (import "env" "log" (func (param i32)))
-        (func (export "f") (result i32) i32.const 1))"#);
-    let error = refused_at_the_first_lease(&pool, wasm);
-    let AcquireError::Module { source, .. } = error else {
-        panic!("{error:?}")
-    };
-    let ModuleError::UnknownImport { module, name } = &*source else {
-        panic!("{source:?}")
-    };
-    assert_eq!((&**module, &**name), ("env", "log"));
+/// What is wrong with the imports of this module, whose export `f` is never reached.
+#[track_caller]
+fn refused_for_its_imports(pool: &Pool, imports: &str) -> ImportError {
+    let wasm = wat(&format!(
+        r#"(module {imports} (func (export "f") (result i32) i32.const 1))"#
+    ));
+    match refused_at_the_door(pool, f(wasm)) {
+        DefineError::Imports { source, .. } => source,
+        error => panic!("{error:?}"),
+    }
 }
 
 #[test]
-fn an_import_of_another_type_does_not_link() {
+fn an_unknown_import_is_named() {
+    let pool = quiet().build().unwrap();
+    let import = r#"(import "env" "log" (func (param i32)))"#;
+    let error = refused_for_its_imports(&pool, import);
+    let ImportError::Missing { imports, more: 0 } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        imports[0].to_string(),
+        r#""env" "log" (function (i32) -> ())"#
+    );
+}
+
+#[test]
+fn an_import_of_another_type_is_refused() {
     let add_log = |linker: &mut Linker<StoreData<()>>| {
         linker.func_wrap("env", "log", |_: i32| {})?;
         Ok(())
     };
     let pool = quiet().imports(add_log).build().unwrap();
-    let wasm = wat(r#"(module (import "env" "log" (func (param i64)))
-        (func (export "f") (result i32) i32.const 1))"#);
+    let import = r#"(import "env" "log" (func (param i64)))"#;
+    let error = refused_for_its_imports(&pool, import);
+    let ImportError::Mismatch { module, name, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((&*module, &*name), ("env", "log"));
+}
+
+/// Only the compiler can tell a function type of a group from the same one that stands alone.
+#[test]
+fn an_import_whose_type_only_the_compiler_knows_does_not_link() {
+    let add_log = |linker: &mut Linker<StoreData<()>>| {
+        linker.func_wrap("env", "log", |_: i32| {})?;
+        Ok(())
+    };
+    let pool = quiet().imports(add_log).build().unwrap();
+    let wasm = wat(
+        r#"(module (rec (type $log (func (param i32))) (type (func)))
+        (import "env" "log" (func (type $log)))
+        (func (export "f") (result i32) i32.const 1))"#,
+    );
     let error = refused_at_the_first_lease(&pool, wasm);
     assert!(error.to_string().contains("does not link"), "{error}");
     let AcquireError::Module { source, .. } = error else {
@@ -265,17 +295,9 @@ fn an_import_of_another_type_does_not_link() {
 fn imported_memories_tables_and_globals_are_unknown_imports() {
     let pool = quiet().build().unwrap();
     for import in ["(memory 1)", "(table 1 funcref)", "(global i32)"] {
-        let wasm = wat(&format!(
-            r#"(module (import "env" "it" {import}) (func (export "f") (result i32) i32.const 1))"#
-        ));
-        let error = refused_at_the_first_lease(&pool, wasm);
-        let AcquireError::Module { source, .. } = error else {
-            panic!("{error:?}")
-        };
-        assert!(
-            matches!(*source, ModuleError::UnknownImport { .. }),
-            "{source:?}"
-        );
+        let import = format!(r#"(import "env" "it" {import})"#);
+        let error = refused_for_its_imports(&pool, &import);
+        assert!(matches!(error, ImportError::Missing { .. }), "{error:?}");
     }
 }
 

@@ -16,7 +16,7 @@ use super::limits::{LARGEST, Limits, check_lease, check_range};
 use super::observe::{Eviction, Listener, Observer};
 use super::settings::Settings;
 use super::shared::{Hook, MakeData, Parts, Shared};
-use crate::runtime::{EngineSettings, Runtime, StoreData, share};
+use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
@@ -186,8 +186,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// How long a module that failed to compile or link is refused without another try. Default:
-    /// 10 s.
+    /// How long a module that failed to compile or load is refused without another try. One that does
+    /// not link is refused until its function is replaced. Default: 10 s.
     pub fn compile_cooldown(mut self, time: Duration) -> Self {
         self.settings.compile_cooldown = time;
         self
@@ -367,7 +367,7 @@ impl<T: Send + 'static> Builder<T> {
         let shared = Shared::new(Parts {
             settings: self.settings,
             runtime,
-            linker,
+            imports: HostImports::new(linker),
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,

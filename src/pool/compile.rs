@@ -14,7 +14,7 @@ use super::request::Making;
 use super::shared::{Shared, Signal};
 use super::waiter::{Mail, Waiter};
 use crate::runtime::{
-    Artifact, Code, InstanceNeeds, code_estimate, compile, compile_estimate, share,
+    Artifact, Code, InstanceNeeds, LoadFailure, code_estimate, compile, compile_estimate, share,
 };
 use crate::state::{Amounts, Budget, ModuleId, Prepare, Ticket};
 
@@ -286,9 +286,15 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Code<T>, AcquireError> {
         let _span = tracing::info_span!("load", function = %asker.function).entered();
         let began = Instant::now();
-        let code = match Code::load(&artifact, &self.linker) {
+        let code = match Code::load(&artifact, &self.imports) {
             Ok(code) => code,
-            Err(error) => return Err(self.fail(making, asker, link_error(error))),
+            Err(LoadFailure::Map(error)) => {
+                return Err(self.fail(making, asker, ModuleError::Load(share(error))));
+            }
+            Err(LoadFailure::Link(error)) => {
+                let error = ModuleError::Link(share(error));
+                return Err(self.fail_until(u64::MAX, making, asker, error));
+            }
         };
         drop(artifact);
         let load_time = began.elapsed();
@@ -305,12 +311,21 @@ impl<T: Send + 'static> Shared<T> {
 
     /// All who wait get this failure, and so does whoever asks within the cool-down.
     fn fail(&self, making: &Making<T>, asker: &Arc<Asker>, error: ModuleError) -> AcquireError {
+        let cooldown = nanos(self.settings.compile_cooldown);
+        let until = self.pulse.now().saturating_add(cooldown);
+        self.fail_until(until, making, asker, error)
+    }
+
+    /// As `fail`, for whoever asks until then, in nanoseconds since the clock's origin.
+    fn fail_until(
+        &self,
+        until: u64,
+        making: &Making<T>,
+        asker: &Arc<Asker>,
+        error: ModuleError,
+    ) -> AcquireError {
         self.observer.compile_failed();
         let failure = Arc::new(error);
-        let until = self
-            .pulse
-            .now()
-            .saturating_add(nanos(self.settings.compile_cooldown));
         self.with_state(|locked, _, out| {
             locked
                 .state
@@ -323,16 +338,6 @@ impl<T: Send + 'static> Shared<T> {
 fn module_error(asker: &Arc<Asker>, source: Arc<ModuleError>) -> AcquireError {
     let asker = asker.clone();
     AcquireError::Module { asker, source }
-}
-
-fn link_error(error: wasmtime::Error) -> ModuleError {
-    match error.downcast_ref::<wasmtime::UnknownImportError>() {
-        Some(import) => ModuleError::UnknownImport {
-            module: import.module().to_owned(),
-            name: import.name().to_owned(),
-        },
-        None => ModuleError::Link(share(error)),
-    }
 }
 
 fn sum(parts: &[Amounts]) -> Amounts {

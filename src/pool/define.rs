@@ -174,6 +174,10 @@ impl<T: Send + 'static> Pool<T> {
         })?;
         let (source, declared) =
             parts.inspect::<(P, R)>(self.engine(), shared.settings.instance)?;
+        (shared.imports.check(&source.0.wasm)).map_err(|source| DefineError::Imports {
+            function: function(),
+            source,
+        })?;
         let key = source.key(self.engine());
         let defined = Arc::new(Defined {
             uid,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::build_error::LimitsError;
 use super::function_name::NameError;
-use crate::runtime::{Causes, GuestTrap, InspectError, SharedError, StackTooSmall};
+use crate::runtime::{Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall};
 use crate::state::{Budget, Group, Shortage};
 
 /// A function on whose behalf, and in whose group, something was asked for.
@@ -99,6 +99,14 @@ pub enum DefineError {
         /// `max_table_elements`.
         limit: u64,
     },
+    /// The module can never be linked with what the host provides.
+    #[error("{function}: {source}")]
+    Imports {
+        /// The function.
+        function: Arc<str>,
+        /// What is missing, or of another type.
+        source: ImportError,
+    },
     /// The name is taken, with the same argument types.
     #[error("{function} is defined already; use replace to give it new code")]
     AlreadyDefined {
@@ -183,15 +191,11 @@ pub enum ModuleError {
     /// It does not compile.
     #[error("the module does not compile: {}", Causes(&**.0))]
     Compile(#[source] SharedError),
-    /// The linker has nothing under this name.
-    #[error("the module imports {module:?} {name:?}, which the host does not provide")]
-    UnknownImport {
-        /// The import's module name.
-        module: String,
-        /// The import's name.
-        name: String,
-    },
-    /// It does not link, for another reason: an import of another type, for example.
+    /// Its compiled code could not be mapped.
+    #[error("the module's code could not be loaded: {}", Causes(&**.0))]
+    Load(#[source] SharedError),
+    /// It does not link, which only its compiled code shows: an import is of a type of the module's
+    /// own. Not tried again until the function is replaced.
     #[error("the module does not link: {}", Causes(&**.0))]
     Link(#[source] SharedError),
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use wasmtime::{Linker, Store};
+use wasmtime::Store;
 
 use super::block_on::block_on;
 use super::build_error::LimitsError;
@@ -19,7 +19,7 @@ use super::observe::{Eviction, Observer};
 use super::settings::Settings;
 use super::waiter::{Mail, Waiter};
 use super::workers::Workers;
-use crate::runtime::{Code, Runtime, StackCheck, StoreData};
+use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData};
 use crate::state::{self, Destroy, Group, Handles, Reason, Stamp};
 use crate::sync::{AtomicU64, Mutex};
 
@@ -54,7 +54,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub this: Weak<Self>,
     pub settings: Settings,
     pub runtime: Runtime,
-    pub linker: Linker<StoreData<T>>,
+    pub imports: HostImports<T>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -117,7 +117,7 @@ impl<T: Send + 'static> Locked<T> {
 pub(crate) struct Parts<T: Send + 'static> {
     pub settings: Settings,
     pub runtime: Runtime,
-    pub linker: Linker<StoreData<T>>,
+    pub imports: HostImports<T>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -133,7 +133,7 @@ impl<T: Send + 'static> Shared<T> {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             runtime: parts.runtime,
-            linker: parts.linker,
+            imports: parts.imports,
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,

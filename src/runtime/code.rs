@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use wasmtime::{InstancePre, Linker};
+use wasmtime::{Engine, InstancePre, Module};
 
 use super::engine::Runtime;
+use super::imports::HostImports;
 use super::inspect::Facts;
 use super::instance::StoreData;
 use super::sizes;
@@ -51,10 +52,25 @@ impl<T> Clone for Code<T> {
     }
 }
 
+/// Why compiled code could not be had.
+pub(crate) enum LoadFailure {
+    /// It could not be mapped.
+    Map(wasmtime::Error),
+    /// It does not link, and never will: the host's imports do not change.
+    Link(wasmtime::Error),
+}
+
 impl<T: 'static> Code<T> {
     /// Maps the artifact and links it.
-    pub fn load(artifact: &Artifact, linker: &Linker<StoreData<T>>) -> wasmtime::Result<Self> {
-        let module = artifact.code.load(linker.engine())?;
+    pub fn load(artifact: &Artifact, imports: &HostImports<T>) -> Result<Self, LoadFailure> {
+        let module = Self::map(artifact, imports.engine()).map_err(LoadFailure::Map)?;
+        let pre = imports.link(&module).map_err(LoadFailure::Link)?;
+        let amounts = artifact.amounts();
+        Ok(Self(Arc::new(Loaded { pre, amounts })))
+    }
+
+    fn map(artifact: &Artifact, engine: &Engine) -> wasmtime::Result<Module> {
+        let module = artifact.code.load(engine)?;
         let range = module.image_range();
         let mapped = range.end.addr() - range.start.addr();
         debug_assert!(
@@ -63,9 +79,7 @@ impl<T: 'static> Code<T> {
         );
         // Now, and not at the first instantiation: its room is reserved.
         module.initialize_copy_on_write_image()?;
-        let pre = linker.instantiate_pre(&module)?;
-        let amounts = artifact.amounts();
-        Ok(Self(Arc::new(Loaded { pre, amounts })))
+        Ok(module)
     }
 
     pub fn pre(&self) -> &InstancePre<StoreData<T>> {

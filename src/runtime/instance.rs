@@ -20,7 +20,7 @@ use super::turn::{Stop, Turn};
 /// Host functions get at `T` through it: `caller.data().field` works by `Deref`, and interfaces
 /// that want a projection (WASI, bindgen) take `|data| &mut data.field`.
 pub struct StoreData<T> {
-    /// `None` only while it is being dropped.
+    /// `None` while it is being dropped, and in stores that no code runs in.
     host: Option<T>,
     meter: Meter,
     /// `None`: interrupted when its time is over. Boxed: few stores are ever looked at each tick.
@@ -43,6 +43,15 @@ impl<T> StoreData<T> {
         Self {
             host: Some(host),
             meter,
+            turn: None,
+        }
+    }
+
+    /// For a store that only looks at types: no code runs in it, and nothing is made in it.
+    pub(super) fn vacant() -> Self {
+        Self {
+            host: None,
+            meter: Meter::closed(),
             turn: None,
         }
     }

@@ -63,6 +63,11 @@ impl Meter {
         }
     }
 
+    /// Of a store that nothing is made in.
+    pub fn closed() -> Self {
+        Self::new(Box::new(Nobody), 0, 0, 0)
+    }
+
     /// From now on growth is charged to this account, and what was reserved and not needed is
     /// given back. Returns what was needed: the bytes of memories and tables.
     pub fn settle(&mut self, account: Box<dyn GrowthAccount>) -> u64 {
@@ -103,6 +108,19 @@ impl Meter {
         self.account.refused();
         Ok(false)
     }
+}
+
+/// Grants nothing.
+struct Nobody;
+
+impl GrowthAccount for Nobody {
+    fn charge(&self, _: Amounts) -> bool {
+        false
+    }
+
+    fn refund(&self, _: Amounts) {}
+
+    fn refused(&self) {}
 }
 
 impl ResourceLimiter for Meter {

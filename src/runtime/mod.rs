@@ -4,6 +4,7 @@ mod code;
 mod engine;
 mod failure;
 mod guest;
+mod imports;
 mod inspect;
 mod instance;
 mod meter;
@@ -13,10 +14,11 @@ mod stack;
 mod trusted;
 mod turn;
 
-pub(crate) use code::{Artifact, Code, compile};
+pub(crate) use code::{Artifact, Code, LoadFailure, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
+pub(crate) use imports::HostImports;
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{
     Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,
@@ -29,6 +31,7 @@ pub(crate) use stack::StackCheck;
 pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
+pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;
 pub use sizes::INSTANCE_OVERHEAD;

@@ -5,9 +5,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use wasmtime::{Config, Engine, InstancePre, Linker, Module};
+use wasmtime::{Config, Engine, InstancePre, Module};
 
 use super::engine::Runtime;
+use super::imports::HostImports;
 use super::inspect::Facts;
 use super::instance::StoreData;
 use super::sizes;
@@ -91,9 +92,14 @@ impl<T> Clone for Code<T> {
     }
 }
 
+pub(crate) enum LoadFailure {
+    Map(wasmtime::Error),
+    Link(wasmtime::Error),
+}
+
 impl<T: 'static> Code<T> {
-    pub fn load(artifact: &Artifact, linker: &Linker<StoreData<T>>) -> wasmtime::Result<Self> {
-        let pre = linker.instantiate_pre(&artifact.module)?;
+    pub fn load(artifact: &Artifact, imports: &HostImports<T>) -> Result<Self, LoadFailure> {
+        let pre = imports.link(&artifact.module).map_err(LoadFailure::Link)?;
         let amounts = artifact.amounts;
         Ok(Self(Arc::new(Loaded { pre, amounts })))
     }

@@ -7,6 +7,8 @@ mod engine;
 mod failure;
 #[path = "../../src/runtime/guest.rs"]
 mod guest;
+#[path = "../../src/runtime/imports.rs"]
+mod imports;
 #[path = "../../src/runtime/inspect.rs"]
 mod inspect;
 #[path = "../../src/runtime/instance.rs"]
@@ -27,10 +29,13 @@ mod turn;
 #[path = "code.rs"]
 mod code;
 
-pub(crate) use code::{Artifact, Code, STACK, attempts, compile, prepare, shared_engine};
+pub(crate) use code::{
+    Artifact, Code, LoadFailure, STACK, attempts, compile, prepare, shared_engine,
+};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
+pub(crate) use imports::HostImports;
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{
     Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,
@@ -43,6 +48,7 @@ pub(crate) use stack::StackCheck;
 pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
+pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;
 pub use sizes::INSTANCE_OVERHEAD;

@@ -4,5 +4,6 @@
 mod common;
 
 mod causes;
+mod imports;
 mod names;
 mod settings;
