@@ -88,8 +88,9 @@
 //! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or
 //!   with an error if it would be waiting for itself.
 //! - No guest and no input can panic, abort or hang the host, as long as calls have a timeout (the
-//!   default) and threads their stack (checked before each call where the system says). Nothing is
-//!   lost by a failure: charges, seats and other tenants are as before.
+//!   default) and run on stacks that the pool knows: a thread's own, a segment of `stacker`'s, or a
+//!   fiber of the pool's own engine. Each way into a guest looks at what is left of them first
+//!   ([`StackTooSmall`]). Nothing is lost by a failure: charges, seats and other tenants are as before.
 //! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.
 //!
 //! # Tasks

@@ -10,6 +10,7 @@ use super::entry::{Entry, Live, thread_number};
 use super::error::{AcquireError, Asker, WaitingFor};
 use super::shared::{RequestId, Shared, Signal};
 use super::waiter::{Mail, Waiter};
+use crate::runtime::StackTooSmall;
 use crate::state::{Enter, SeatWait, Ticket};
 
 /// How long an acquire waits, and for what.
@@ -115,10 +116,9 @@ impl<T: Send + 'static> Shared<T> {
         entry: &Arc<Entry<T>>,
         patience: Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
-        self.stack.check().map_err(|source| {
-            let asker = entry.asker.clone();
-            AcquireError::StackTooSmall { asker, source }
-        })?;
+        self.stack
+            .check()
+            .map_err(|source| stack_too_small(&entry.asker, source))?;
         let until = patience.deadline().map(|deadline| deadline.ends);
         block_on(self.obtain(entry, patience), until, &self.pulse)
     }
@@ -285,6 +285,11 @@ pub(super) fn removed(asker: &Arc<Asker>) -> AcquireError {
 pub(super) fn closed(asker: &Arc<Asker>) -> AcquireError {
     let asker = asker.clone();
     AcquireError::Closed { asker }
+}
+
+pub(super) fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> AcquireError {
+    let asker = asker.clone();
+    AcquireError::StackTooSmall { asker, source }
 }
 
 pub(super) fn would_block(asker: &Arc<Asker>, waiting_for: WaitingFor) -> AcquireError {

@@ -141,8 +141,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     /// The instance's store, for anything that wasmtime offers and this type does not.
     ///
     /// A guest function called through it that fails leaves the instance in an undefined state,
-    /// and the pool cannot see that: call [`Self::discard`] then. [`Self::export`] needs no such
-    /// care. The store stays in the pool: do not swap it for another's, replace its limiter, or set an
+    /// and the pool cannot see that: call [`Self::discard`] then. Nor does it look at the stack for such
+    /// a call. [`Self::export`] needs no such care. The store stays in the pool: do not swap it for another's, replace its limiter, or set an
     /// epoch callback.
     pub fn store(&mut self) -> &mut Store<StoreData<T>> {
         &mut self.live_mut().instance.store
@@ -345,7 +345,7 @@ pub(super) fn broken(asker: &Arc<Asker>) -> CallError {
 }
 
 #[cold]
-fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> CallError {
+pub(super) fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> CallError {
     let asker = asker.clone();
     CallError::StackTooSmall { asker, source }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::acquire::{Patience, closed};
+use super::acquire::{Patience, closed, stack_too_small};
 use super::clock::nanos;
 use super::compile::Ready;
 use super::definition::Defined;
@@ -99,6 +99,12 @@ impl<T: Send + 'static> Shared<T> {
             ready.needs.metered,
         );
         // Host code runs from here on; should it lease from this entry, it would wait for itself.
+        if patience.is_of_a_task() {
+            // Whoever polls it may be anywhere by now.
+            self.stack
+                .check_for_task()
+                .map_err(|source| stack_too_small(&entry.asker, source))?;
+        }
         let seat = self.with_state(|locked, _, _| locked.state.seat_of(making.id()));
         let slot = seat.map(|seat| entry.slot(seat));
         let explain = |failure| self.explain(entry, &ready.defined, failure);
@@ -164,6 +170,10 @@ impl<T: Send + 'static> Shared<T> {
         let Some(hook) = &self.on_create else {
             return Ok(());
         };
+        // A task's acquire is polled on any stack, and a hook may call the guest.
+        self.stack
+            .check()
+            .map_err(|source| stack_too_small(&entry.asker, source))?;
         let _calling = slot.map(|slot| slot.begin_call());
         hook(&mut instance.store, &instance.exports).map_err(|error| AcquireError::Instantiate {
             asker: entry.asker.clone(),

@@ -71,6 +71,10 @@ impl<T: Send + 'static> Entry<T> {
             return Some(Reason::Oversize);
         }
         let hook = pool.on_recycle.as_ref()?;
+        // A lease may end anywhere, and a hook may call the guest.
+        if self.stack.check().is_err() {
+            return Some(Reason::Discarded);
+        }
         let instance = &mut live.instance;
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose
         // the instance with its charge.

@@ -13,7 +13,7 @@ use super::entry::{Entry, Live, Taken};
 use super::error::{AcquireError, Asker, CallError};
 use super::function::{Function, InGroup};
 use super::growth::Account;
-use super::lease::{Export, Home, Lease, UNTIL_DROPPED, broken, explain, failed};
+use super::lease::{Export, Home, Lease, UNTIL_DROPPED, broken, explain, failed, stack_too_small};
 use super::request::Making;
 use super::shared::{InstanceId, Shared};
 use super::thread_cache;
@@ -200,6 +200,9 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         run: impl for<'x> FnOnce(&'x mut Live<T>) -> Running<'x, X> + Send,
     ) -> Result<X, CallError> {
         self.have_stack_at_last().await?;
+        if let Err(source) = self.home.entry().stack.check_for_task() {
+            return Err(stack_too_small(self.asker(), source));
+        }
         let ends = self.end_of_time();
         let stop = self.watched().stop.clone();
         let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);

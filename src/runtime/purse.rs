@@ -1,15 +1,19 @@
 //! What an instance may spend on fiber stacks.
 //!
 //! Wasmtime asks for a stack without saying for which store. So whoever polls a store's future says
-//! whose purse is open meanwhile.
+//! whose purse is open meanwhile. Stacks that a purse has paid for are also known by it: whoever runs on
+//! one while its purse is open can tell what is left of it.
 
 use std::cell::RefCell;
+use std::mem::{self, ManuallyDrop};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::meter::GrowthAccount;
+use super::stack::{self, StackBounds};
 use crate::state::Amounts;
+use crate::sync::thread_local;
 
 /// One instance's.
 pub(crate) struct Purse(Mutex<Contents>);
@@ -18,6 +22,8 @@ struct Contents {
     /// Stacks that are charged: those that exist, and always one.
     charged: u32,
     exist: u32,
+    /// Where those lie.
+    stacks: Vec<StackBounds>,
     /// What one takes.
     stack: Amounts,
     account: Arc<dyn GrowthAccount>,
@@ -29,12 +35,33 @@ struct Contents {
 #[error("the stack budget has no room for another stack of this instance")]
 pub(crate) struct NoStack;
 
-thread_local! {
-    static OPEN: RefCell<Option<Arc<Purse>>> = const { RefCell::new(None) };
+/// The purses that are open on a thread: host functions of one instance call others.
+struct Open {
+    innermost: Option<Arc<Purse>>,
+    /// Innermost last; allocates only while there are any.
+    others: Vec<Arc<Purse>>,
 }
 
-/// Closes the purse when it goes, and opens the one that was open before.
-pub(crate) struct Opened(Option<Arc<Purse>>);
+impl Open {
+    /// From the inside.
+    fn iter(&self) -> impl Iterator<Item = &Arc<Purse>> {
+        self.innermost.iter().chain(self.others.iter().rev())
+    }
+}
+
+thread_local! {
+    // Never dropped: it holds nothing when nothing is polled, and so it is there for the destructors of
+    // the thread's other variables, which may call a guest.
+    static OPEN: ManuallyDrop<RefCell<Open>> = const {
+        ManuallyDrop::new(RefCell::new(Open { innermost: None, others: Vec::new() }))
+    };
+}
+
+/// Closes the purse when it goes: the one before is the innermost again.
+pub(crate) struct Opened {
+    /// What was remembered of the stack then.
+    stack: StackBounds,
+}
 
 impl Purse {
     /// With one stack charged already.
@@ -42,6 +69,7 @@ impl Purse {
         Arc::new(Self(Mutex::new(Contents {
             charged: 1,
             exist: 0,
+            stacks: Vec::new(),
             stack,
             account,
         })))
@@ -54,11 +82,29 @@ impl Purse {
 
     /// Stacks made on this thread are this instance's, until the guard goes.
     pub fn open(self: &Arc<Self>) -> Opened {
-        Opened(OPEN.with(|open| open.borrow_mut().replace(self.clone())))
+        OPEN.with(|open| {
+            let mut open = open.borrow_mut();
+            if let Some(outer) = open.innermost.replace(self.clone()) {
+                open.others.push(outer);
+            }
+        });
+        let stack = stack::remembered();
+        Opened { stack }
     }
 
-    pub fn current() -> Option<Arc<Self>> {
-        OPEN.with(|open| open.borrow().clone())
+    /// Whose stacks are made on this thread.
+    pub fn innermost() -> Option<Arc<Self>> {
+        OPEN.with(|open| open.borrow().innermost.clone())
+    }
+
+    /// The stack that `here` is on, if it belongs to a purse that is open on this thread.
+    pub fn open_stack(here: usize) -> Option<StackBounds> {
+        let on = |purse: &Arc<Self>| {
+            let purse = purse.0.lock();
+            let mut stacks = purse.stacks.iter().copied();
+            stacks.find(|stack| stack.below(here).is_some())
+        };
+        OPEN.with(|open| open.borrow().iter().find_map(on))
     }
 
     /// A stack is about to be made.
@@ -81,6 +127,17 @@ impl Purse {
         Ok(())
     }
 
+    /// The stack that was paid for is there, and lies here.
+    pub fn made(&self, stack: StackBounds) {
+        self.0.lock().stacks.push(stack);
+    }
+
+    /// The stack is about to go.
+    pub fn ends(&self, ended: StackBounds) {
+        stack::forget(ended);
+        self.0.lock().stacks.retain(|stack| *stack != ended);
+    }
+
     /// A stack is gone. One stays charged for the next call.
     pub fn put_back(&self) {
         let (stack, account) = {
@@ -98,6 +155,15 @@ impl Purse {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        OPEN.with(|open| *open.borrow_mut() = self.0.take());
+        let (closed, left) = OPEN.with(|open| {
+            let mut open = open.borrow_mut();
+            let outer = open.others.pop();
+            let closed = mem::replace(&mut open.innermost, outer);
+            let left = open.others.is_empty().then(|| mem::take(&mut open.others));
+            (closed, left)
+        });
+        // The fiber may go on elsewhere, and its stack may end there.
+        stack::remember(self.stack);
+        drop((closed, left));
     }
 }

@@ -1,5 +1,6 @@
 //! What wasmtime cannot check, and trusts its host with: that machine code is its own, and that
-//! stacks are stacks. The only file with `unsafe`.
+//! stacks are stacks. And what only the system knows: where a thread's own stack lies. The only file
+//! with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -10,6 +11,7 @@ use wasmtime::{Engine, Module, StackCreator, StackMemory};
 
 use super::engine::Runtime;
 use super::purse::Purse;
+use super::stack::StackBounds;
 
 /// Machine code as the compiler left it, in heap memory.
 pub(super) struct MachineCode(Vec<u8>);
@@ -41,7 +43,7 @@ pub(super) struct ChargedStacks;
 // lower end. `DefaultStack` maps fresh memory, the lowest page of it without access.
 unsafe impl StackCreator for ChargedStacks {
     fn new_stack(&self, size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
-        let purse = Purse::current();
+        let purse = Purse::innermost();
         if let Some(purse) = &purse {
             purse.spend()?;
         }
@@ -52,6 +54,9 @@ unsafe impl StackCreator for ChargedStacks {
             purse,
         };
         stack.stack = Some(DefaultStack::new(size)?);
+        if let Some(purse) = &stack.purse {
+            purse.made(StackBounds::new(stack.range()));
+        }
         Ok(Box::new(stack))
     }
 }
@@ -97,10 +102,40 @@ unsafe impl StackMemory for ChargedStack {
 
 impl Drop for ChargedStack {
     fn drop(&mut self) {
+        if let (Some(purse), Some(_)) = (&self.purse, &self.stack) {
+            purse.ends(StackBounds::new(self.range()));
+        }
         // The memory first, its charge after.
         drop(self.stack.take());
         if let Some(purse) = &self.purse {
             purse.put_back();
         }
     }
+}
+
+/// Where the stack lies that the system has given this thread; `None` where it does not say.
+#[cfg(target_os = "linux")]
+pub(super) fn own_stack() -> Option<Range<usize>> {
+    use std::mem::MaybeUninit;
+    use std::ptr::null_mut;
+
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut low, mut size) = (null_mut(), 0);
+    // SAFETY: the first call fills in the attributes of the thread that makes it, or fails. They are
+    // read and destroyed only if it has, once.
+    let known = unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let known = libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut size) == 0;
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        known
+    };
+    known.then(|| low.addr()..low.addr().saturating_add(size))
+}
+
+/// `stacker` is asked before each call.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn own_stack() -> Option<Range<usize>> {
+    None
 }

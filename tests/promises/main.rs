@@ -4,6 +4,8 @@
 mod common;
 
 mod causes;
+mod ends_of_threads;
 mod imports;
 mod names;
 mod settings;
+mod stacks;
