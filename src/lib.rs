@@ -84,7 +84,8 @@
 //! # Guarantees
 //!
 //! - Instances are never shared across groups.
-//! - Once [`Pool::replace`] returns, no call that starts later runs old code.
+//! - Once [`Pool::replace`] returns, no call that starts later runs old code; a handle whose types
+//!   it changed, as the definition must say, is told so in acquire.
 //! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or
 //!   with an error if it would be waiting for itself.
 //! - No guest and no input can panic, abort or hang the host, as long as calls have a timeout (the

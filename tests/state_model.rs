@@ -95,6 +95,7 @@ const INTERESTING: &[&str] = &[
     "several victims",
     "soon",
     "stale",
+    "superseded",
     "turn to compile passed on",
     "waits for room",
 ];
@@ -105,6 +106,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => two().prop_map(|(a, b)| Op::Define(a, b)),
         2 => two().prop_map(|(a, b)| Op::Replace(a, b)),
+        1 => two().prop_map(|(a, b)| Op::Supersede(a, b)),
         1 => one().prop_map(Op::Remove),
         10 => two().prop_map(|(a, b)| Op::Enter(a, b)),
         14 => two().prop_map(|(a, b)| Op::Warm(a, b)),

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::Pool;
 use super::definition::sealed::Check;
-use super::definition::{Defined, Definition, Parts, Signature};
+use super::definition::{Defined, Definition, HandleTypes, Parts, Signature, Source};
 use super::error::{DefineError, LookupError, UnknownFunction};
-use super::function::Function;
+use super::function::{Function, Identity};
 use super::function_name::FunctionName;
 use super::hands::Hands;
 use super::limits::check_lease;
 use super::shared::{Effects, FunctionId, Kept, Locked};
 use crate::runtime::Types;
-use crate::state::{DefineRefused, NewFunction, signature};
+use crate::state::{DefineRefused, ModuleKey, NewFunction, signature};
 use crate::sync::{AtomicU64, fresh_uid};
 
 impl<T: Send + 'static> Pool<T> {
@@ -29,8 +29,13 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let prepared =
-            self.prepare::<P, R>(definition.into_parts()?, fresh_uid(), Arc::default())?;
+        let uid = fresh_uid();
+        let past = Past {
+            uid,
+            origin: uid,
+            hits: Arc::default(),
+        };
+        let prepared = self.prepare::<P, R>(definition.into_parts()?, past)?;
         self.enter_name(prepared, |locked, new, _, _| locked.state.define(new))
     }
 
@@ -38,9 +43,16 @@ impl<T: Send + 'static> Pool<T> {
     /// code, even one whose compilation was under way. Leases end as they please; their instances
     /// are then retired. Handles stay valid.
     ///
+    /// A function keeps its wasm types, unless [`Definition::allow_type_change`] says that others are
+    /// meant. Then handles with the old types get [`AcquireError::TypeChanged`], before anything is
+    /// made for them; those with values ([`Dynamic`](crate::Dynamic)) go on, with a look-up by name
+    /// in each acquire: get a new handle.
+    ///
+    /// [`AcquireError::TypeChanged`]: crate::AcquireError::TypeChanged
+    ///
     /// # Errors
-    /// [`DefineError::NotDefined`] if there is none of this name and these argument types; and as
-    /// [`Self::define`]. The old code stays in use then.
+    /// [`DefineError::NotDefined`] if there is none of this name and these argument types;
+    /// [`DefineError::TypeChanged`]; and as [`Self::define`]. The old code stays in use then.
     pub fn replace<P, R>(&self, definition: Definition) -> Result<Function<P, R, T>, DefineError>
     where
         (P, R): Signature,
@@ -49,7 +61,20 @@ impl<T: Send + 'static> Pool<T> {
         let old = self.find(&parts).ok_or_else(|| DefineError::NotDefined {
             function: parts.signature.clone(),
         })?;
-        let prepared = self.prepare::<P, R>(parts, old.uid, old.past_hits.clone())?;
+        let may_change_type = parts.may_change_type;
+        let mut prepared = self.prepare::<P, R>(parts, Past::of(&old))?;
+        let new = &prepared.defined;
+        let changes_type = new.declared != old.declared;
+        if changes_type {
+            if !may_change_type {
+                return Err(DefineError::TypeChanged {
+                    old: Types(&old.declared).to_string(),
+                    new: Types(&new.declared).to_string(),
+                    function: prepared.signature,
+                });
+            }
+            prepared.defined.uid = fresh_uid();
+        }
         self.enter_name(prepared, |locked, new, hands, out| {
             // Meanwhile the name may have been given to another function, which is not this one's
             // to replace: handles and threads' tables know functions by their uid.
@@ -57,6 +82,9 @@ impl<T: Send + 'static> Pool<T> {
             let current = id.and_then(|id| locked.state.function(id));
             if !locked.state.is_closed() && current.is_none_or(|f| f.definition.uid != old.uid) {
                 return Err(DefineRefused::Unknown);
+            }
+            if changes_type {
+                return locked.state.replace_by_another(new, hands, out);
             }
             locked.state.replace(new, hands, out)
         })
@@ -133,9 +161,9 @@ impl<T: Send + 'static> Pool<T> {
         }
         Ok(Function::new(
             self.shared.clone(),
-            id,
-            defined.uid,
+            Identity::of(id, &defined),
             full.into(),
+            HandleTypes::of::<(P, R)>(),
         ))
     }
 
@@ -146,12 +174,7 @@ impl<T: Send + 'static> Pool<T> {
         })
     }
 
-    fn prepare<P, R>(
-        &self,
-        parts: Parts,
-        uid: u64,
-        past_hits: Arc<AtomicU64>,
-    ) -> Result<Prepared<T>, DefineError>
+    fn prepare<P, R>(&self, parts: Parts, past: Past) -> Result<Prepared, DefineError>
     where
         (P, R): Signature,
     {
@@ -179,52 +202,78 @@ impl<T: Send + 'static> Pool<T> {
             source,
         })?;
         let key = source.key(self.engine());
-        let defined = Arc::new(Defined {
-            uid,
+        let defined = Defined {
+            uid: past.uid,
+            origin: past.origin,
             export: parts.export,
             declared,
             types: TypeId::of::<(P, R)>(),
             fuel: parts.fuel,
             timeout: parts.timeout,
-            past_hits,
-        });
-        let new = NewFunction {
-            name: parts.name,
-            arguments: parts.arguments,
-            definition: defined,
-            key,
-            source,
+            past_hits: past.hits,
         };
         Ok(Prepared {
             signature: parts.signature,
-            uid,
-            new,
+            name: parts.name,
+            arguments: parts.arguments,
+            defined,
+            key,
+            source,
         })
     }
 
     fn enter_name<P, R>(
         &self,
-        prepared: Prepared<T>,
+        prepared: Prepared,
         enter: impl FnOnce(
             &mut Locked<T>,
             NewFunction<Kept<T>>,
             &mut Hands<T>,
             &mut Effects<T>,
         ) -> Result<FunctionId<T>, DefineRefused>,
-    ) -> Result<Function<P, R, T>, DefineError> {
-        let Prepared {
-            signature: function,
-            uid,
-            new,
-        } = prepared;
+    ) -> Result<Function<P, R, T>, DefineError>
+    where
+        (P, R): Signature,
+    {
+        let function = prepared.signature;
+        let defined = Arc::new(prepared.defined);
+        let new = NewFunction {
+            name: prepared.name,
+            arguments: prepared.arguments,
+            definition: defined.clone(),
+            key: prepared.key,
+            source: prepared.source,
+        };
         let entered = self
             .shared
             .with_state(|locked, hands, out| enter(locked, new, hands, out));
         match entered {
-            Ok(id) => Ok(Function::new(self.shared.clone(), id, uid, function)),
+            Ok(id) => Ok(Function::new(
+                self.shared.clone(),
+                Identity::of(id, &defined),
+                function,
+                HandleTypes::of::<(P, R)>(),
+            )),
             Err(DefineRefused::Closed) => Err(DefineError::Closed { function }),
             Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { function }),
             Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { function }),
+        }
+    }
+}
+
+/// What a definition takes over from the one that it replaces.
+struct Past {
+    uid: u64,
+    origin: u64,
+    hits: Arc<AtomicU64>,
+}
+
+impl Past {
+    fn of(old: &Defined) -> Self {
+        Self {
+            uid: old.uid,
+            origin: old.origin,
+            hits: old.past_hits.clone(),
         }
     }
 }
@@ -239,8 +288,11 @@ fn functions_of<T: Send + 'static>(locked: &Locked<T>, name: &FunctionName) -> V
     }
 }
 
-struct Prepared<T: Send + 'static> {
+struct Prepared {
     signature: Arc<str>,
-    uid: u64,
-    new: NewFunction<Kept<T>>,
+    name: Arc<str>,
+    arguments: Arc<str>,
+    defined: Defined,
+    key: ModuleKey,
+    source: Source,
 }

@@ -34,6 +34,7 @@ pub struct Definition {
     export: Option<Arc<str>>,
     fuel: Option<u64>,
     timeout: Option<Duration>,
+    may_change_type: bool,
 }
 
 impl Definition {
@@ -47,6 +48,7 @@ impl Definition {
             export: None,
             fuel: None,
             timeout: None,
+            may_change_type: false,
         }
     }
 
@@ -88,6 +90,14 @@ impl Definition {
         self
     }
 
+    /// Says that this definition may give its function other wasm types, when it replaces another:
+    /// without it, [`Pool::replace`](crate::Pool::replace) refuses that. Handles with the old types
+    /// then get [`AcquireError::TypeChanged`](crate::AcquireError::TypeChanged).
+    pub fn allow_type_change(mut self) -> Self {
+        self.may_change_type = true;
+        self
+    }
+
     /// Name and argument types, as errors and reports spell them.
     pub fn signature(&self) -> String {
         let as_given = |_| self.arguments.join(", ").into();
@@ -113,6 +123,7 @@ impl Definition {
             export,
             fuel: self.fuel,
             timeout: self.timeout,
+            may_change_type: self.may_change_type,
         })
     }
 }
@@ -141,12 +152,15 @@ pub(crate) struct Parts {
     pub export: Arc<str>,
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
+    pub may_change_type: bool,
 }
 
 /// What the pool keeps of a definition.
 pub(crate) struct Defined {
-    /// Names the function among all functions of all pools; survives `replace`.
+    /// Names the function among all functions of all pools; survives a `replace` by the same type.
     pub uid: u64,
+    /// The `uid` of the function that was first defined and has become this one by `replace`.
+    pub origin: u64,
     pub export: Arc<str>,
     pub declared: FuncType,
     /// The types of the handle that it was defined with, which are known to match.
@@ -250,6 +264,22 @@ impl std::hash::Hasher for Settings {
     fn finish(&self) -> u64 {
         // Never asked: the digest is.
         0
+    }
+}
+
+/// The types that a handle calls its function with.
+#[derive(Clone, Copy)]
+pub(crate) struct HandleTypes {
+    pub matches: fn(&Engine, &FuncType) -> bool,
+    pub describe: fn() -> String,
+}
+
+impl HandleTypes {
+    pub fn of<S: sealed::Check>() -> Self {
+        Self {
+            matches: S::matches,
+            describe: S::describe,
+        }
     }
 }
 

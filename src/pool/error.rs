@@ -119,6 +119,18 @@ pub enum DefineError {
         /// The function.
         function: Arc<str>,
     },
+    /// `replace` by a function of another type, which handles of the old type could not call.
+    #[error(
+        "{function} is {old}, and its replacement is {new}: if that is meant, say so by allow_type_change"
+    )]
+    TypeChanged {
+        /// The function.
+        function: Arc<str>,
+        /// Its type.
+        old: String,
+        /// The type of what was to replace it.
+        new: String,
+    },
     /// A limit of the definition needs what the engine was configured without.
     #[error("{function}: {setting} is set, but the engine was configured without {needs}")]
     EngineLacks {
@@ -380,6 +392,18 @@ pub enum AcquireError {
     Removed {
         /// The function.
         function: Arc<str>,
+    },
+    /// The function was replaced by another type than the handle's: look it up again.
+    #[error(
+        "function {function} was replaced by another type: it is {found}, and the handle expects {expected}"
+    )]
+    TypeChanged {
+        /// The function.
+        function: Arc<str>,
+        /// Its type now.
+        found: String,
+        /// The type of the handle.
+        expected: String,
     },
     /// The pool is closed.
     #[error("{asker}: the pool is closed")]

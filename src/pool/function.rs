@@ -8,12 +8,14 @@ use std::time::Duration;
 use wasmtime::{Val, WasmParams, WasmResults};
 
 use super::acquire::Patience;
-use super::definition::Dynamic;
+use super::definition::{Defined, Dynamic, HandleTypes};
 use super::entry::{Entry, Live, Taken};
 use super::error::{AcquireError, CallError};
+use super::function_name::FunctionName;
 use super::lease::Lease;
 use super::shared::{FunctionId, Shared};
 use super::thread_cache;
+use crate::runtime::Types;
 use crate::state::Group;
 
 /// A function of a pool, to be called on behalf of any group. Clones are cheap and share it.
@@ -37,19 +39,49 @@ use crate::state::Group;
 /// ```
 pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     pub(super) pool: Arc<Shared<T>>,
-    id: FunctionId<T>,
-    uid: u64,
+    identity: Identity<T>,
     name: Arc<str>,
+    types: HandleTypes,
     _types: PhantomData<fn(P) -> R>,
 }
 
+/// Which function a handle is of.
+pub(crate) struct Identity<T: Send + 'static> {
+    id: FunctionId<T>,
+    uid: u64,
+    origin: u64,
+}
+
+impl<T: Send + 'static> Identity<T> {
+    pub fn of(id: FunctionId<T>, defined: &Defined) -> Self {
+        Self {
+            id,
+            uid: defined.uid,
+            origin: defined.origin,
+        }
+    }
+}
+
+impl<T: Send + 'static> Clone for Identity<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Send + 'static> Copy for Identity<T> {}
+
 impl<P, R, T: Send + 'static> Function<P, R, T> {
-    pub(crate) fn new(pool: Arc<Shared<T>>, id: FunctionId<T>, uid: u64, name: Arc<str>) -> Self {
+    pub(crate) fn new(
+        pool: Arc<Shared<T>>,
+        identity: Identity<T>,
+        name: Arc<str>,
+        types: HandleTypes,
+    ) -> Self {
         Self {
             pool,
-            id,
-            uid,
+            identity,
             name,
+            types,
             _types: PhantomData,
         }
     }
@@ -61,12 +93,21 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
 
     /// This function in one group: resolved once, so that a warm acquire hashes nothing.
     pub fn in_group(&self, group: impl Into<Group>) -> InGroup<P, R, T> {
-        InGroup {
-            function: self.clone(),
-            entry: self
+        let group = group.into();
+        let mut function = self.clone();
+        let entry = loop {
+            match function
                 .pool
-                .entry(self.id, self.uid, &self.name, &group.into()),
-        }
+                .entry(&function.identity, &function.name, &group)
+            {
+                Ok(entry) => break Ok(entry),
+                Err(error) => match function.follow(error) {
+                    Ok(successor) => function = successor,
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        InGroup { function, entry }
     }
 
     /// Leases an instance. If all are leased and as many exist as may, waits for one, first come
@@ -114,9 +155,9 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// The entry, by this thread's table or under the lock.
     #[inline(always)]
     pub(super) fn entry(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
-        match thread_cache::take::<T>(self.uid, group) {
+        match thread_cache::take::<T>(self.identity.uid, group) {
             Some(entry) => Ok(entry),
-            None => self.pool.entry(self.id, self.uid, &self.name, group),
+            None => self.pool.entry(&self.identity, &self.name, group),
         }
     }
 
@@ -126,14 +167,64 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: &Group,
         patience: impl FnOnce(&Shared<T>) -> Patience,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let entry = self.entry(group)?;
-        match self.pool.lease(&entry, patience) {
-            Ok(live) => Ok(Lease::carried(entry, live)),
-            Err(error) => {
-                thread_cache::put(entry);
-                Err(error)
-            }
+        let found = match self.entry(group) {
+            Ok(entry) => match entry.take() {
+                Taken::Idle(live) => return Ok(Lease::carried(entry, live)),
+                other => Ok((entry, other)),
+            },
+            Err(error) => Err(error),
+        };
+        self.lease_slowly(group, found, patience(&self.pool))
+    }
+
+    /// Leases an instance, whatever it takes; of the function that replaced this one, if this one is
+    /// gone.
+    #[cold]
+    fn lease_slowly(
+        &self,
+        group: &Group,
+        mut found: Result<(Arc<Entry<T>>, Taken<T>), AcquireError>,
+        patience: Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let mut successor: Option<Self> = None;
+        loop {
+            let error = match found {
+                Ok((entry, taken)) => match self.pool.lease_slowly(&entry, taken, patience) {
+                    Ok(live) => return Ok(Lease::carried(entry, live)),
+                    Err(error) => {
+                        thread_cache::put(entry);
+                        error
+                    }
+                },
+                Err(error) => error,
+            };
+            let function = successor.as_ref().unwrap_or(self).follow(error)?;
+            found = function.entry(group).map(|entry| {
+                let taken = entry.take();
+                (entry, taken)
+            });
+            successor = Some(function);
         }
+    }
+
+    /// Where an acquire goes on that has failed: at the function that has replaced this one, if that
+    /// is why, and if it has a type that this handle can call.
+    pub(super) fn follow(&self, error: AcquireError) -> Result<Self, AcquireError> {
+        if !matches!(error, AcquireError::Removed { .. }) {
+            return Err(error);
+        }
+        let Some((identity, defined)) = self.pool.successor(&self.identity, &self.name) else {
+            return Err(error);
+        };
+        if !(self.types.matches)(self.pool.runtime.engine(), &defined.declared) {
+            return Err(AcquireError::TypeChanged {
+                function: self.name.clone(),
+                found: Types(&defined.declared).to_string(),
+                expected: (self.types.describe)(),
+            });
+        }
+        let (pool, name) = (self.pool.clone(), self.name.clone());
+        Ok(Self::new(pool, identity, name, self.types))
     }
 }
 
@@ -173,7 +264,8 @@ impl<T: Send + 'static> Function<Dynamic, Dynamic, T> {
 
 impl<P, R, T: Send + 'static> Clone for Function<P, R, T> {
     fn clone(&self) -> Self {
-        Self::new(self.pool.clone(), self.id, self.uid, self.name.clone())
+        let (pool, name) = (self.pool.clone(), self.name.clone());
+        Self::new(pool, self.identity, name, self.types)
     }
 }
 
@@ -183,8 +275,8 @@ impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
     }
 }
 
-/// A function in one group: [`Function::in_group`]. It stays valid through `replace`; after
-/// `remove`, its acquires fail.
+/// A function in one group: [`Function::in_group`]. It stays valid through `replace`, as far as the
+/// function's type does; after `remove`, its acquires fail.
 pub struct InGroup<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     pub(super) function: Function<P, R, T>,
     /// The entry, or why there is none.
@@ -233,8 +325,28 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         patience: impl FnOnce(&Shared<T>) -> Patience,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let entry = self.resolved()?;
-        let live = self.function.pool.lease(entry, patience)?;
-        Ok(Lease::borrowed(entry, live))
+        match entry.take() {
+            Taken::Idle(live) => Ok(Lease::borrowed(entry, live)),
+            other => self.lease_slowly(entry, other, patience(&self.function.pool)),
+        }
+    }
+
+    #[cold]
+    fn lease_slowly<'a>(
+        &'a self,
+        entry: &'a Arc<Entry<T>>,
+        taken: Taken<T>,
+        patience: Patience,
+    ) -> Result<Lease<'a, P, R, T>, AcquireError> {
+        match self.function.pool.lease_slowly(entry, taken, patience) {
+            Ok(live) => Ok(Lease::borrowed(entry, live)),
+            Err(error) => {
+                let successor = self.function.follow(error)?;
+                let group = &entry.asker.group;
+                let found = successor.entry(group).map(|entry| (entry, Taken::Nothing));
+                successor.lease_slowly(group, found, patience)
+            }
+        }
     }
 }
 
@@ -261,28 +373,16 @@ impl<P, R, T: Send + 'static> fmt::Debug for InGroup<P, R, T> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Takes what is idle; or goes the slow way.
-    #[inline(always)]
-    fn lease(
-        self: &Arc<Self>,
-        entry: &Arc<Entry<T>>,
-        patience: impl FnOnce(&Self) -> Patience,
-    ) -> Result<Box<Live<T>>, AcquireError> {
-        match entry.take() {
-            Taken::Idle(live) => Ok(live),
-            other => self.lease_slowly(entry, other, patience(self)),
-        }
-    }
-
-    #[cold]
     fn lease_slowly(
         self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         taken: Taken<T>,
         patience: Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
-        if let Taken::Odd(odd) = taken {
-            entry.settle_odd(self, odd);
+        match taken {
+            Taken::Idle(live) => return Ok(live),
+            Taken::Odd(odd) => entry.settle_odd(self, odd),
+            Taken::Nothing => {}
         }
         self.acquire(entry, patience)
     }
@@ -290,21 +390,32 @@ impl<T: Send + 'static> Shared<T> {
     /// The entry of (function, group), made if it is new.
     fn entry(
         &self,
-        id: FunctionId<T>,
-        uid: u64,
+        of: &Identity<T>,
         name: &Arc<str>,
         group: &Group,
     ) -> Result<Arc<Entry<T>>, AcquireError> {
-        debug_assert!(uid > 0);
+        debug_assert!(of.uid > 0);
         self.with_state(|locked, _, _| {
             let state = &mut locked.state;
-            let found = state.entry(id, group, |entry, function| {
+            let found = state.entry(of.id, group, |entry, function| {
                 Arc::new(Entry::new(entry, function, group.clone(), self))
             });
             let handle = found.and_then(|entry| state.entry_handle(entry));
             handle.cloned().ok_or_else(|| AcquireError::Removed {
                 function: name.clone(),
             })
+        })
+    }
+
+    /// The function that has replaced this one, with another type.
+    fn successor(&self, of: &Identity<T>, name: &str) -> Option<(Identity<T>, Arc<Defined>)> {
+        let name = FunctionName::from(name);
+        let (name, arguments) = name.parts()?;
+        self.with_state(|locked, _, _| {
+            let id = locked.state.find(name, arguments?)?;
+            let defined = &locked.state.function(id)?.definition;
+            let replaced = defined.origin == of.origin && defined.uid != of.uid;
+            replaced.then(|| (Identity::of(id, defined), defined.clone()))
         })
     }
 }

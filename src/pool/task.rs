@@ -61,12 +61,24 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: Group,
         patience: impl Fn() -> Patience,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let entry = self.entry(&group)?;
-        let home = || Home::Carried(Some(entry.clone()));
-        let lease = self.pool.lease_for_task(home, &entry, patience).await;
-        // For the thread's other tasks.
-        thread_cache::put(entry);
-        lease
+        let mut successor: Option<Self> = None;
+        loop {
+            let function = successor.as_ref().unwrap_or(self);
+            let leased = match function.entry(&group) {
+                Ok(entry) => {
+                    let home = || Home::Carried(Some(entry.clone()));
+                    let leased = self.pool.lease_for_task(home, &entry, &patience).await;
+                    // For the thread's other tasks.
+                    thread_cache::put(entry);
+                    leased
+                }
+                Err(error) => Err(error),
+            };
+            match leased {
+                Ok(lease) => return Ok(lease),
+                Err(error) => successor = Some(function.follow(error)?),
+            }
+        }
     }
 }
 
@@ -76,10 +88,8 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::acquire_async`].
     pub async fn acquire_async(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let (pool, entry) = (&self.function.pool, self.resolved()?);
-        let patience = || pool.usual_patience();
-        pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
-            .await
+        let patience = || self.function.pool.usual_patience();
+        self.lease_async(patience).await
     }
 
     /// As [`Function::acquire_async_timeout`].
@@ -90,10 +100,24 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         &self,
         timeout: Duration,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        let patience = || Patience::Room(self.function.pool.deadline(timeout));
+        self.lease_async(patience).await
+    }
+
+    async fn lease_async(
+        &self,
+        patience: impl Fn() -> Patience,
+    ) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let (pool, entry) = (&self.function.pool, self.resolved()?);
-        let patience = || Patience::Room(pool.deadline(timeout));
-        pool.lease_for_task(|| Home::Borrowed(entry), entry, patience)
-            .await
+        let home = || Home::Borrowed(entry);
+        match pool.lease_for_task(home, entry, &patience).await {
+            Ok(lease) => Ok(lease),
+            Err(error) => {
+                let successor = self.function.follow(error)?;
+                let group = entry.asker.group.clone();
+                successor.lease_async(group, patience).await
+            }
+        }
     }
 }
 

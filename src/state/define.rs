@@ -36,16 +36,48 @@ impl<H: Handles> State<H> {
             return Err(DefineRefused::Exists);
         }
         let module = self.module_for(new.key, new.source);
+        Ok(self.enlist(new.name, new.arguments, new.definition, module))
+    }
+
+    fn enlist(
+        &mut self,
+        name: Arc<str>,
+        arguments: Arc<str>,
+        definition: H::Definition,
+        module: ModuleId<H>,
+    ) -> FunctionId<H> {
         let id = self.functions.insert(Function {
-            name: new.name,
-            arguments: new.arguments,
-            definition: new.definition,
+            name,
+            arguments,
+            definition,
             module,
             version: 0,
             entries: Default::default(),
             counts: FunctionCounts::default(),
         });
         self.names.insert(&self.functions, id);
+        id
+    }
+
+    /// As `replace`, by a function of another type: whoever knows the old type is not to reach it. So
+    /// the old function is removed, and another one has its name and counts, in one step.
+    pub fn replace_by_another(
+        &mut self,
+        new: NewFunction<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Result<FunctionId<H>, DefineRefused> {
+        if self.closed {
+            return Err(DefineRefused::Closed);
+        }
+        let old = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
+        let counts = self.functions[old].counts;
+        // Named before the old function goes, which may be of the same module.
+        let module = self.module_for(new.key, new.source);
+        self.forget_failure(module);
+        self.remove(old, slots, out);
+        let id = self.enlist(new.name, new.arguments, new.definition, module);
+        self.functions[id].counts = counts;
         Ok(id)
     }
 

@@ -57,7 +57,7 @@ pub enum Reason {
     Failed,
     /// The holder asked for it, or a recycle hook refused it.
     Discarded,
-    /// Its function was removed.
+    /// Its function was removed, or replaced by one of another type.
     Removed,
     /// Its function was replaced.
     Replaced,

@@ -9,3 +9,4 @@ mod imports;
 mod names;
 mod settings;
 mod stacks;
+mod type_changes;

@@ -55,6 +55,8 @@ pub struct Setup {
 pub enum Op {
     Define(u8, u8),
     Replace(u8, u8),
+    /// Another function takes the name.
+    Supersede(u8, u8),
     Remove(u8),
     /// An acquire under the lock, queueing when the entry is full.
     Enter(u8, u8),
@@ -140,6 +142,7 @@ impl World {
         match op {
             Op::Define(name, key) => self.define(name, key % KEYS),
             Op::Replace(name, key) => self.replace(name, key % KEYS),
+            Op::Supersede(name, key) => self.supersede(name, key % KEYS),
             Op::Remove(name) => self.remove(name),
             Op::Enter(name, group) => self.acquire(name, group),
             Op::Warm(name, group) => self.warm(name, group),
@@ -332,6 +335,35 @@ impl World {
             if matches!(phase, MPhase::Failed { .. }) {
                 *phase = MPhase::Cold;
             }
+        }
+        self.absorb(None);
+    }
+
+    fn supersede(&mut self, name: u8, key: u8) {
+        let name = usize::from(name) % NAMES.len();
+        let (new, definition) = self.new_function(name, key);
+        let counts = |world: &Self| {
+            let function = world.model.functions[name].as_ref()?;
+            Some(world.state.function(function.id)?.counts)
+        };
+        let before = counts(self);
+        let replaced = (self.state).replace_by_another(new, &mut self.doors, &mut self.out);
+        let known = !self.model.closed && self.model.functions[name].is_some();
+        assert_eq!(replaced.is_ok(), known);
+        if let Ok(id) = replaced {
+            self.ensure_module(key);
+            self.model.functions[name] = Some(MFunction {
+                id,
+                key,
+                version: 0,
+                definition,
+            });
+            let phase = &mut self.model.module(key).phase;
+            if matches!(phase, MPhase::Failed { .. }) {
+                *phase = MPhase::Cold;
+            }
+            assert_eq!(counts(self), before, "counts go with the name");
+            self.seen.note("superseded");
         }
         self.absorb(None);
     }
