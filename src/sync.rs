@@ -5,7 +5,7 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use std::thread_local;
 
 pub(crate) use crossbeam_utils::atomic::AtomicCell;
-pub(crate) use parking_lot::{Condvar, Mutex};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A number for a thread, from 1. Consecutive for threads that ask one after the other.
 pub(crate) fn fresh_thread_number() -> u64 {

@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 use super::acquire::Deadline;
 use super::clock::Pulse;
 use super::housekeeper::Control;
+use crate::runtime::{discard, wake};
 use crate::sync::Mutex;
 
 pub(crate) struct Alarms(Mutex<Book>);
@@ -62,7 +63,7 @@ impl Alarms {
             let later = book.due.split_off(&(now.saturating_add(1), 0));
             std::mem::replace(&mut book.due, later)
         };
-        due.into_values().for_each(Waker::wake);
+        due.into_values().for_each(wake);
     }
 }
 
@@ -99,6 +100,6 @@ impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         // A waker is the host's: it is dropped outside of the lock.
         let waker = self.alarms.0.lock().due.remove(&self.key);
-        drop(waker);
+        discard(waker);
     }
 }

@@ -11,6 +11,7 @@ mod compile;
 mod deadlock;
 mod define;
 mod definition;
+mod effects;
 mod entry;
 mod error;
 mod function;
@@ -168,8 +169,7 @@ impl<T: Send + 'static> Pool<T> {
     /// time in the square of what there is, under the lock.
     #[doc(hidden)]
     pub fn recount(&self) -> Result<(), String> {
-        self.shared
-            .with_state(|locked, _, _| locked.state.recount())
+        self.shared.with_state(|locked, _, _| locked.recount())
     }
 }
 

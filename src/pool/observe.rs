@@ -1,6 +1,5 @@
 //! What can be seen from outside: metrics, and the host's eviction listener.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use metrics::{
 };
 
 use super::shared::{Shared, State};
+use crate::runtime::guarded;
 use crate::state::{Amounts, Budget, FunctionCounts, Group, PerBudget, Reason};
 use crate::sync::Ordering;
 
@@ -65,37 +65,49 @@ impl Observer {
     /// Calls the host's listener, outside of any lock. Its panic must not cost the pool the thread
     /// that happened to evict something.
     pub fn evicted(&self, eviction: &Eviction) {
-        counter!(name::EVICTIONS, "pool" => self.pool.clone(), "reason" => eviction.reason.name())
-            .increment(1);
-        if let Some(listener) = &self.listener
-            && catch_unwind(AssertUnwindSafe(|| listener(eviction))).is_err()
-        {
-            tracing::error!(function = %eviction.function, "the eviction listener panicked");
+        record(|| {
+            let (pool, reason) = (self.pool.clone(), eviction.reason.name());
+            counter!(name::EVICTIONS, "pool" => pool, "reason" => reason).increment(1);
+        });
+        if let Some(listener) = &self.listener {
+            guarded("the eviction listener", || listener(eviction));
         }
     }
 
     pub fn code_dropped(&self) {
-        counter!(name::CODE_DROPPED, "pool" => self.pool.clone()).increment(1);
+        record(|| counter!(name::CODE_DROPPED, "pool" => self.pool.clone()).increment(1));
     }
 
     pub fn compiled(&self, compiling: Duration, loading: Duration) {
-        counter!(name::COMPILATIONS, "pool" => self.pool.clone()).increment(1);
-        histogram!(name::COMPILE_SECONDS, "pool" => self.pool.clone()).record(compiling);
-        histogram!(name::LOAD_SECONDS, "pool" => self.pool.clone()).record(loading);
+        record(|| {
+            counter!(name::COMPILATIONS, "pool" => self.pool.clone()).increment(1);
+            histogram!(name::COMPILE_SECONDS, "pool" => self.pool.clone()).record(compiling);
+            histogram!(name::LOAD_SECONDS, "pool" => self.pool.clone()).record(loading);
+        });
     }
 
     pub fn compile_failed(&self) {
-        counter!(name::COMPILE_FAILURES, "pool" => self.pool.clone()).increment(1);
+        record(|| counter!(name::COMPILE_FAILURES, "pool" => self.pool.clone()).increment(1));
     }
 
     pub fn guest_failed(&self, kind: &'static str) {
-        counter!(name::GUEST_FAILURES, "pool" => self.pool.clone(), "kind" => kind).increment(1);
+        record(|| {
+            let pool = self.pool.clone();
+            counter!(name::GUEST_FAILURES, "pool" => pool, "kind" => kind).increment(1);
+        });
     }
 
     pub fn waited(&self, time: Duration, outcome: &'static str) {
-        histogram!(name::WAIT_SECONDS, "pool" => self.pool.clone(), "outcome" => outcome)
-            .record(time);
+        record(|| {
+            let pool = self.pool.clone();
+            histogram!(name::WAIT_SECONDS, "pool" => pool, "outcome" => outcome).record(time);
+        });
     }
+}
+
+/// The recorder is the host's, and called in the middle of everything.
+fn record(metric: impl FnOnce()) {
+    guarded("the metrics recorder", metric);
 }
 
 impl<T: Send + 'static> Shared<T> {

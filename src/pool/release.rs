@@ -1,6 +1,5 @@
 //! The slow path of a release: somebody waits, or the instance must not stay.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::clock::nanos;
@@ -8,6 +7,7 @@ use super::entry::{Entry, Live, Unparked};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
 use super::waiter::{Mail, Waiter};
+use crate::runtime::guarded;
 use crate::state::{Reason, Returned};
 
 /// An instance, and who gets it.
@@ -79,12 +79,13 @@ impl<T: Send + 'static> Entry<T> {
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose
         // the instance with its charge.
         let calling = self.slot(live.seat).begin_call();
-        let look = AssertUnwindSafe(|| hook(&mut instance.store, &instance.exports));
-        let kept = catch_unwind(look);
+        let kept = guarded("the recycle hook", || {
+            hook(&mut instance.store, &instance.exports).is_ok()
+        });
         drop(calling);
         match kept {
-            Ok(Ok(())) => None,
-            Ok(Err(_)) | Err(_) => Some(Reason::Discarded),
+            Some(true) => None,
+            Some(false) | None => Some(Reason::Discarded),
         }
     }
 

@@ -1,9 +1,9 @@
 //! What every handle of a pool shares: the only lock, and the work that is done outside it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use wasmtime::Store;
 
 use super::block_on::block_on;
@@ -13,15 +13,15 @@ use super::deadlock::Blocked;
 use super::definition::{Defined, Source};
 use super::entry::{Entry, agree_on_sequence};
 use super::error::ModuleError;
-use super::hands::{Hands, Held};
+use super::hands::Hands;
 use super::housekeeper::Housekeeper;
-use super::observe::{Eviction, Observer};
+use super::observe::Observer;
 use super::settings::Settings;
-use super::waiter::{Mail, Waiter};
+use super::waiter::Waiter;
 use super::workers::Workers;
-use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData};
-use crate::state::{self, Destroy, Group, Handles, Reason, Stamp};
-use crate::sync::{AtomicU64, Mutex};
+use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
+use crate::state::{self, Destroy, Group, Handles, Stamp};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// What the core keeps for the shell.
 pub(crate) struct Kept<T>(std::marker::PhantomData<fn() -> T>);
@@ -43,6 +43,7 @@ pub(crate) type FunctionId<T> = state::FunctionId<Kept<T>>;
 pub(crate) type InstanceId<T> = state::InstanceId<Kept<T>>;
 pub(crate) type Function<T> = state::Function<Kept<T>>;
 pub(crate) type RequestId<T> = state::RequestId<Kept<T>>;
+pub(crate) type DyingId<T> = state::DyingId<Kept<T>>;
 
 /// Makes the host's store data for an instance of (function, group).
 pub(crate) type MakeData<T> = dyn Fn(&str, &Group) -> T + Send + Sync;
@@ -78,6 +79,11 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub drained: Vec<Arc<Waiter<T>>>,
     pub compilations: u64,
     pub loads: u64,
+    /// What threads are destroying now, and will report as freed.
+    ///
+    /// **D1** It names exactly what is dying in `state`: whatever were lost on the way would be charged for
+    /// ever.
+    destroying: HashSet<DyingId<T>>,
 }
 
 impl<T: Send + 'static> Locked<T> {
@@ -89,6 +95,43 @@ impl<T: Send + 'static> Locked<T> {
             drained: Vec::new(),
             compilations: 0,
             loads: 0,
+            destroying: HashSet::new(),
+        }
+    }
+
+    /// After each call of the core, before the lock is let go: the thread that has it will carry out what is
+    /// new, from there on.
+    fn hand_out(&mut self, from: usize, out: &mut Effects<T>) {
+        let new = out.destroy[from..].iter().map(Destroy::dying);
+        self.destroying.extend(new);
+        self.tell_if_drained(out);
+    }
+
+    /// It has been destroyed.
+    pub fn freed(&mut self, id: DyingId<T>, out: &mut Effects<T>) {
+        self.destroying.remove(&id);
+        let from = out.destroy.len();
+        self.state.freed(id, out);
+        self.hand_out(from, out);
+    }
+
+    /// Nobody destroys these any more, or would report them.
+    pub fn lose<'a>(&mut self, ids: impl Iterator<Item = &'a DyingId<T>>) {
+        for id in ids {
+            self.destroying.remove(id);
+        }
+    }
+
+    /// The first invariant that does not hold, by number.
+    pub fn recount(&self) -> Result<(), String> {
+        self.state.recount()?;
+        let lost = self.state.dying().find(|id| !self.destroying.contains(id));
+        match lost {
+            Some(id) => Err(format!("D1: nobody destroys {id:?}, which is charged")),
+            None if self.destroying.len() > self.state.dying().count() => {
+                Err("D1: what is destroyed has been freed already".into())
+            }
+            None => Ok(()),
         }
     }
 
@@ -148,6 +191,10 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
+    pub(super) fn lock(&self) -> MutexGuard<'_, Locked<T>> {
+        self.locked.lock()
+    }
+
     /// Asks the core something, under the lock; then does what it says, outside.
     pub fn with_state<R>(
         &self,
@@ -160,106 +207,11 @@ impl<T: Send + 'static> Shared<T> {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
             let answer = ask(&mut locked, &mut hands, &mut effects);
-            locked.tell_if_drained(&mut effects);
+            locked.hand_out(0, &mut effects);
             answer
         };
         self.carry_out(effects, hands);
         answer
-    }
-
-    /// Wakes who is to be woken and destroys what is to be destroyed; what the core says to that
-    /// is carried out as well, until there is nothing left.
-    fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
-        loop {
-            for (waiter, signal) in effects.wake.drain(..) {
-                self.deliver(&waiter, Mail::Signal(signal));
-            }
-            if effects.destroy.is_empty() {
-                return;
-            }
-            let freed: Vec<_> = effects
-                .destroy
-                .drain(..)
-                .map(|destroy| {
-                    let dying = destroy.dying();
-                    // A recorder, a subscriber or a destructor that panics must not cost the charge.
-                    let destroyed = AssertUnwindSafe(|| self.destroy(destroy, &mut hands));
-                    if catch_unwind(destroyed).is_err() {
-                        tracing::error!("host code panicked while an eviction was reported");
-                    }
-                    dying
-                })
-                .collect();
-            let mut locked = self.locked.lock();
-            for dying in freed {
-                locked.state.freed(dying, &mut effects);
-            }
-            locked.tell_if_drained(&mut effects);
-        }
-    }
-
-    /// Tells a waiter, or hands it an instance. Outside of the lock: it wakes.
-    pub(super) fn deliver(&self, waiter: &Waiter<T>, mail: Mail<T>) {
-        match waiter.deliver(mail) {
-            None => {}
-            Some(unread) => self.return_to_sender(unread),
-        }
-    }
-
-    /// Whoever waited for this mail has gone: what it brings is for the next.
-    pub(super) fn return_to_sender(&self, unread: Mail<T>) {
-        match unread {
-            Mail::Instance(live) => {
-                let entry = self.with_state(|locked, _, _| locked.state.home_of(live.id));
-                match entry {
-                    Some(entry) => entry.release(live, true),
-                    None => drop(live),
-                }
-            }
-            Mail::Signal(Signal::Seat(request)) => {
-                self.with_state(|locked, _, out| locked.state.abandon(request, out));
-            }
-            Mail::Signal(Signal::Retry | Signal::Gone | Signal::Closed) => {}
-        }
-    }
-
-    fn destroy(&self, destroy: Destroy<Kept<T>>, hands: &mut Hands<T>) {
-        match destroy {
-            Destroy::Instance {
-                instance, reason, ..
-            } => {
-                if let Some(held) = hands.take(instance) {
-                    self.bury(held, reason);
-                }
-            }
-            Destroy::Code { code, .. } => {
-                let bytes = code.amounts().get(state::Budget::Code);
-                tracing::debug!(bytes, "code dropped");
-                drop(code);
-                self.observer.code_dropped();
-            }
-        }
-    }
-
-    /// Frees an instance's memory, then tells the listener.
-    fn bury(&self, held: Held<T>, reason: Reason) {
-        let Held { asker, live } = held;
-        let eviction = Eviction {
-            function: asker.function.clone(),
-            group: asker.group.clone(),
-            reason,
-            memory_bytes: live.instance.store.data().memory_bytes(),
-            uses: live.uses,
-        };
-        let _span = tracing::debug_span!(
-            "evict",
-            function = %eviction.function,
-            group = %eviction.group,
-            reason = reason.name(),
-        )
-        .entered();
-        drop(live);
-        self.observer.evicted(&eviction);
     }
 
     /// New limits hold from now on; see `Pool::set_limits`.
@@ -299,11 +251,13 @@ impl<T: Send + 'static> Shared<T> {
         self.pulse.beat();
         self.pulse.ring();
         let shelf = self.settings.shelf(self.pulse.is_coarse());
-        self.with_state(|locked, hands, out| {
-            locked.state.sweep(shelf, hands, out);
+        // A few at a time: others need the lock too.
+        while self.with_state(|locked, hands, out| {
+            let more = locked.state.sweep(shelf, hands, out);
             locked.state.repay(hands, out);
-        });
-        self.publish_metrics();
+            more
+        }) {}
+        guarded("the metrics recorder", || self.publish_metrics());
     }
 
     /// Whether an instance is leased, or being made, and so may need the epoch.

@@ -10,6 +10,7 @@ use super::alarms::Alarm;
 use super::clock::Pulse;
 use super::entry::Live;
 use super::shared::Signal;
+use crate::runtime::{discard, wake};
 use crate::sync::Mutex;
 
 /// What a waiter is told, or handed.
@@ -48,7 +49,7 @@ impl<T: Send + 'static> Waiter<T> {
             letterbox.reader.take()
         };
         if let Some(reader) = reader {
-            reader.wake();
+            wake(reader);
         }
         None
     }
@@ -95,7 +96,7 @@ impl<T: Send + 'static> Future for Awaited<'_, T> {
             }
             letterbox.reader.replace(reader)
         };
-        drop(before);
+        discard(before);
         if let Some(deadline) = self.deadline.filter(Deadline::needs_an_alarm) {
             let pulse = self.pulse;
             self.alarm = None;

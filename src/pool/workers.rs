@@ -1,7 +1,6 @@
 //! Threads that compile and load for tasks, whose own threads must not be kept from other tasks.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,6 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
+
+use crate::runtime::{discard, guarded, wake};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -71,9 +72,7 @@ impl Workers {
         let work = move || {
             be_nice();
             jobs.iter().for_each(|job| {
-                if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    tracing::error!("a compilation panicked");
-                }
+                guarded("a compilation", job);
             });
         };
         let started = thread::Builder::new()
@@ -122,7 +121,7 @@ impl<R> Drop for Worker<R> {
             desk.reader.take()
         };
         if let Some(reader) = reader {
-            reader.wake();
+            wake(reader);
         }
     }
 }
@@ -143,7 +142,7 @@ impl<R> Future for Outcome<R> {
             desk.reader.replace(reader)
         };
         // The host's: not dropped under the lock.
-        drop(before);
+        discard(before);
         Poll::Pending
     }
 }

@@ -4,13 +4,13 @@ use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use wasmtime::{Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use super::engine::Runtime;
 use super::failure::{CallFailure, SharedError, classify, share};
+use super::host_code::guarded;
 use super::meter::{Meter, Refusal};
 use super::purse::Purse;
 use super::turn::{Stop, Turn};
@@ -32,9 +32,7 @@ impl<T> Drop for StoreData<T> {
     /// charged no more by then.
     fn drop(&mut self) {
         let host = self.host.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(host))).is_err() {
-            tracing::error!("dropping the host's store data panicked");
-        }
+        guarded("dropping the host's store data", || drop(host));
     }
 }
 

@@ -4,6 +4,7 @@ mod code;
 mod engine;
 mod failure;
 mod guest;
+mod host_code;
 mod imports;
 mod inspect;
 mod instance;
@@ -18,6 +19,7 @@ pub(crate) use code::{Artifact, Code, LoadFailure, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
+pub(crate) use host_code::{discard, guarded, wake};
 pub(crate) use imports::HostImports;
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{

@@ -7,6 +7,8 @@ use std::task::Waker;
 use parking_lot::Mutex;
 use wasmtime::UpdateDeadline;
 
+use super::host_code::{discard, wake};
+
 /// Someone asked a lease's calls to stop.
 #[derive(Default)]
 pub(crate) struct Stop {
@@ -26,7 +28,7 @@ impl Stop {
         self.asked.store(true, Ordering::Release);
         let reader = self.reader.lock().take();
         if let Some(reader) = reader {
-            reader.wake();
+            wake(reader);
         }
     }
 
@@ -37,7 +39,7 @@ impl Stop {
     /// Wakes this one when asked, or at once if that has happened.
     pub fn listen(&self, reader: Waker) {
         let before = self.reader.lock().replace(reader);
-        drop(before);
+        discard(before);
         if self.is_asked() {
             self.ask();
         }

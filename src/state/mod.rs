@@ -172,6 +172,8 @@ pub struct State<H: Handles> {
     entries: Registry<Entry<H>>,
     /// The place among the entries where the next sweep goes on.
     looked_at: usize,
+    /// The place among the instances where the next sweep looks for old ones.
+    aged_at: usize,
     instances: Registry<Instance<H>>,
     recency: Recency<H>,
     requests: Registry<Request<H>>,
@@ -207,6 +209,7 @@ impl<H: Handles> State<H> {
             module_index: HashMap::new(),
             entries: Registry::new(),
             looked_at: 0,
+            aged_at: 0,
             instances: Registry::new(),
             recency: Recency::new(),
             requests: Registry::new(),
@@ -265,6 +268,11 @@ impl<H: Handles> State<H> {
     pub fn home_of(&self, id: InstanceId<H>) -> Option<H::Entry> {
         let instance = self.instances.get(id)?;
         Some(self.entries.get(instance.entry)?.handle.clone())
+    }
+
+    /// What is being destroyed.
+    pub fn dying(&self) -> impl Iterator<Item = DyingId<H>> {
+        self.dying.iter().map(|(id, _)| id)
     }
 
     pub fn is_any_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {

@@ -20,20 +20,22 @@ pub struct Shelf {
 /// Entries that one sweep looks at: all of them, were they 100,000, would keep the lock too long.
 const ENTRIES_A_SWEEP: usize = 1024;
 
+/// Instances that one sweep evicts, or looks at: for the same reason. Two make the tests go round.
+const INSTANCES_A_SWEEP: usize = if cfg!(test) { 2 } else { 128 };
+
 impl<H: Handles> State<H> {
-    /// Evicts what has been idle or alive for too long.
-    pub fn sweep(&mut self, shelf: Shelf, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
-        if let Some(idle) = shelf.idle {
-            self.sweep_idle(idle, slots, out);
+    /// Evicts what has been idle or alive for too long, a bounded number; true if there may be more: then
+    /// sweep again.
+    pub fn sweep(&mut self, shelf: Shelf, slots: &mut impl Slots<H>, out: &mut Effects<H>) -> bool {
+        if let Some(idle) = shelf.idle
+            && self.sweep_idle(idle, slots, out)
+        {
+            return true;
         }
-        if let Some(lifetime) = shelf.lifetime {
-            for id in self.instances.ids() {
-                let old = self.now.saturating_sub(self.instances[id].born) >= lifetime;
-                if old && self.claim(id, slots) {
-                    self.observe(id, self.last_used(id, slots));
-                    self.dismiss(id, Reason::Lifetime, None, out);
-                }
-            }
+        if let Some(lifetime) = shelf.lifetime
+            && self.sweep_old(lifetime, slots, out)
+        {
+            return true;
         }
         if let Some(idle) = shelf.code_idle {
             for id in self.modules.ids() {
@@ -45,18 +47,43 @@ impl<H: Handles> State<H> {
             }
         }
         self.forget_unused_entries(slots);
+        false
     }
 
-    fn sweep_idle(&mut self, idle: u64, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
+    fn sweep_idle(&mut self, idle: u64, slots: &mut impl Slots<H>, out: &mut Effects<H>) -> bool {
         let mut cursor = None;
+        let mut evicted = 0;
         while let Some((stamp, id)) = self.next_by_recency(&mut cursor, slots) {
             if self.now.saturating_sub(stamp.at) < idle {
                 break;
             }
             if self.claim(id, slots) {
                 self.dismiss(id, Reason::Idle, None, out);
+                evicted += 1;
+                if evicted == INSTANCES_A_SWEEP {
+                    return true;
+                }
             }
         }
+        false
+    }
+
+    fn sweep_old(
+        &mut self,
+        lifetime: u64,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> bool {
+        let (ids, next) = (self.instances).some_ids(self.aged_at, INSTANCES_A_SWEEP);
+        self.aged_at = next;
+        for id in ids {
+            let old = self.now.saturating_sub(self.instances[id].born) >= lifetime;
+            if old && self.claim(id, slots) {
+                self.observe(id, self.last_used(id, slots));
+                self.dismiss(id, Reason::Lifetime, None, out);
+            }
+        }
+        next > 0
     }
 
     /// Entries that hold nothing and that nobody can reach but through their function's name.

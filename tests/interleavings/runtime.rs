@@ -7,6 +7,8 @@ mod engine;
 mod failure;
 #[path = "../../src/runtime/guest.rs"]
 mod guest;
+#[path = "../../src/runtime/host_code.rs"]
+mod host_code;
 #[path = "../../src/runtime/imports.rs"]
 mod imports;
 #[path = "../../src/runtime/inspect.rs"]
@@ -35,6 +37,7 @@ pub(crate) use code::{
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
+pub(crate) use host_code::{discard, guarded, wake};
 pub(crate) use imports::HostImports;
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{

@@ -2,9 +2,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/polling.rs"]
+mod polling;
 
 mod causes;
 mod ends_of_threads;
+mod host_code;
 mod imports;
 mod names;
 mod settings;

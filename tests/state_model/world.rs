@@ -440,7 +440,7 @@ impl World {
             .filter(|(_, i)| over(i.last.at, shelf.idle) || over(i.born, shelf.lifetime))
             .map(|(id, _)| *id)
             .collect();
-        self.state.sweep(shelf, &mut self.doors, &mut self.out);
+        while self.state.sweep(shelf, &mut self.doors, &mut self.out) {}
         let mut gone: Vec<_> = self.out.destroy.iter().filter_map(buried).collect();
         gone.sort_by_key(|id| self.model.instances[id].last);
         assert_eq!(gone, expected, "idle or alive for too long");
