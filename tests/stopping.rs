@@ -269,8 +269,8 @@ fn i3_a_task_whose_host_never_answers_runs_out_of_time() {
 fn i3_the_housekeeper_ends_what_runs_or_waits_for_too_long() {
     let (builder, _gate) = waiting_host(Pool::builder().call_timeout(SECOND / 20));
     let pool = builder.build().unwrap();
-    for what in ["(loop br 0)", "call $gate"] {
-        let f = doing(&pool, what, what);
+    for (name, what) in [("spins", "(loop br 0)"), ("waits", "call $gate")] {
+        let f = doing(&pool, name, what);
         let result = in_time(move || block_on(f.call_async(1, ())));
         is_out_of_time(result, SECOND / 20);
         is_retired(&pool);
@@ -282,7 +282,7 @@ fn i3_the_time_of_a_call_ends_although_the_pool_is_gone() {
     for what in ["(loop br 0)", "call $gate"] {
         let (builder, gate) = waiting_host(Pool::builder().call_timeout(SECOND / 20));
         let pool = builder.build().unwrap();
-        let f = doing(&pool, what, what);
+        let f = doing(&pool, "f", what);
         let mut held = lease(&f, 1);
         let (ended, has_ended) = mpsc::channel();
         let caller = thread::spawn(move || {
