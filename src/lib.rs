@@ -94,6 +94,14 @@
 //!   ([`StackTooSmall`]). Nothing is lost by a failure: charges, seats and other tenants are as before.
 //! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.
 //!
+//! # Imports
+//!
+//! [`Builder::imports`] adds host functions for every definition. [`Pool::imports`] makes [`Imports`] for
+//! some, at any time: other functions, also under names that are taken, and memories, tables and globals
+//! that each instance gets of its own, charged like those that a module declares. A definition takes them
+//! by [`Definition::imports`]; they are part of what its module is. [`Pool::define`] and [`Pool::replace`]
+//! compare names and types of all imports before anything is compiled, and name all that is missing.
+//!
 //! # Tasks
 //!
 //! [`Function::acquire_async`], [`Function::call_async`] and [`Lease::call_async`] do the same without
@@ -105,7 +113,8 @@
 //! # Limits of this version
 //!
 //! Components, shared memories and custom page sizes are not supported; a
-//! module that needs them is refused when it is defined.
+//! module that needs them is refused when it is defined. Exception tags cannot be given to a module to
+//! import.
 
 extern crate alloc;
 

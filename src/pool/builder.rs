@@ -269,7 +269,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Adds imports to the linker: host functions, WASI, generated bindings.
+    /// Adds imports to the linker: host functions, WASI, generated bindings. Every definition has them;
+    /// [`Pool::imports`] makes others for some, and memories, tables and globals of each instance's own.
     pub fn imports(
         mut self,
         add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + 'static,
@@ -367,7 +368,7 @@ impl<T: Send + 'static> Builder<T> {
         let shared = Shared::new(Parts {
             settings: self.settings,
             runtime,
-            imports: HostImports::new(linker),
+            imports: Arc::new(HostImports::new(linker, Vec::new(), 0)),
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,

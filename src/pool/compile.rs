@@ -27,7 +27,7 @@ pub(crate) struct Ready<T: Send + 'static> {
 
 enum Step<T: Send + 'static> {
     Ready(Ready<T>),
-    Lead(Lead),
+    Lead(Lead<T>),
     Follow(ModuleId<super::shared::Kept<T>>, Arc<Waiter<T>>, Ticket),
     Queue(Arc<Waiter<T>>, Ticket),
     Again,
@@ -41,8 +41,8 @@ enum Compiled<T: Send + 'static> {
     LacksRoom(Artifact, Duration),
 }
 
-struct Lead {
-    source: Source,
+struct Lead<T: Send + 'static> {
+    source: Source<T>,
     defined: Arc<Defined>,
     code_bytes: Option<u64>,
 }
@@ -152,7 +152,7 @@ impl<T: Send + 'static> Shared<T> {
         self: &Arc<Self>,
         making: Making<T>,
         asker: &Arc<Asker>,
-        lead: Lead,
+        lead: Lead<T>,
         patience: Patience,
     ) -> Result<(Making<T>, Ready<T>), AcquireError> {
         let facts = &lead.source.0.facts;
@@ -173,9 +173,10 @@ impl<T: Send + 'static> Shared<T> {
             Compiled::LacksRoom(artifact, compile_time) => {
                 let exactly = sum(&[compiling, artifact.amounts()]);
                 self.reserve(making.id(), asker, exactly, patience).await?;
-                let (pool, for_whom) = (self.clone(), asker.clone());
-                let work =
-                    move |making: &Making<T>| pool.load(making, &for_whom, artifact, compile_time);
+                let (pool, for_whom, source) = (self.clone(), asker.clone(), lead.source.clone());
+                let work = move |making: &Making<T>| {
+                    pool.load(making, &for_whom, &source, artifact, compile_time)
+                };
                 let (making, loaded) = self.work(making, asker, patience, work).await?;
                 (making, loaded?)
             }
@@ -226,7 +227,7 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         making: &Making<T>,
         asker: &Arc<Asker>,
-        source: &Source,
+        source: &Source<T>,
         compiling: Amounts,
     ) -> Result<Compiled<T>, AcquireError> {
         let (artifact, compile_time) = self.compile(making, asker, source)?;
@@ -237,7 +238,7 @@ impl<T: Send + 'static> Shared<T> {
             locked.state.note_code_bytes(making.id(), bytes);
         });
         if self.has_room(making.id(), asker, sum(&[compiling, code])) {
-            let loaded = self.load(making, asker, artifact, compile_time)?;
+            let loaded = self.load(making, asker, source, artifact, compile_time)?;
             return Ok(Compiled::Loaded(loaded));
         }
         Ok(Compiled::LacksRoom(artifact, compile_time))
@@ -259,7 +260,7 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         making: &Making<T>,
         asker: &Arc<Asker>,
-        source: &Source,
+        source: &Source<T>,
     ) -> Result<(Artifact, Duration), AcquireError> {
         let _span = tracing::info_span!(
             "compile",
@@ -281,12 +282,13 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         making: &Making<T>,
         asker: &Arc<Asker>,
+        source: &Source<T>,
         artifact: Artifact,
         compile_time: Duration,
     ) -> Result<Code<T>, AcquireError> {
         let _span = tracing::info_span!("load", function = %asker.function).entered();
         let began = Instant::now();
-        let code = match Code::load(&artifact, &self.imports) {
+        let code = match Code::load(&artifact, &source.0.imports) {
             Ok(code) => code,
             Err(LoadFailure::Map(error)) => {
                 return Err(self.fail(making, asker, ModuleError::Load(share(error))));

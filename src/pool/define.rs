@@ -174,7 +174,7 @@ impl<T: Send + 'static> Pool<T> {
         })
     }
 
-    fn prepare<P, R>(&self, parts: Parts, past: Past) -> Result<Prepared, DefineError>
+    fn prepare<P, R>(&self, parts: Parts, past: Past) -> Result<Prepared<T>, DefineError>
     where
         (P, R): Signature,
     {
@@ -195,12 +195,9 @@ impl<T: Send + 'static> Pool<T> {
             function: function(),
             source,
         })?;
+        let limits = shared.settings.instance;
         let (source, declared) =
-            parts.inspect::<(P, R)>(self.engine(), shared.settings.instance)?;
-        (shared.imports.check(&source.0.wasm)).map_err(|source| DefineError::Imports {
-            function: function(),
-            source,
-        })?;
+            parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits)?;
         let key = source.key(self.engine());
         let defined = Defined {
             uid: past.uid,
@@ -224,7 +221,7 @@ impl<T: Send + 'static> Pool<T> {
 
     fn enter_name<P, R>(
         &self,
-        prepared: Prepared,
+        prepared: Prepared<T>,
         enter: impl FnOnce(
             &mut Locked<T>,
             NewFunction<Kept<T>>,
@@ -288,11 +285,11 @@ fn functions_of<T: Send + 'static>(locked: &Locked<T>, name: &FunctionName) -> V
     }
 }
 
-struct Prepared {
+struct Prepared<T: Send + 'static> {
     signature: Arc<str>,
     name: Arc<str>,
     arguments: Arc<str>,
     defined: Defined,
     key: ModuleKey,
-    source: Source,
+    source: Source<T>,
 }

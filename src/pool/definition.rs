@@ -1,6 +1,6 @@
 //! What a function is.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use wasmtime::Engine;
 
 use super::error::DefineError;
 use super::function_name::{check_name, join};
-use crate::runtime::{Facts, Types, inspect};
+use super::imports::Imports;
+use crate::runtime::{Facts, HostImports, Types, inspect};
 use crate::state::{ModuleKey, signature};
 use crate::sync::AtomicU64;
 
@@ -32,6 +33,8 @@ pub struct Definition {
     arguments: Arc<[String]>,
     wasm: Option<Arc<[u8]>>,
     export: Option<Arc<str>>,
+    /// `None`: what the pool's linker has.
+    imports: Option<Arc<dyn Any + Send + Sync>>,
     fuel: Option<u64>,
     timeout: Option<Duration>,
     may_change_type: bool,
@@ -46,6 +49,7 @@ impl Definition {
             arguments: Arc::default(),
             wasm: None,
             export: None,
+            imports: None,
             fuel: None,
             timeout: None,
             may_change_type: false,
@@ -75,6 +79,16 @@ impl Definition {
     /// The export to call. Without one, the last part of the name: `add` of `math.add`.
     pub fn export(mut self, name: impl Into<Arc<str>>) -> Self {
         self.export = Some(name.into());
+        self
+    }
+
+    /// What the module imports, made by [`Pool::imports`](crate::Pool::imports) of the pool that it is
+    /// defined in. Without it, what the pool's linker has.
+    ///
+    /// Modules of the same bytes with other imports are other modules: compiled, mapped and charged
+    /// apart. Share [`Imports`] among all definitions that can have the same.
+    pub fn imports<T: Send + 'static>(mut self, imports: &Imports<T>) -> Self {
+        self.imports = Some(imports.erased());
         self
     }
 
@@ -121,6 +135,7 @@ impl Definition {
             arguments,
             wasm: self.wasm,
             export,
+            imports: self.imports,
             fuel: self.fuel,
             timeout: self.timeout,
             may_change_type: self.may_change_type,
@@ -150,6 +165,7 @@ pub(crate) struct Parts {
     pub arguments: Arc<str>,
     pub wasm: Option<Arc<[u8]>>,
     pub export: Arc<str>,
+    pub imports: Option<Arc<dyn Any + Send + Sync>>,
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
     pub may_change_type: bool,
@@ -171,13 +187,20 @@ pub(crate) struct Defined {
     pub past_hits: Arc<AtomicU64>,
 }
 
-/// Bytes that a module is compiled from, and what they declare; shared by every function of it.
-#[derive(Clone)]
-pub(crate) struct Source(pub Arc<SourceParts>);
+/// Bytes that a module is compiled from, what they declare, and what it is linked with; shared by every
+/// function of it.
+pub(crate) struct Source<T: 'static>(pub Arc<SourceParts<T>>);
 
-pub(crate) struct SourceParts {
+pub(crate) struct SourceParts<T: 'static> {
     pub wasm: Arc<[u8]>,
     pub facts: Facts,
+    pub imports: Arc<HostImports<T>>,
+}
+
+impl<T> Clone for Source<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 /// What one instance may have.
@@ -189,11 +212,12 @@ pub(crate) struct InstanceLimits {
 
 impl Parts {
     /// Reads the module's sections, and checks what can be checked without compiling it.
-    pub fn inspect<S: sealed::Check>(
+    pub fn inspect<S: sealed::Check, T: 'static>(
         &self,
         engine: &Engine,
+        imports: &Arc<HostImports<T>>,
         limits: InstanceLimits,
-    ) -> Result<(Source, FuncType), DefineError> {
+    ) -> Result<(Source<T>, FuncType), DefineError> {
         let function = || self.signature.clone();
         let Some(wasm) = self.wasm.clone() else {
             return Err(DefineError::NoWasm {
@@ -220,6 +244,15 @@ impl Parts {
                 expected: S::describe(),
             });
         }
+        let imports = self.imports(imports)?;
+        let own = imports
+            .check(&wasm)
+            .map_err(|source| DefineError::Imports {
+                function: function(),
+                source,
+            })?;
+        let declared = declared.clone();
+        facts.add_own(&own);
         if facts.memory_bytes > limits.memory {
             return Err(DefineError::MemoryTooLarge {
                 function: function(),
@@ -234,21 +267,43 @@ impl Parts {
                 limit: limits.table_elements,
             });
         }
-        let declared = declared.clone();
         // Only this check needs them; the source may be kept for ten thousand modules.
         facts.forget_exports();
-        Ok((Source(Arc::new(SourceParts { wasm, facts })), declared))
+        let parts = SourceParts {
+            wasm,
+            facts,
+            imports,
+        };
+        Ok((Source(Arc::new(parts)), declared))
+    }
+
+    /// The definition's imports, or else the pool's.
+    fn imports<T: 'static>(
+        &self,
+        pools: &Arc<HostImports<T>>,
+    ) -> Result<Arc<HostImports<T>>, DefineError> {
+        let Some(own) = &self.imports else {
+            return Ok(pools.clone());
+        };
+        match own.clone().downcast::<HostImports<T>>() {
+            Ok(own) if Engine::same(own.engine(), pools.engine()) => Ok(own),
+            _ => Err(DefineError::ForeignImports {
+                function: self.signature.clone(),
+            }),
+        }
     }
 }
 
-impl Source {
-    /// The module's identity: its bytes, hashed once, and all that affects their compilation.
+impl<T: 'static> Source<T> {
+    /// The module's identity: its bytes, hashed once, all that affects their compilation, and what it is
+    /// linked with.
     pub fn key(&self, engine: &Engine) -> ModuleKey {
         let mut sha = Sha256::new();
         sha.update(&*self.0.wasm);
         let mut settings = Settings(Sha256::new());
         std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut settings);
         sha.update(settings.0.finalize());
+        sha.update(self.0.imports.uid().to_le_bytes());
         sha.finalize().into()
     }
 }

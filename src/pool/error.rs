@@ -77,7 +77,7 @@ pub enum DefineError {
     },
     /// The declared minimum of the module's memories is more than an instance may have.
     #[error(
-        "{function}: the module declares {requested} bytes of memory, and an instance may have {limit}"
+        "{function}: the module declares or imports {requested} bytes of memory, and an instance may have {limit}"
     )]
     MemoryTooLarge {
         /// The function.
@@ -89,7 +89,7 @@ pub enum DefineError {
     },
     /// The declared minimum of the module's tables is more than an instance may have.
     #[error(
-        "{function}: the module declares tables of {requested} elements, and a table may have {limit}"
+        "{function}: the module declares or imports a table of {requested} elements, and a table may have {limit}"
     )]
     TableTooLarge {
         /// The function.
@@ -106,6 +106,14 @@ pub enum DefineError {
         function: Arc<str>,
         /// What is missing, or of another type.
         source: ImportError,
+    },
+    /// The definition's imports were made by a pool of another engine, or with other store data.
+    #[error(
+        "{function}: its imports were made by another pool: make them with this one's `imports`"
+    )]
+    ForeignImports {
+        /// The function.
+        function: Arc<str>,
     },
     /// The name is taken, with the same argument types.
     #[error("{function} is defined already; use replace to give it new code")]
@@ -511,8 +519,8 @@ pub enum CallError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// The module exports no memory named `memory`.
-    #[error("the module exports no memory named \"memory\"")]
+    /// The module exports no memory named `memory`, and none was made for it to import.
+    #[error("the module exports no memory named \"memory\", and none was made for it to import")]
     NoMemory,
     /// A pointer and length that the guest gave, or was given, leave its memory.
     #[error(

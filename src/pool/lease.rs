@@ -153,7 +153,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         self.live().instance.exports
     }
 
-    /// The memory that the module exports as `memory`.
+    /// The memory that the module exports as `memory`, or else the first that was made for it to import:
+    /// see [`ImportsBuilder::memory`](crate::ImportsBuilder::memory).
     pub fn memory(&self) -> Option<Memory> {
         self.live().instance.memory
     }

@@ -115,10 +115,10 @@ impl<T: Send + 'static> Shared<T> {
             let fuel_yield = self.settings.fuel_yield;
             new_store(&self.runtime, data, meter, limits, fuel_yield).map_err(explain)?
         };
-        let exports = match &purse {
+        let instantiated = match &purse {
             None => {
                 let _calling = slot.map(|slot| slot.begin_call());
-                span.in_scope(|| ready.code.pre().instantiate(&mut store))
+                span.in_scope(|| ready.code.linked().instantiate(&mut store))
             }
             Some(purse) => {
                 let stop = Arc::new(Stop::default());
@@ -131,9 +131,9 @@ impl<T: Send + 'static> Shared<T> {
                     stop: &stop,
                     ends: self.end_of_time(&ready.defined),
                 };
-                let started = watch.run(ready.code.pre().instantiate_async(&mut store));
+                let started = watch.run(ready.code.linked().instantiate_async(&mut store));
                 match started.await {
-                    Ok(exports) => exports,
+                    Ok(instantiated) => instantiated,
                     Err(Ended::Cancelled | Ended::Late) => {
                         let failure = InstantiateFailure::Start(CallFailure::Deadline);
                         return Err(explain(failure));
@@ -142,7 +142,7 @@ impl<T: Send + 'static> Shared<T> {
             }
         };
         let export = &ready.defined.export;
-        let mut instance = settle(store, exports, export).map_err(explain)?;
+        let mut instance = settle(store, instantiated, export).map_err(explain)?;
         instance.look_no_more();
         self.created(entry, slot, &mut instance)?;
         Ok(Made {

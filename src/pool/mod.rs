@@ -20,6 +20,7 @@ mod growth;
 mod guest_bytes;
 mod hands;
 mod housekeeper;
+mod imports;
 mod lease;
 mod limits;
 mod make;
@@ -58,6 +59,7 @@ pub use error::{
 pub use function::{Function, InGroup};
 pub use function_name::{FunctionName, NameError, TextError};
 pub use guest_bytes::GuestBytes;
+pub use imports::{Imports, ImportsBuilder, ImportsError};
 pub use lease::{Export, Lease};
 pub use limits::Limits;
 pub use observe::Eviction;

@@ -29,7 +29,7 @@ pub(crate) struct Kept<T>(std::marker::PhantomData<fn() -> T>);
 impl<T: Send + 'static> Handles for Kept<T> {
     type Definition = Arc<Defined>;
     type Entry = Arc<Entry<T>>;
-    type Source = Source;
+    type Source = Source<T>;
     type Code = Code<T>;
     type Failure = Arc<ModuleError>;
     type Waiter = Arc<Waiter<T>>;
@@ -55,7 +55,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub this: Weak<Self>,
     pub settings: Settings,
     pub runtime: Runtime,
-    pub imports: HostImports<T>,
+    pub imports: Arc<HostImports<T>>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -160,7 +160,7 @@ impl<T: Send + 'static> Locked<T> {
 pub(crate) struct Parts<T: Send + 'static> {
     pub settings: Settings,
     pub runtime: Runtime,
-    pub imports: HostImports<T>,
+    pub imports: Arc<HostImports<T>>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Engine, InstancePre, Module};
+use wasmtime::{Engine, Module};
 
 use super::engine::Runtime;
 use super::imports::HostImports;
 use super::inspect::Facts;
-use super::instance::StoreData;
+use super::link::Linked;
 use super::sizes;
 use super::trusted::MachineCode;
 use crate::state::Amounts;
@@ -42,7 +42,7 @@ impl Artifact {
 pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
 
 struct Loaded<T: 'static> {
-    pre: InstancePre<StoreData<T>>,
+    linked: Linked<T>,
     amounts: Amounts,
 }
 
@@ -62,11 +62,11 @@ pub(crate) enum LoadFailure {
 
 impl<T: 'static> Code<T> {
     /// Maps the artifact and links it.
-    pub fn load(artifact: &Artifact, imports: &HostImports<T>) -> Result<Self, LoadFailure> {
+    pub fn load(artifact: &Artifact, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
         let module = Self::map(artifact, imports.engine()).map_err(LoadFailure::Map)?;
-        let pre = imports.link(&module).map_err(LoadFailure::Link)?;
+        let linked = Linked::new(imports, &module).map_err(LoadFailure::Link)?;
         let amounts = artifact.amounts();
-        Ok(Self(Arc::new(Loaded { pre, amounts })))
+        Ok(Self(Arc::new(Loaded { linked, amounts })))
     }
 
     fn map(artifact: &Artifact, engine: &Engine) -> wasmtime::Result<Module> {
@@ -82,8 +82,8 @@ impl<T: 'static> Code<T> {
         Ok(module)
     }
 
-    pub fn pre(&self) -> &InstancePre<StoreData<T>> {
-        &self.0.pre
+    pub fn linked(&self) -> &Linked<T> {
+        &self.0.linked
     }
 
     /// What the kernel gave it.

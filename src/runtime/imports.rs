@@ -5,29 +5,64 @@ use std::collections::HashMap;
 use std::fmt;
 
 use wasmparser::{
-    AbstractHeapType as Abstract, CompositeInnerType, FuncType, HeapType as Declared, MemoryType,
-    Parser, Payload, RecGroup, TableType, TypeRef, ValType as DeclaredValue,
+    CompositeInnerType, FuncType, MemoryType, Parser, Payload, RecGroup, TableType, TypeRef,
 };
-use wasmtime::{
-    Engine, Extern, Finality, Global, GlobalType, HeapType, InstancePre, Linker, Module,
-    Mutability, Store, Val, ValType,
-};
+use wasmtime::{Engine, Extern, Global, GlobalType, Linker, Mutability, Store, Val, ValType};
 
+use super::import_types::{
+    PAGE, both, describe_global, describe_memory, describe_table, is_possible, may_be, may_hold,
+    value_name,
+};
 use super::inspect::Types;
 use super::instance::StoreData;
+use super::sizes;
 
 /// What modules may import. It does not change once it is made, so that what links now links for ever.
 pub(crate) struct HostImports<T: 'static> {
     linker: Linker<StoreData<T>>,
-    /// What the linker has, by module and name.
+    /// What each instance gets of its own.
+    own: Vec<OwnItem>,
+    /// All of it, by module and name.
     items: HashMap<Box<str>, HashMap<Box<str>, Item>>,
+    /// Names these imports among all that there are.
+    uid: u64,
 }
 
-/// What the linker has under a name.
-enum Item {
+/// What there is under a name.
+pub(super) enum Item {
     Function(wasmtime::FuncType),
+    /// Made for each instance: its place in `own`.
+    Own(usize),
     /// Made in a store of the host's: no instance of the pool can have it.
     OfAStore(&'static str),
+}
+
+/// Something that is made for each instance, and under which names.
+pub(crate) struct OwnItem {
+    pub module: Box<str>,
+    pub name: Box<str>,
+    pub own: Own,
+}
+
+/// What is made for each instance, of the type that its module asks for.
+pub(crate) enum Own {
+    /// Of so many bytes at least.
+    Memory { minimum: u64 },
+    /// Of so many elements at least, all of them null.
+    Table { minimum: u64 },
+    /// Of this value at first.
+    Global(Val),
+}
+
+/// What a module gets of its own for each instance, in numbers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnNeeds {
+    pub memories: u32,
+    pub memory_bytes: u64,
+    pub table_elements: u64,
+    pub largest_table: u64,
+    /// Host heap that wasmtime takes for making them.
+    pub heap_bytes: u64,
 }
 
 /// An import that the host provides nothing for.
@@ -57,7 +92,12 @@ impl fmt::Display for MissingImport {
 #[non_exhaustive]
 pub enum ImportError {
     /// The host provides nothing under these names.
-    #[error("the module imports what the host does not provide: {}{}", list(imports), AndMore(*more))]
+    #[error(
+        "the module imports what the host does not provide: {}{}. What the pool's linker lacks, be it \
+         functions, memories, tables or globals, a definition can be given by `Pool::imports`",
+        list(imports),
+        AndMore(*more)
+    )]
     Missing {
         /// The first eight.
         imports: Vec<MissingImport>,
@@ -96,26 +136,49 @@ impl fmt::Display for AndMore {
 }
 
 impl<T: 'static> HostImports<T> {
-    pub fn new(linker: Linker<StoreData<T>>) -> Self {
-        let items = items_of(&linker);
-        Self { linker, items }
+    pub fn new(linker: Linker<StoreData<T>>, own: Vec<OwnItem>, uid: u64) -> Self {
+        let mut items = items_of(&linker);
+        for (place, item) in own.iter().enumerate() {
+            let names = items.entry(item.module.clone()).or_default();
+            names.insert(item.name.clone(), Item::Own(place));
+        }
+        Self {
+            linker,
+            own,
+            items,
+            uid,
+        }
+    }
+
+    pub fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    pub fn linker(&self) -> &Linker<StoreData<T>> {
+        &self.linker
+    }
+
+    pub(super) fn own_items(&self) -> usize {
+        self.own.len()
+    }
+
+    pub(super) fn own(&self, place: usize) -> &Own {
+        &self.own[place].own
     }
 
     pub fn engine(&self) -> &Engine {
         self.linker.engine()
     }
 
-    /// Fails if something is missing or of another type: then it always will.
-    pub fn link(&self, module: &Module) -> wasmtime::Result<InstancePre<StoreData<T>>> {
-        self.linker.instantiate_pre(module)
-    }
-
-    /// Whether a module's imports, by name and type, are all there. What only the compiler can compare
-    /// (types of recursive groups, and references to such types) is left to the link.
-    pub fn check(&self, wasm: &[u8]) -> Result<(), ImportError> {
+    /// Whether a module's imports, by name and type, are all there; and what of it each instance gets of
+    /// its own. What only the compiler can compare (types of recursive groups, and references to such
+    /// types) is left to the link.
+    pub fn check(&self, wasm: &[u8]) -> Result<OwnNeeds, ImportError> {
         let mut check = Check {
             host: self,
             types: Vec::new(),
+            own: vec![None; self.own.len()],
+            functions: 0,
             missing: Vec::new(),
             more: 0,
             mismatch: None,
@@ -142,7 +205,7 @@ impl<T: 'static> HostImports<T> {
         check.verdict()
     }
 
-    fn find(&self, module: &str, name: &str) -> Option<&Item> {
+    pub(super) fn find(&self, module: &str, name: &str) -> Option<&Item> {
         self.items.get(module)?.get(name)
     }
 }
@@ -183,6 +246,10 @@ struct Check<'a, T: 'static> {
     host: &'a HostImports<T>,
     /// The module's function types, by index; and whether their identity is their structure.
     types: Vec<Option<(FuncType, bool)>>,
+    /// The type of each item that is made for each instance, if the module imports it.
+    own: Vec<Option<TypeRef>>,
+    /// How many functions it imports.
+    functions: u64,
     missing: Vec<MissingImport>,
     more: usize,
     /// The first.
@@ -204,11 +271,20 @@ impl<T: 'static> Check<'_, T> {
     fn import(&mut self, import: &wasmparser::Import<'_>) {
         match self.host.find(import.module, import.name) {
             None => self.miss(import),
+            Some(Item::Own(place)) => {
+                let own = self.host.own(*place);
+                let before = self.own[*place];
+                match own.made_for(import.ty).and_then(|ty| both(before, ty)) {
+                    Some(ty) => self.own[*place] = Some(ty),
+                    None => self.mismatch(import, own.describe()),
+                }
+            }
             Some(Item::OfAStore(what)) => {
                 let found = format!("a {what} that belongs to a store of the host's");
                 self.mismatch(import, found);
             }
             Some(Item::Function(host)) => {
+                self.functions += 1;
                 let agrees = match import.ty {
                     TypeRef::Func(index) | TypeRef::FuncExact(index) => {
                         // An index that leads nowhere is for the compiler to report.
@@ -252,14 +328,17 @@ impl<T: 'static> Check<'_, T> {
         }
     }
 
-    fn verdict(self) -> Result<(), ImportError> {
+    fn verdict(self) -> Result<OwnNeeds, ImportError> {
         if !self.missing.is_empty() {
             return Err(ImportError::Missing {
                 imports: self.missing,
                 more: self.more,
             });
         }
-        self.mismatch.map_or(Ok(()), Err)
+        match self.mismatch {
+            None => Ok(OwnNeeds::of(self.own.iter().flatten(), self.functions)),
+            Some(error) => Err(error),
+        }
     }
 
     fn describe(&self, ty: TypeRef) -> String {
@@ -276,77 +355,61 @@ impl<T: 'static> Check<'_, T> {
     }
 }
 
-/// Whether the host's function can be of the declared type. Function types are compared by identity:
-/// one that stands alone is the same as any other that stands alone and has the same structure.
-fn may_be(declared: &FuncType, host: &wasmtime::FuncType) -> bool {
-    let plain = host.finality() == Finality::Final && host.supertype().is_none();
-    let all = |declared: &[DeclaredValue], host: &mut dyn ExactSizeIterator<Item = ValType>| {
-        declared.len() == host.len() && declared.iter().zip(host).all(|(d, h)| may_be_value(*d, &h))
-    };
-    !plain
-        || all(declared.params(), &mut host.params())
-            && all(declared.results(), &mut host.results())
-}
+impl Own {
+    /// The type of what is made for an import of this type; `None` if nothing can be.
+    fn made_for(&self, ty: TypeRef) -> Option<TypeRef> {
+        let ty = match (self, ty) {
+            (Self::Memory { minimum }, TypeRef::Memory(ty)) => TypeRef::Memory(MemoryType {
+                initial: ty.initial.max(minimum.div_ceil(PAGE)),
+                ..ty
+            }),
+            (Self::Table { minimum }, TypeRef::Table(ty)) => TypeRef::Table(TableType {
+                initial: ty.initial.max(*minimum),
+                ..ty
+            }),
+            (Self::Global(value), TypeRef::Global(ty)) if may_hold(ty.content_type, value) => {
+                TypeRef::Global(ty)
+            }
+            _ => return None,
+        };
+        is_possible(&ty).then_some(ty)
+    }
 
-/// Whether a type of the module can be the same as one of the host's.
-fn may_be_value(declared: DeclaredValue, host: &ValType) -> bool {
-    match (declared, host) {
-        (DeclaredValue::I32, ValType::I32)
-        | (DeclaredValue::I64, ValType::I64)
-        | (DeclaredValue::F32, ValType::F32)
-        | (DeclaredValue::F64, ValType::F64)
-        | (DeclaredValue::V128, ValType::V128) => true,
-        (DeclaredValue::Ref(declared), ValType::Ref(host)) => {
-            declared.is_nullable() == host.is_nullable()
-                && may_be_heap(declared.heap_type(), host.heap_type())
+    fn describe(&self) -> String {
+        match self {
+            Self::Memory { minimum: 0 } => "memory".into(),
+            Self::Memory { minimum } => format!("memory of {minimum} bytes or more"),
+            Self::Table { minimum: 0 } => "table of nulls".into(),
+            Self::Table { minimum } => format!("table of {minimum} nulls or more"),
+            Self::Global(value) => format!("global {}", value_name(value)),
         }
-        _ => false,
     }
 }
 
-fn may_be_heap(declared: Declared, host: &HeapType) -> bool {
-    let Declared::Abstract { ty, .. } = declared else {
-        // A type of the module's own: the host's must be one as well.
-        return host.is_concrete();
-    };
-    match ty {
-        Abstract::Func => matches!(host, HeapType::Func),
-        Abstract::NoFunc => matches!(host, HeapType::NoFunc),
-        Abstract::Extern => matches!(host, HeapType::Extern),
-        Abstract::NoExtern => matches!(host, HeapType::NoExtern),
-        Abstract::Any => matches!(host, HeapType::Any),
-        Abstract::Eq => matches!(host, HeapType::Eq),
-        Abstract::I31 => matches!(host, HeapType::I31),
-        Abstract::Struct => matches!(host, HeapType::Struct),
-        Abstract::Array => matches!(host, HeapType::Array),
-        Abstract::None => matches!(host, HeapType::None),
-        _ => true,
+impl OwnNeeds {
+    fn of<'a>(types: impl Iterator<Item = &'a TypeRef>, functions: u64) -> Self {
+        let mut needs = Self::default();
+        for ty in types {
+            let heap = match ty {
+                TypeRef::Memory(ty) => {
+                    let bytes = ty.initial.saturating_mul(PAGE);
+                    needs.memories += 1;
+                    needs.memory_bytes = needs.memory_bytes.saturating_add(bytes);
+                    sizes::OWN_MEMORY
+                }
+                TypeRef::Table(ty) => {
+                    needs.table_elements = needs.table_elements.saturating_add(ty.initial);
+                    needs.largest_table = needs.largest_table.max(ty.initial);
+                    sizes::OWN_TABLE
+                }
+                _ => sizes::OWN_GLOBAL,
+            };
+            needs.heap_bytes = needs.heap_bytes.saturating_add(heap);
+        }
+        if needs != Self::default() {
+            let heap = functions.saturating_mul(sizes::FUNCTION_BESIDE_OWN);
+            needs.heap_bytes = needs.heap_bytes.saturating_add(heap);
+        }
+        needs
     }
-}
-
-/// Pages of wasm.
-const PAGE: u64 = 64 << 10;
-
-fn describe_memory(ty: &MemoryType) -> String {
-    let index = if ty.memory64 { "64-bit " } else { "" };
-    let bytes = |pages: u64| u128::from(pages) * u128::from(PAGE);
-    let least = bytes(ty.initial);
-    match ty.maximum {
-        Some(pages) => format!("{index}memory of {least} to {} bytes", bytes(pages)),
-        None => format!("{index}memory of {least} bytes or more"),
-    }
-}
-
-fn describe_table(ty: &TableType) -> String {
-    let index = if ty.table64 { "64-bit " } else { "" };
-    let (element, least) = (ty.element_type, ty.initial);
-    match ty.maximum {
-        Some(most) => format!("{index}table of {least} to {most} {element}"),
-        None => format!("{index}table of {least} {element} or more"),
-    }
-}
-
-fn describe_global(ty: &wasmparser::GlobalType) -> String {
-    let mutable = if ty.mutable { "mutable " } else { "" };
-    format!("{mutable}global {}", ty.content_type)
 }

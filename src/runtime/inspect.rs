@@ -8,6 +8,7 @@ use wasmparser::{
     FuncType, Operator, Parser, Payload, TypeRef,
 };
 
+use super::imports::OwnNeeds;
 use super::sizes::{self, PAGE};
 
 /// Declared minimums and exports. Reading them, and the hash, cost less than a microsecond
@@ -89,6 +90,8 @@ struct Reader<'a> {
     /// Type index of every function, imported ones first.
     functions: Vec<u32>,
     exports: Vec<(&'a str, Option<u32>)>,
+    /// They come first in the order of memories.
+    imported_memories: u32,
     /// First and last byte of initial data, by memory.
     images: BTreeMap<u32, (u64, u64)>,
 }
@@ -121,7 +124,10 @@ impl<'a> Reader<'a> {
                 for import in imports.into_imports() {
                     match import?.ty {
                         TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.push(ty),
-                        TypeRef::Memory(memory) => refuse_uncountable(&memory)?,
+                        TypeRef::Memory(memory) => {
+                            refuse_uncountable(&memory)?;
+                            self.imported_memories = self.imported_memories.saturating_add(1);
+                        }
                         _ => {}
                     }
                 }
@@ -225,10 +231,16 @@ impl<'a> Reader<'a> {
             types,
             functions,
             exports,
+            imported_memories,
             images,
         } = self;
         let pages = |(start, end): &(u64, u64)| sizes::whole_pages(end - start / PAGE * PAGE);
-        facts.image_bytes = images.values().map(pages).fold(0, u64::saturating_add);
+        // Wasmtime keeps no images of a module that initializes a memory which is not its own: its data is
+        // copied into each instance.
+        let is_imported = |memory: &u32| *memory < imported_memories;
+        if !images.keys().any(is_imported) {
+            facts.image_bytes = images.values().map(pages).fold(0, u64::saturating_add);
+        }
         facts.functions = u32::try_from(functions.len()).unwrap_or(u32::MAX);
         let type_of = |function: u32| {
             let ty = *functions.get(function as usize)?;
@@ -271,6 +283,15 @@ impl Facts {
     /// The type of an exported function.
     pub fn export(&self, name: &str) -> Option<&FuncType> {
         self.types.get((*self.exports.get(name)?)?)
+    }
+
+    /// What each instance gets of its own, to import, is charged as what the module declares.
+    pub fn add_own(&mut self, own: &OwnNeeds) {
+        self.memories = self.memories.saturating_add(own.memories);
+        self.memory_bytes = self.memory_bytes.saturating_add(own.memory_bytes);
+        self.table_elements = self.table_elements.saturating_add(own.table_elements);
+        self.largest_table = self.largest_table.max(own.largest_table);
+        self.fixed_bytes = self.fixed_bytes.saturating_add(own.heap_bytes);
     }
 
     /// Forgets what only the check of an export needs.
@@ -335,6 +356,25 @@ mod tests {
             (1, 65_536, 15)
         );
         assert_eq!(facts.describe_exports(), "f(i64, f32) -> i32");
+    }
+
+    #[test]
+    fn a_module_that_initializes_an_imported_memory_has_no_image() {
+        let image = |import: &str| {
+            let wasm = wat::parse_str(format!(
+                r#"(module {import} (memory $own 1) (data (memory $own) (i32.const 0) "own"))"#
+            ));
+            inspect(&wasm.expect("valid text"))
+                .expect("a module")
+                .image_bytes
+        };
+        let import = r#"(import "env" "memory" (memory 1))"#;
+        assert_eq!(image(""), 4096);
+        assert_eq!(image(import), 4096);
+        assert_eq!(
+            image(&format!(r#"{import} (data (memory 0) (i32.const 0) "x")"#)),
+            0
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use wasmtime::{Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmR
 use super::engine::Runtime;
 use super::failure::{CallFailure, SharedError, classify, share};
 use super::host_code::guarded;
+use super::link::Instantiated;
 use super::meter::{Meter, Refusal};
 use super::purse::Purse;
 use super::turn::{Stop, Turn};
@@ -174,23 +175,26 @@ pub(crate) fn new_store<T: Send + 'static>(
 /// Looks up what every instance needs of its exports.
 pub(crate) fn settle<T: Send + 'static>(
     mut store: Store<StoreData<T>>,
-    exports: wasmtime::Result<wasmtime::Instance>,
+    made: wasmtime::Result<Instantiated>,
     export: &str,
 ) -> Result<Instance<T>, InstantiateFailure> {
-    let exports = match exports {
-        Ok(exports) => exports,
+    let Instantiated {
+        instance: exports,
+        memory: imported,
+    } = match made {
+        Ok(made) => made,
         Err(error) => return Err(explain(&store, error)),
     };
     let Some(main) = exports.get_func(&mut store, export) else {
         let error = wasmtime::Error::msg(format!("the module exports no function {export:?}"));
         return Err(InstantiateFailure::Other(share(error)));
     };
-    let memory = exports.get_memory(&mut store, "memory");
+    let exported = exports.get_memory(&mut store, "memory");
     Ok(Instance {
         store,
         exports,
         main,
-        memory,
+        memory: exported.or(imported),
         typed: None,
         extras: None,
     })

@@ -5,9 +5,11 @@ mod engine;
 mod failure;
 mod guest;
 mod host_code;
+mod import_types;
 mod imports;
 mod inspect;
 mod instance;
+mod link;
 mod meter;
 mod purse;
 mod sizes;
@@ -20,7 +22,8 @@ pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use host_code::{discard, guarded, wake};
-pub(crate) use imports::HostImports;
+pub(crate) use import_types::is_of_a_store;
+pub(crate) use imports::{HostImports, Own, OwnItem};
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{
     Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,

@@ -16,6 +16,13 @@ pub const INSTANCE_OVERHEAD: u64 = 8 << 10;
 const BYTES_PER_FUNCTION: u64 = 32;
 /// Globals and the like that the overhead has room for.
 const INCLUDED_BYTES: u64 = 1 << 10;
+/// Host heap for what is made for an instance to import: wasmtime makes an instance of its own for each
+/// memory and table, of just under 2 KiB, and lists them in the store.
+pub(super) const OWN_MEMORY: u64 = 2304;
+pub(super) const OWN_TABLE: u64 = 2304;
+pub(super) const OWN_GLOBAL: u64 = 128;
+/// Such an instance also has its functions listed one by one.
+pub(super) const FUNCTION_BESIDE_OWN: u64 = 64;
 /// A reference in a table.
 const BYTES_PER_TABLE_ELEMENT: u64 = 8;
 /// A guard before, the accessible pages, the inaccessible rest of the reservation. The guards of

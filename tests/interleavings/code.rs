@@ -5,12 +5,12 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use wasmtime::{Config, Engine, InstancePre, Module};
+use wasmtime::{Config, Engine, Module};
 
 use super::engine::Runtime;
 use super::imports::HostImports;
 use super::inspect::Facts;
-use super::instance::StoreData;
+use super::link::Linked;
 use super::sizes;
 use crate::state::Amounts;
 
@@ -82,7 +82,7 @@ impl Artifact {
 pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
 
 struct Loaded<T: 'static> {
-    pre: InstancePre<StoreData<T>>,
+    linked: Linked<T>,
     amounts: Amounts,
 }
 
@@ -98,14 +98,14 @@ pub(crate) enum LoadFailure {
 }
 
 impl<T: 'static> Code<T> {
-    pub fn load(artifact: &Artifact, imports: &HostImports<T>) -> Result<Self, LoadFailure> {
-        let pre = imports.link(&artifact.module).map_err(LoadFailure::Link)?;
+    pub fn load(artifact: &Artifact, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
+        let linked = Linked::new(imports, &artifact.module).map_err(LoadFailure::Link)?;
         let amounts = artifact.amounts;
-        Ok(Self(Arc::new(Loaded { pre, amounts })))
+        Ok(Self(Arc::new(Loaded { linked, amounts })))
     }
 
-    pub fn pre(&self) -> &InstancePre<StoreData<T>> {
-        &self.0.pre
+    pub fn linked(&self) -> &Linked<T> {
+        &self.0.linked
     }
 
     pub fn amounts(&self) -> Amounts {

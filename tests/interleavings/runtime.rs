@@ -9,12 +9,16 @@ mod failure;
 mod guest;
 #[path = "../../src/runtime/host_code.rs"]
 mod host_code;
+#[path = "../../src/runtime/import_types.rs"]
+mod import_types;
 #[path = "../../src/runtime/imports.rs"]
 mod imports;
 #[path = "../../src/runtime/inspect.rs"]
 mod inspect;
 #[path = "../../src/runtime/instance.rs"]
 mod instance;
+#[path = "../../src/runtime/link.rs"]
+mod link;
 #[path = "../../src/runtime/meter.rs"]
 mod meter;
 #[path = "../../src/runtime/purse.rs"]
@@ -38,7 +42,8 @@ pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use host_code::{discard, guarded, wake};
-pub(crate) use imports::HostImports;
+pub(crate) use import_types::is_of_a_store;
+pub(crate) use imports::{HostImports, Own, OwnItem};
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{
     Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,

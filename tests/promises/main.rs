@@ -10,6 +10,8 @@ mod ends_of_threads;
 mod host_code;
 mod imports;
 mod names;
+mod own_imports;
+mod real_modules;
 mod settings;
 mod stacks;
 mod type_changes;
