@@ -22,6 +22,16 @@ pub enum LimitsError {
         /// The largest value allowed.
         max: u64,
     },
+    /// Less than makes sense.
+    #[error("{field} is {value}, which is too little: at least {min}")]
+    TooSmall {
+        /// Which setting.
+        field: &'static str,
+        /// What it was set to; times are in nanoseconds.
+        value: u64,
+        /// The smallest value allowed.
+        min: u64,
+    },
     /// Not even one instance could be had.
     #[error("{field} is {value} bytes, but {what} needs {needed}: no instance could ever be made")]
     NeverFits {

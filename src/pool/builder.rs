@@ -16,7 +16,7 @@ use super::limits::{LARGEST, Limits, check_lease, check_range};
 use super::observe::{Eviction, Listener, Observer};
 use super::settings::Settings;
 use super::shared::{Hook, MakeData, Parts, Shared};
-use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
+use crate::runtime::{EngineSettings, Epoch, HostImports, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
@@ -43,6 +43,8 @@ pub struct Builder<T: Send + 'static = ()> {
     housekeeper: bool,
 }
 
+/// Nanoseconds. A shorter tick keeps a processor busy with nothing else.
+const SHORTEST_TICK: u64 = 100_000;
 /// Of a fiber stack, for the host's functions and wasmtime's own frames.
 const STACK_MARGIN: usize = 128 << 10;
 /// Each may take a thread.
@@ -218,7 +220,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// How often the epoch moves while something is leased. Default: 10 ms.
+    /// How often the epoch moves while something is leased: at least 100 µs. Ticks follow the clock: one
+    /// that was late, on a busy machine, makes up for it. Default: 10 ms.
     pub fn epoch_tick(mut self, period: Duration) -> Self {
         self.settings.epoch_tick = period;
         self
@@ -359,9 +362,9 @@ impl<T: Send + 'static> Builder<T> {
             .clock
             .take()
             .unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let pulse = Pulse::new(clock, coarse, self.housekeeper.then_some(sender));
+        let epoch = Epoch::new(runtime.engine().clone());
+        let pulse = Pulse::new(clock, coarse, self.housekeeper.then_some(sender), epoch);
         let duties = Duties {
-            engine: runtime.engine().clone(),
             epoch_tick: runtime.interrupts().then_some(self.settings.epoch_tick),
             sweep_period: self.settings.sweep_period(),
         };
@@ -400,6 +403,13 @@ impl<T: Send + 'static> Builder<T> {
         let compilations = settings.max_compilations as u64;
         at_most("max_compilations", compilations, MOST_COMPILATIONS as u64)?;
         at_most("epoch_tick", tick, LARGEST)?;
+        if tick < SHORTEST_TICK {
+            return Err(LimitsError::TooSmall {
+                field: "epoch_tick",
+                value: tick,
+                min: SHORTEST_TICK,
+            });
+        }
         at_most("max_wasm_stack", self.max_wasm_stack as u64, LARGEST_STACK)?;
         if let Some(bytes) = self.async_stack_size {
             at_most("async_stack_size", bytes as u64, LARGEST_STACK)?;

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::alarms::Alarms;
 use super::housekeeper::Control;
+use crate::runtime::Epoch;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Where the pool gets the time from. Everything that depends on time works on any clock, so a
@@ -67,9 +68,12 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Moves the clock. Threads that wait for a deadline on it notice within a millisecond.
+    /// Moves the clock, at most to its end: 584 years after its origin. Threads that wait for a deadline on it notice within a millisecond.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(nanos(by), Ordering::SeqCst);
+        let by = nanos(by);
+        let advance = |now: u64| Some(now.saturating_add(by));
+        // Never `None`, so never an error.
+        let _ = (self.0).fetch_update(Ordering::SeqCst, Ordering::SeqCst, advance);
     }
 }
 
@@ -101,10 +105,16 @@ pub(crate) struct Pulse {
     /// Leases that outlived every handle of the pool, and still need the epoch.
     orphans: AtomicU64,
     pub alarms: Alarms,
+    pub epoch: Arc<Epoch>,
 }
 
 impl Pulse {
-    pub fn new(clock: Arc<dyn Clock>, coarse: bool, control: Option<Sender<Control>>) -> Self {
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        coarse: bool,
+        control: Option<Sender<Control>>,
+        epoch: Epoch,
+    ) -> Self {
         let coarse = coarse.then(|| AtomicU64::new(nanos(clock.now())));
         Self {
             clock,
@@ -113,6 +123,7 @@ impl Pulse {
             control,
             orphans: AtomicU64::new(0),
             alarms: Alarms::new(),
+            epoch: Arc::new(epoch),
         }
     }
 

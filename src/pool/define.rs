@@ -205,8 +205,8 @@ impl<T: Send + 'static> Pool<T> {
             export: parts.export,
             declared,
             types: TypeId::of::<(P, R)>(),
-            fuel: parts.fuel,
-            timeout: parts.timeout,
+            fuel: parts.fuel.or(shared.settings.fuel),
+            timeout: parts.timeout.or(shared.settings.call_timeout),
             past_hits: past.hits,
         };
         Ok(Prepared {

@@ -5,12 +5,11 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
-use parking_lot::Mutex;
-use wasmtime::Engine;
-
 use super::clock::Pulse;
 use super::shared::Shared;
+use super::ticker::Ticker;
+use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
+use parking_lot::Mutex;
 
 /// What the housekeeper is told.
 pub(crate) enum Control {
@@ -29,7 +28,6 @@ pub(crate) struct Housekeeper {
 
 /// What a housekeeper needs to begin.
 pub(crate) struct Duties {
-    pub engine: Engine,
     /// How often the epoch moves, when calls have deadlines and nobody else moves it.
     pub epoch_tick: Option<Duration>,
     pub sweep_period: Duration,
@@ -96,13 +94,17 @@ struct Rounds<T: Send + 'static> {
 impl<T: Send + 'static> Rounds<T> {
     fn run(self) {
         let sweep = tick(self.duties.sweep_period);
-        let mut epoch = never();
+        let (mut ticker, mut epoch) = (None, never());
         let mut alarm = never();
-        let mut ticks = 0;
+        let mut looks = 0;
         loop {
             select! {
                 recv(self.control) -> told => match told {
-                    Ok(Control::Resume) => epoch = self.duties.epoch_tick.map_or_else(never, tick),
+                    Ok(Control::Resume) => {
+                        let now = Instant::now();
+                        ticker = self.duties.epoch_tick.map(|period| Ticker::new(period, now));
+                        epoch = next_tick(ticker.as_ref(), now);
+                    }
                     Ok(Control::Alarm) => alarm = self.next_alarm(),
                     Ok(Control::Stop) | Err(_) => return self.outlast_orphans(),
                 },
@@ -111,12 +113,14 @@ impl<T: Send + 'static> Rounds<T> {
                     alarm = self.next_alarm();
                 }
                 recv(epoch) -> _ => {
-                    self.duties.engine.increment_epoch();
+                    let now = Instant::now();
+                    self.pulse.epoch.advance(ticker.as_mut().map_or(0, |ticker| ticker.due(now)));
                     self.pulse.beat();
-                    ticks += 1;
-                    if ticks % TICKS_PER_LOOK == 0 && !self.is_anything_leased() {
-                        epoch = self.rest();
-                    }
+                    looks += 1;
+                    epoch = match looks % TICKS_PER_LOOK == 0 && !self.is_anything_leased() {
+                        true => self.rest(),
+                        false => next_tick(ticker.as_ref(), now),
+                    };
                 }
                 recv(sweep) -> _ => if let Some(pool) = self.pool.upgrade() {
                     pool.sweep();
@@ -154,10 +158,15 @@ impl<T: Send + 'static> Rounds<T> {
     /// must a task that waits for its host.
     fn outlast_orphans(&self) {
         let period = self.duties.epoch_tick.unwrap_or(ORPHANS_TICK);
+        let mut ticker = Ticker::new(period, Instant::now());
         let epoch = tick(period);
         while self.pulse.orphans() > 0 && epoch.recv().is_ok() {
-            self.duties.engine.increment_epoch();
+            self.pulse.epoch.advance(ticker.due(Instant::now()));
             self.pulse.ring();
         }
     }
+}
+
+fn next_tick(ticker: Option<&Ticker>, now: Instant) -> Receiver<Instant> {
+    ticker.map_or_else(never, |ticker| after(ticker.until_next(now)))
 }

@@ -238,7 +238,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         watched.get_or_insert_with(|| {
             let stop = Arc::new(Stop::default());
             if let Some(live) = live {
-                look_each_tick(&mut live.instance.store, live.limits, stop.clone());
+                let epoch = &home.entry().pulse.epoch;
+                look_each_tick(&mut live.instance.store, live.limits, stop.clone(), epoch);
             }
             home.entry().pulse.keep_ticking();
             Box::new(Watched { stop, ends: None })

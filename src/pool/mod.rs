@@ -34,6 +34,7 @@ mod shared;
 mod stats;
 mod task;
 mod thread_cache;
+mod ticker;
 mod waiter;
 mod watch;
 mod workers;
@@ -136,7 +137,7 @@ impl<T: Send + 'static> Pool<T> {
     /// Moves the epoch by one tick, as the housekeeper does while something is leased. Without a
     /// housekeeper the host calls this once per `epoch_tick`, or calls never end for lack of time.
     pub fn tick(&self) {
-        self.shared.runtime.engine().increment_epoch();
+        self.shared.pulse.epoch.advance(1);
     }
 
     /// Refuses everything from now on, wakes all who wait, evicts what is idle. Leases end as they

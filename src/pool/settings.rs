@@ -65,32 +65,17 @@ impl Settings {
         }
     }
 
-    /// The limits of a lease of a function that has these of its own. A new store has neither fuel
-    /// nor time: what the engine counts must be set, if only to all there is.
+    /// The limits of a lease of a function. A new store has neither fuel nor time: what the engine counts
+    /// must be set, if only to all there is.
     pub fn call_limits(&self, defined: &Defined, runtime: &Runtime) -> CallLimits {
-        let fuel = defined.fuel.or(self.fuel);
-        let time = defined.timeout.or(self.call_timeout);
-        let fuel = fuel.map_or(NonZeroU64::MAX, |units| {
+        let fuel = defined.fuel.map_or(NonZeroU64::MAX, |units| {
             NonZeroU64::new(units).unwrap_or(NonZeroU64::MIN)
         });
-        let ticks = time.map_or(CallLimits::EVER, |limit| self.ticks(limit));
+        let ticks = defined.timeout.map_or(CallLimits::EVER, |limit| self.ticks(limit));
         CallLimits {
             fuel: runtime.meters_fuel().then_some(fuel),
             ticks: runtime.interrupts().then_some(ticks),
         }
-    }
-
-    /// Fuel of a lease, for reports about leases that ran out of it.
-    pub fn fuel_of(&self, defined: &Defined) -> u64 {
-        defined.fuel.or(self.fuel).unwrap_or(u64::MAX)
-    }
-
-    /// Time of a lease, for reports about leases that ran out of it.
-    pub fn timeout_of(&self, defined: &Defined) -> Duration {
-        defined
-            .timeout
-            .or(self.call_timeout)
-            .unwrap_or(Duration::MAX)
     }
 
     /// The tick under way does not count: it may be over at once.

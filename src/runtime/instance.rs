@@ -9,6 +9,7 @@ use std::sync::Arc;
 use wasmtime::{Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use super::engine::Runtime;
+use super::epoch::Epoch;
 use super::failure::{CallFailure, SharedError, classify, share};
 use super::host_code::guarded;
 use super::link::Instantiated;
@@ -206,9 +207,10 @@ pub(crate) fn look_each_tick<T>(
     store: &mut Store<StoreData<T>>,
     limits: CallLimits,
     stop: Arc<Stop>,
+    epoch: &Arc<Epoch>,
 ) {
     if let Some(ticks) = limits.ticks {
-        store.data_mut().turn = Some(Box::new(Turn::new(ticks.get(), stop)));
+        store.data_mut().turn = Some(Box::new(Turn::new(ticks.get(), stop, epoch.clone())));
         store.set_epoch_deadline(1);
     }
 }

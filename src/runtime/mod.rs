@@ -2,6 +2,7 @@
 
 mod code;
 mod engine;
+mod epoch;
 mod failure;
 mod guest;
 mod host_code;
@@ -19,6 +20,7 @@ mod turn;
 
 pub(crate) use code::{Artifact, Code, LoadFailure, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use host_code::{discard, guarded, wake};

@@ -7,6 +7,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 use wasmtime::UpdateDeadline;
 
+use super::epoch::Epoch;
 use super::host_code::{discard, wake};
 
 /// Someone asked a lease's calls to stop.
@@ -48,7 +49,10 @@ impl Stop {
 
 /// A store that is looked at each tick: it can be stopped, or must let others go on in between.
 pub(crate) struct Turn {
-    /// Ticks that are left after this one.
+    epoch: Arc<Epoch>,
+    /// Ticks that had passed at the last look.
+    seen: u64,
+    /// Ticks that are left.
     left: u64,
     /// Whether others go on between two ticks: in a task.
     pub yields: bool,
@@ -56,9 +60,11 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    pub fn new(ticks: u64, stop: Arc<Stop>) -> Self {
+    pub fn new(ticks: u64, stop: Arc<Stop>, epoch: Arc<Epoch>) -> Self {
         Self {
-            left: ticks.saturating_sub(1),
+            seen: epoch.ticks(),
+            epoch,
+            left: ticks,
             yields: false,
             stop,
         }
@@ -68,13 +74,37 @@ impl Turn {
         if self.stop.is_asked() {
             return Err(Stopped.into());
         }
+        // Several ticks may have passed since the last look, if they were late. At least one has, whoever
+        // made it.
+        let now = self.epoch.ticks();
+        let passed = now.saturating_sub(std::mem::replace(&mut self.seen, now));
+        self.left = self.left.saturating_sub(passed.max(1));
         if self.left == 0 {
             return Ok(UpdateDeadline::Interrupt);
         }
-        self.left -= 1;
         Ok(match self.yields {
             true => UpdateDeadline::Yield(1),
             false => UpdateDeadline::Continue(1),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promise_02_ticks_that_came_at_once_have_all_passed() {
+        let engine = wasmtime::Engine::default();
+        let epoch = Arc::new(Epoch::new(engine.clone()));
+        let mut turn = Turn::new(10, Arc::default(), epoch.clone());
+        let mut goes_on = |turn: &mut Turn| matches!(turn.over(), Ok(UpdateDeadline::Continue(1)));
+        epoch.advance(5);
+        assert!(goes_on(&mut turn), "5 are left");
+        // A host that moves the epoch by itself is not counted by the pool.
+        engine.increment_epoch();
+        assert!(goes_on(&mut turn), "4 are left");
+        epoch.advance(4);
+        assert!(matches!(turn.over(), Ok(UpdateDeadline::Interrupt)));
     }
 }

@@ -3,6 +3,8 @@
 
 #[path = "../../src/runtime/engine.rs"]
 mod engine;
+#[path = "../../src/runtime/epoch.rs"]
+mod epoch;
 #[path = "../../src/runtime/failure.rs"]
 mod failure;
 #[path = "../../src/runtime/guest.rs"]
@@ -39,6 +41,7 @@ pub(crate) use code::{
     Artifact, Code, LoadFailure, STACK, attempts, compile, prepare, shared_engine,
 };
 pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, Causes, classify, share};
 pub(crate) use guest::matches_signature;
 pub(crate) use host_code::{discard, guarded, wake};

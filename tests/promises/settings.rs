@@ -25,7 +25,7 @@ const ROWS: &[Row] = &[
     Row("max_compilations", |b, n| b.max_compilations(n as usize), &[1, 1024]),
     Row("max_wasm_stack", |b, n| b.max_wasm_stack(n as usize), &[1, 1 << 30]),
     Row("async_stack_size", |b, n| b.async_stack_size(n as usize), &[(576 << 10) + 1, 1 << 30]),
-    Row("epoch_tick", |b, n| b.epoch_tick(NANOS(n)), &[1, LARGEST]),
+    Row("epoch_tick", |b, n| b.epoch_tick(NANOS(n)), &[100_000, LARGEST]),
     Row("max_uses", |b, n| b.max_uses(n), &[1, LARGEST, ALL]),
     Row("max_table_elements", |b, n| b.max_table_elements(n), &[1, LARGEST, ALL]),
     Row("max_idle_memory", |b, n| b.max_idle_memory(n), &[1, LARGEST, ALL]),
