@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use wasmparser::FuncType;
 use wasmtime::Engine;
 
-use super::error::DefineError;
+use super::clock::{Pulse, nanos};
+use super::error::{CallLimit, DefineError};
 use super::function_name::{check_name, join};
 use super::imports::Imports;
 use crate::runtime::{Facts, HostImports, Types, inspect};
@@ -181,10 +182,30 @@ pub(crate) struct Defined {
     pub declared: FuncType,
     /// The types of the handle that it was defined with, which are known to match.
     pub types: TypeId,
+    /// Units of fuel of a lease, its own or the pool's; `None` for no limit.
     pub fuel: Option<u64>,
+    /// Time of a lease, likewise.
     pub timeout: Option<Duration>,
     /// Hits of entries that are gone; survives `replace`.
     pub past_hits: Arc<AtomicU64>,
+}
+
+impl Defined {
+    /// For reports about a lease that ran out of fuel.
+    pub fn fuel_limit(&self) -> CallLimit {
+        CallLimit::Fuel(self.fuel.unwrap_or(u64::MAX))
+    }
+
+    /// For reports about a lease that ran out of time.
+    pub fn time_limit(&self) -> CallLimit {
+        CallLimit::Time(self.timeout.unwrap_or(Duration::MAX))
+    }
+
+    /// When the time of a task's lease is over that begins now.
+    pub fn end_of_time(&self, pulse: &Pulse) -> u64 {
+        let time = self.timeout.map_or(u64::MAX, nanos);
+        pulse.now().saturating_add(time)
+    }
 }
 
 /// Bytes that a module is compiled from, what they declare, and what it is linked with; shared by every

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use super::canceller::Canceller;
 use super::definition::Dynamic;
 use super::entry::{Entry, Live};
-use super::error::{Asker, CallError, CallLimit};
+use super::error::{Asker, CallError};
 use super::shared::InstanceId;
 use super::thread_cache;
 use crate::runtime::{CallFailure, StackTooSmall, Stop, StoreData, classify, look_each_tick};
@@ -369,20 +368,16 @@ pub(super) fn failed<T: Send + 'static>(
     failure: CallFailure,
 ) -> CallError {
     let asker = entry.asker.clone();
-    let pool = entry.pool.upgrade();
-    if let Some(pool) = &pool {
+    if let Some(pool) = entry.pool.upgrade() {
         pool.observer.guest_failed(failure.kind());
     }
-    let settings = pool.as_ref().map(|pool| &pool.settings);
     match failure {
         CallFailure::Fuel => {
-            let fuel = settings.map_or(0, |settings| settings.fuel_of(&live.defined));
-            let limit = CallLimit::Fuel(fuel);
+            let limit = live.defined.fuel_limit();
             CallError::Limit { asker, limit }
         }
         CallFailure::Deadline => {
-            let time = settings.map_or(Duration::ZERO, |s| s.timeout_of(&live.defined));
-            let limit = CallLimit::Time(time);
+            let limit = live.defined.time_limit();
             CallError::Limit { asker, limit }
         }
         CallFailure::Trap(trap) => CallError::Trap { asker, trap },

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::acquire::{Patience, closed, stack_too_small};
-use super::clock::nanos;
 use super::compile::Ready;
 use super::definition::Defined;
 use super::entry::{Entry, Live, Slot};
-use super::error::{AcquireError, CallLimit};
+use super::error::AcquireError;
 use super::growth::Account;
 use super::request::Making;
 use super::reserve::{Asking, Reserving};
@@ -129,7 +128,7 @@ impl<T: Send + 'static> Shared<T> {
                     slot,
                     purse,
                     stop: &stop,
-                    ends: self.end_of_time(&ready.defined),
+                    ends: ready.defined.end_of_time(&self.pulse),
                 };
                 let started = watch.run(ready.code.linked().instantiate_async(&mut store));
                 match started.await {
@@ -181,12 +180,6 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    /// When the time of a task's lease of this function is over that begins now.
-    pub(super) fn end_of_time(&self, defined: &Defined) -> u64 {
-        let time = self.settings.timeout_of(defined);
-        self.pulse.now().saturating_add(nanos(time))
-    }
-
     fn explain(
         &self,
         entry: &Entry<T>,
@@ -207,11 +200,11 @@ impl<T: Send + 'static> Shared<T> {
         self.observer.guest_failed(failure.kind());
         match failure {
             CallFailure::Fuel => {
-                let limit = CallLimit::Fuel(self.settings.fuel_of(defined));
+                let limit = defined.fuel_limit();
                 AcquireError::StartLimit { asker, limit }
             }
             CallFailure::Deadline => {
-                let limit = CallLimit::Time(self.settings.timeout_of(defined));
+                let limit = defined.time_limit();
                 AcquireError::StartLimit { asker, limit }
             }
             CallFailure::Trap(trap) => AcquireError::StartTrapped { asker, trap },

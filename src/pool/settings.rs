@@ -71,7 +71,9 @@ impl Settings {
         let fuel = defined.fuel.map_or(NonZeroU64::MAX, |units| {
             NonZeroU64::new(units).unwrap_or(NonZeroU64::MIN)
         });
-        let ticks = defined.timeout.map_or(CallLimits::EVER, |limit| self.ticks(limit));
+        let ticks = defined
+            .timeout
+            .map_or(CallLimits::EVER, |limit| self.ticks(limit));
         CallLimits {
             fuel: runtime.meters_fuel().then_some(fuel),
             ticks: runtime.interrupts().then_some(ticks),

@@ -275,9 +275,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         if let Some(ends) = self.watched().ends {
             return ends;
         }
-        // Nobody tells the time any more when the pool is gone; the epoch still ends the guest.
-        let pool = self.home.entry().pool.upgrade();
-        let ends = pool.map_or(u64::MAX, |pool| pool.end_of_time(&self.live().defined));
+        let ends = self.live().defined.end_of_time(&self.home.entry().pulse);
         *self.watched().ends.insert(ends)
     }
 

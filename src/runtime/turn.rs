@@ -98,7 +98,7 @@ mod tests {
         let engine = wasmtime::Engine::default();
         let epoch = Arc::new(Epoch::new(engine.clone()));
         let mut turn = Turn::new(10, Arc::default(), epoch.clone());
-        let mut goes_on = |turn: &mut Turn| matches!(turn.over(), Ok(UpdateDeadline::Continue(1)));
+        let goes_on = |turn: &mut Turn| matches!(turn.over(), Ok(UpdateDeadline::Continue(1)));
         epoch.advance(5);
         assert!(goes_on(&mut turn), "5 are left");
         // A host that moves the epoch by itself is not counted by the pool.

@@ -13,5 +13,6 @@ mod names;
 mod own_imports;
 mod real_modules;
 mod settings;
+mod small_print;
 mod stacks;
 mod type_changes;
