@@ -131,6 +131,6 @@ mod sync;
 pub use pool::*;
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
-    StackTooSmall, StoreData,
+    StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, Reason};

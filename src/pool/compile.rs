@@ -1,6 +1,7 @@
 //! Single flight: one caller compiles, on its own thread, and all who need the module get the code
 //! or the same failure.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use super::request::Making;
 use super::shared::{Shared, Signal};
 use super::waiter::{Mail, Waiter};
 use crate::runtime::{
-    Artifact, Code, InstanceNeeds, LoadFailure, code_estimate, compile, compile_estimate, share,
+    Artifact, Code, InstanceNeeds, LoadFailure, Relief, code_estimate, compile, compile_estimate,
+    is_scarce, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget, ModuleId, Prepare, Ticket};
 
@@ -274,7 +276,10 @@ impl<T: Send + 'static> Shared<T> {
                 self.with_state(|locked, _, _| locked.compilations += 1);
                 Ok((artifact, began.elapsed()))
             }
-            Err(error) => Err(self.fail(making, asker, ModuleError::Compile(share(error)))),
+            Err(error) => Err(match refused_by_system(&error) {
+                Some(refused) => self.refused(making, asker, refused),
+                None => self.fail(making, asker, ModuleError::Compile(share(error))),
+            }),
         }
     }
 
@@ -288,10 +293,13 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Code<T>, AcquireError> {
         let _span = tracing::info_span!("load", function = %asker.function).entered();
         let began = Instant::now();
-        let code = match Code::load(&artifact, &source.0.imports) {
+        let code = match self.map(&artifact, source) {
             Ok(code) => code,
             Err(LoadFailure::Map(error)) => {
-                return Err(self.fail(making, asker, ModuleError::Load(share(error))));
+                return Err(match refused_by_system(&error) {
+                    Some(refused) => self.refused(making, asker, refused),
+                    None => self.fail(making, asker, ModuleError::Load(share(error))),
+                });
             }
             Err(LoadFailure::Link(error)) => {
                 let error = ModuleError::Link(share(error));
@@ -309,6 +317,29 @@ impl<T: Send + 'static> Shared<T> {
                 .loaded(making.id(), code.clone(), code.amounts(), cost, out);
         });
         Ok(code)
+    }
+
+    /// Maps the code, and links it. If the system refuses, idle instances and unused code make room.
+    fn map(&self, artifact: &Artifact, source: &Source<T>) -> Result<Code<T>, LoadFailure> {
+        let mut relief = Relief::default();
+        loop {
+            let failure = match Code::load(artifact, &source.0.imports) {
+                Err(LoadFailure::Map(error)) => error,
+                other => return other,
+            };
+            let refused = refused_by_system(&failure);
+            let count = relief
+                .next()
+                .filter(|_| refused.as_ref().is_some_and(is_scarce));
+            if !count.is_some_and(|count| self.relieve(count)) {
+                return Err(LoadFailure::Map(failure));
+            }
+        }
+    }
+
+    /// All who wait are told what the system said; whoever asks next tries again.
+    fn refused(&self, making: &Making<T>, asker: &Arc<Asker>, refused: io::Error) -> AcquireError {
+        self.fail_until(0, making, asker, ModuleError::System(refused.into()))
     }
 
     /// All who wait get this failure, and so does whoever asks within the cool-down.

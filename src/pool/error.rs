@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::build_error::LimitsError;
 use super::function_name::NameError;
-use crate::runtime::{Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall};
+use crate::runtime::{
+    Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall, SystemError,
+};
 use crate::state::{Budget, Group, Shortage};
 
 /// A function on whose behalf, and in whose group, something was asked for.
@@ -211,6 +213,10 @@ pub enum ModuleError {
     /// It does not compile.
     #[error("the module does not compile: {}", Causes(&**.0))]
     Compile(#[source] SharedError),
+    /// The operating system refused what compiling or loading it takes, even after others that were
+    /// idle had been evicted for it. It is not the module's fault: whoever asks next tries again.
+    #[error("the system refused what compiling or loading the module takes: {0}")]
+    System(#[source] SystemError),
     /// Its compiled code could not be mapped.
     #[error("the module's code could not be loaded: {}", Causes(&**.0))]
     Load(#[source] SharedError),
@@ -378,8 +384,18 @@ pub enum AcquireError {
         /// Of what.
         limit: CallLimit,
     },
-    /// The instance could not be made: the system refused memory, a host function that the start
-    /// function called failed, or a create hook did.
+    /// The operating system refused memory, address space, mappings or files that the instance
+    /// takes (or a host function that the start function called says so), even after others that were
+    /// idle had been evicted for it.
+    #[error("{asker}: the system refused what an instance takes: {source}")]
+    System {
+        /// Who asked.
+        asker: Arc<Asker>,
+        /// What the system said.
+        source: SystemError,
+    },
+    /// The instance could not be made: a host function that the start function called failed, or a
+    /// create hook did.
     #[error("{asker}: the instance could not be made: {}", Causes(&**source))]
     Instantiate {
         /// Who asked.

@@ -111,6 +111,10 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
         }
     }
 
+    fn relieve(&self, count: usize) -> bool {
+        self.keepers().is_some_and(|(_, pool)| pool.relieve(count))
+    }
+
     fn refused(&self) {
         if let Some((entry, pool)) = self.keepers() {
             pool.with_state(|locked, _, _| locked.state.count_growth_refusal(entry.id));

@@ -13,8 +13,8 @@ use super::reserve::{Asking, Reserving};
 use super::shared::{RequestId, Shared};
 use super::watch::{Ended, Watch};
 use crate::runtime::{
-    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Stop,
-    look_each_tick, new_store, set_yields, settle, share,
+    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Relief,
+    Stop, look_each_tick, new_store, set_yields, settle, share,
 };
 use crate::state::{Amounts, Stale};
 
@@ -34,6 +34,7 @@ impl<T: Send + 'static> Shared<T> {
         patience: Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
         let mut making = Making::new(self, request);
+        let mut relief = Relief::default();
         loop {
             let ready;
             (making, ready) = self.code_for(making, entry, patience).await?;
@@ -56,7 +57,14 @@ impl<T: Send + 'static> Shared<T> {
                     continue;
                 }
             }
-            let made = self.instantiate(&making, entry, &ready, patience).await?;
+            let made = match self.instantiate(&making, entry, &ready, patience).await {
+                Err(AcquireError::System { .. })
+                    if relief.next().is_some_and(|n| self.relieve(n)) =>
+                {
+                    continue;
+                }
+                made => made?,
+            };
             let (needs, defined) = (ready.needs, ready.defined.clone());
             // The pin ends with the birth; nothing but the instance may hold the code then.
             drop(ready);
@@ -191,6 +199,10 @@ impl<T: Send + 'static> Shared<T> {
             InstantiateFailure::Start(failure) => failure,
             InstantiateFailure::Other(source) => {
                 return AcquireError::Instantiate { asker, source };
+            }
+            InstantiateFailure::System(refused) => {
+                let source = refused.into();
+                return AcquireError::System { asker, source };
             }
             InstantiateFailure::Refused(refusal) => {
                 let source = Arc::new(refusal);

@@ -223,6 +223,12 @@ impl<T: Send + 'static> Shared<T> {
         Ok(())
     }
 
+    /// The system refuses what the budgets grant: evicts so many that are idle, and destroys them;
+    /// whether there were any.
+    pub fn relieve(&self, count: usize) -> bool {
+        self.with_state(|locked, hands, out| locked.state.relieve(count, hands, out)) > 0
+    }
+
     pub fn close(&self) {
         self.with_state(|locked, hands, out| {
             if !locked.state.is_closed() {

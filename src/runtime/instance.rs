@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::host_code::guarded;
 use super::link::Instantiated;
 use super::meter::{Meter, Refusal};
 use super::purse::Purse;
+use super::system::{is_scarce, refused_by_system};
 use super::turn::{Stop, Turn};
 
 /// The data of every store that the pool makes: the host's `T`, and the pool's own meter.
@@ -120,6 +122,8 @@ pub(crate) enum InstantiateFailure {
     Start(CallFailure),
     /// A limit of the instance, or the budget, refused what the module declares.
     Refused(Refusal),
+    /// The operating system has no more of something.
+    System(io::Error),
     Other(SharedError),
 }
 
@@ -226,6 +230,9 @@ pub(crate) fn set_yields<T>(store: &mut Store<StoreData<T>>, yields: bool) {
 /// function's doing.
 fn explain<T>(store: &Store<StoreData<T>>, error: wasmtime::Error) -> InstantiateFailure {
     let refusal = store.data().meter.refusal();
+    if let Some(refused) = refused_by_system(&error).filter(is_scarce) {
+        return InstantiateFailure::System(refused);
+    }
     match (classify(error), refusal) {
         (CallFailure::Host(_), Some(refusal)) => InstantiateFailure::Refused(refusal),
         (CallFailure::Host(error), None) => InstantiateFailure::Other(error),

@@ -3,6 +3,7 @@
 use wasmtime::ResourceLimiter;
 
 use super::sizes;
+use super::system::{Relief, is_scarce, refused_by_system};
 use crate::state::Amounts;
 
 /// Where an instance gets more when what was reserved for it is used up. Called by the guest in the
@@ -10,6 +11,8 @@ use crate::state::Amounts;
 pub(crate) trait GrowthAccount: Send + Sync {
     fn charge(&self, more: Amounts) -> bool;
     fn refund(&self, less: Amounts);
+    /// The system refuses: evicts some that are idle; whether there were any.
+    fn relieve(&self, count: usize) -> bool;
     /// A cap of the instance itself refused: only counted.
     fn refused(&self);
 }
@@ -33,6 +36,8 @@ pub(crate) struct Meter {
     max_memory: u64,
     /// Tables cannot have more than 32 bits of them.
     max_table_elements: u32,
+    /// What may still be evicted for this instance when the system refuses to let it grow.
+    relief: Relief,
     /// Reserved for what the module declares, and not asked for yet.
     prepaid: u64,
     /// Charged for memories; for tables.
@@ -55,6 +60,7 @@ impl Meter {
             account,
             max_memory,
             max_table_elements: u32::try_from(max_table_elements).unwrap_or(u32::MAX),
+            relief: Relief::default(),
             prepaid,
             memory: 0,
             tables: 0,
@@ -118,6 +124,10 @@ impl GrowthAccount for Nobody {
         false
     }
 
+    fn relieve(&self, _: usize) -> bool {
+        false
+    }
+
     fn refund(&self, _: Amounts) {}
 
     fn refused(&self) {}
@@ -152,10 +162,17 @@ impl ResourceLimiter for Meter {
 
     /// After consent, only the system can still refuse; before it, nothing calls this: memories
     /// with pages of their own size are not admitted.
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+    ///
+    /// Wasmtime does not try again; but the guest may, and then finds room that was made for it.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         let granted = std::mem::take(&mut self.granted);
         self.memory -= granted;
         self.account.refund(Amounts::ZERO.memory(granted));
+        if refused_by_system(&error).as_ref().is_some_and(is_scarce)
+            && let Some(count) = self.relief.next()
+        {
+            self.account.relieve(count);
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod meter;
 mod purse;
 mod sizes;
 mod stack;
+mod system;
 mod trusted;
 mod turn;
 
@@ -35,6 +36,7 @@ pub(crate) use meter::{GrowthAccount, Meter};
 pub(crate) use purse::Purse;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
+pub(crate) use system::{Relief, is_scarce, refused_by_system};
 pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
@@ -43,3 +45,4 @@ pub use inspect::InspectError;
 pub use instance::StoreData;
 pub use sizes::INSTANCE_OVERHEAD;
 pub use stack::StackTooSmall;
+pub use system::SystemError;

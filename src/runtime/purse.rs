@@ -107,6 +107,12 @@ impl Purse {
         OPEN.with(|open| open.borrow().iter().find_map(on))
     }
 
+    /// The system refuses a stack that is paid for: evicts some that are idle; whether there were any.
+    pub fn relieve(&self, count: usize) -> bool {
+        let account = self.0.lock().account.clone();
+        account.relieve(count)
+    }
+
     /// A stack is about to be made.
     pub fn spend(&self) -> Result<(), NoStack> {
         let (stack, account) = {

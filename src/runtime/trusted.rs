@@ -12,6 +12,7 @@ use wasmtime::{Engine, Module, StackCreator, StackMemory};
 use super::engine::Runtime;
 use super::purse::Purse;
 use super::stack::StackBounds;
+use super::system::{Relief, is_scarce};
 
 /// Machine code as the compiler left it, in heap memory.
 pub(super) struct MachineCode(Vec<u8>);
@@ -53,11 +54,29 @@ unsafe impl StackCreator for ChargedStacks {
             size,
             purse,
         };
-        stack.stack = Some(DefaultStack::new(size)?);
+        stack.stack = Some(make_stack(size, stack.purse.as_deref())?);
         if let Some(purse) = &stack.purse {
             purse.made(StackBounds::new(stack.range()));
         }
         Ok(Box::new(stack))
+    }
+}
+
+/// If the system has no room for it, others that are idle make some.
+fn make_stack(size: usize, purse: Option<&Purse>) -> wasmtime::Result<DefaultStack> {
+    let mut relief = Relief::default();
+    loop {
+        let refused = match DefaultStack::new(size) {
+            Ok(stack) => return Ok(stack),
+            Err(refused) => refused,
+        };
+        let count = relief.next().filter(|_| is_scarce(&refused));
+        if !purse
+            .zip(count)
+            .is_some_and(|(purse, count)| purse.relieve(count))
+        {
+            return Err(wasmtime::Error::new(refused).context("the system refused a fiber stack"));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::amounts::PerBudget;
 use super::instances::{InstanceId, Reason};
+use super::modules::ModuleId;
 use super::{Effects, Handles, Signal, Slots, State};
 
 /// How long things may lie about, in nanoseconds.
@@ -84,6 +85,42 @@ impl<H: Handles> State<H> {
             }
         }
         next > 0
+    }
+
+    /// The system has no room where the budgets have: up to `count` idle instances go, the least
+    /// recently used first, and as much code that nobody uses. How much went.
+    pub fn relieve(
+        &mut self,
+        count: usize,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> usize {
+        let is_idle_code = |id: &ModuleId<H>| {
+            let module = &self.modules[*id];
+            module.is_loaded() && module.is_unused()
+        };
+        let mut code: Vec<_> = self
+            .modules
+            .ids()
+            .into_iter()
+            .filter(is_idle_code)
+            .collect();
+        code.sort_by_key(|id| self.modules[*id].history.last_used);
+        code.truncate(count);
+        for id in &code {
+            self.unload(*id, None, out);
+        }
+        let mut instances = 0;
+        let mut cursor = None;
+        while instances < count
+            && let Some((_, id)) = self.next_by_recency(&mut cursor, slots)
+        {
+            if self.claim(id, slots) {
+                self.dismiss(id, Reason::Room, None, out);
+                instances += 1;
+            }
+        }
+        code.len() + instances
     }
 
     /// Entries that hold nothing and that nobody can reach but through their function's name.

@@ -50,6 +50,6 @@ mod world;
 pub use pool::*;
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
-    StackTooSmall, StoreData,
+    StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, Reason};

@@ -29,6 +29,8 @@ mod purse;
 mod sizes;
 #[path = "../../src/runtime/stack.rs"]
 mod stack;
+#[path = "../../src/runtime/system.rs"]
+mod system;
 #[path = "../../src/runtime/trusted.rs"]
 mod trusted;
 #[path = "../../src/runtime/turn.rs"]
@@ -56,6 +58,7 @@ pub(crate) use meter::{GrowthAccount, Meter};
 pub(crate) use purse::Purse;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
+pub(crate) use system::{Relief, is_scarce, refused_by_system};
 pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
@@ -64,3 +67,4 @@ pub use inspect::InspectError;
 pub use instance::StoreData;
 pub use sizes::INSTANCE_OVERHEAD;
 pub use stack::StackTooSmall;
+pub use system::SystemError;

@@ -15,4 +15,5 @@ mod real_modules;
 mod settings;
 mod small_print;
 mod stacks;
+mod system;
 mod type_changes;

@@ -55,6 +55,8 @@ pub struct Setup {
 pub enum Op {
     Define(u8, u8),
     Replace(u8, u8),
+    /// The system refuses what the budgets grant.
+    Relieve(u8),
     /// Another function takes the name.
     Supersede(u8, u8),
     Remove(u8),
@@ -142,6 +144,7 @@ impl World {
         match op {
             Op::Define(name, key) => self.define(name, key % KEYS),
             Op::Replace(name, key) => self.replace(name, key % KEYS),
+            Op::Relieve(count) => self.relieve(usize::from(count % 4)),
             Op::Supersede(name, key) => self.supersede(name, key % KEYS),
             Op::Remove(name) => self.remove(name),
             Op::Enter(name, group) => self.acquire(name, group),
@@ -336,6 +339,18 @@ impl World {
                 *phase = MPhase::Cold;
             }
         }
+        self.absorb(None);
+    }
+
+    fn relieve(&mut self, count: usize) {
+        let idle = self.model.idle();
+        let expected: Vec<_> = idle.iter().take(count).map(|(id, _)| *id).collect();
+        let relieved = (self.state).relieve(count, &mut self.doors, &mut self.out);
+        let (instances, code) = self.victims();
+        assert_eq!(instances, expected, "the least recently used go");
+        assert!(code.len() <= count);
+        assert_eq!(relieved, instances.len() + code.len());
+        self.seen.note_if(relieved > 0, "relieved");
         self.absorb(None);
     }
 
