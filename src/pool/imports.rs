@@ -20,8 +20,8 @@ use crate::sync::fresh_uid;
 /// changes any more, so that what links once links always.
 ///
 /// ```
-/// use wasm_pool::{Definition, Pool};
-/// use wasmtime::Val;
+/// use wasm_pool::{Definition, Pool, StoreData};
+/// use wasmtime::{Caller, Extern, Val};
 ///
 /// // As Emscripten writes them: the memory is imported, and so is where its stack begins.
 /// let wasm = r#"(module
@@ -30,7 +30,7 @@ use crate::sync::fresh_uid;
 ///     (import "a" "a" (func $log (param i32)))
 ///     (func (export "f") (param i32) (result i32)
 ///         (i32.store (global.get $sp) (local.get 0))
-///         (call $log (i32.load (global.get $sp)))
+///         (call $log (global.get $sp))
 ///         (i32.load (global.get $sp))))"#;
 /// # let wasm = wat::parse_str(wasm)?;
 /// let pool = Pool::builder().build()?;
@@ -39,7 +39,12 @@ use crate::sync::fresh_uid;
 ///     .memory("env", "memory")
 ///     .global("env", "__stack_pointer", Val::I32(1024))
 ///     .functions(|linker| {
-///         linker.func_wrap("a", "a", |logged: i32| assert_eq!(logged, 7))?;
+///         linker.func_wrap("a", "a", |caller: Caller<'_, StoreData<()>>, at: i32| {
+///             // The module does not export its memory; but it was made for it.
+///             let memory = caller.data().imported("env", "memory");
+///             let memory = memory.and_then(Extern::into_memory).expect("it was made");
+///             assert_eq!(memory.data(&caller)[at as usize], 7);
+///         })?;
 ///         Ok(())
 ///     })
 ///     .build()?;

@@ -7,13 +7,13 @@ use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use wasmtime::{Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
+use wasmtime::{Extern, Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use super::engine::Runtime;
 use super::epoch::Epoch;
 use super::failure::{CallFailure, SharedError, classify, share};
 use super::host_code::guarded;
-use super::link::Instantiated;
+use super::link::{Imported, Instantiated};
 use super::meter::{Meter, Refusal};
 use super::purse::Purse;
 use super::system::{is_scarce, refused_by_system};
@@ -27,8 +27,16 @@ pub struct StoreData<T> {
     /// `None` while it is being dropped, and in stores that no code runs in.
     host: Option<T>,
     meter: Meter,
-    /// `None`: interrupted when its time is over. Boxed: few stores are ever looked at each tick.
-    turn: Option<Box<Turn>>,
+    /// Boxed: few stores have any of it.
+    rare: Option<Box<Rare>>,
+}
+
+/// What some stores have.
+#[derive(Default)]
+struct Rare {
+    /// `None`: interrupted when its time is over. Otherwise it is looked at each tick.
+    turn: Option<Turn>,
+    imported: Option<Imported>,
 }
 
 impl<T> Drop for StoreData<T> {
@@ -45,7 +53,7 @@ impl<T> StoreData<T> {
         Self {
             host: Some(host),
             meter,
-            turn: None,
+            rare: None,
         }
     }
 
@@ -54,12 +62,27 @@ impl<T> StoreData<T> {
         Self {
             host: None,
             meter: Meter::closed(),
-            turn: None,
+            rare: None,
         }
     }
 
     pub(crate) fn meter(&mut self) -> &mut Meter {
         &mut self.meter
+    }
+
+    fn turn(&mut self) -> Option<&mut Turn> {
+        self.rare.as_mut()?.turn.as_mut()
+    }
+
+    pub(super) fn set_imported(&mut self, imported: Imported) {
+        self.rare.get_or_insert_default().imported = Some(imported);
+    }
+
+    /// The memory, table or global that was made for this instance to import under these names: see
+    /// [`Pool::imports`](crate::Pool::imports). For host functions, since few modules export what they
+    /// import: `caller.data().imported("env", "memory")`.
+    pub fn imported(&self, module: &str, name: &str) -> Option<Extern> {
+        self.rare.as_ref()?.imported.as_ref()?.find(module, name)
     }
 
     /// Bytes of linear memory that the instance has now, all of its memories together.
@@ -164,7 +187,7 @@ pub(crate) fn new_store<T: Send + 'static>(
     let mut store = Store::new(runtime.engine(), StoreData::new(host, meter));
     store.limiter(|data| &mut data.meter);
     if runtime.interrupts() {
-        store.epoch_deadline_callback(|mut store| match &mut store.data_mut().turn {
+        store.epoch_deadline_callback(|mut store| match store.data_mut().turn() {
             Some(turn) => turn.over(),
             None => Ok(UpdateDeadline::Interrupt),
         });
@@ -214,14 +237,15 @@ pub(crate) fn look_each_tick<T>(
     epoch: &Arc<Epoch>,
 ) {
     if let Some(ticks) = limits.ticks {
-        store.data_mut().turn = Some(Box::new(Turn::new(ticks.get(), stop, epoch.clone())));
+        let turn = Turn::new(ticks.get(), stop, epoch.clone());
+        store.data_mut().rare.get_or_insert_default().turn = Some(turn);
         store.set_epoch_deadline(1);
     }
 }
 
 /// Whether the store's guest lets others go on at each tick. Only within a task.
 pub(crate) fn set_yields<T>(store: &mut Store<StoreData<T>>, yields: bool) {
-    if let Some(turn) = &mut store.data_mut().turn {
+    if let Some(turn) = store.data_mut().turn() {
         turn.yields = yields;
     }
 }
@@ -261,7 +285,10 @@ impl<T: 'static> Instance<T> {
 
     /// The lease is over: the next one is interrupted at the end of its time, and not looked at.
     pub fn look_no_more(&mut self) {
-        self.store.data_mut().turn = None;
+        match &mut self.store.data_mut().rare {
+            Some(rare) if rare.imported.is_some() => rare.turn = None,
+            rare => *rare = None,
+        }
     }
 
     /// As `call`, on a fiber.

@@ -22,10 +22,30 @@ pub(crate) enum Linked<T: 'static> {
 pub(crate) struct WithItems<T: 'static> {
     module: Module,
     host: Arc<HostImports<T>>,
-    /// What is made for each instance.
+    /// What is made for each instance, and under which names it is imported.
     items: Vec<NewItem>,
+    names: Arc<[Names]>,
     /// For each import: its place in `items`; `None` for a function.
     imports: Vec<Option<usize>>,
+}
+
+struct Names {
+    module: Box<str>,
+    name: Box<str>,
+}
+
+/// What was made for an instance to import.
+pub(super) struct Imported {
+    names: Arc<[Names]>,
+    items: Box<[Extern]>,
+}
+
+impl Imported {
+    pub fn find(&self, module: &str, name: &str) -> Option<Extern> {
+        let mut items = self.names.iter().zip(&self.items);
+        let found = items.find(|(names, _)| (&*names.module, &*names.name) == (module, name));
+        found.map(|(_, item)| item.clone())
+    }
 }
 
 /// What is made in a store before its instance.
@@ -101,6 +121,7 @@ impl<T: 'static> Linked<T> {
 impl<T: 'static> WithItems<T> {
     fn new(host: &Arc<HostImports<T>>, module: &Module) -> wasmtime::Result<Self> {
         let mut items: Vec<NewItem> = Vec::new();
+        let mut names = Vec::new();
         // An item that is imported twice is made once: its place in `items`, by its place at the host.
         let mut places = vec![None; host.own_items()];
         let mut imports = Vec::new();
@@ -112,7 +133,13 @@ impl<T: 'static> WithItems<T> {
                     imports.push(Some(place));
                     match items.get_mut(place) {
                         Some(item) => item.narrow(&ty),
-                        None => NewItem::of(host.own(*own), ty).map(|item| items.push(item)),
+                        None => NewItem::of(host.own(*own), ty).map(|item| {
+                            items.push(item);
+                            names.push(Names {
+                                module: module.into(),
+                                name: name.into(),
+                            });
+                        }),
                     }
                 }
                 (Some(Item::Function(found)), ExternType::Func(expected)) => {
@@ -130,6 +157,7 @@ impl<T: 'static> WithItems<T> {
             module: module.clone(),
             host: host.clone(),
             items,
+            names: names.into(),
             imports,
         })
     }
@@ -144,6 +172,10 @@ impl<T: 'static> WithItems<T> {
             made.push(item.make(store)?);
         }
         let memory = made.iter().find_map(|item| item.clone().into_memory());
+        store.data_mut().set_imported(Imported {
+            names: self.names.clone(),
+            items: made.clone().into(),
+        });
         let mut externs = Vec::with_capacity(self.imports.len());
         for (import, place) in self.module.imports().zip(&self.imports) {
             externs.push(match place {

@@ -2,10 +2,10 @@
 
 use pollster::block_on;
 use wasm_pool::{
-    Budget, Builder, DefineError, Definition, Dynamic, Function, ImportError, Imports,
-    ImportsError, InspectError, ManualClock, Pool,
+    AcquireError, Budget, Builder, DefineError, Definition, Dynamic, Function, ImportError,
+    Imports, ImportsError, InspectError, Limits, ManualClock, Pool, StoreData,
 };
-use wasmtime::{Ref, Table, TableType, Val};
+use wasmtime::{Caller, Extern, Linker, Ref, RefType, Table, TableType, Val};
 
 use super::common::{charged, check, check_empty, wat};
 
@@ -19,7 +19,7 @@ fn f(wasm: Vec<u8>) -> Definition {
 
 /// Imports `a.a`, a function that answers.
 fn answered(pool: &Pool, answer: i64) -> Imports {
-    let add = |linker: &mut wasmtime::Linker<wasm_pool::StoreData<()>>| {
+    let add = |linker: &mut Linker<StoreData<()>>| {
         linker.func_wrap("a", "a", move || answer)?;
         Ok(())
     };
@@ -390,7 +390,80 @@ fn promise_26_a_global_cannot_begin_in_another_store() {
     assert_eq!(is_null.call(1, ()).unwrap(), 1);
     // A table of a lease's own store is the host's affair, and charged to that lease.
     let before = charged(&pool, Budget::Memory);
-    let ty = TableType::new(wasmtime::RefType::FUNCREF, 1024, None);
+    let ty = TableType::new(RefType::FUNCREF, 1024, None);
     Table::new(lease.store(), ty, Ref::Func(None)).unwrap();
     assert_eq!(charged(&pool, Budget::Memory) - before, 8192);
+}
+
+/// A start function calls the host already, which reads a memory that the module does not export.
+#[test]
+fn promise_26_host_functions_find_what_was_made_for_the_instance() {
+    let add = |linker: &mut Linker<StoreData<()>>| {
+        linker.func_wrap(
+            "env",
+            "sum",
+            |mut caller: Caller<'_, StoreData<()>>, from: i32, count: i32| {
+                let memory = caller.data().imported("env", "memory");
+                let memory = memory.and_then(Extern::into_memory).unwrap();
+                let table = caller.data().imported("env", "table");
+                let table = table.and_then(Extern::into_table).unwrap();
+                assert_eq!(table.size(&caller), 4);
+                assert!(caller.data().imported("env", "sum").is_none());
+                let bytes = &memory.data(&caller)[from as usize..][..count as usize];
+                let sum = bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+                memory.data_mut(&mut caller)[from as usize] = 100;
+                sum
+            },
+        )?;
+        Ok(())
+    };
+    let pool = quiet().build().unwrap();
+    let imports = pool.imports().functions(add);
+    let imports = imports.memory("env", "memory").table("env", "table");
+    let imports = imports.build().unwrap();
+    let wasm = wat(r#"(module
+        (import "env" "memory" (memory 1)) (import "env" "table" (table 4 funcref))
+        (import "env" "sum" (func $sum (param i32 i32) (result i32)))
+        (data (i32.const 64) "\01\02\03")
+        (func $start (drop (call $sum (i32.const 64) (i32.const 3))))
+        (start $start)
+        (func (export "f") (result i32) (call $sum (i32.const 64) (i32.const 3))))"#);
+    let function: Function<(), i32> = pool.define(f(wasm).imports(&imports)).unwrap();
+    assert_eq!(function.call(1, ()).unwrap(), 105);
+    assert_eq!(block_on(function.call_async(2, ())).unwrap(), 105);
+    let mut lease = function.acquire(1).unwrap();
+    let imported = lease.store().data().imported("env", "memory");
+    assert!(imported.and_then(Extern::into_memory).is_some());
+}
+
+/// Many modules may be given the same imports, each taking what it asks for.
+#[test]
+fn promise_26_what_a_module_does_not_import_is_not_made() {
+    let pool = quiet().build().unwrap();
+    let imports = pool.imports().memory_with_minimum("env", "memory", 1 << 20);
+    let imports = imports.build().unwrap();
+    let wasm = wat(r#"(module (func (export "f")))"#);
+    let function: Function<(), ()> = pool.define(f(wasm).imports(&imports)).unwrap();
+    function.call(1, ()).unwrap();
+    assert!(charged(&pool, Budget::Memory) < 64 << 10);
+}
+
+/// A budget that has no room for what would be made refuses before it is made, as for declared ones.
+#[test]
+fn promise_26_a_budget_refuses_what_would_be_made() {
+    let limits = Limits::new().memory(2 << 20);
+    let pool = quiet().limits(limits).build().unwrap();
+    let imports = pool.imports().memory("env", "memory").build().unwrap();
+    let wasm = wat(r#"(module (import "env" "memory" (memory 24)) (func (export "f")))"#);
+    let function: Function<(), ()> = pool.define(f(wasm).imports(&imports)).unwrap();
+    let held = function.acquire(1).unwrap();
+    let error = function.acquire(2).map(drop).unwrap_err();
+    let AcquireError::BudgetExceeded(error) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(error.budget, Budget::Memory);
+    assert!(error.requested > 24 << 16, "{error}");
+    drop(held);
+    function.call(2, ()).unwrap();
+    check(&pool);
 }
