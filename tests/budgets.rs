@@ -11,8 +11,9 @@ use std::time::Duration;
 use common::*;
 use wasm_pool::{
     AcquireError, Budget, BudgetExceeded, BuildError, Builder, CallError, Definition, Function,
-    INSTANCE_OVERHEAD, Limits, LimitsError, ManualClock, Policy, Pool, WaitingFor,
+    INSTANCE_OVERHEAD, Limits, LimitsError, ManualClock, Policy, Pool, StoreData, WaitingFor,
 };
+use wasmtime::Linker;
 
 const MIB: u64 = 1 << 20;
 
@@ -194,10 +195,13 @@ fn b5_a_module_that_does_not_compile() {
 }
 
 #[test]
-fn b5_a_missing_import() {
-    let text = r#"(module (import "host" "log" (func)) (func (export "f")))"#;
-    let error = all_but_code_stays(text, builder(Limits::new()));
-    assert!(error.to_string().contains(r#""host" "log""#), "{error}");
+fn b5_an_import_whose_type_only_the_compiler_knows() {
+    let log = |linker: &mut Linker<StoreData<()>>| linker.func_wrap("host", "log", || ()).map(drop);
+    // Another type than the same one that stands alone.
+    let text = r#"(module (rec (type $log (func)) (type (func)))
+        (import "host" "log" (func (type $log))) (func (export "f")))"#;
+    let error = all_but_code_stays(text, builder(Limits::new()).imports(log));
+    assert!(error.to_string().contains("host::log"), "{error}");
 }
 
 #[test]
