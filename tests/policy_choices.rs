@@ -62,6 +62,8 @@ impl Pool {
         let config = Config {
             policy,
             seats_per_entry: 2,
+            first_seats: 2,
+            max_unused_entries: 100,
             max_compilations: 1,
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);
@@ -88,7 +90,9 @@ impl Pool {
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));
         let doors = &mut self.doors;
         let open = |_, _: &state::Function<Fake>| doors.open(0, 2);
-        let entry = self.state.entry(function, &Group::from(1), open);
+        let entry = self
+            .state
+            .entry(function, &Group::from(1), open, &mut self.out);
         entry.expect("the function is defined")
     }
 

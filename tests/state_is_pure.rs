@@ -51,9 +51,7 @@ impl Slots<Nothing> for OneSlot {
     fn set_waited(&mut self, _: &(), _: bool) {}
     fn set_version(&mut self, _: &(), _: u64) {}
     fn set_closed(&mut self, _: &()) {}
-    fn is_forgotten(&self, _: &()) -> bool {
-        false
-    }
+    fn add_seats(&mut self, (): &(), _: usize) {}
 }
 
 const CODE: Amounts = Amounts::ZERO.code(40).mappings(2);
@@ -71,6 +69,8 @@ impl Life {
         let config = Config {
             policy: Policy::CostAware,
             seats_per_entry: 1,
+            first_seats: 1,
+            max_unused_entries: 1,
             max_compilations: 1,
         };
         Self {
@@ -89,7 +89,9 @@ impl Life {
             source: (),
         });
         let function = function.expect("an open pool takes a new name");
-        let entry = self.state.entry(function, &Group::from(1), |_, _| ());
+        let entry = self
+            .state
+            .entry(function, &Group::from(1), |_, _| (), &mut self.out);
         entry.expect("the function is defined")
     }
 

@@ -52,7 +52,9 @@ const INTERESTING: &[&str] = &[
     "code larger than estimated",
     "code ready",
     "displaced instance leased again",
+    "entered a forgotten entry",
     "entered a removed function",
+    "entry forgotten",
     "evicting",
     "failed",
     "follow",
@@ -76,6 +78,7 @@ const INTERESTING: &[&str] = &[
     "module evicted with its instances",
     "module failed",
     "module under two names",
+    "more seats",
     "not_retained",
     "notice answered",
     "notice displaced",
@@ -129,7 +132,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => one().prop_map(Op::Sweep),
         1 => one().prop_map(Op::Limits),
         1 => one().prop_map(Op::Retain),
-        1 => one().prop_map(Op::Forget),
+        2 => two().prop_map(|(a, b)| Op::Keep(a, b)),
+        1 => one().prop_map(Op::LetGo),
     ]
 }
 

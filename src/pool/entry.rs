@@ -15,16 +15,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crossbeam_utils::CachePadded;
-
 use super::clock::Pulse;
 use super::definition::Defined;
 use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
+use super::slots::{Slot, SlotTable};
 use super::{preferred_seat, thread_cache};
 use crate::runtime::{CallLimits, Instance, StackCheck};
-use crate::state::{Group, Stamp, signature};
-use crate::sync::{AtomicBool, AtomicCell, AtomicU64, Ordering, fresh_thread_number, thread_local};
+use crate::state::{Group, Stamp};
+use crate::sync::{AtomicU64, Ordering, fresh_thread_number, thread_local};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -40,7 +39,7 @@ pub(crate) struct Entry<T: Send + 'static> {
     /// Version of the function, and flags. An instance passes while it is exactly the version that
     /// the instance was made for.
     control: AtomicU64,
-    slots: Box<[CachePadded<Slot<T>>]>,
+    slots: SlotTable<T>,
     /// Finds it in each thread's table.
     pub hash: u64,
     /// Names the function among all functions of all pools.
@@ -57,21 +56,6 @@ pub(crate) struct Entry<T: Send + 'static> {
     /// Where its hits are kept when it is gone: the function's, and the pool's.
     past_hits: [Arc<AtomicU64>; 2],
     pub pool: Weak<Shared<T>>,
-}
-
-/// A place for one idle instance, and what its leases leave behind.
-pub(crate) struct Slot<T: Send + 'static> {
-    cell: AtomicCell<Option<Box<Live<T>>>>,
-    used_at: AtomicU64,
-    used_sequence: AtomicU64,
-    /// Leases that found an instance here. Written by the lease's holder alone.
-    hits: AtomicU64,
-    /// A hint: whether an idle instance lies here. Looking into the cell costs a locked exchange.
-    idle: AtomicBool,
-    /// The thread that is in a call of the instance, or 0.
-    calling: AtomicU64,
-    /// Whether the lease must take the lock when it ends. Written under the lock alone.
-    watched: AtomicBool,
 }
 
 /// An instance with its place in the pool. In this order for the same reason as `Entry`.
@@ -137,7 +121,14 @@ pub(crate) fn agree_on_sequence(seen: &mut u64) {
 }
 
 impl<T: Send + 'static> Entry<T> {
-    pub fn new(id: EntryId<T>, of: &Function<T>, group: Group, pool: &Shared<T>) -> Self {
+    /// `signature` is the function's name with its arguments.
+    pub fn new(
+        id: EntryId<T>,
+        of: &Function<T>,
+        signature: Arc<str>,
+        group: Group,
+        pool: &Shared<T>,
+    ) -> Self {
         let seats = pool.settings.max_instances_per_entry;
         let uid = of.definition.uid;
         Self {
@@ -148,7 +139,7 @@ impl<T: Send + 'static> Entry<T> {
             looks: pool.looks_at_releases(),
             name: of.name.clone(),
             asker: Arc::new(Asker {
-                function: signature(&of.name, &of.arguments).into(),
+                function: signature,
                 group: group.clone(),
             }),
             group,
@@ -156,7 +147,7 @@ impl<T: Send + 'static> Entry<T> {
             pool: pool.this.clone(),
             pulse: pool.pulse.clone(),
             control: AtomicU64::new(Self::pass_of(of.version)),
-            slots: (0..seats).map(|_| CachePadded::new(Slot::new())).collect(),
+            slots: SlotTable::new(seats),
         }
     }
 
@@ -168,13 +159,11 @@ impl<T: Send + 'static> Entry<T> {
             return Taken::Nothing;
         }
         let count = self.slots.len();
-        let preferred = self.preferred_seat();
+        let preferred = preferred_seat::of(self.hash, count);
         let mut seat = preferred;
         for _ in 0..count {
-            let slot = &self.slots[seat];
-            if slot.idle.load(Ordering::Relaxed)
-                && let Some(live) = slot.cell.take()
-            {
+            let slot = self.slots.get(seat);
+            if let Some(live) = slot.look() {
                 if live.pass != pass {
                     return Taken::Odd(live);
                 }
@@ -203,13 +192,10 @@ impl<T: Send + 'static> Entry<T> {
             return Err(Unparked::InHand(live));
         }
         let seat = live.seat;
-        let slot = &self.slots[seat];
-        slot.stamp(self.stamp());
-        drop(slot.cell.swap(Some(live)));
-        if slot.watched.load(Ordering::Relaxed) {
-            return Err(Unparked::InSlot(seat));
+        match self.slots.get(seat).put(live, self.stamp()) {
+            true => Ok(()),
+            false => Err(Unparked::InSlot(seat)),
         }
-        Ok(())
     }
 
     /// A use as of now, on this thread.
@@ -223,11 +209,16 @@ impl<T: Send + 'static> Entry<T> {
 
     #[inline]
     pub fn slot(&self, seat: usize) -> &Slot<T> {
-        &self.slots[seat]
+        self.slots.get(seat)
     }
 
     pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> {
-        self.slots.iter().map(|slot| &**slot)
+        self.slots.iter()
+    }
+
+    /// Makes the slots of further seats. Under the lock.
+    pub fn add_seats(&self, count: usize) {
+        self.slots.extend(count);
     }
 
     pub fn set_flag(&self, waited: bool) {
@@ -242,6 +233,23 @@ impl<T: Send + 'static> Entry<T> {
         self.control.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.control.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// The core has no record of it any more, and nothing is leased from it. Under the lock.
+    pub fn forget(&self) {
+        self.close();
+        self.count_hits_as_past();
+    }
+
+    fn count_hits_as_past(&self) {
+        let hits: u64 = self.slots().map(Slot::take_hits).sum();
+        for past in &self.past_hits {
+            past.fetch_add(hits, Ordering::Relaxed);
+        }
+    }
+
     /// Only under the lock, as every change of the control word.
     pub fn set_version(&self, version: u64) {
         let flags = self.control.load(Ordering::Acquire) & FLAGS;
@@ -254,9 +262,7 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     pub fn hits(&self) -> u64 {
-        self.slots()
-            .map(|slot| slot.hits.load(Ordering::Relaxed))
-            .sum()
+        self.slots().map(Slot::hits).sum()
     }
 }
 
@@ -267,131 +273,9 @@ pub(crate) enum Unparked<T: Send + 'static> {
     InSlot(usize),
 }
 
-/// A call under way; see [`Slot::begin_call`].
-pub(crate) struct Calling<'a>(&'a AtomicU64);
-
-impl Drop for Calling<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-impl<T: Send + 'static> Slot<T> {
-    fn new() -> Self {
-        Self {
-            cell: AtomicCell::new(None),
-            used_at: AtomicU64::new(0),
-            used_sequence: AtomicU64::new(0),
-            hits: AtomicU64::new(0),
-            idle: AtomicBool::new(false),
-            calling: AtomicU64::new(0),
-            watched: AtomicBool::new(false),
-        }
-    }
-
-    /// A lease begins with an instance that was idle.
-    #[inline(always)]
-    pub fn lease(&self) {
-        self.idle.store(false, Ordering::Relaxed);
-        let hits = self.hits.load(Ordering::Relaxed);
-        self.hits.store(hits + 1, Ordering::Relaxed);
-    }
-
-    /// A lease begins with a new instance.
-    pub fn lease_new(&self, stamp: Stamp) {
-        self.stamp(stamp);
-        self.idle.store(false, Ordering::Relaxed);
-    }
-
-    /// A lease ends.
-    #[inline(always)]
-    pub fn stamp(&self, stamp: Stamp) {
-        self.used_at.store(stamp.at, Ordering::Relaxed);
-        self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
-        self.idle.store(true, Ordering::Relaxed);
-    }
-
-    pub fn last_used(&self) -> Stamp {
-        Stamp {
-            at: self.used_at.load(Ordering::Relaxed),
-            sequence: self.used_sequence.load(Ordering::Relaxed),
-        }
-    }
-
-    pub fn is_leased(&self) -> bool {
-        !self.idle.load(Ordering::Relaxed)
-    }
-
-    /// Says that this thread is in a call of the instance, until the guard goes, however it goes.
-    #[inline(always)]
-    pub fn begin_call(&self) -> Calling<'_> {
-        self.calling.store(thread_number(), Ordering::Relaxed);
-        Calling(&self.calling)
-    }
-
-    pub fn calling(&self) -> u64 {
-        self.calling.load(Ordering::Relaxed)
-    }
-
-    // Under the lock alone: ──────────────────────────────────────────────────────────────────────
-
-    /// The idle instance. A watched slot counts as leased: either it is, or the release that saw it
-    /// watched is about to take the lock and says so.
-    pub fn claim(&self) -> Option<Box<Live<T>>> {
-        if self.watched.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.take_out()
-    }
-
-    pub fn restore(&self, live: Box<Live<T>>) {
-        self.idle.store(true, Ordering::Relaxed);
-        self.cell.store(Some(live));
-    }
-
-    /// Asks the lease to take the lock when it ends; false when the instance was idle after all.
-    pub fn watch(&self) -> bool {
-        if self.watched.load(Ordering::Relaxed) {
-            return true;
-        }
-        self.watched.store(true, Ordering::Relaxed);
-        // Said before this exchange: a release that comes after it sees it.
-        let Some(idle) = self.take_out() else {
-            return true;
-        };
-        self.unwatch();
-        self.restore(idle);
-        false
-    }
-
-    /// The lease in this slot has put its instance back and seen that it is watched. The instance;
-    /// or `None` if another lease has taken it since: then that one will see it too.
-    pub fn answer(&self) -> Option<Box<Live<T>>> {
-        let ended = self.take_out()?;
-        self.unwatch();
-        Some(ended)
-    }
-
-    /// The lease in this slot has reported with its instance in hand.
-    pub fn unwatch(&self) {
-        self.watched.store(false, Ordering::Relaxed);
-    }
-
-    /// An exchange even if there is nothing in the cell: releases that come later see all that was
-    /// written before it.
-    fn take_out(&self) -> Option<Box<Live<T>>> {
-        let taken = self.cell.take()?;
-        self.idle.store(false, Ordering::Relaxed);
-        Some(taken)
-    }
-}
-
 impl<T: Send + 'static> Drop for Entry<T> {
     fn drop(&mut self) {
-        for past in &self.past_hits {
-            past.fetch_add(self.hits(), Ordering::Relaxed);
-        }
+        self.count_hits_as_past();
     }
 }
 

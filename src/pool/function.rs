@@ -98,7 +98,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         let entry = loop {
             match function
                 .pool
-                .entry(&function.identity, &function.name, &group)
+                .entry(&function.identity, &function.name, &group, true)
             {
                 Ok(entry) => break Ok(entry),
                 Err(error) => match function.follow(error) {
@@ -157,8 +157,15 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     pub(super) fn entry(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
         match thread_cache::take::<T>(self.identity.uid, group) {
             Some(entry) => Ok(entry),
-            None => self.pool.entry(&self.identity, &self.name, group),
+            None => self.look_up(group),
         }
+    }
+
+    /// The entry, under the lock. It may be forgotten before anything is leased from it.
+    #[cold]
+    fn look_up(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
+        thread_cache::drop_closed();
+        self.pool.entry(&self.identity, &self.name, group, false)
     }
 
     #[inline(always)]
@@ -178,7 +185,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     }
 
     /// Leases an instance, whatever it takes; of the function that replaced this one, if this one is
-    /// gone.
+    /// gone; from a new entry, if the one that was found has been forgotten since.
     #[cold]
     fn lease_slowly(
         &self,
@@ -192,7 +199,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
                 Ok((entry, taken)) => match self.pool.lease_slowly(&entry, taken, patience) {
                     Ok(live) => return Ok(Lease::carried(entry, live)),
                     Err(error) => {
-                        thread_cache::put(entry);
+                        thread_cache::put_back(entry);
                         error
                     }
                 },
@@ -208,7 +215,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     }
 
     /// Where an acquire goes on that has failed: at the function that has replaced this one, if that
-    /// is why, and if it has a type that this handle can call.
+    /// is why, and if it has a type that this handle can call; or at this one, if only its entry is gone.
     pub(super) fn follow(&self, error: AcquireError) -> Result<Self, AcquireError> {
         if !matches!(error, AcquireError::Removed { .. }) {
             return Err(error);
@@ -366,6 +373,16 @@ where
     }
 }
 
+impl<P, R, T: Send + 'static> Drop for InGroup<P, R, T> {
+    fn drop(&mut self) {
+        if let Ok(entry) = &self.entry {
+            let id = entry.id;
+            let pool = &self.function.pool;
+            pool.with_state(|locked, _, out| locked.state.let_go_of_entry(id, out));
+        }
+    }
+}
+
 impl<P, R, T: Send + 'static> fmt::Debug for InGroup<P, R, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("InGroup").field(&self.function.name).finish()
@@ -387,19 +404,26 @@ impl<T: Send + 'static> Shared<T> {
         self.acquire(entry, patience)
     }
 
-    /// The entry of (function, group), made if it is new.
+    /// The entry of (function, group), made if it is new. If it is not kept by a handle, it may be
+    /// forgotten at any time, until something is leased from it.
     fn entry(
         &self,
         of: &Identity<T>,
         name: &Arc<str>,
         group: &Group,
+        kept: bool,
     ) -> Result<Arc<Entry<T>>, AcquireError> {
         debug_assert!(of.uid > 0);
-        self.with_state(|locked, _, _| {
+        self.with_state(|locked, _, out| {
             let state = &mut locked.state;
-            let found = state.entry(of.id, group, |entry, function| {
-                Arc::new(Entry::new(entry, function, group.clone(), self))
-            });
+            let make = |entry, function: &_| {
+                let (signature, group) = (name.clone(), group.clone());
+                Arc::new(Entry::new(entry, function, signature, group, self))
+            };
+            let found = state.entry(of.id, group, make, out);
+            if let Some(entry) = found.filter(|_| kept) {
+                state.keep_entry(entry);
+            }
             let handle = found.and_then(|entry| state.entry_handle(entry));
             handle.cloned().ok_or_else(|| AcquireError::Removed {
                 function: name.clone(),
@@ -407,11 +431,14 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    /// The function that has replaced this one, with another type.
+    /// The function that has replaced this one, with another type; or this one, if it is still there.
     fn successor(&self, of: &Identity<T>, name: &str) -> Option<(Identity<T>, Arc<Defined>)> {
         let name = FunctionName::from(name);
         let (name, arguments) = name.parts()?;
         self.with_state(|locked, _, _| {
+            if let Some(function) = locked.state.function(of.id) {
+                return Some((*of, function.definition.clone()));
+            }
             let id = locked.state.find(name, arguments?)?;
             let defined = &locked.state.function(id)?.definition;
             let replaced = defined.origin == of.origin && defined.uid != of.uid;

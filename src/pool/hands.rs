@@ -88,7 +88,7 @@ impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
         entry.close();
     }
 
-    fn is_forgotten(&self, entry: &Arc<Entry<T>>) -> bool {
-        Arc::strong_count(entry) == 1
+    fn add_seats(&mut self, entry: &Arc<Entry<T>>, count: usize) {
+        entry.add_seats(count);
     }
 }

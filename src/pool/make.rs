@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::acquire::{Patience, closed, stack_too_small};
 use super::compile::Ready;
 use super::definition::Defined;
-use super::entry::{Entry, Live, Slot};
+use super::entry::{Entry, Live};
 use super::error::AcquireError;
 use super::growth::Account;
 use super::request::Making;
 use super::reserve::{Asking, Reserving};
 use super::shared::{RequestId, Shared};
+use super::slots::Slot;
 use super::watch::{Ended, Watch};
 use crate::runtime::{
     CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Relief,

@@ -31,6 +31,7 @@ mod request;
 mod reserve;
 mod settings;
 mod shared;
+mod slots;
 mod stats;
 mod task;
 mod thread_cache;

@@ -7,6 +7,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use super::entry::Entry;
 use super::shared::{Shared, State};
 use crate::runtime::guarded;
 use crate::state::{Amounts, Budget, FunctionCounts, Group, PerBudget, Reason};
@@ -114,6 +115,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Brings the recorder up to date with what the pool itself counts.
     pub fn publish_metrics(&self) {
         let pool = &self.observer.pool;
+        let uses = self.uses();
         let now = self.with_state(|locked, _, _| Totals::of(&locked.state));
         for budget in Budget::ALL {
             gauge!(name::CHARGED, "pool" => pool.clone(), "budget" => budget.name())
@@ -124,25 +126,61 @@ impl<T: Send + 'static> Shared<T> {
             }
         }
         let instances = |state| gauge!(name::INSTANCES, "pool" => pool.clone(), "state" => state);
-        instances("idle").set((now.instances - now.leased) as f64);
-        instances("leased").set(now.leased as f64);
+        instances("idle").set(now.instances.saturating_sub(uses.leased) as f64);
+        instances("leased").set(uses.leased as f64);
         gauge!(name::MODULES, "pool" => pool.clone()).set(now.modules as f64);
-        let hits = now.hits + self.past_hits.load(Ordering::Relaxed);
-        counter!(name::HITS, "pool" => pool.clone()).absolute(hits);
+        counter!(name::HITS, "pool" => pool.clone()).absolute(uses.hits);
         counter!(name::MISSES, "pool" => pool.clone()).absolute(now.counts.misses);
         counter!(name::BLOCKS, "pool" => pool.clone()).absolute(now.counts.blocks);
         counter!(name::REFUSALS, "pool" => pool.clone()).absolute(now.refused);
     }
 }
 
-/// What the recorder is told, in one pass under the lock and without allocating.
+/// What only the slots know.
+struct Uses {
+    hits: u64,
+    leased: usize,
+}
+
+/// How many entries or instances are looked at without letting go of the lock.
+const LOOKS: usize = 256;
+
+impl<T: Send + 'static> Shared<T> {
+    /// Looks at all entries and instances, a few at a time: not of one instant, and not in anybody's way.
+    fn uses(&self) -> Uses {
+        // Entries that are forgotten from here on are missed, rather than counted twice.
+        let mut hits = self.past_hits.load(Ordering::Relaxed);
+        let mut from = 0;
+        loop {
+            let (entries, next) =
+                self.with_state(|locked, _, _| locked.state.some_entries(from, LOOKS));
+            hits += entries.iter().map(|entry| entry.hits()).sum::<u64>();
+            from = next;
+            if from == 0 {
+                break;
+            }
+        }
+        let mut leased = 0;
+        loop {
+            let (count, next) = self.with_state(|locked, _, _| {
+                let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
+                locked.state.count_leased(from, LOOKS, is_leased)
+            });
+            leased += count;
+            from = next;
+            if from == 0 {
+                return Uses { hits, leased };
+            }
+        }
+    }
+}
+
+/// What the recorder is told, of one instant.
 struct Totals {
     charged: Amounts,
     limits: PerBudget<u64>,
     counts: FunctionCounts,
-    hits: u64,
     instances: usize,
-    leased: usize,
     modules: usize,
     refused: u64,
 }
@@ -153,9 +191,7 @@ impl Totals {
             charged: *state.ledger().charged(),
             limits: *state.ledger().limits(),
             counts: state.totals(),
-            hits: state.entry_handles().map(|entry| entry.hits()).sum(),
             instances: state.instance_count(),
-            leased: state.count_leased(|entry, seat| entry.slot(seat).is_leased()),
             modules: state.loaded_modules(),
             refused: state.refusals(),
         }

@@ -6,6 +6,7 @@ use super::clock::nanos;
 use super::entry::{Entry, Live, Unparked};
 use super::hands::Hands;
 use super::shared::{Effects, Locked, Shared};
+use super::thread_cache;
 use super::waiter::{Mail, Waiter};
 use crate::runtime::guarded;
 use crate::state::{Reason, Returned};
@@ -172,6 +173,7 @@ impl<T: Send + 'static> Entry<T> {
     fn orphan(&self, live: Box<Live<T>>) {
         drop(live);
         self.pulse.orphan_ended();
+        thread_cache::announce_closed();
     }
 }
 

@@ -17,6 +17,7 @@ use super::hands::Hands;
 use super::housekeeper::Housekeeper;
 use super::observe::Observer;
 use super::settings::Settings;
+use super::thread_cache;
 use super::waiter::Waiter;
 use super::workers::Workers;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
@@ -77,6 +78,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     sequence: u64,
     /// Who waits until nothing is left of a closed pool.
     pub drained: Vec<Arc<Waiter<T>>>,
+    /// Entries that were forgotten.
+    forgotten: u64,
     pub compilations: u64,
     pub loads: u64,
     /// What threads are destroying now, and will report as freed.
@@ -93,6 +96,7 @@ impl<T: Send + 'static> Locked<T> {
             blocked: Blocked::new(),
             sequence: 0,
             drained: Vec::new(),
+            forgotten: 0,
             compilations: 0,
             loads: 0,
             destroying: HashSet::new(),
@@ -104,7 +108,20 @@ impl<T: Send + 'static> Locked<T> {
     fn hand_out(&mut self, from: usize, out: &mut Effects<T>) {
         let new = out.destroy[from..].iter().map(Destroy::dying);
         self.destroying.extend(new);
+        self.forget(out);
         self.tell_if_drained(out);
+    }
+
+    /// Entries that the core has no record of any more. Threads may still keep references to them: they
+    /// look for such now and then.
+    fn forget(&mut self, out: &mut Effects<T>) {
+        for entry in out.forgotten.drain(..) {
+            entry.forget();
+            self.forgotten += 1;
+            if self.forgotten.is_multiple_of(thread_cache::PATIENCE) {
+                thread_cache::announce_closed();
+            }
+        }
     }
 
     /// It has been destroyed.
@@ -283,5 +300,7 @@ impl<T: Send + 'static> Drop for Shared<T> {
         let orphans = self.locked.get_mut().state.instance_count();
         self.pulse.orphan(orphans as u64);
         self.housekeeper.stop(&self.pulse, orphans == 0);
+        thread_cache::announce_closed();
+        thread_cache::drop_closed();
     }
 }

@@ -143,15 +143,33 @@ pub struct IdleInstance {
     pub idle: Duration,
 }
 
+/// Leases that found an instance idle, of one instant.
+struct Hits {
+    entries: Vec<u64>,
+    /// Of entries that are gone, by function.
+    functions: Vec<u64>,
+    /// Of all entries that are gone.
+    past: u64,
+}
+
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, compilations, loads) = self.with_state(|locked, _, _| {
-            (locked.state.snapshot(), locked.compilations, locked.loads)
+        let (snapshot, hits, compilations, loads) = self.with_state(|locked, _, _| {
+            let snapshot = locked.state.snapshot();
+            // An entry that is forgotten passes its hits on, under the lock.
+            let hits = Hits {
+                entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
+                functions: (snapshot.functions.iter())
+                    .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
+                    .collect(),
+                past: self.past_hits.load(Ordering::Relaxed),
+            };
+            (snapshot, hits, locked.compilations, locked.loads)
         });
         let mut uses: HashMap<_, (u64, usize, usize)> = HashMap::new();
-        for entry in &snapshot.entries {
+        for (entry, entry_hits) in snapshot.entries.iter().zip(&hits.entries) {
             let (hits, idle, leased) = uses.entry(entry.function).or_default();
-            *hits += entry.handle.hits();
+            *hits += entry_hits;
             for (seat, ..) in &entry.instances {
                 let slot = entry.handle.slot(*seat);
                 *if slot.is_leased() {
@@ -164,12 +182,13 @@ impl<T: Send + 'static> Shared<T> {
         let functions: Vec<_> = snapshot
             .functions
             .into_iter()
-            .map(|f| {
+            .zip(&hits.functions)
+            .map(|(f, past)| {
                 let (hits, idle, leased) = uses.get(&f.id).copied().unwrap_or_default();
                 FunctionStats {
                     name: f.name,
                     arguments: f.arguments,
-                    hits: hits + f.definition.past_hits.load(Ordering::Relaxed),
+                    hits: hits + past,
                     misses: f.counts.misses,
                     blocks: f.counts.blocks,
                     evictions: f.counts.evictions,
@@ -201,12 +220,7 @@ impl<T: Send + 'static> Shared<T> {
             loads,
             code_dropped: snapshot.code_dropped,
             refused: snapshot.refused,
-            hits: self.past_hits.load(Ordering::Relaxed)
-                + snapshot
-                    .entries
-                    .iter()
-                    .map(|e| e.handle.hits())
-                    .sum::<u64>(),
+            hits: hits.past + hits.entries.iter().sum::<u64>(),
             misses: snapshot.totals.misses,
             blocks: snapshot.totals.blocks,
             evictions: snapshot.totals.evictions,

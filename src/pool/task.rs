@@ -69,7 +69,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
                     let home = || Home::Carried(Some(entry.clone()));
                     let leased = self.pool.lease_for_task(home, &entry, &patience).await;
                     // For the thread's other tasks.
-                    thread_cache::put(entry);
+                    thread_cache::put_back(entry);
                     leased
                 }
                 Err(error) => Err(error),

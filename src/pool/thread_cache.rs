@@ -4,9 +4,13 @@
 //! threads touch too. So each thread keeps a reference to the entries that it used lately; a lease
 //! takes the reference along, and leaves it to the thread that it ends on. A reference that is not
 //! here is fetched under the lock.
+//!
+//! Entries that are closed (forgotten, or of a function or a pool that is gone) leave a table when its
+//! thread next fetches one, if this was announced since: after every [`PATIENCE`] forgotten entries, and
+//! when a pool goes. A thread that never leases anything again keeps its table until it ends.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock};
 
@@ -14,23 +18,67 @@ use hashbrown::DefaultHashBuilder;
 
 use super::entry::Entry;
 use crate::state::Group;
-use crate::sync::thread_local;
+use crate::sync::{Ordering, StaticU64, thread_local};
 
 /// A thread remembers this many entries; 96 KiB, of which only what is used is ever touched.
 const LINES: usize = 4096;
 /// Lines that an entry may stand in. With four, a thousand entries in use hardly ever meet.
 const WAYS: usize = 4;
+/// Entries that a pool forgets before the threads are to look for them. To look takes some microseconds.
+pub(crate) const PATIENCE: u64 = 1024;
+
+/// What a line keeps: an [`Entry`] of some pool.
+trait Cached: Any + Send + Sync {
+    fn is_closed(&self) -> bool;
+}
+
+impl<T: Send + 'static> Cached for Entry<T> {
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+}
 
 #[derive(Clone, Default)]
 struct Line {
     /// Of (function, group).
     hash: u64,
     /// An `Arc<Entry<T>>`, unless a lease has it.
-    entry: Option<Arc<dyn Any + Send + Sync>>,
+    entry: Option<Arc<dyn Cached + Send + Sync>>,
 }
+
+/// Raised whenever there may be closed entries in the tables of all threads.
+static ANNOUNCED: StaticU64 = StaticU64::new(0);
 
 thread_local! {
     static TABLE: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// What was announced when this thread last looked.
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Entries have been closed, which no thread should keep.
+pub(crate) fn announce_closed() {
+    ANNOUNCED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Drops this thread's references to closed entries, if any were announced since it last did.
+#[cold]
+pub(crate) fn drop_closed() {
+    let announced = ANNOUNCED.load(Ordering::Relaxed);
+    // A thread that is ending has no table any more.
+    let news = SEEN.try_with(|seen| seen.replace(announced) != announced);
+    if !news.unwrap_or_default() {
+        return;
+    }
+    let closed = TABLE.try_with(|table| {
+        let mut table = table.borrow_mut();
+        let is_closed = |entry: &mut Arc<dyn Cached + Send + Sync>| entry.is_closed();
+        let lines = table.iter_mut();
+        lines
+            .filter_map(|line| line.entry.take_if(is_closed))
+            .collect::<Vec<_>>()
+    });
+    // Not while the table is borrowed.
+    drop(closed);
 }
 
 /// The hash that (function, group) is found by in every thread's table.
@@ -56,7 +104,8 @@ pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Ent
         let mut table = table.borrow_mut();
         let mut ways = ways(&mut table, hash).iter_mut();
         let line = ways.find(|line| line.hash == hash && line.entry.is_some())?;
-        let entry: Arc<Entry<T>> = line.entry.take()?.downcast().ok()?;
+        let entry: Arc<dyn Any + Send + Sync> = line.entry.take()?;
+        let entry: Arc<Entry<T>> = entry.downcast().ok()?;
         if entry.uid != uid || entry.group != *group {
             return None;
         }
@@ -64,6 +113,13 @@ pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Ent
     };
     // A thread that is ending has no table any more.
     TABLE.try_with(take).ok().flatten()
+}
+
+/// Leaves a reference that nothing was leased through; not of a closed entry, or it would be found again.
+pub(crate) fn put_back<T: Send + 'static>(entry: Arc<Entry<T>>) {
+    if !entry.is_closed() {
+        put(entry);
+    }
 }
 
 /// Leaves a reference for this thread's next lease of the same function and group.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::clock::Pulse;
-use super::entry::Slot;
+use super::slots::Slot;
 use crate::runtime::{Purse, Stop};
 
 /// Under what a guest's future is polled.

@@ -104,10 +104,17 @@ impl<H: Handles> State<H> {
             }
             self.dismiss(instance, Reason::Replaced, None, out);
         }
-        match self.entries[id].vacant_seat(near) {
-            Some(seat) => Enter::Seat(self.promise(id, seat)),
-            None => Enter::Full,
+        let entry = &mut self.entries[id];
+        let (count, most) = (entry.seats.len(), self.config.seats_per_entry);
+        if let Some(seat) = entry.vacant_seat(near) {
+            return Enter::Seat(self.promise(id, seat));
         }
+        if count == most {
+            return Enter::Full;
+        }
+        entry.add_seats(most);
+        slots.add_seats(&entry.handle, entry.seats.len());
+        Enter::Seat(self.promise(id, count))
     }
 
     /// Queues for a seat of an entry that `enter` found full, and counts a block.
@@ -158,6 +165,7 @@ impl<H: Handles> State<H> {
         let request = Request::new(Some((entry, seat)), version);
         let id = self.requests.insert(request);
         self.entries[entry].seats[seat] = Seat::Promised(id);
+        self.note_use(entry);
         id
     }
 
@@ -272,6 +280,7 @@ impl<H: Handles> State<H> {
             at: now,
             sequence: 0,
         });
+        self.loaded += 1;
         self.end_flight(module, Phase::Loaded { code, charge }, out);
     }
 

@@ -102,9 +102,12 @@ impl<H: Handles> State<H> {
         function.version += 1;
         let version = function.version;
         let entries: Vec<_> = function.entries.values().copied().collect();
-        for entry in entries {
-            slots.set_version(&self.entries[entry].handle, version);
-            self.dismiss_all(entry, Reason::Replaced, slots, out);
+        for id in entries {
+            // Some are forgotten on the way, when too many are unused.
+            if let Some(entry) = self.entries.get(id) {
+                slots.set_version(&entry.handle, version);
+                self.dismiss_all(id, Reason::Replaced, slots, out);
+            }
         }
         self.release_module_name(old, out);
         Ok(id)
@@ -128,7 +131,7 @@ impl<H: Handles> State<H> {
                 out.wake.push((waiter, Signal::Gone));
             }
             self.dismiss_all(entry, Reason::Removed, slots, out);
-            self.forget_entry_if_unused(entry);
+            self.forget_if_unused(entry, out);
         }
         self.release_module_name(function.module, out);
         true
@@ -143,24 +146,86 @@ impl<H: Handles> State<H> {
         self.names.overloads(&self.functions, name)
     }
 
-    /// The entry of (function, group), made when it is new.
+    /// The entry of (function, group), made when it is new. It may be forgotten as soon as others are
+    /// asked for, unless something uses it: whoever finds it gone asks again.
     pub fn entry(
         &mut self,
         function: FunctionId<H>,
         group: &Group,
         make: impl FnOnce(EntryId<H>, &Function<H>) -> H::Entry,
+        out: &mut Effects<H>,
     ) -> Option<EntryId<H>> {
         let record = self.functions.get_mut(function)?;
-        if let Some(entry) = record.entries.get(group) {
-            return Some(*entry);
+        if let Some(&entry) = record.entries.get(group) {
+            // Whoever asks for it is about to use it.
+            self.forget_if_unused(entry, out);
+            return Some(entry);
         }
-        let seats = self.config.seats_per_entry;
+        let seats = self.config.first_seats.min(self.config.seats_per_entry);
         let entry = self.entries.insert_with(|id| {
             let handle = make(id, record);
             Entry::new(function, group.clone(), handle, seats)
         });
         record.entries.insert(group.clone(), entry);
+        self.forget_if_unused(entry, out);
         Some(entry)
+    }
+
+    /// A handle of the host's keeps the entry, until it is let go of.
+    pub fn keep_entry(&mut self, id: EntryId<H>) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.handles += 1;
+            self.note_use(id);
+        }
+    }
+
+    pub fn let_go_of_entry(&mut self, id: EntryId<H>, out: &mut Effects<H>) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.handles -= 1;
+            self.forget_if_unused(id, out);
+        }
+    }
+
+    /// Something uses the entry now.
+    pub(super) fn note_use(&mut self, id: EntryId<H>) {
+        if let Some(place) = self.entries[id].unused.take() {
+            self.unused.leave(place);
+        }
+    }
+
+    /// An entry of a removed function goes when it is vacant. An unused one of another function stays
+    /// for its next use, as the last to go of those that may stay.
+    pub(super) fn forget_if_unused(&mut self, id: EntryId<H>, out: &mut Effects<H>) {
+        let Some(entry) = self.entries.get(id) else {
+            return;
+        };
+        if self.functions.get(entry.function).is_none() {
+            if entry.is_vacant() {
+                self.forget(id, out);
+            }
+            return;
+        }
+        if !entry.is_unused() {
+            return;
+        }
+        self.note_use(id);
+        self.entries[id].unused = Some(self.unused.join(id));
+        if self.unused.len() > self.config.max_unused_entries
+            && let Some(oldest) = self.unused.first()
+        {
+            self.forget(oldest, out);
+        }
+    }
+
+    fn forget(&mut self, id: EntryId<H>, out: &mut Effects<H>) {
+        self.note_use(id);
+        let Some(entry) = self.entries.remove(id) else {
+            return;
+        };
+        if let Some(function) = self.functions.get_mut(entry.function) {
+            function.entries.remove(&entry.group);
+        }
+        out.forgotten.push(entry.handle);
     }
 
     pub fn entry_handle(&self, id: EntryId<H>) -> Option<&H::Entry> {
@@ -201,16 +266,6 @@ impl<H: Handles> State<H> {
                 self.observe(instance, self.last_used(instance, slots));
                 self.dismiss(instance, reason, None, out);
             }
-        }
-    }
-
-    /// The record of an entry of a removed function stays until its last seat is vacant.
-    pub(super) fn forget_entry_if_unused(&mut self, id: EntryId<H>) {
-        let Some(entry) = self.entries.get(id) else {
-            return;
-        };
-        if entry.is_unused() && self.functions.get(entry.function).is_none() {
-            self.entries.remove(id);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The instances of one (function, group), and who waits for one.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec;
+use core::num::NonZeroU64;
 
 use super::Handles;
 use super::functions::FunctionId;
@@ -16,14 +18,20 @@ pub type EntryId<H> = Id<Entry<H>>;
 /// Invariants:
 /// - **E1** a seat that is `Taken` names a live instance whose entry and seat are these.
 /// - **E2** a seat that is `Promised` names a live request that holds this seat.
-/// - **E3** nobody waits while a seat is vacant.
+/// - **E3** nobody waits while a seat is vacant, or while there are fewer seats than there may be.
+/// - **E4** `unused` is its place in the order of unused entries: it has one while it is unused and its
+///   function is defined.
 pub struct Entry<H: Handles> {
     pub function: FunctionId<H>,
     pub group: Group,
     /// The shell's side: slots, where idle instances really are.
     pub handle: H::Entry,
+    /// As many as it has needed at once so far; they double when it needs more.
     pub seats: Box<[Seat<H>]>,
     pub queue: Queue<H::Waiter>,
+    /// Handles of the host's that keep it.
+    pub handles: usize,
+    pub unused: Option<NonZeroU64>,
 }
 
 /// One of the leases that an entry may hold at once.
@@ -52,6 +60,8 @@ impl<H: Handles> Entry<H> {
             handle,
             seats: vec![Seat::Vacant; seats].into_boxed_slice(),
             queue: Queue::new(),
+            handles: 0,
+            unused: None,
         }
     }
 
@@ -75,7 +85,60 @@ impl<H: Handles> Entry<H> {
             })
     }
 
-    pub fn is_unused(&self) -> bool {
+    /// Twice as many seats, or as many as there may be.
+    pub fn add_seats(&mut self, most: usize) {
+        let count = self.seats.len().saturating_mul(2).min(most);
+        let mut seats = core::mem::take(&mut self.seats).into_vec();
+        seats.resize(count, Seat::Vacant);
+        self.seats = seats.into_boxed_slice();
+    }
+
+    /// It holds nothing, and nobody waits for it.
+    pub fn is_vacant(&self) -> bool {
         self.queue.is_empty() && self.seats.iter().all(|s| matches!(s, Seat::Vacant))
+    }
+
+    /// It is vacant, and no handle keeps it.
+    pub fn is_unused(&self) -> bool {
+        self.handles == 0 && self.is_vacant()
+    }
+}
+
+/// Entries that nothing but their function's name leads to, the longest unused first.
+pub struct Unused<H: Handles> {
+    order: BTreeMap<NonZeroU64, EntryId<H>>,
+    last: u64,
+}
+
+impl<H: Handles> Unused<H> {
+    pub const fn new() -> Self {
+        Self {
+            order: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// The place of an entry that was used just now.
+    pub fn join(&mut self, entry: EntryId<H>) -> NonZeroU64 {
+        self.last += 1;
+        let place = NonZeroU64::MIN.saturating_add(self.last);
+        self.order.insert(place, entry);
+        place
+    }
+
+    pub fn leave(&mut self, place: NonZeroU64) {
+        self.order.remove(&place);
+    }
+
+    pub fn first(&self) -> Option<EntryId<H>> {
+        self.order.values().next().copied()
+    }
+
+    pub fn at(&self, place: NonZeroU64) -> Option<EntryId<H>> {
+        self.order.get(&place).copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.order.len()
     }
 }

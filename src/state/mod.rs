@@ -42,7 +42,7 @@ use hashbrown::HashMap;
 pub use acquire::{Enter, Prepare, SeatWait, Stale};
 pub use amounts::{Amounts, Budget, PerBudget};
 pub use define::{DefineRefused, NewFunction};
-pub use entries::{Entry, EntryId, Seat};
+pub use entries::{Entry, EntryId, Seat, Unused};
 pub use functions::{Function, FunctionCounts, FunctionId, signature};
 pub use group::Group;
 pub use instances::{Dying, DyingId, Instance, InstanceId, Reason};
@@ -59,6 +59,7 @@ pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 pub use upkeep::Shelf;
 
 use functions::Names;
+use upkeep::Swept;
 
 /// What the shell keeps with the records; the core only stores and returns it.
 pub trait Handles: Sized {
@@ -93,8 +94,8 @@ pub trait Slots<H: Handles> {
     fn set_version(&mut self, entry: &H::Entry, version: u64);
     /// Nothing may be leased from this entry any more.
     fn set_closed(&mut self, entry: &H::Entry);
-    /// Whether nobody outside the core can reach this entry.
-    fn is_forgotten(&self, entry: &H::Entry) -> bool;
+    /// The entry has `count` seats from now on, more than before.
+    fn add_seats(&mut self, entry: &H::Entry, count: usize);
 }
 
 /// What a sleeper is told.
@@ -134,6 +135,8 @@ impl<H: Handles> Destroy<H> {
 pub struct Effects<H: Handles> {
     pub wake: Vec<(H::Waiter, Signal<H>)>,
     pub destroy: Vec<Destroy<H>>,
+    /// Entries whose records are gone: nothing will be leased from them again.
+    pub forgotten: Vec<H::Entry>,
 }
 
 impl<H: Handles> Effects<H> {
@@ -141,6 +144,7 @@ impl<H: Handles> Effects<H> {
         Self {
             wake: Vec::new(),
             destroy: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 }
@@ -151,6 +155,10 @@ pub struct Config {
     pub policy: Policy,
     /// Leases that an entry may hold at once.
     pub seats_per_entry: usize,
+    /// Seats that an entry begins with, if it may have as many.
+    pub first_seats: usize,
+    /// Entries that are kept although nothing uses them.
+    pub max_unused_entries: usize,
     /// Compilations that may run at once.
     pub max_compilations: usize,
 }
@@ -170,10 +178,10 @@ pub struct State<H: Handles> {
     /// **S2** Names every module by its key, once.
     module_index: HashMap<ModuleKey, ModuleId<H>>,
     entries: Registry<Entry<H>>,
-    /// The place among the entries where the next sweep goes on.
-    looked_at: usize,
-    /// The place among the instances where the next sweep looks for old ones.
-    aged_at: usize,
+    /// **E5** Holds every unused entry, and no more than may be kept.
+    unused: Unused<H>,
+    /// Where the sweep goes on.
+    swept: Swept<H>,
     instances: Registry<Instance<H>>,
     recency: Recency<H>,
     requests: Registry<Request<H>>,
@@ -195,6 +203,8 @@ pub struct State<H: Handles> {
     totals: FunctionCounts,
     /// Modules whose code was evicted or dropped out.
     code_dropped: u64,
+    /// **M6** The number of modules that are loaded.
+    loaded: usize,
 }
 
 impl<H: Handles> State<H> {
@@ -208,8 +218,8 @@ impl<H: Handles> State<H> {
             modules: Registry::new(),
             module_index: HashMap::new(),
             entries: Registry::new(),
-            looked_at: 0,
-            aged_at: 0,
+            unused: Unused::new(),
+            swept: Swept::default(),
             instances: Registry::new(),
             recency: Recency::new(),
             requests: Registry::new(),
@@ -223,6 +233,7 @@ impl<H: Handles> State<H> {
             refused: 0,
             totals: FunctionCounts::default(),
             code_dropped: 0,
+            loaded: 0,
         }
     }
 
@@ -255,7 +266,11 @@ impl<H: Handles> State<H> {
         self.instances.len()
     }
 
-    /// Instances whose slot is leased, as `is_leased` says.
+    /// What is being destroyed.
+    pub fn dying(&self) -> impl Iterator<Item = DyingId<H>> {
+        self.dying.iter().map(|(id, _)| id)
+    }
+
     /// Whether it is closed, and nothing is charged, promised or asked for any more.
     pub fn is_drained(&self) -> bool {
         self.closed
@@ -270,19 +285,25 @@ impl<H: Handles> State<H> {
         Some(self.entries.get(instance.entry)?.handle.clone())
     }
 
-    /// What is being destroyed.
-    pub fn dying(&self) -> impl Iterator<Item = DyingId<H>> {
-        self.dying.iter().map(|(id, _)| id)
-    }
-
     pub fn is_any_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
         let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
         self.instances.iter().any(|(_, i)| leased(i))
     }
 
-    pub fn count_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> usize {
-        let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
-        self.instances.iter().filter(|(_, i)| leased(i)).count()
+    /// Instances among up to `count` places from `from` on whose slot is leased, as `is_leased` says;
+    /// and the place to go on from, 0 at the end.
+    pub fn count_leased(
+        &self,
+        from: usize,
+        count: usize,
+        is_leased: impl Fn(&H::Entry, usize) -> bool,
+    ) -> (usize, usize) {
+        let leased = |id: &InstanceId<H>| {
+            let instance = &self.instances[*id];
+            is_leased(&self.entries[instance.entry].handle, instance.seat)
+        };
+        let (ids, next) = self.instances.some_ids(from, count);
+        (ids.iter().filter(|id| leased(id)).count(), next)
     }
 
     /// Whether a request is under way: an instance is being made, or grows.
@@ -306,13 +327,16 @@ impl<H: Handles> State<H> {
         self.totals
     }
 
-    /// All entries' handles.
-    pub fn entry_handles(&self) -> impl Iterator<Item = &H::Entry> {
-        self.entries.iter().map(|(_, entry)| &entry.handle)
+    /// The handles of the entries at up to `count` places from `from` on, and the place to go on from,
+    /// 0 at the end.
+    pub fn some_entries(&self, from: usize, count: usize) -> (Vec<H::Entry>, usize) {
+        let (ids, next) = self.entries.some_ids(from, count);
+        let handle = |id: &EntryId<H>| self.entries[*id].handle.clone();
+        (ids.iter().map(handle).collect(), next)
     }
 
     pub fn loaded_modules(&self) -> usize {
-        self.modules.iter().filter(|(_, m)| m.is_loaded()).count()
+        self.loaded
     }
 
     pub fn refusals(&self) -> u64 {

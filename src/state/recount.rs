@@ -79,6 +79,16 @@ impl<H: Handles> State<H> {
                     format!("F2: entry {id:?} is not listed by its function")
                 })?;
             }
+            let listed = entry.is_unused() && self.functions.get(entry.function).is_some();
+            let place = entry.unused.and_then(|place| self.unused.at(place));
+            must(
+                place == listed.then_some(id) && entry.unused.is_some() == listed,
+                || format!("E4: {id:?} has the wrong place among the unused"),
+            )?;
+            let most = self.config.seats_per_entry;
+            must(entry.queue.is_empty() || entry.seats.len() == most, || {
+                format!("E3: somebody waits for {id:?}, which may have more seats")
+            })?;
             for (number, seat) in entry.seats.iter().enumerate() {
                 let right = match seat {
                     Seat::Vacant => entry.queue.is_empty(),
@@ -96,7 +106,11 @@ impl<H: Handles> State<H> {
                 })?;
             }
         }
-        Ok(())
+        let unused = self.entries.iter().filter(|(_, e)| e.unused.is_some());
+        let (listed, most) = (self.unused.len(), self.config.max_unused_entries);
+        must(unused.count() == listed && listed <= most, || {
+            format!("E5: {listed} unused entries are listed, and {most} may be kept")
+        })
     }
 
     fn recount_instances(&self) -> Check {
@@ -197,6 +211,10 @@ impl<H: Handles> State<H> {
                 })?;
             }
         }
+        let loaded = self.modules.iter().filter(|(_, m)| m.is_loaded()).count();
+        must(loaded == self.loaded, || {
+            format!("M6: {loaded} modules are loaded, {} counted", self.loaded)
+        })?;
         must(self.module_index.len() == self.modules.len(), || {
             "S2: stale keys".into()
         })?;

@@ -105,7 +105,7 @@ impl<H: Handles> State<H> {
             let request = self.promise(id, seat);
             out.wake.push((waiter, Signal::Seat(request)));
         } else {
-            self.forget_entry_if_unused(id);
+            self.forget_if_unused(id, out);
         }
     }
 
@@ -164,6 +164,7 @@ impl<H: Handles> State<H> {
         }
         if let Phase::Loaded { code, charge } = core::mem::replace(&mut module.phase, Phase::Cold) {
             self.code_dropped += 1;
+            self.loaded -= 1;
             let dying = self.dying.insert(Dying {
                 charge,
                 module: None,

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::amounts::PerBudget;
 use super::instances::{InstanceId, Reason};
 use super::modules::ModuleId;
+use super::recency::Stamp;
 use super::{Effects, Handles, Signal, Slots, State};
 
 /// How long things may lie about, in nanoseconds.
@@ -18,65 +19,79 @@ pub struct Shelf {
     pub code_idle: Option<u64>,
 }
 
-/// Entries that one sweep looks at: all of them, were they 100,000, would keep the lock too long.
-const ENTRIES_A_SWEEP: usize = 1024;
+/// What one step of a sweep looks at: all there is would keep the lock too long. Two make the tests go
+/// round.
+const LOOKS: usize = if cfg!(test) { 2 } else { 256 };
 
-/// Instances that one sweep evicts, or looks at: for the same reason. Two make the tests go round.
-const INSTANCES_A_SWEEP: usize = if cfg!(test) { 2 } else { 128 };
+/// How far a sweep has come. Each step goes on where the one before it ended.
+#[derive(Default)]
+pub enum Swept<H: Handles> {
+    /// Nowhere yet.
+    #[default]
+    Nothing,
+    /// In the order of last use.
+    Idle(Option<(Stamp, InstanceId<H>)>),
+    /// Among the places of the instances.
+    Lifetime(usize),
+    /// Among the places of the modules.
+    Code(usize),
+}
 
 impl<H: Handles> State<H> {
-    /// Evicts what has been idle or alive for too long, a bounded number; true if there may be more: then
-    /// sweep again.
+    /// One step of a sweep, which evicts what has been idle or alive for too long: so much as may be
+    /// done without letting go of the lock. Whether there is more to do.
     pub fn sweep(&mut self, shelf: Shelf, slots: &mut impl Slots<H>, out: &mut Effects<H>) -> bool {
-        if let Some(idle) = shelf.idle
-            && self.sweep_idle(idle, slots, out)
-        {
-            return true;
-        }
-        if let Some(lifetime) = shelf.lifetime
-            && self.sweep_old(lifetime, slots, out)
-        {
-            return true;
-        }
-        if let Some(idle) = shelf.code_idle {
-            for id in self.modules.ids() {
-                let module = &self.modules[id];
-                let since = self.now.saturating_sub(module.history.last_used.at);
-                if module.is_unused() && since >= idle {
-                    self.unload(id, None, out);
-                }
-            }
-        }
-        self.forget_unused_entries(slots);
-        false
+        self.swept = match core::mem::take(&mut self.swept) {
+            Swept::Nothing => self.sweep_idle(None, shelf.idle, slots, out),
+            Swept::Idle(after) => self.sweep_idle(after, shelf.idle, slots, out),
+            Swept::Lifetime(from) => self.sweep_old(from, shelf.lifetime, slots, out),
+            Swept::Code(from) => self.sweep_code(from, shelf.code_idle, out),
+        };
+        !matches!(self.swept, Swept::Nothing)
     }
 
-    fn sweep_idle(&mut self, idle: u64, slots: &mut impl Slots<H>, out: &mut Effects<H>) -> bool {
-        let mut cursor = None;
-        let mut evicted = 0;
-        while let Some((stamp, id)) = self.next_by_recency(&mut cursor, slots) {
-            if self.now.saturating_sub(stamp.at) < idle {
-                break;
+    fn sweep_idle(
+        &mut self,
+        mut after: Option<(Stamp, InstanceId<H>)>,
+        idle: Option<u64>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Swept<H> {
+        let Some(idle) = idle else {
+            return Swept::Lifetime(0);
+        };
+        for _ in 0..LOOKS {
+            let Some((known, id)) = self.recency.next(after) else {
+                return Swept::Lifetime(0);
+            };
+            let seen = self.last_used(id, slots);
+            if seen > known {
+                // It was used since, and has its place further on.
+                self.observe(id, seen);
+                continue;
             }
+            if self.now.saturating_sub(known.at) < idle {
+                return Swept::Lifetime(0);
+            }
+            after = Some((known, id));
             if self.claim(id, slots) {
                 self.dismiss(id, Reason::Idle, None, out);
-                evicted += 1;
-                if evicted == INSTANCES_A_SWEEP {
-                    return true;
-                }
             }
         }
-        false
+        Swept::Idle(after)
     }
 
     fn sweep_old(
         &mut self,
-        lifetime: u64,
+        from: usize,
+        lifetime: Option<u64>,
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
-    ) -> bool {
-        let (ids, next) = (self.instances).some_ids(self.aged_at, INSTANCES_A_SWEEP);
-        self.aged_at = next;
+    ) -> Swept<H> {
+        let Some(lifetime) = lifetime else {
+            return Swept::Code(0);
+        };
+        let (ids, next) = self.instances.some_ids(from, LOOKS);
         for id in ids {
             let old = self.now.saturating_sub(self.instances[id].born) >= lifetime;
             if old && self.claim(id, slots) {
@@ -84,7 +99,10 @@ impl<H: Handles> State<H> {
                 self.dismiss(id, Reason::Lifetime, None, out);
             }
         }
-        next > 0
+        match next {
+            0 => Swept::Code(0),
+            next => Swept::Lifetime(next),
+        }
     }
 
     /// The system has no room where the budgets have: up to `count` idle instances go, the least
@@ -123,20 +141,26 @@ impl<H: Handles> State<H> {
         code.len() + instances
     }
 
-    /// Entries that hold nothing and that nobody can reach but through their function's name.
-    fn forget_unused_entries(&mut self, slots: &mut impl Slots<H>) {
-        let (ids, next) = self.entries.some_ids(self.looked_at, ENTRIES_A_SWEEP);
-        self.looked_at = next;
+    fn sweep_code(
+        &mut self,
+        from: usize,
+        code_idle: Option<u64>,
+        out: &mut Effects<H>,
+    ) -> Swept<H> {
+        let Some(idle) = code_idle else {
+            return Swept::Nothing;
+        };
+        let (ids, next) = self.modules.some_ids(from, LOOKS);
         for id in ids {
-            let entry = &self.entries[id];
-            if entry.is_unused() && slots.is_forgotten(&entry.handle) {
-                let Some(entry) = self.entries.remove(id) else {
-                    continue;
-                };
-                if let Some(function) = self.functions.get_mut(entry.function) {
-                    function.entries.remove(&entry.group);
-                }
+            let module = &self.modules[id];
+            let since = self.now.saturating_sub(module.history.last_used.at);
+            if module.is_unused() && since >= idle {
+                self.unload(id, None, out);
             }
+        }
+        match next {
+            0 => Swept::Nothing,
+            next => Swept::Code(next),
         }
     }
 
@@ -180,7 +204,10 @@ impl<H: Handles> State<H> {
     pub fn close(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
         self.closed = true;
         for id in self.entries.ids() {
-            let entry = &mut self.entries[id];
+            // Some are forgotten on the way, when too many are unused.
+            let Some(entry) = self.entries.get_mut(id) else {
+                continue;
+            };
             slots.set_closed(&entry.handle);
             while let Some(waiter) = entry.queue.pop() {
                 out.wake.push((waiter, Signal::Closed));

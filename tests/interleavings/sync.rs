@@ -9,6 +9,8 @@ use shuttle::sync as checked;
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use shuttle::thread_local;
+pub(crate) use std::sync::OnceLock;
+pub(crate) use std::sync::atomic::AtomicU64 as StaticU64;
 
 /// A sleep of this length is for ever: a thread that nobody wakes is then a deadlock, and reported.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -34,6 +34,16 @@ pub struct Slot {
     pub stamp: Stamp,
 }
 
+impl Slot {
+    fn new() -> Self {
+        Self {
+            content: Content::Empty,
+            watched: false,
+            stamp: Stamp::default(),
+        }
+    }
+}
+
 /// All slots of an entry, and what acquires and releases look at before they touch one.
 #[derive(Debug)]
 pub struct Door {
@@ -41,7 +51,6 @@ pub struct Door {
     pub waited: bool,
     pub closed: bool,
     pub version: u64,
-    pub forgotten: bool,
 }
 
 impl Door {
@@ -72,17 +81,11 @@ pub struct Doors {
 
 impl Doors {
     pub fn open(&mut self, version: u64, seats: usize) -> usize {
-        let slot = || Slot {
-            content: Content::Empty,
-            watched: false,
-            stamp: Stamp::default(),
-        };
         self.doors.push(Door {
-            slots: core::iter::repeat_with(slot).take(seats).collect(),
+            slots: core::iter::repeat_with(Slot::new).take(seats).collect(),
             waited: false,
             closed: false,
             version,
-            forgotten: false,
         });
         self.doors.len() - 1
     }
@@ -182,7 +185,9 @@ impl Slots<Fake> for Doors {
         self.doors[door].closed = true;
     }
 
-    fn is_forgotten(&self, &door: &usize) -> bool {
-        self.doors[door].forgotten
+    fn add_seats(&mut self, &door: &usize, count: usize) {
+        let slots = &mut self.doors[door].slots;
+        assert!(count > slots.len(), "seats are only added");
+        slots.resize_with(count, Slot::new);
     }
 }

@@ -16,7 +16,7 @@ enum Expected {
 }
 
 impl Model {
-    fn expect_enter(&self, entry: usize, near: usize) -> Expected {
+    fn expect_enter(&self, entry: usize, near: usize, most: usize) -> Expected {
         if self.closed {
             return Expected::Closed;
         }
@@ -41,7 +41,9 @@ impl Model {
             return Expected::Idle(id);
         }
         let vacant = seats().find(|seat| record.seats[*seat] == MSeat::Vacant);
-        vacant.map_or(Expected::Full, Expected::Seat)
+        // When all are in use, there come to be twice as many.
+        let more = (count < most).then_some(count);
+        (vacant.or(more)).map_or(Expected::Full, Expected::Seat)
     }
 }
 
@@ -49,22 +51,19 @@ impl World {
     /// The group is the low part of `dice`; the seat to prefer, the high part.
     pub fn acquire(&mut self, name: u8, dice: u8) {
         if let Some(entry) = self.entry(name, u64::from(dice) % GROUPS) {
-            self.doors.doors[entry].forgotten = false;
             self.enter(entry, usize::from(dice >> 4));
         }
     }
 
     pub fn stray(&mut self, index: u8) {
-        let known: Vec<usize> = (0..self.model.entries.len())
-            .filter(|e| !self.doors.doors[*e].forgotten)
-            .collect();
+        let known: Vec<usize> = (0..self.model.entries.len()).collect();
         if let Some(entry) = pick(&known, index) {
             self.enter(entry, 0);
         }
     }
 
     fn enter(&mut self, entry: usize, near: usize) {
-        let expected = self.model.expect_enter(entry, near);
+        let expected = self.model.expect_enter(entry, near, self.seats);
         let id = self.model.entries[entry].id;
         let entered = (self.state).enter_near(id, near, &mut self.doors, &mut self.out);
         self.absorb(None);
@@ -78,6 +77,11 @@ impl World {
                 let Expected::Seat(seat) = expected else {
                     panic!("a new seat, not {expected:?}");
                 };
+                let seats = self.doors.doors[entry].slots.len();
+                let record = &mut self.model.entries[entry];
+                self.seen.note_if(seats > record.seats.len(), "more seats");
+                assert!(seats <= (2 * record.seats.len()).min(self.seats));
+                record.seats.resize(seats, MSeat::Vacant);
                 self.model.promise(request, entry, seat);
                 Expected::Seat(seat)
             }
@@ -86,7 +90,9 @@ impl World {
                 Expected::Full
             }
             Enter::Gone => {
-                self.seen.note("entered a removed function");
+                let removed = self.model.function_of(entry).is_none();
+                self.seen.note_if(removed, "entered a removed function");
+                self.seen.note_if(!removed, "entered a forgotten entry");
                 Expected::Gone
             }
             Enter::Closed => Expected::Closed,
@@ -136,9 +142,7 @@ impl World {
                 return;
             }
         }
-        if !self.doors.doors[entry].forgotten {
-            self.enter(entry, usize::from(first));
-        }
+        self.enter(entry, usize::from(first));
     }
 
     /// Every way to a lease leads through here.
@@ -367,6 +371,8 @@ impl MEntry {
             function,
             seats: vec![MSeat::Vacant; seats],
             queue: Default::default(),
+            handles: 0,
+            used: 0,
             gone: false,
         }
     }

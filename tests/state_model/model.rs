@@ -26,6 +26,9 @@ pub fn total<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Sums {
     all.into_iter().fold([0; 7], plus)
 }
 
+/// Entries that are kept although nothing uses them.
+pub const MAX_UNUSED: usize = 2;
+
 pub const MEMORY: usize = 0;
 pub const CODE: usize = 1;
 pub const COMPILE: usize = 2;
@@ -52,6 +55,10 @@ pub struct MEntry {
     pub function: FunctionId<Fake>,
     pub seats: Vec<MSeat>,
     pub queue: VecDeque<(u32, Ticket)>,
+    /// Handles that keep it.
+    pub handles: usize,
+    /// When it was last asked for, or seen in use.
+    pub used: u32,
     /// The core has no record of it any more.
     pub gone: bool,
 }
@@ -440,6 +447,43 @@ impl Model {
 
     pub fn first_compiler(&self) -> Option<Request> {
         self.first(|nap| matches!(nap.sleep, Sleep::Compilers(_)))
+    }
+
+    /// Whether nothing but its function's name leads to an entry.
+    pub fn is_unused_entry(&self, entry: usize) -> bool {
+        let record = &self.entries[entry];
+        let defined = self.function_of(entry).is_some();
+        defined && !record.gone && record.handles == 0 && self.is_vacant(entry)
+    }
+
+    /// The core keeps no record of these entries any more.
+    pub fn forget(&mut self, forgotten: &[usize]) {
+        for &entry in forgotten {
+            if self.function_of(entry).is_some() {
+                assert!(self.is_unused_entry(entry), "entry {entry} is in use");
+            }
+            assert!(self.is_vacant(entry), "entry {entry} holds something");
+            self.entries[entry].gone = true;
+        }
+        let unused = || (0..self.entries.len()).filter(|e| self.is_unused_entry(*e));
+        assert!(unused().count() <= MAX_UNUSED, "entries pile up");
+        let of_the_defined = |entry: &&usize| self.function_of(**entry).is_some();
+        for &entry in forgotten.iter().filter(of_the_defined) {
+            assert_eq!(
+                unused().count(),
+                MAX_UNUSED,
+                "{entry} was forgotten in vain"
+            );
+            let earliest = unused().map(|e| self.entries[e].used).min();
+            let used = self.entries[entry].used;
+            assert!(Some(used) <= earliest, "others were unused for longer");
+        }
+        let now = self.number();
+        for entry in 0..self.entries.len() {
+            if !self.is_unused_entry(entry) {
+                self.entries[entry].used = now;
+            }
+        }
     }
 
     /// Records that nobody can reach any more.

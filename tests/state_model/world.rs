@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fake::{Doors, Fake};
-use crate::model::{MModule, MPhase, MRequest, Model, Place, Request};
+use crate::model::{MAX_UNUSED, MModule, MPhase, MRequest, Model, Place, Request};
 use crate::state::{
     Amounts, Config, Destroy, Effects, EntryId, Group, NewFunction, PerBudget, Policy, Reason,
     Shelf, Signal, State,
@@ -85,7 +85,9 @@ pub enum Op {
     Sweep(u8),
     Limits(u8),
     Retain(u8),
-    Forget(u8),
+    /// A handle of (function, group) is made; and is dropped.
+    Keep(u8, u8),
+    LetGo(u8),
     Close,
 }
 
@@ -116,7 +118,8 @@ pub struct World {
     pub model: Model,
     pub seen: Seen,
     pub out: Effects<Fake>,
-    seats: usize,
+    /// Leases that an entry may hold at once.
+    pub seats: usize,
 }
 
 impl World {
@@ -126,6 +129,8 @@ impl World {
         let config = Config {
             policy,
             seats_per_entry: setup.seats,
+            first_seats: 1,
+            max_unused_entries: MAX_UNUSED,
             max_compilations: setup.max_compilations,
         };
         let mut world = Self {
@@ -180,7 +185,8 @@ impl World {
             Op::Sweep(kind) => self.sweep(kind),
             Op::Limits(which) => self.set_limits(which),
             Op::Retain(mask) => self.retain(mask),
-            Op::Forget(entry) => self.forget(entry),
+            Op::Keep(name, group) => self.keep(name, group),
+            Op::LetGo(entry) => self.let_go(entry),
             Op::Close => self.close(),
         }
     }
@@ -224,7 +230,12 @@ impl World {
     /// Does what the core says, in the model.
     pub fn absorb(&mut self, heir: Option<Request>) {
         self.settle_race();
-        let Effects { wake, destroy } = core::mem::replace(&mut self.out, Effects::new());
+        let effects = core::mem::replace(&mut self.out, Effects::new());
+        let Effects {
+            wake,
+            destroy,
+            forgotten,
+        } = effects;
         let last = |signal: &Signal<Fake>| matches!(signal, Signal::Gone | Signal::Closed);
         for (waiter, signal) in wake.iter().filter(|(_, s)| last(s)) {
             self.model.wake(*waiter, *signal);
@@ -239,6 +250,8 @@ impl World {
         }
         let due = &self.model.due;
         assert!(due.is_empty(), "{due:?} were not told of their seats");
+        self.seen.note_if(!forgotten.is_empty(), "entry forgotten");
+        self.model.forget(&forgotten);
         self.model.tidy();
     }
 
@@ -396,24 +409,30 @@ impl World {
     /// The entry of a defined function, made when it is new.
     pub fn entry(&mut self, name: u8, group: u64) -> Option<usize> {
         let function = self.model.functions[usize::from(name) % NAMES.len()].as_ref()?;
-        let (doors, seats) = (&mut self.doors, self.seats);
+        let function = function.id;
+        let doors = &mut self.doors;
         let mut made = None;
-        let id = self
-            .state
-            .entry(function.id, &Group::from(group), |id, function| {
-                let door = doors.open(function.version, seats);
-                made = Some((id, door));
-                door
-            });
+        let make = |id, function: &crate::state::Function<Fake>| {
+            let door = doors.open(function.version, 1);
+            made = Some((id, door));
+            door
+        };
+        let group = Group::from(group);
+        let id = (self.state).entry(function, &group, make, &mut self.out);
         let id: EntryId<Fake> = id.expect("the function is defined");
         let Some((new, door)) = made else {
             let known = self.model.entries.iter().position(|e| e.id == id);
-            return Some(known.expect("the model knows the entry"));
+            let known = known.expect("the model knows the entry");
+            self.model.entries[known].used = self.model.number();
+            self.absorb(None);
+            return Some(known);
         };
         assert_eq!((new, door), (id, self.model.entries.len()));
         self.model
             .entries
-            .push(crate::model::MEntry::new(id, function.id, seats));
+            .push(crate::model::MEntry::new(id, function, 1));
+        self.model.entries[door].used = self.model.number();
+        self.absorb(None);
         Some(door)
     }
 
@@ -460,17 +479,24 @@ impl World {
         gone.sort_by_key(|id| self.model.instances[id].last);
         assert_eq!(gone, expected, "idle or alive for too long");
         self.absorb(None);
-        for entry in 0..self.model.entries.len() {
-            if self.doors.doors[entry].forgotten && self.model.is_vacant(entry) {
-                self.model.entries[entry].gone = true;
-            }
+    }
+
+    fn keep(&mut self, name: u8, group: u8) {
+        if let Some(entry) = self.entry(name, u64::from(group) % GROUPS) {
+            self.state.keep_entry(self.model.entries[entry].id);
+            self.model.entries[entry].handles += 1;
         }
     }
 
-    fn forget(&mut self, entry: u8) {
-        let doors = self.doors.doors.len();
-        if doors > 0 {
-            self.doors.doors[usize::from(entry) % doors].forgotten = true;
+    fn let_go(&mut self, index: u8) {
+        let kept: Vec<usize> = (0..self.model.entries.len())
+            .filter(|e| self.model.entries[*e].handles > 0)
+            .collect();
+        if let Some(entry) = pick(&kept, index) {
+            let record = &mut self.model.entries[entry];
+            record.handles -= 1;
+            self.state.let_go_of_entry(record.id, &mut self.out);
+            self.absorb(None);
         }
     }
 
