@@ -86,8 +86,10 @@
 //! - Instances are never shared across groups.
 //! - Once [`Pool::replace`] returns, no call that starts later runs old code; a handle whose types
 //!   it changed, as the definition must say, is told so in acquire.
-//! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or
-//!   with an error if it would be waiting for itself.
+//! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or at
+//!   once with an error, where a host function would wait for the very call that it is in, directly or
+//!   through other threads that wait. What a thread holds between two calls may end elsewhere: it
+//!   waits for that until its deadline, and the error says so.
 //! - No guest and no input can panic, abort or hang the host, as long as calls have a timeout (the
 //!   default) and run on stacks that the pool knows: a thread's own, a segment of `stacker`'s, or a
 //!   fiber of the pool's own engine. Each way into a guest looks at what is left of them first
@@ -108,7 +110,10 @@
 //! blocking a thread, on any executor. Tasks and threads wait in one queue. A task's guest runs on a
 //! fiber stack, which its instance keeps, and which is charged as long; it lets others go on at each
 //! tick of the epoch. Modules are compiled on the pool's own threads. Dropping a future, at any
-//! point, gives back what it held. Any call can be stopped from any thread by a [`Canceller`].
+//! point, gives back what it held. Bytes go through [`Lease::pass_bytes_async`] and
+//! [`Lease::take_bytes_async`]: a guest's allocator may take as long as any guest, and the synchronous
+//! ones are refused in a task's lease. [`Lease::call`] is not: it says what it does. Guests that import
+//! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped from any thread by a [`Canceller`].
 //!
 //! # Limits of this version
 //!

@@ -459,7 +459,7 @@ fn a1_an_allocator_that_traps_breaks_only_its_own_lease() {
     let f: Function<(), i64> = pool.define(definition).unwrap();
     let mut held = block_on(f.acquire_async(1)).unwrap();
     block_on(held.call_async(())).unwrap();
-    let error = held.pass_bytes(b"text").map(drop).unwrap_err();
+    let error = block_on(held.pass_bytes_async(b"text")).unwrap_err();
     assert!(matches!(error, CallError::Trap { .. }), "{error}");
     let again = block_on(held.call_async(()));
     assert!(matches!(again, Err(CallError::Broken { .. })), "{again:?}");
@@ -482,7 +482,7 @@ fn a1_pointers_outside_of_memory_are_refused() {
         let f: Function<(), i64> = pool.define(definition).unwrap();
         let mut held = block_on(f.acquire_async(1)).unwrap();
         let answer = block_on(held.call_async(())).unwrap();
-        let error = held.take_bytes(answer).unwrap_err();
+        let error = block_on(held.take_bytes_async(answer)).unwrap_err();
         let CallError::Memory { source, .. } = error else {
             panic!("{error}");
         };

@@ -130,7 +130,8 @@ impl Guest {
                 Arg::Int(number) => params.push(Val::I64(*number)),
                 Arg::Text(text) => {
                     // The guest frees it.
-                    let (pointer, length) = lease.pass_bytes(text.as_bytes())?.params();
+                    let passed = lease.pass_bytes_async(text.as_bytes()).await?;
+                    let (pointer, length) = passed.params();
                     params.extend([Val::I32(pointer), Val::I32(length)]);
                 }
             }
@@ -138,7 +139,10 @@ impl Guest {
         let results = lease.call_values_async(&params).await?;
         let answer = match (self.returns_text, &results[..]) {
             (false, [Val::I64(number)]) => number.to_string(),
-            (true, [Val::I64(packed)]) => lease.take_string(*packed)?.unwrap_or_default(),
+            (true, [Val::I64(packed)]) => {
+                let text = lease.take_string_async(*packed).await?;
+                text.unwrap_or_default()
+            }
             (_, other) => format!("{other:?}"),
         };
         Ok([answer, expected])

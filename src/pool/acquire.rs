@@ -205,7 +205,12 @@ impl<T: Send + 'static> Shared<T> {
         if !patience.is_of_a_task() {
             self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
         }
-        mail
+        mail.map_err(|mut error| {
+            if let AcquireError::Timeout { between_calls, .. } = &mut error {
+                *between_calls = entry.leases_between_calls();
+            }
+            error
+        })
     }
 
     /// Waits until there is mail or the deadline comes. `leave` takes the waiter out of its queue
@@ -237,6 +242,7 @@ impl<T: Send + 'static> Shared<T> {
                     waited: since(deadline.map_or(began, |deadline| deadline.began)),
                     waiting_for,
                     shortage: None,
+                    between_calls: 0,
                 });
             }
             None => loop {

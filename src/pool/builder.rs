@@ -287,7 +287,12 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Called with every new instance before its first lease; an error fails the acquire. Runs
-    /// outside of the pool's lock.
+    /// outside of the pool's lock, on the thread that makes the instance, or polls the task that does.
+    ///
+    /// It may call the guest, synchronously: with the function's fuel and time for itself, whatever the
+    /// start function has used; and only where there is as much stack as for any call, or the acquire
+    /// fails with [`StackTooSmall`](crate::AcquireError::StackTooSmall). Guests that run only as tasks
+    /// (async imports, [`Self::fuel_yield_interval`]) cannot be called here.
     pub fn on_create(
         mut self,
         hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
@@ -300,7 +305,13 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Called with every healthy instance when its lease ends; an error (or a panic) retires it.
-    /// Runs outside of the pool's lock, on the thread that ends the lease.
+    /// Runs outside of the pool's lock, on the thread that ends the lease, and keeps it, an executor's as
+    /// well.
+    ///
+    /// It may call the guest, synchronously: with the function's fuel and time for itself, whatever the
+    /// lease has left of them. Where there is too little stack for a call, the instance is retired
+    /// instead. Guests that run only as tasks (async imports, [`Self::fuel_yield_interval`]) cannot be
+    /// called here.
     pub fn on_recycle(
         mut self,
         hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>

@@ -219,6 +219,7 @@ impl<T: Send + 'static> Shared<T> {
                 waited: Duration::from_nanos(self.pulse.now().saturating_sub(began)),
                 waiting_for: WaitingFor::Compilation,
                 shortage: None,
+                between_calls: 0,
             }),
         }
     }

@@ -221,6 +221,12 @@ impl<T: Send + 'static> Entry<T> {
         self.slots.extend(count);
     }
 
+    /// Leases that no thread is in a call of.
+    pub fn leases_between_calls(&self) -> usize {
+        let between = |slot: &&Slot<T>| slot.is_leased() && slot.calling() == 0;
+        self.slots().filter(between).count()
+    }
+
     pub fn set_flag(&self, waited: bool) {
         if waited {
             self.control.fetch_or(WAITED, Ordering::AcqRel);

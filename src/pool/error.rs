@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::build_error::LimitsError;
 use super::function_name::NameError;
+use super::guest_bytes::MemoryError;
+use super::task::AsyncReason;
 use crate::runtime::{
     Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall, SystemError,
 };
@@ -289,6 +291,22 @@ impl fmt::Display for BudgetExceeded {
 
 impl std::error::Error for BudgetExceeded {}
 
+/// The middle of a sentence about leases, if there are any.
+struct BetweenCalls(usize);
+
+impl fmt::Display for BetweenCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str(" (1 of them between two calls, perhaps by this very thread)"),
+            held => write!(
+                f,
+                " ({held} of them between two calls, perhaps by this very thread)"
+            ),
+        }
+    }
+}
+
 /// The end of a sentence that may have a reason.
 struct Because<'a>(Option<&'a BudgetExceeded>);
 
@@ -332,7 +350,11 @@ pub enum AcquireError {
     #[error(transparent)]
     BudgetExceeded(BudgetExceeded),
     /// The deadline came first.
-    #[error("{asker} waited {waited:?} for {waiting_for}{}", Because(shortage.as_deref()))]
+    #[error(
+        "{asker} waited {waited:?} for {waiting_for}{}{}",
+        BetweenCalls(*between_calls),
+        Because(shortage.as_deref())
+    )]
     Timeout {
         /// Who asked.
         asker: Arc<Asker>,
@@ -343,6 +365,10 @@ pub enum AcquireError {
         /// The budget that had no room, when it looked last; `None` if it waited for something else,
         /// or never came first in the queue for room.
         shortage: Option<Box<BudgetExceeded>>,
+        /// Of the entry's leases, if it waited for one of them to end: those that no thread was in a call
+        /// of when it gave up. They are held between two calls, perhaps by the very thread that
+        /// waited, or they are tasks'.
+        between_calls: usize,
     },
     /// `try_acquire` would have had to wait.
     #[error("{asker} would have to wait for {waiting_for}")]
@@ -352,8 +378,10 @@ pub enum AcquireError {
         /// For what.
         waiting_for: WaitingFor,
     },
-    /// Every instance of the entry is in a call that, directly or through others, waits for this
-    /// very acquire.
+    /// Every instance of the entry is in a call, of a thread, that waits for this very acquire, directly
+    /// or through other threads that wait. A lease that is held outside of a call may still end on
+    /// another thread, and a task may be dropped: a wait for those ends by its deadline
+    /// ([`AcquireError::Timeout`]).
     #[error("{asker} would wait for itself: all its instances are in calls that wait for this one")]
     Deadlock {
         /// Who asked.
@@ -410,6 +438,13 @@ pub enum AcquireError {
         asker: Arc<Asker>,
         /// Numbers.
         source: StackTooSmall,
+    },
+    /// The guests of this function run only as tasks, and a thread asked for an instance that would have
+    /// to be made.
+    #[error("{asker}: {}: use acquire_async", AsyncReason::TasksOnly)]
+    AsyncRequired {
+        /// Who asked.
+        asker: Arc<Asker>,
     },
     /// The function was removed.
     #[error("function {function} was removed")]
@@ -521,6 +556,17 @@ pub enum CallError {
         /// Numbers.
         source: StackTooSmall,
     },
+    /// A synchronous call of the guest, where only a task can make it. The guest was not called, and the
+    /// lease is as it was.
+    #[error("{asker}: {reason}: use {instead}")]
+    AsyncRequired {
+        /// Who was called.
+        asker: Arc<Asker>,
+        /// Why.
+        reason: AsyncReason,
+        /// The function to call instead.
+        instead: &'static str,
+    },
     /// Bytes could not be passed to the guest or read from it.
     #[error("{asker}: {source}")]
     Memory {
@@ -531,41 +577,16 @@ pub enum CallError {
     },
 }
 
-/// Why bytes could not be passed to a guest or read from it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MemoryError {
-    /// The module exports no memory named `memory`, and none was made for it to import.
-    #[error("the module exports no memory named \"memory\", and none was made for it to import")]
-    NoMemory,
-    /// A pointer and length that the guest gave, or was given, leave its memory.
-    #[error(
-        "bytes {pointer} to {pointer}+{length} are not all within the guest's memory of {size} bytes"
-    )]
-    OutOfBounds {
-        /// Offset into the memory.
-        pointer: u32,
-        /// Bytes.
-        length: u32,
-        /// Bytes the memory has.
-        size: u64,
-    },
-    /// The guest's allocator has no room.
-    #[error("the guest could not allocate {length} bytes")]
-    GuestOutOfMemory {
-        /// Bytes asked for.
-        length: u32,
-    },
-    /// More than a 32-bit guest can address.
-    #[error("{length} bytes are more than a guest can address")]
-    TooLong {
-        /// Bytes.
-        length: u64,
-    },
-    /// The guest's text is not UTF-8.
-    #[error("the guest's text is not UTF-8 (valid up to byte {valid_up_to})")]
-    NotUtf8 {
-        /// Where it stops being UTF-8.
-        valid_up_to: u64,
-    },
+impl CallError {
+    /// The same; if only a task can, with the name of what it should call.
+    pub(crate) fn with_instead(self, instead: &'static str) -> Self {
+        match self {
+            Self::AsyncRequired { asker, reason, .. } => Self::AsyncRequired {
+                asker,
+                reason,
+                instead,
+            },
+            other => other,
+        }
+    }
 }

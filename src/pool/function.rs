@@ -114,6 +114,11 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// first served, as long as the builder's `wait_timeout`; if a budget has no room, evicts what
     /// is idle, or fails at once (or waits, as the builder's `wait_for_room` says).
     ///
+    /// Within a host function, an acquire that could only wait for the very call that it is made in, directly
+    /// or through other threads that wait, fails at once ([`AcquireError::Deadlock`]). A thread that
+    /// holds all of the leases itself, between two calls, waits its whole time: they may be sent away
+    /// and end elsewhere. [`AcquireError::Timeout`] says how many were held so.
+    ///
     /// A warm acquire takes no lock. A cold one instantiates (microseconds) and perhaps compiles
     /// (milliseconds to seconds) on this thread.
     ///

@@ -11,6 +11,7 @@ use super::definition::Dynamic;
 use super::entry::{Entry, Live};
 use super::error::{Asker, CallError};
 use super::shared::InstanceId;
+use super::task::AsyncReason;
 use super::thread_cache;
 use crate::runtime::{CallFailure, StackTooSmall, Stop, StoreData, classify, look_each_tick};
 use crate::state::{Group, Reason};
@@ -43,6 +44,8 @@ pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     pub(super) home: Home<'a, T>,
     /// Whether the instance is in a state that the next lease may see.
     pub(super) healthy: bool,
+    /// Whether it was acquired by a task, or called as one.
+    pub(super) is_of_a_task: bool,
     /// Set when the instance is looked at each tick of the epoch.
     pub(super) watched: Option<Box<Watched>>,
     _types: PhantomData<fn(P) -> R>,
@@ -97,6 +100,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             live: Some(live),
             home,
             healthy,
+            is_of_a_task: false,
             watched: None,
             _types: PhantomData,
         }
@@ -278,7 +282,11 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
                 self.healthy = true;
                 Ok(value)
             }
-            Err(error) => Err(explain(entry, live, error)),
+            Err(error) => {
+                let error = explain_sync(entry, live, error);
+                self.healthy = matches!(error, CallError::AsyncRequired { .. });
+                Err(error)
+            }
         }
     }
 
@@ -303,12 +311,14 @@ where
     R: WasmResults + 'static,
     T: Send + 'static,
 {
-    /// Calls the function.
+    /// Calls the function, and keeps this thread until the guest returns or its time is over. So it does
+    /// in the lease of a task: there, [`Self::call_async`] lets others go on.
     ///
     /// # Errors
     /// [`CallError::Trap`], [`CallError::Limit`] (out of fuel or time) and [`CallError::Host`]
     /// break the lease: its instance is retired when it is dropped, and further calls return
-    /// [`CallError::Broken`]. [`CallError::StackTooSmall`] leaves everything as it was.
+    /// [`CallError::Broken`]. [`CallError::StackTooSmall`], and [`CallError::AsyncRequired`] for guests that
+    /// run only as tasks, leave everything as it was.
     #[inline(always)]
     pub fn call(&mut self, params: P) -> Result<R, CallError> {
         self.enter(|live| live.instance.call(params))
@@ -358,6 +368,23 @@ pub(super) fn explain<T: Send + 'static>(
     error: wasmtime::Error,
 ) -> CallError {
     failed(entry, live, classify(error))
+}
+
+/// As `explain`, of a call that no task has made: it may be that only a task can.
+#[cold]
+fn explain_sync<T: Send + 'static>(
+    entry: &Entry<T>,
+    live: &mut Live<T>,
+    error: wasmtime::Error,
+) -> CallError {
+    match classify(error) {
+        CallFailure::Host(_) if live.instance.runs_as_task_only() => CallError::AsyncRequired {
+            asker: entry.asker.clone(),
+            reason: AsyncReason::TasksOnly,
+            instead: "call_async",
+        },
+        failure => failed(entry, live, failure),
+    }
 }
 
 /// Counts a failed call, and says what happened.

@@ -15,7 +15,7 @@ use super::slots::Slot;
 use super::watch::{Ended, Watch};
 use crate::runtime::{
     CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Relief,
-    Stop, look_each_tick, new_store, set_yields, settle, share,
+    Stop, look_each_tick, new_store, runs_as_task_only, set_yields, settle, share,
 };
 use crate::state::{Amounts, Stale};
 
@@ -126,7 +126,12 @@ impl<T: Send + 'static> Shared<T> {
         let instantiated = match &purse {
             None => {
                 let _calling = slot.map(|slot| slot.begin_call());
-                span.in_scope(|| ready.code.linked().instantiate(&mut store))
+                let made = span.in_scope(|| ready.code.linked().instantiate(&mut store));
+                if made.is_err() && runs_as_task_only(&mut store) {
+                    let asker = entry.asker.clone();
+                    return Err(AcquireError::AsyncRequired { asker });
+                }
+                made
             }
             Some(purse) => {
                 let stop = Arc::new(Stop::default());
@@ -152,7 +157,7 @@ impl<T: Send + 'static> Shared<T> {
         let export = &ready.defined.export;
         let mut instance = settle(store, instantiated, export).map_err(explain)?;
         instance.look_no_more();
-        self.created(entry, slot, &mut instance)?;
+        self.created(entry, slot, &mut instance, limits)?;
         Ok(Made {
             instance,
             limits,
@@ -168,12 +173,14 @@ impl<T: Send + 'static> Shared<T> {
         )
     }
 
-    /// The host looks at a new instance.
+    /// The host looks at a new instance. What it calls has fuel and time of its own: the start function
+    /// has used some, and a task's next look is one tick away.
     fn created(
         &self,
         entry: &Entry<T>,
         slot: Option<&Slot<T>>,
         instance: &mut Instance<T>,
+        limits: CallLimits,
     ) -> Result<(), AcquireError> {
         let Some(hook) = &self.on_create else {
             return Ok(());
@@ -183,7 +190,9 @@ impl<T: Send + 'static> Shared<T> {
             .check()
             .map_err(|source| stack_too_small(&entry.asker, source))?;
         let _calling = slot.map(|slot| slot.begin_call());
-        hook(&mut instance.store, &instance.exports).map_err(|error| AcquireError::Instantiate {
+        let looked = instance.refresh(limits);
+        let looked = looked.and_then(|()| hook(&mut instance.store, &instance.exports));
+        looked.map_err(|error| AcquireError::Instantiate {
             asker: entry.asker.clone(),
             source: share(error),
         })

@@ -56,16 +56,17 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use definition::{Definition, Dynamic, Signature};
 pub use error::{
     AcquireError, Asker, BudgetExceeded, CallError, CallLimit, DefineError, LookupError,
-    MemoryError, ModuleError, UnknownFunction, WaitingFor,
+    ModuleError, UnknownFunction, WaitingFor,
 };
 pub use function::{Function, InGroup};
 pub use function_name::{FunctionName, NameError, TextError};
-pub use guest_bytes::GuestBytes;
+pub use guest_bytes::{GuestBytes, MemoryError};
 pub use imports::{Imports, ImportsBuilder, ImportsError};
 pub use lease::{Export, Lease};
 pub use limits::Limits;
 pub use observe::Eviction;
 pub use stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
+pub use task::AsyncReason;
 
 /// A pool of WebAssembly instances and of the compiled modules behind them, under budgets.
 ///

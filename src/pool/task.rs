@@ -1,5 +1,6 @@
 //! Leases and calls of tasks: nothing here blocks a thread.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,31 @@ use super::thread_cache;
 use super::watch::{Ended, Watch};
 use crate::runtime::{CallFailure, Purse, set_yields};
 use crate::state::{Group, Reason};
+
+/// Why a guest can be called by a task alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AsyncReason {
+    /// The lease is a task's (acquired as a task, or called as one), and a guest's allocator may take as
+    /// long as any guest: it would keep the executor's thread.
+    LeaseOfATask,
+    /// Guests run only as tasks: they import async host functions, or the pool has a
+    /// [`fuel_yield_interval`](crate::Builder::fuel_yield_interval).
+    TasksOnly,
+}
+
+impl fmt::Display for AsyncReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LeaseOfATask => {
+                "the lease is a task's, and the guest's allocator would keep the executor's thread"
+            }
+            Self::TasksOnly => {
+                "its guests run only as tasks, because of async imports or the fuel_yield_interval"
+            }
+        })
+    }
+}
 
 /// A guest's call, on its fiber.
 type Running<'a, X> = Pin<Box<dyn Future<Output = wasmtime::Result<X>> + Send + 'a>>;
@@ -223,6 +249,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         &mut self,
         run: impl for<'x> FnOnce(&'x mut Live<T>) -> Running<'x, X> + Send,
     ) -> Result<X, CallError> {
+        self.is_of_a_task = true;
         self.have_stack_at_last().await?;
         if let Err(source) = self.home.entry().stack.check_for_task() {
             return Err(stack_too_small(self.asker(), source));
@@ -315,8 +342,13 @@ impl<T: Send + 'static> Shared<T> {
         entry: &Arc<Entry<T>>,
         patience: impl Fn() -> Patience,
     ) -> Result<Lease<'a, P, R, T>, AcquireError> {
+        let begin = |live| {
+            let mut lease = Lease::begin(home(), live);
+            lease.is_of_a_task = true;
+            lease
+        };
         let mut warm = match entry.take() {
-            Taken::Idle(live) => Some(Lease::begin(home(), live)),
+            Taken::Idle(live) => Some(begin(live)),
             Taken::Odd(odd) => {
                 entry.settle_odd(self, odd);
                 None
@@ -330,7 +362,7 @@ impl<T: Send + 'static> Shared<T> {
         loop {
             let mut lease = match warm.take() {
                 Some(lease) => lease,
-                None => Lease::begin(home(), self.obtain(entry, patience).await?),
+                None => begin(self.obtain(entry, patience).await?),
             };
             match lease.have_stack(self, patience).await {
                 Ok(()) => return Ok(lease),

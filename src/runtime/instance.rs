@@ -137,6 +137,8 @@ struct Extras {
     allocator: Option<Allocator>,
     /// What it may spend on fiber stacks, once a task has had it.
     purse: Option<Arc<Purse>>,
+    /// Whether wasmtime has refused a synchronous call of it.
+    tasks_only: bool,
 }
 
 /// Why an instance could not be made.
@@ -248,6 +250,13 @@ pub(crate) fn set_yields<T>(store: &mut Store<StoreData<T>>, yields: bool) {
     if let Some(turn) = store.data_mut().turn() {
         turn.yields = yields;
     }
+}
+
+/// Whether the store's guests can only be called as tasks: wasmtime does not say, so a function that does
+/// nothing is called.
+pub(crate) fn runs_as_task_only<T: 'static>(store: &mut Store<T>) -> bool {
+    let nothing = Func::wrap(&mut *store, || {});
+    nothing.call(store, &[], &mut []).is_err()
 }
 
 /// What is refused before any guest code has run is refused by the meter; the rest is the start
@@ -365,6 +374,16 @@ impl<T: 'static> Instance<T> {
 
     pub fn set_purse(&mut self, purse: Arc<Purse>) {
         self.extras.get_or_insert_default().purse = Some(purse);
+    }
+
+    /// Whether its guest can only be called as a task. For a call that has failed.
+    pub fn runs_as_task_only(&mut self) -> bool {
+        let known = self.extras.as_ref().is_some_and(|extras| extras.tasks_only);
+        if !known && runs_as_task_only(&mut self.store) {
+            self.extras.get_or_insert_default().tasks_only = true;
+            return true;
+        }
+        known
     }
 
     pub fn result_count(&self) -> usize {

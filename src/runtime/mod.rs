@@ -29,8 +29,8 @@ pub(crate) use import_types::is_of_a_store;
 pub(crate) use imports::{HostImports, Own, OwnItem};
 pub(crate) use inspect::{Facts, Types, inspect};
 pub(crate) use instance::{
-    Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store, set_yields,
-    settle,
+    Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store,
+    runs_as_task_only, set_yields, settle,
 };
 pub(crate) use meter::{GrowthAccount, Meter};
 pub(crate) use purse::Purse;

@@ -5,8 +5,11 @@ mod common;
 #[path = "../common/polling.rs"]
 mod polling;
 
+mod bytes_of_tasks;
 mod causes;
 mod ends_of_threads;
+mod holding;
+mod hooks;
 mod host_code;
 mod imports;
 mod names;
