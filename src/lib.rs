@@ -90,6 +90,9 @@
 //!   once with an error, where a host function would wait for the very call that it is in, directly or
 //!   through other threads that wait. What a thread holds between two calls may end elsewhere: it
 //!   waits for that until its deadline, and the error says so.
+//! - Time passes whatever host code does: wakers, listeners, hooks, recorders and destructors that panic or
+//!   block delay neither the end of another call nor another task's alarm (of wakers, up to 15 may block at
+//!   the same time).
 //! - No guest and no input can panic, abort or hang the host, as long as calls have a timeout (the
 //!   default) and run on stacks that the pool knows: a thread's own, a segment of `stacker`'s, or a
 //!   fiber of the pool's own engine. Each way into a guest looks at what is left of them first

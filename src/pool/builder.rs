@@ -8,15 +8,15 @@ use wasmtime::{Engine, Linker, Store};
 
 use super::Pool;
 use super::build_error::{BuildError, LimitsError};
-use super::clock::{Clock, Pulse, SystemClock, nanos};
+use super::clock::{Clock, Pulse, nanos};
+use super::clock_thread::{ClockThread, channel};
 use super::definition::InstanceLimits;
-
-use super::housekeeper::{Duties, Housekeeper, channel};
+use super::housekeeper::Housekeeper;
 use super::limits::{LARGEST, Limits, check_lease, check_range};
 use super::observe::{Eviction, Listener, Observer};
 use super::settings::Settings;
 use super::shared::{Hook, MakeData, Parts, Shared};
-use crate::runtime::{EngineSettings, Epoch, HostImports, Runtime, StoreData, share};
+use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
@@ -210,7 +210,8 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Real time for each lease's guest code, the start function included. Checked once per
-    /// [`Self::epoch_tick`]. Default: 30 s. `None` lets the pool's own engine make faster code (a
+    /// [`Self::epoch_tick`]: a guest ends within two ticks of it. A single bulk instruction is not
+    /// interrupted; see [`Self::max_instance_memory`]. Default: 30 s. `None` lets the pool's own engine make faster code (a
     /// tight loop takes up to 1.5 times as long with checks in it), which nothing can stop, and which
     /// as a task lets no others go on (but by [`Self::fuel_yield_interval`]).
     ///
@@ -261,8 +262,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// The host's own engine. If calls have a timeout, the housekeeper moves its epoch: no one else
-    /// should, another pool's housekeeper included. If its memories may move to grow (a reservation
+    /// The host's own engine. If calls have a timeout, the pool moves its epoch: no one else
+    /// should, another pool included. If its memories may move to grow (a reservation
     /// smaller than they can become), they are there twice while they do. Modules are still compiled in throwaway engines of the same
     /// configuration. Default: the pool makes one that suits its other settings.
     pub fn engine(mut self, engine: Engine) -> Self {
@@ -324,7 +325,8 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Told of every instance that left, after its memory has been freed. Runs outside of the
-    /// pool's lock, on the thread that destroyed the instance; its panics are caught.
+    /// pool's lock, on the thread that destroyed the instance, when its charge has been given back; its panics
+    /// are caught. While it blocks on the pool's own thread, nothing idle is evicted.
     pub fn eviction_listener(
         mut self,
         listener: impl Fn(&Eviction) + Send + Sync + 'static,
@@ -339,8 +341,8 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// No thread: the host calls [`Pool::sweep`], and [`Pool::tick`] if calls have deadlines.
-    /// Without the housekeeper's coarse clock, each release reads the real one (some 20 ns).
+    /// No threads for time, alarms and sweeps: the host calls [`Pool::sweep`], and [`Pool::tick`] if calls
+    /// have deadlines. Without the clock thread's coarse clock, each release reads the real one (some 20 ns).
     pub fn no_housekeeper(mut self) -> Self {
         self.housekeeper = false;
         self
@@ -360,7 +362,7 @@ impl<T: Send + 'static> Builder<T> {
             .idle_timeout(Duration::from_secs(5))
     }
 
-    /// Builds the pool and starts its housekeeper.
+    /// Builds the pool and starts its clock thread and its housekeeper.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -371,18 +373,14 @@ impl<T: Send + 'static> Builder<T> {
         self.validate_stacks(&runtime)?;
         let linker = self.link(&runtime)?;
         let (sender, control) = channel();
-        // Only real time runs on between two beats; another clock says itself what time it is.
-        let coarse = self.housekeeper && self.clock.is_none();
-        let clock = self
-            .clock
-            .take()
-            .unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let epoch = Epoch::new(runtime.engine().clone());
-        let pulse = Pulse::new(clock, coarse, self.housekeeper.then_some(sender), epoch);
-        let duties = Duties {
-            epoch_tick: runtime.interrupts().then_some(self.settings.epoch_tick),
-            sweep_period: self.settings.sweep_period(),
+        let pulse = Pulse::new(self.clock.take(), self.housekeeper.then_some(sender));
+        let clock = ClockThread {
+            epoch: runtime.epoch().clone(),
+            period: runtime.interrupts().then_some(self.settings.epoch_tick),
+            beat: self.settings.sweep_period(),
+            control,
         };
+        let period = self.settings.sweep_period();
         let shared = Shared::new(Parts {
             settings: self.settings,
             runtime,
@@ -390,14 +388,16 @@ impl<T: Send + 'static> Builder<T> {
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,
-            pulse: Arc::new(pulse),
+            pulse: pulse.clone(),
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
         if self.housekeeper {
-            let (pool, pulse) = (shared.this.clone(), shared.pulse.clone());
-            (shared.housekeeper.start(pool, pulse, control, duties))
-                .map_err(BuildError::Housekeeper)?;
+            let pool = shared.this.clone();
+            let tick = move || clock.run(&pulse);
+            let started = (shared.pulse.threads.start("wasm-pool clock", tick))
+                .and_then(|()| shared.housekeeper.start(pool, period));
+            started.map_err(BuildError::Housekeeper)?;
         }
         Ok(Pool { shared })
     }

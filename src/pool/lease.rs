@@ -23,7 +23,7 @@ use crate::state::{Group, Reason};
 /// Fuel and deadline begin afresh with the lease and last for all of its calls.
 ///
 /// A lease can be sent to another thread. One that is leaked (`mem::forget`) keeps its charge and
-/// its place among the entry's instances (and the housekeeper's thread, which moves the epoch for it);
+/// its place among the entry's instances (and the pool's clock thread, which moves the epoch for it);
 /// nothing else is lost.
 ///
 /// ```
@@ -241,8 +241,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         watched.get_or_insert_with(|| {
             let stop = Arc::new(Stop::default());
             if let Some(live) = live {
-                let epoch = &home.entry().pulse.epoch;
-                look_each_tick(&mut live.instance.store, live.limits, stop.clone(), epoch);
+                look_each_tick(&mut live.instance.store, live.limits, stop.clone());
             }
             home.entry().pulse.keep_ticking();
             Box::new(Watched { stop, ends: None })

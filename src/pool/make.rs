@@ -135,7 +135,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             Some(purse) => {
                 let stop = Arc::new(Stop::default());
-                look_each_tick(&mut store, limits, stop.clone(), &self.pulse.epoch);
+                look_each_tick(&mut store, limits, stop.clone());
                 set_yields(&mut store, true);
                 let watch = Watch {
                     pulse: &self.pulse,

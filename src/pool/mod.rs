@@ -1,4 +1,4 @@
-//! The shell: the only lock, slots, waiters, the housekeeper's thread.
+//! The shell: the only lock, slots, waiters, the pool's own threads.
 
 mod acquire;
 mod alarms;
@@ -7,6 +7,7 @@ mod build_error;
 mod builder;
 mod canceller;
 mod clock;
+mod clock_thread;
 mod compile;
 mod deadlock;
 mod define;
@@ -35,6 +36,7 @@ mod slots;
 mod stats;
 mod task;
 mod thread_cache;
+mod threads;
 mod ticker;
 mod waiter;
 mod watch;
@@ -136,10 +138,10 @@ impl<T: Send + 'static> Pool<T> {
         self.shared.sweep();
     }
 
-    /// Moves the epoch by one tick, as the housekeeper does while something is leased. Without a
+    /// Moves the epoch by one tick, as the pool's clock thread does while something is leased. Without a
     /// housekeeper the host calls this once per `epoch_tick`, or calls never end for lack of time.
     pub fn tick(&self) {
-        self.shared.pulse.epoch.advance(1);
+        self.shared.runtime.epoch().advance(1);
     }
 
     /// Refuses everything from now on, wakes all who wait, evicts what is idle. Leases end as they

@@ -272,7 +272,13 @@ impl<T: Send + 'static> Shared<T> {
 
     pub fn sweep(&self) {
         self.pulse.beat();
-        self.pulse.ring();
+        self.pulse.alarms.ring(self.pulse.now());
+        self.evict_and_report();
+    }
+
+    /// What a sweep does but for alarms.
+    pub fn evict_and_report(&self) {
+        self.pulse.look();
         let shelf = self.settings.shelf(self.pulse.is_coarse());
         // A few at a time: others need the lock too.
         while self.with_state(|locked, hands, out| {
@@ -281,6 +287,18 @@ impl<T: Send + 'static> Shared<T> {
             more
         }) {}
         guarded("the metrics recorder", || self.publish_metrics());
+    }
+
+    /// Lets the epoch stand still while nothing is leased. A lease that began just now may have missed that: so
+    /// look once more after saying it. (A lease announces itself before it looks; if this look missed even that,
+    /// the next lease resumes the epoch for both, or the housekeeper's next look.)
+    pub fn rest_if_idle(&self) {
+        if self.pulse.is_ticking() && !self.is_anything_leased() {
+            self.pulse.pause();
+            if self.is_anything_leased() {
+                self.pulse.keep_ticking();
+            }
+        }
     }
 
     /// Whether an instance is leased, or being made, and so may need the epoch.
@@ -298,8 +316,8 @@ impl<T: Send + 'static> Drop for Shared<T> {
         self.workers.stop();
         self.workers.join();
         let orphans = self.locked.get_mut().state.instance_count();
-        self.pulse.orphan(orphans as u64);
-        self.housekeeper.stop(&self.pulse, orphans == 0);
+        self.housekeeper.stop();
+        self.pulse.end(orphans as u64);
         thread_cache::announce_closed();
         thread_cache::drop_closed();
     }

@@ -4,11 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::threads::Threads;
 use crate::runtime::{discard, guarded, wake};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -18,7 +18,9 @@ pub(crate) struct Workers {
     jobs: Receiver<Job>,
     /// `None` when the pool is closed.
     sender: Mutex<Option<Sender<Job>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Arc<Threads>,
+    /// Threads that were started.
+    started: Mutex<usize>,
     most: usize,
 }
 
@@ -29,7 +31,8 @@ impl Workers {
         Self {
             jobs,
             sender: Mutex::new(Some(sender)),
-            threads: Mutex::new(Vec::new()),
+            threads: Arc::new(Threads::new()),
+            started: Mutex::new(0),
             most,
         }
     }
@@ -45,11 +48,14 @@ impl Workers {
         }));
         let outcome = Outcome(shared.clone());
         // A job that is not taken is dropped, and its desk with it: that says so, too.
-        let desk = Worker(shared);
+        let desk = Worker {
+            desk: shared,
+            threads: self.threads.clone(),
+        };
         let job: Job = Box::new(move || {
-            if Arc::strong_count(&desk.0) > 1 {
+            if Arc::strong_count(&desk.desk) > 1 {
                 let result = work();
-                desk.0.lock().result = Some(result);
+                desk.desk.lock().result = Some(result);
             }
         });
         let sender = self.sender.lock().clone();
@@ -64,8 +70,8 @@ impl Workers {
 
     /// Starts one more, if there may be one more; whether there are any.
     fn has_threads(&self) -> bool {
-        let mut threads = self.threads.lock();
-        if threads.len() >= self.most {
+        let mut started = self.started.lock();
+        if *started >= self.most {
             return true;
         }
         let jobs = self.jobs.clone();
@@ -75,14 +81,15 @@ impl Workers {
                 guarded("a compilation", job);
             });
         };
-        let started = thread::Builder::new()
-            .name("wasm-pool compiler".into())
-            .spawn(work);
-        match started {
-            Ok(thread) => threads.push(thread),
-            Err(error) => tracing::error!(%error, "no thread to compile on"),
+        match self.threads.start("wasm-pool compiler", work) {
+            Ok(()) => *started += 1,
+            Err(error) => {
+                guarded("a subscriber", || {
+                    tracing::error!(%error, "no thread to compile on");
+                });
+            }
         }
-        !threads.is_empty()
+        *started > 0
     }
 
     /// No more jobs; those that are queued are still done.
@@ -90,16 +97,9 @@ impl Workers {
         self.sender.lock().take();
     }
 
-    /// Waits until every thread has ended.
+    /// Waits until every thread has ended, but for one that is in host code.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            // One of them may be the one who drops the last handle.
-            if thread.thread().id() != thread::current().id() {
-                // A panic was reported where it happened.
-                let _ = thread.join();
-            }
-        }
+        self.threads.join();
     }
 }
 
@@ -111,17 +111,21 @@ struct Desk<R> {
 }
 
 /// Says that the work is over when it goes, however it goes.
-struct Worker<R>(Arc<Mutex<Desk<R>>>);
+struct Worker<R> {
+    desk: Arc<Mutex<Desk<R>>>,
+    threads: Arc<Threads>,
+}
 
 impl<R> Drop for Worker<R> {
     fn drop(&mut self) {
         let reader = {
-            let mut desk = self.0.lock();
+            let mut desk = self.desk.lock();
             desk.done = true;
             desk.reader.take()
         };
         if let Some(reader) = reader {
-            wake(reader);
+            // If the pool is gone already, nobody reads it.
+            self.threads.aside(|| wake(reader));
         }
     }
 }

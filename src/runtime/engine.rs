@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy};
 
+use super::epoch::Epoch;
 use super::sizes;
 use super::trusted::ChargedStacks;
 use crate::state::Amounts;
@@ -22,6 +23,7 @@ pub(crate) struct EngineSettings {
 pub(crate) struct Runtime {
     engine: Engine,
     compiler: Config,
+    epoch: Arc<Epoch>,
 }
 
 impl Runtime {
@@ -48,11 +50,21 @@ impl Runtime {
         let mut compiler = engine.config().clone();
         // Compiling needs no place for instances, and the strategy does not affect the code.
         compiler.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-        Self { engine, compiler }
+        let epoch = Arc::new(Epoch::new(engine.clone()));
+        Self {
+            engine,
+            compiler,
+            epoch,
+        }
     }
 
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The engine's epoch, which this pool alone moves.
+    pub fn epoch(&self) -> &Arc<Epoch> {
+        &self.epoch
     }
 
     /// An engine that has compiled keeps the compiler's contexts, 4 to 140 MB, until it is

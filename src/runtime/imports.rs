@@ -215,7 +215,7 @@ impl<T: 'static> HostImports<T> {
 fn items_of<T: 'static>(
     linker: &Linker<StoreData<T>>,
 ) -> HashMap<Box<str>, HashMap<Box<str>, Item>> {
-    let mut store = Store::new(linker.engine(), StoreData::vacant());
+    let mut store = Store::new(linker.engine(), StoreData::vacant(linker.engine()));
     let found: Vec<_> = linker.iter(&mut store).collect();
     let mut items: HashMap<Box<str>, HashMap<Box<str>, Item>> = HashMap::new();
     for (module, name, item) in found {

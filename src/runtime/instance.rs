@@ -7,7 +7,9 @@ use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use wasmtime::{Extern, Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
+use wasmtime::{
+    Engine, Extern, Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults,
+};
 
 use super::engine::Runtime;
 use super::epoch::Epoch;
@@ -29,6 +31,9 @@ pub struct StoreData<T> {
     meter: Meter,
     /// Boxed: few stores have any of it.
     rare: Option<Box<Rare>>,
+    epoch: Arc<Epoch>,
+    /// The epoch's count when the lease's time began.
+    began: u64,
 }
 
 /// What some stores have.
@@ -49,20 +54,37 @@ impl<T> Drop for StoreData<T> {
 }
 
 impl<T> StoreData<T> {
-    fn new(host: T, meter: Meter) -> Self {
+    fn new(host: T, meter: Meter, epoch: Arc<Epoch>) -> Self {
         Self {
             host: Some(host),
             meter,
             rare: None,
+            epoch,
+            began: 0,
+        }
+    }
+
+    /// The deadline of the store's epoch has come.
+    fn at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        if let Some(turn) = self.turn() {
+            return turn.over();
+        }
+        // Asked once: what comes later is all the lease's own time.
+        let began = std::mem::replace(&mut self.began, u64::MAX);
+        match self.epoch.overdue(began) {
+            0 => Ok(UpdateDeadline::Interrupt),
+            ticks => Ok(UpdateDeadline::Continue(ticks)),
         }
     }
 
     /// For a store that only looks at types: no code runs in it, and nothing is made in it.
-    pub(super) fn vacant() -> Self {
+    pub(super) fn vacant(engine: &Engine) -> Self {
         Self {
             host: None,
             meter: Meter::closed(),
             rare: None,
+            epoch: Arc::new(Epoch::new(engine.clone())),
+            began: 0,
         }
     }
 
@@ -186,13 +208,11 @@ pub(crate) fn new_store<T: Send + 'static>(
     limits: CallLimits,
     fuel_yield: Option<u64>,
 ) -> Result<Store<StoreData<T>>, InstantiateFailure> {
-    let mut store = Store::new(runtime.engine(), StoreData::new(host, meter));
+    let data = StoreData::new(host, meter, runtime.epoch().clone());
+    let mut store = Store::new(runtime.engine(), data);
     store.limiter(|data| &mut data.meter);
     if runtime.interrupts() {
-        store.epoch_deadline_callback(|mut store| match store.data_mut().turn() {
-            Some(turn) => turn.over(),
-            None => Ok(UpdateDeadline::Interrupt),
-        });
+        store.epoch_deadline_callback(|mut store| store.data_mut().at_deadline());
     }
     let other = |error| InstantiateFailure::Other(share(error));
     refresh(&mut store, limits).map_err(other)?;
@@ -236,11 +256,11 @@ pub(crate) fn look_each_tick<T>(
     store: &mut Store<StoreData<T>>,
     limits: CallLimits,
     stop: Arc<Stop>,
-    epoch: &Arc<Epoch>,
 ) {
     if let Some(ticks) = limits.ticks {
-        let turn = Turn::new(ticks.get(), stop, epoch.clone());
-        store.data_mut().rare.get_or_insert_default().turn = Some(turn);
+        let data = store.data_mut();
+        let turn = Turn::new(ticks.get(), stop, data.epoch.clone());
+        data.rare.get_or_insert_default().turn = Some(turn);
         store.set_epoch_deadline(1);
     }
 }
@@ -280,6 +300,8 @@ fn refresh<T>(store: &mut Store<StoreData<T>>, limits: CallLimits) -> wasmtime::
         store.set_fuel(fuel.get())?;
     }
     if let Some(ticks) = limits.ticks {
+        let data = store.data_mut();
+        data.began = data.epoch.ticks();
         store.set_epoch_deadline(ticks.get());
     }
     Ok(())

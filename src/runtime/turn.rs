@@ -52,6 +52,8 @@ pub(crate) struct Turn {
     epoch: Arc<Epoch>,
     /// Ticks that had passed at the last look.
     seen: u64,
+    /// Whether there was no look yet.
+    is_new: bool,
     /// Ticks that are left.
     left: u64,
     /// Whether others go on between two ticks: in a task.
@@ -63,6 +65,7 @@ impl Turn {
     pub fn new(ticks: u64, stop: Arc<Stop>, epoch: Arc<Epoch>) -> Self {
         Self {
             seen: epoch.ticks(),
+            is_new: true,
             epoch,
             left: ticks,
             yields: false,
@@ -74,11 +77,15 @@ impl Turn {
         if self.stop.is_asked() {
             return Err(Stopped.into());
         }
+        if std::mem::take(&mut self.is_new) {
+            // What was overdue before it began is not its time.
+            self.seen += self.epoch.overdue(self.seen);
+        }
         // Several ticks may have passed since the last look, if they were late. At least one has, whoever
-        // made it.
-        let now = self.epoch.ticks();
-        let passed = now.saturating_sub(std::mem::replace(&mut self.seen, now));
-        self.left = self.left.saturating_sub(passed.max(1));
+        // made it, and though it may not have been counted yet.
+        let passed = self.epoch.ticks().saturating_sub(self.seen).max(1);
+        self.seen += passed;
+        self.left = self.left.saturating_sub(passed);
         if self.left == 0 {
             return Ok(UpdateDeadline::Interrupt);
         }
@@ -99,12 +106,27 @@ mod tests {
         let epoch = Arc::new(Epoch::new(engine.clone()));
         let mut turn = Turn::new(10, Arc::default(), epoch.clone());
         let goes_on = |turn: &mut Turn| matches!(turn.over(), Ok(UpdateDeadline::Continue(1)));
-        epoch.advance(5);
+        epoch.advance(1);
+        assert!(goes_on(&mut turn), "9 are left");
+        epoch.advance(4);
         assert!(goes_on(&mut turn), "5 are left");
         // A host that moves the epoch by itself is not counted by the pool.
         engine.increment_epoch();
         assert!(goes_on(&mut turn), "4 are left");
-        epoch.advance(4);
+        epoch.advance(5);
         assert!(matches!(turn.over(), Ok(UpdateDeadline::Interrupt)));
+    }
+
+    #[test]
+    fn promise_02_lateness_from_before_it_began_does_not_count() {
+        let epoch = Arc::new(Epoch::new(wasmtime::Engine::default()));
+        let mut turn = Turn::new(3, Arc::default(), epoch.clone());
+        let goes_on = |turn: &mut Turn| matches!(turn.over(), Ok(UpdateDeadline::Continue(1)));
+        epoch.advance(50);
+        assert!(goes_on(&mut turn), "as one tick");
+        epoch.advance(1);
+        assert!(goes_on(&mut turn));
+        epoch.advance(1);
+        assert!(!goes_on(&mut turn));
     }
 }

@@ -119,6 +119,10 @@ impl Condvar {
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
+
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
 }
 
 /// Begins again with every execution, so that a schedule replays exactly.

@@ -19,4 +19,5 @@ mod settings;
 mod small_print;
 mod stacks;
 mod system;
+mod time;
 mod type_changes;
