@@ -745,8 +745,11 @@ fn b1_the_memory_budget_refuses() {
         format!(
             "big() in group nightly needs {0} bytes of the memory budget, which has {1}: {1} are \
              charged, and evicting everything idle would free 0. The other {1} are in use: try \
-             again later, or raise the limit",
-            exceeded.requested, exceeded.limit
+             again later, or raise the limit. Held by big() in group reports: {0} in use; small() \
+             in group 1: {2} in use",
+            exceeded.requested,
+            exceeded.limit,
+            instance_bytes(1)
         )
     );
     drop((lease, held));
@@ -766,7 +769,8 @@ fn b1_a_refusal_says_what_is_evictable_and_what_can_never_fit() {
         format!(
             "big() in group 7 needs {0} bytes of the memory budget, which has {0}: {1} are \
              charged, and evicting everything idle would free {2}. The other {2} are in use: try \
-             again later, or raise the limit",
+             again later, or raise the limit. Held by small() in group 1: {2} in use; small() in \
+             group 2: {2} idle",
             instance_bytes(3),
             2 * instance_bytes(1),
             instance_bytes(1)
@@ -857,7 +861,7 @@ fn b1_the_mappings_budget_refuses() {
         exceeded.to_string(),
         "f() in group 2 needs 3 mappings of the mappings budget, which has 8: 6 are charged, and \
          evicting everything idle would free 0. The other 6 are in use: try again later, or raise \
-         the limit"
+         the limit. Held by f() in group 1: 3 in use; code of f(): 3 in use"
     );
     drop(lease);
     check(&pool);

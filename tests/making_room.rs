@@ -602,7 +602,8 @@ fn r6_a_deadline_ends_the_wait_for_room() {
         format!(
             "f() in group 2 waited 5s for room in a budget: f() in group 2 needs {need} bytes of \
              the memory budget, which has {need}: {need} are charged, and evicting everything idle \
-             would free 0. The other {need} are in use: try again later, or raise the limit",
+             would free 0. The other {need} are in use: try again later, or raise the limit. Held by f() in \
+             group 1: {need} in use",
             need = instance_bytes(1)
         )
     );

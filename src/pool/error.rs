@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use super::build_error::LimitsError;
 use super::function_name::NameError;
+<<<<<<< HEAD
 use super::guest_bytes::MemoryError;
 use super::task::AsyncReason;
+=======
+use super::holders::Holder;
+>>>>>>> af7cd0b (A refusal says who holds what it lacks)
 use crate::runtime::{
     Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall, SystemError,
 };
@@ -243,11 +247,15 @@ pub struct BudgetExceeded {
     pub evictable: u64,
     /// Who asked.
     pub asker: Arc<Asker>,
+    /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not
+    /// matter: more was asked for than the limit.
+    pub holders: Box<[Holder]>,
 }
 
 impl BudgetExceeded {
-    pub(crate) fn new(shortage: Shortage, asker: Arc<Asker>) -> Self {
+    pub(crate) fn new(shortage: Shortage, asker: Arc<Asker>, holders: Vec<Holder>) -> Self {
         Self {
+            holders: holders.into(),
             budget: shortage.budget,
             requested: shortage.requested,
             limit: shortage.limit,
@@ -267,6 +275,7 @@ impl fmt::Display for BudgetExceeded {
             charged,
             evictable,
             asker,
+            holders,
         } = self;
         let unit = budget.unit();
         write!(
@@ -284,7 +293,8 @@ impl fmt::Display for BudgetExceeded {
             write!(
                 f,
                 ". The other {in_use} are in use: try again later, or raise the limit"
-            )
+            )?;
+            Holder::write_all(f, holders, *charged)
         }
     }
 }

@@ -7,6 +7,7 @@ use super::acquire::Patience;
 use super::block_on::block_on;
 use super::entry::Entry;
 use super::request::Making;
+use super::reserve::Asking;
 use super::shared::{InstanceId, RequestId, Shared};
 use crate::runtime::GrowthAccount;
 use crate::state::Amounts;
@@ -56,7 +57,15 @@ impl<T: Send + 'static> Entry<T> {
     fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, target: Amounts) -> bool {
         let deadline = pool.deadline(SOON);
         let patience = Patience::Instance(deadline);
-        let reserving = pool.reserve(request, &self.asker, target, patience);
+        // The guest sees −1: who holds what is nobody's to read.
+        let reserving = pool.reserve_as(Asking {
+            request,
+            asker: &self.asker,
+            target,
+            patience,
+            queue: true,
+            explained: false,
+        });
         block_on(reserving, Some(deadline.ends), &pool.pulse).is_ok()
     }
 

@@ -45,6 +45,7 @@ impl<T: Send + 'static> Shared<T> {
                 target: self.needs(&ready.needs, patience),
                 patience,
                 queue: false,
+                explained: true,
             };
             match self.try_reserve(&asking) {
                 Reserving::Done => {}

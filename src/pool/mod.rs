@@ -20,6 +20,7 @@ mod function_name;
 mod growth;
 mod guest_bytes;
 mod hands;
+mod holders;
 mod housekeeper;
 mod imports;
 mod lease;
@@ -63,6 +64,8 @@ pub use error::{
 pub use function::{Function, InGroup};
 pub use function_name::{FunctionName, NameError, TextError};
 pub use guest_bytes::{GuestBytes, MemoryError};
+pub use guest_bytes::GuestBytes;
+pub use holders::Holder;
 pub use imports::{Imports, ImportsBuilder, ImportsError};
 pub use lease::{Export, Lease};
 pub use limits::Limits;

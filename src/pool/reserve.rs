@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::acquire::{Patience, closed};
 use super::error::{AcquireError, Asker, BudgetExceeded, WaitingFor};
 use super::hands::Hands;
+use super::holders::IN_AN_ERROR;
 use super::shared::{Effects, RequestId, Shared, Signal, State};
 use super::waiter::{Mail, Waiter};
 use crate::state::{Amounts, Room, Shortage, Ticket};
@@ -19,6 +20,8 @@ pub(super) struct Asking<'a, T: Send + 'static> {
     pub patience: Patience,
     /// Whether it joins them when there is no room.
     pub queue: bool,
+    /// Whether somebody reads why it was refused.
+    pub explained: bool,
 }
 
 /// What became of asking for room.
@@ -94,8 +97,18 @@ impl<T: Send + 'static> Asking<'_, T> {
 
     fn refuse(&self, state: &mut State<T>, shortage: Shortage) -> Reserving<T> {
         state.count_refusal();
-        let exceeded = BudgetExceeded::new(shortage, self.asker.clone());
+        let exceeded = self.explain(shortage, state);
         Reserving::Fail(AcquireError::BudgetExceeded(exceeded))
+    }
+
+    fn explain(&self, shortage: Shortage, state: &State<T>) -> BudgetExceeded {
+        // Who holds what does not matter to what can never fit.
+        let holders = match self.explained && shortage.requested <= shortage.limit {
+            true => Shared::holders(state, &[shortage.budget], IN_AN_ERROR),
+            false => Vec::new(),
+        };
+        let holders = holders.into_iter().flatten().collect();
+        BudgetExceeded::new(shortage, self.asker.clone(), holders)
     }
 }
 
@@ -115,7 +128,13 @@ impl<T: Send + 'static> Shared<T> {
             target,
             patience,
             queue: true,
+            explained: true,
         };
+        self.reserve_as(asking).await
+    }
+
+    /// The same, in full.
+    pub(super) async fn reserve_as(&self, asking: Asking<'_, T>) -> Result<(), AcquireError> {
         while !self.reserve_or_wait(&asking).await? {}
         Ok(())
     }
@@ -134,6 +153,7 @@ impl<T: Send + 'static> Shared<T> {
             // It would wait, but does not queue.
             patience: Patience::Room(self.deadline(Duration::ZERO)),
             queue: false,
+            explained: false,
         };
         // A refusal is for whoever asks for good.
         let possible = self.with_state(|locked, _, _| locked.state.can_ever_hold(&target));
@@ -169,6 +189,7 @@ impl<T: Send + 'static> Shared<T> {
             target,
             patience,
             queue,
+            ..
         } = *asking;
         self.with_state(|locked, hands, out| {
             let state = &mut locked.state;
@@ -224,8 +245,10 @@ impl<T: Send + 'static> Shared<T> {
             Ok(_) => Ok(()),
             Err(mut error) => {
                 if let AcquireError::Timeout { shortage: why, .. } = &mut error {
-                    let exceeded = |short| BudgetExceeded::new(short, asker.clone());
-                    *why = waiting.shortage.map(exceeded).map(Box::new);
+                    *why = waiting.shortage.map(|short| {
+                        let explain = |state: &State<T>| asking.explain(short, state);
+                        Box::new(self.with_state(|locked, _, _| explain(&locked.state)))
+                    });
                 }
                 Err(error)
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::function_name::FunctionName;
+use super::holders::{Holder, IN_STATS};
 use super::shared::Shared;
 use crate::state::{Budget, Group, PerBudget, signature};
 use crate::sync::Ordering;
@@ -59,6 +60,8 @@ pub struct FunctionStats {
 #[non_exhaustive]
 pub struct Stats {
     budgets: PerBudget<BudgetStats>,
+    /// In the order of `Budget::ALL`.
+    holders: Vec<Vec<Holder>>,
     /// Every function that is defined, in the order of definition as far as places are not reused.
     pub functions: Vec<FunctionStats>,
     /// Idle instances.
@@ -99,6 +102,28 @@ impl Stats {
     /// One budget.
     pub fn budget(&self, budget: Budget) -> BudgetStats {
         self.budgets[budget]
+    }
+
+    /// Who holds most of a budget, the largest first: eight at the most. Instances count for their
+    /// function and group, code for one of the functions that share it. With more than 16,384 seats or
+    /// modules, the largest of so many.
+    ///
+    /// ```
+    /// # use wasm_pool::{Budget, Definition, Function, Pool};
+    /// # let pool = Pool::builder().build()?;
+    /// # let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// f.call("tenant", ())?;
+    /// let stats = pool.stats();
+    /// let largest = &stats.holders(Budget::Memory)[0];
+    /// assert_eq!((&*largest.function, largest.leased), ("f()", 0));
+    /// assert!(largest.idle >= 65_536);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn holders(&self, budget: Budget) -> &[Holder] {
+        let mut all = Budget::ALL.iter().zip(&self.holders);
+        all.find(|(of, _)| **of == budget)
+            .map_or(&[], |(_, holders)| holders)
     }
 
     /// All budgets.
@@ -154,7 +179,7 @@ struct Hits {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, compilations, loads) = self.with_state(|locked, _, _| {
+        let (snapshot, hits, holders, compilations, loads) = self.with_state(|locked, _, _| {
             let snapshot = locked.state.snapshot();
             // An entry that is forgotten passes its hits on, under the lock.
             let hits = Hits {
@@ -164,7 +189,8 @@ impl<T: Send + 'static> Shared<T> {
                     .collect(),
                 past: self.past_hits.load(Ordering::Relaxed),
             };
-            (snapshot, hits, locked.compilations, locked.loads)
+            let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
+            (snapshot, hits, holders, locked.compilations, locked.loads)
         });
         let mut uses: HashMap<_, (u64, usize, usize)> = HashMap::new();
         for (entry, entry_hits) in snapshot.entries.iter().zip(&hits.entries) {
@@ -209,6 +235,7 @@ impl<T: Send + 'static> Shared<T> {
                 peak: snapshot.peak[b],
                 overdraft: snapshot.overdraft[b],
             }),
+            holders,
             idle: snapshot.instances - leased,
             leased,
             dying: snapshot.dying,

@@ -8,6 +8,7 @@ mod polling;
 mod bytes_of_tasks;
 mod causes;
 mod ends_of_threads;
+mod holders;
 mod holding;
 mod hooks;
 mod host_code;

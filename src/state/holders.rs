@@ -1,0 +1,151 @@
+//! Who holds most of a budget: for whoever was refused, and for reports.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::amounts::{Amounts, Budget};
+use super::entries::{Entry, Seat};
+use super::functions::Function;
+use super::modules::{Module, ModuleId, Phase};
+use super::{Handles, State};
+
+/// What one holder has of a budget.
+pub struct Holding<H: Handles> {
+    pub holder: Holder<H>,
+    /// Of leases, of requests under way, and of code that they need.
+    pub leased: u64,
+    pub idle: u64,
+}
+
+pub enum Holder<H: Handles> {
+    /// The instances of one (function, group).
+    Entry(H::Entry),
+    /// The code of a module, by one of the functions that use it: name and arguments.
+    Code(Arc<str>, Arc<str>),
+}
+
+/// Seats, and modules, that one look goes through at the most: it is under the lock.
+const LOOKS: usize = 16 << 10;
+
+/// The largest so far, in order.
+struct Largest<X> {
+    most: usize,
+    list: Vec<(u64, u64, X)>,
+}
+
+impl<X> Largest<X> {
+    fn offer(&mut self, leased: u64, idle: u64, who: X) {
+        let size = leased.saturating_add(idle);
+        let smaller = |(l, i, _): &(u64, u64, X)| l.saturating_add(*i) < size;
+        let place = self.list.iter().position(smaller);
+        let place = place.unwrap_or(self.list.len());
+        if size > 0 && place < self.most {
+            self.list.insert(place, (leased, idle, who));
+            self.list.truncate(self.most);
+        }
+    }
+}
+
+enum Found<'a, H: Handles> {
+    Entry(&'a Entry<H>),
+    Module(ModuleId<H>),
+}
+
+impl<H: Handles> State<H> {
+    /// The largest holders of each of these budgets, the largest first. Looks at 16,384 seats and as many
+    /// modules at the most; of more, it is the largest of these.
+    pub fn largest_holders(
+        &self,
+        budgets: &[Budget],
+        most: usize,
+        is_leased: impl Fn(&H::Entry, usize) -> bool,
+    ) -> Vec<Vec<Holding<H>>> {
+        let empty = |_: &Budget| Largest {
+            most,
+            list: Vec::new(),
+        };
+        let mut largest: Vec<_> = budgets.iter().map(empty).collect();
+        let mut looks = 0;
+        for (_, entry) in self.entries.iter() {
+            looks += entry.seats.len();
+            let (leased, idle) = self.held_by(entry, &is_leased);
+            for (budget, largest) in budgets.iter().zip(&mut largest) {
+                largest.offer(leased.get(*budget), idle.get(*budget), Found::Entry(entry));
+            }
+            if looks >= LOOKS {
+                break;
+            }
+        }
+        for (id, module) in self.modules.iter().take(LOOKS) {
+            let Phase::Loaded { charge, .. } = &module.phase else {
+                continue;
+            };
+            let in_use = self.is_in_use(module, &is_leased);
+            for (budget, largest) in budgets.iter().zip(&mut largest) {
+                let bytes = charge.amounts().get(*budget);
+                let (leased, idle) = if in_use { (bytes, 0) } else { (0, bytes) };
+                largest.offer(leased, idle, Found::Module(id));
+            }
+        }
+        let named = |(leased, idle, found)| {
+            let holder = self.name_of(&found)?;
+            Some(Holding {
+                holder,
+                leased,
+                idle,
+            })
+        };
+        let all = largest.into_iter();
+        all.map(|largest| largest.list.into_iter().filter_map(named).collect())
+            .collect()
+    }
+
+    /// What is leased or being made, and what is idle.
+    fn held_by(
+        &self,
+        entry: &Entry<H>,
+        is_leased: &impl Fn(&H::Entry, usize) -> bool,
+    ) -> (Amounts, Amounts) {
+        let (mut leased, mut idle) = (Amounts::ZERO, Amounts::ZERO);
+        for (number, seat) in entry.seats.iter().enumerate() {
+            match seat {
+                Seat::Vacant => {}
+                Seat::Promised(request) => {
+                    leased = leased.saturating_add(&self.requests[*request].held.amounts());
+                }
+                Seat::Taken(instance) => {
+                    let held = self.instances[*instance].charge.amounts();
+                    match is_leased(&entry.handle, number) {
+                        true => leased = leased.saturating_add(&held),
+                        false => idle = idle.saturating_add(&held),
+                    }
+                }
+            }
+        }
+        (leased, idle)
+    }
+
+    fn is_in_use(&self, module: &Module<H>, is_leased: &impl Fn(&H::Entry, usize) -> bool) -> bool {
+        let mut live = module.live.iter().map(|id| &self.instances[*id]);
+        module.pins > 0 || live.any(|i| is_leased(&self.entries[i.entry].handle, i.seat))
+    }
+
+    /// `None` for code whose function is not found: it was removed, or there are too many.
+    fn name_of(&self, found: &Found<'_, H>) -> Option<Holder<H>> {
+        let module = match found {
+            Found::Entry(entry) => return Some(Holder::Entry(entry.handle.clone())),
+            Found::Module(module) => *module,
+        };
+        let uses = |f: &&Function<H>| f.module == module;
+        let live = self.modules[module].live.first().and_then(|id| {
+            let entry = &self.entries[self.instances[*id].entry];
+            self.functions.get(entry.function)
+        });
+        let function = live.filter(uses).or_else(|| {
+            let mut functions = self.functions.iter().map(|(_, f)| f).take(LOOKS);
+            functions.find(uses)
+        })?;
+        let arguments = function.arguments.clone();
+        Some(Holder::Code(function.name.clone(), arguments))
+    }
+}
