@@ -5,18 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::budget_exceeded::BudgetExceeded;
 use super::build_error::LimitsError;
 use super::function_name::NameError;
-<<<<<<< HEAD
 use super::guest_bytes::MemoryError;
 use super::task::AsyncReason;
-=======
-use super::holders::Holder;
->>>>>>> af7cd0b (A refusal says who holds what it lacks)
 use crate::runtime::{
     Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall, SystemError,
 };
-use crate::state::{Budget, Group, Shortage};
+use crate::state::Group;
 
 /// A function on whose behalf, and in whose group, something was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,75 +228,6 @@ pub enum ModuleError {
     #[error("the module does not link: {}", Causes(&**.0))]
     Link(#[source] SharedError),
 }
-
-/// A budget cannot be met, even by evicting everything that is idle. Nothing was evicted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BudgetExceeded {
-    /// The budget that lacks most of what was asked of it.
-    pub budget: Budget,
-    /// What was asked of this budget.
-    pub requested: u64,
-    /// Its limit.
-    pub limit: u64,
-    /// What is charged to it now.
-    pub charged: u64,
-    /// What evicting every idle instance and all unused code would free.
-    pub evictable: u64,
-    /// Who asked.
-    pub asker: Arc<Asker>,
-    /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not
-    /// matter: more was asked for than the limit.
-    pub holders: Box<[Holder]>,
-}
-
-impl BudgetExceeded {
-    pub(crate) fn new(shortage: Shortage, asker: Arc<Asker>, holders: Vec<Holder>) -> Self {
-        Self {
-            holders: holders.into(),
-            budget: shortage.budget,
-            requested: shortage.requested,
-            limit: shortage.limit,
-            charged: shortage.charged,
-            evictable: shortage.evictable,
-            asker,
-        }
-    }
-}
-
-impl fmt::Display for BudgetExceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            budget,
-            requested,
-            limit,
-            charged,
-            evictable,
-            asker,
-            holders,
-        } = self;
-        let unit = budget.unit();
-        write!(
-            f,
-            "{asker} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
-             are charged, and evicting everything idle would free {evictable}"
-        )?;
-        let in_use = charged.saturating_sub(*evictable);
-        if requested > limit {
-            write!(
-                f,
-                ". It can never fit: raise the {budget} limit to at least {requested}"
-            )
-        } else {
-            write!(
-                f,
-                ". The other {in_use} are in use: try again later, or raise the limit"
-            )?;
-            Holder::write_all(f, holders, *charged)
-        }
-    }
-}
-
-impl std::error::Error for BudgetExceeded {}
 
 /// The middle of a sentence about leases, if there are any.
 struct BetweenCalls(usize);

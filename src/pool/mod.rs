@@ -3,6 +3,7 @@
 mod acquire;
 mod alarms;
 mod block_on;
+mod budget_exceeded;
 mod build_error;
 mod builder;
 mod canceller;
@@ -52,19 +53,19 @@ use wasmtime::Engine;
 use crate::state::Group;
 use shared::Shared;
 
+pub use budget_exceeded::BudgetExceeded;
 pub use build_error::{BuildError, LimitsError};
 pub use builder::Builder;
 pub use canceller::Canceller;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use definition::{Definition, Dynamic, Signature};
 pub use error::{
-    AcquireError, Asker, BudgetExceeded, CallError, CallLimit, DefineError, LookupError,
-    ModuleError, UnknownFunction, WaitingFor,
+    AcquireError, Asker, CallError, CallLimit, DefineError, LookupError, ModuleError,
+    UnknownFunction, WaitingFor,
 };
 pub use function::{Function, InGroup};
 pub use function_name::{FunctionName, NameError, TextError};
 pub use guest_bytes::{GuestBytes, MemoryError};
-pub use guest_bytes::GuestBytes;
 pub use holders::Holder;
 pub use imports::{Imports, ImportsBuilder, ImportsError};
 pub use lease::{Export, Lease};

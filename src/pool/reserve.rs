@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::{Patience, closed};
-use super::error::{AcquireError, Asker, BudgetExceeded, WaitingFor};
+use super::budget_exceeded::BudgetExceeded;
+use super::error::{AcquireError, Asker, WaitingFor};
 use super::hands::Hands;
 use super::holders::IN_AN_ERROR;
 use super::shared::{Effects, RequestId, Shared, Signal, State};
