@@ -45,6 +45,9 @@ pub struct Builder<T: Send + 'static = ()> {
 
 /// Nanoseconds. A shorter tick keeps a processor busy with nothing else.
 const SHORTEST_TICK: u64 = 100_000;
+/// Bytes that a process can address on today's machines. A module that declares more is refused when it is
+/// defined, and not by the system, for which all that is idle would be evicted first.
+const ADDRESS_SPACE: u64 = 1 << 47;
 /// Of a fiber stack, for the host's functions and wasmtime's own frames.
 const STACK_MARGIN: usize = 128 << 10;
 /// Each may take a thread.
@@ -61,8 +64,8 @@ impl<T: Send + 'static> Builder<T> {
             settings: Settings {
                 limits: Limits::new(),
                 instance: InstanceLimits {
-                    // More than any machine has: the budgets decide.
-                    memory: LARGEST,
+                    // More than a process can address: the budgets decide.
+                    memory: ADDRESS_SPACE,
                     table_elements: 100_000,
                 },
                 max_idle_memory: u64::MAX,
