@@ -69,8 +69,8 @@
 //!
 //! | budget | what is charged | when |
 //! |---|---|---|
-//! | `memory` | linear memories, tables, GC heaps, and a fixed cost per instance | before it is made or grows |
-//! | `code` | compiled code, as mapped | before it is mapped, to the byte |
+//! | `memory` | linear memories, tables, GC heaps; 8 KiB per instance, and what its module declares | before it is made or grows |
+//! | `code` | compiled code, as mapped, and what a loaded module keeps of the heap | before it is mapped |
 //! | `compile` | heap of compilations in flight, by estimate | before they start |
 //! | `stack` | fiber stacks; none for synchronous calls | before an instance is leased to a task |
 //! | `mappings` | VMAs | as memory, code and stacks |
@@ -78,8 +78,8 @@
 //! | `mapped` | bytes of code and stacks together | |
 //!
 //! Idle and leased instances are charged alike. A charge is released when the kernel has the
-//! memory back. What is not charged: the wasm bytes that the host passes in, the host's own store
-//! data, and the heap that wasmtime keeps per loaded module (4 to 230 KiB).
+//! memory back. What is not charged: the wasm bytes that the host passes in, and the host's own store
+//! data.
 //!
 //! # Guarantees
 //!

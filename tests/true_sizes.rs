@@ -1,9 +1,11 @@
 //! What is charged matches what the kernel and the allocator say: never under, and for code at
-//! most 5 % over.
+//! most 5 % over what is mapped, and twice the module's heap.
 //!
 //! One test, in a process of its own: it looks at the process's memory maps and heap.
 
 mod common;
+#[path = "common/kernel.rs"]
+mod kernel;
 
 use common::{guest, heap};
 use wasm_pool::{Budget, Definition, Function, Pool};
@@ -24,58 +26,24 @@ const GUESTS: [(&str, &str); 10] = [
     ("rogue_leak", "leak"),
 ];
 
-/// The number of mappings of this process, and bytes of those that the closure wants.
-fn maps(wanted: impl Fn(&str) -> bool) -> (u64, u64) {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let bytes = |line: &str| {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let address = |hex| u64::from_str_radix(hex, 16).unwrap();
-        address(to) - address(from)
-    };
-    let sum = maps.lines().filter(|line| wanted(line)).map(bytes).sum();
-    (maps.lines().count() as u64, sum)
-}
-
-/// Bytes of the files in memory that wasmtime keeps as initial contents of linear memories.
-fn images() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let images = files.filter(|file| {
-        let target = std::fs::read_link(file.path()).unwrap_or_default();
-        target.to_string_lossy().contains("memfd:")
-    });
-    images
-        .map(|image| std::fs::metadata(image.path()).unwrap().blocks() * 512)
-        .sum()
-}
-
-fn is_code(line: &str) -> bool {
-    line.contains(" r-xp ") || line.contains(" r--p ")
-}
-
 fn charged(pool: &Pool, budget: Budget) -> u64 {
     pool.stats().budget(budget).charged
 }
 
-/// The first lease compiles, loads and instantiates.
-fn check_first(name: &str, pool: &Pool, function: &Function) {
-    let (maps_before, mapped_before) = maps(is_code);
-    let images_before = images();
+/// The first lease compiles, loads and instantiates. Returns the module's charge, what is mapped for it,
+/// and the heap that it takes with an instance.
+fn check_first(name: &str, pool: &Pool, function: &Function) -> [u64; 3] {
+    let (before, heap_before) = (kernel::mapped(), heap::in_use());
     let (lease, heap_peak) = heap::peak_during(|| function.acquire(1).unwrap());
-    let (maps_after, mapped_after) = maps(is_code);
+    let (after, heap) = (kernel::mapped(), heap::in_use() - heap_before);
     let code = charged(pool, Budget::Code);
-    let mapped = mapped_after - mapped_before + images() - images_before;
+    let mapped = after.code + after.images - before.code - before.images;
     let compile = pool.stats().budget(Budget::Compile).peak;
     let mappings = charged(pool, Budget::Mappings);
-    let new_maps = maps_after - maps_before;
+    let new_maps = after.mappings - before.mappings;
     println!(
         "{name}: code {code} charged, {mapped} mapped; compile {compile} reserved, heap peak \
          {heap_peak}; mappings {mappings} charged, {new_maps} new"
-    );
-    assert!(code >= mapped, "{name}: {code} charged, {mapped} mapped");
-    assert!(
-        code <= mapped + mapped / 20,
-        "{name}: {code} charged, {mapped} mapped"
     );
     assert!(
         compile >= heap_peak,
@@ -86,19 +54,20 @@ fn check_first(name: &str, pool: &Pool, function: &Function) {
         "{name}: {mappings} charged, {new_maps} new"
     );
     drop(lease);
+    [code, mapped, heap]
 }
 
-/// Many instances of one module: what each of them takes.
-fn check_instances(name: &str, pool: &Pool, function: &Function) {
+/// Many instances of one module: the heap that each of them takes.
+fn check_instances(name: &str, pool: &Pool, function: &Function) -> u64 {
     const MANY: usize = 32;
     let first = function.acquire(1).unwrap();
     let (memory_before, heap_before) = (charged(pool, Budget::Memory), heap::in_use());
-    let (maps_before, mappings_before) = (maps(is_code).0, charged(pool, Budget::Mappings));
+    let (before, mappings_before) = (kernel::mapped(), charged(pool, Budget::Mappings));
     let leases: Vec<_> = (0..MANY).map(|_| function.acquire(1).unwrap()).collect();
     let heap = (heap::in_use() - heap_before) / MANY as u64;
     let linear = leases[0].memory_bytes();
     let fixed = (charged(pool, Budget::Memory) - memory_before) / MANY as u64 - linear;
-    let new_maps = maps(is_code).0 - maps_before;
+    let new_maps = kernel::mapped().mappings - before.mappings;
     let mappings = charged(pool, Budget::Mappings) - mappings_before;
     println!(
         "{name}: each instance {fixed} charged beside its memory, heap {heap}; {MANY} instances: \
@@ -110,6 +79,21 @@ fn check_instances(name: &str, pool: &Pool, function: &Function) {
         "{name}: {mappings} charged, {new_maps} new"
     );
     drop((first, leases));
+    heap
+}
+
+/// The code's charge is what is mapped, and what the module keeps of the heap.
+fn check_code(name: &str, [code, mapped, heap]: [u64; 3], instance: u64) {
+    let module = heap.saturating_sub(instance);
+    println!("{name}: the loaded module {module} of heap");
+    assert!(
+        code >= mapped + module,
+        "{name}: {code} charged, {mapped} mapped, {module} of heap"
+    );
+    assert!(
+        code <= mapped + mapped / 20 + 2 * module,
+        "{name}: {code} charged, {mapped} mapped, {module} of heap"
+    );
 }
 
 #[test]
@@ -130,12 +114,16 @@ fn charges_match_the_kernel_and_the_heap() {
             .unwrap();
         let definition = Definition::new(name).wasm(guest(name)).export(export);
         let function: Function = pool.define(definition).unwrap();
-        let before = maps(is_code).1 + images();
-        check_first(name, &pool, &function);
-        check_instances(name, &pool, &function);
+        // The entry's own part is the pool's.
+        let _group = function.in_group(1);
+        let before = kernel::mapped();
+        let first = check_first(name, &pool, &function);
+        let instance = check_instances(name, &pool, &function);
+        check_code(name, first, instance);
         pool.close();
         common::check_empty(&pool);
-        let left = (maps(is_code).1 + images()).saturating_sub(before);
+        let after = kernel::mapped();
+        let left = (after.code + after.images).saturating_sub(before.code + before.images);
         assert_eq!(
             left, 0,
             "{name}: code is charged no more, and {left} bytes are mapped"

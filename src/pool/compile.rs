@@ -98,7 +98,7 @@ impl<T: Send + 'static> Shared<T> {
                 } => Step::Ready(Ready {
                     code,
                     defined: definition,
-                    needs: InstanceNeeds::of(&source.0.facts),
+                    needs: InstanceNeeds::of(&source.0.facts, &self.runtime),
                 }),
                 Prepare::Lead {
                     source,
@@ -159,7 +159,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<(Making<T>, Ready<T>), AcquireError> {
         let facts = &lead.source.0.facts;
         let wasm = &lead.source.0.wasm;
-        let needs = InstanceNeeds::of(facts);
+        let needs = InstanceNeeds::of(facts, &self.runtime);
         let code = code_estimate(facts, lead.code_bytes);
         let first = self.needs(&needs, patience);
         let compiling = sum(&[first, compile_estimate(wasm.len() as u64)]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::{Engine, Module};
 
 use super::engine::Runtime;
+use super::heap::RegisteredTypes;
 use super::imports::HostImports;
 use super::inspect::Facts;
 use super::link::Linked;
@@ -16,18 +17,25 @@ use crate::state::Amounts;
 pub(crate) struct Artifact {
     code: MachineCode,
     amounts: Amounts,
+    types: Arc<RegisteredTypes>,
 }
 
 /// Compiles in an engine that is thrown away with all that the compiler keeps.
 pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Artifact> {
     let code = MachineCode::compile(runtime, wasm)?;
-    let image = if runtime.copies_on_write() {
+    let image = if runtime.keeps_images(facts) {
         facts.image_bytes
     } else {
         0
     };
-    let amounts = sizes::code_amounts(code.len() as u64, image);
-    Ok(Artifact { code, amounts })
+    let types = Arc::new(runtime.types().register(facts.type_count));
+    let heap = runtime.heap(facts).module.saturating_add(types.list);
+    let amounts = sizes::code_amounts(code.len() as u64, image, heap);
+    Ok(Artifact {
+        code,
+        amounts,
+        types,
+    })
 }
 
 impl Artifact {
@@ -44,6 +52,8 @@ pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
 struct Loaded<T: 'static> {
     linked: Linked<T>,
     amounts: Amounts,
+    /// Dropped after the code.
+    _types: Arc<RegisteredTypes>,
 }
 
 impl<T> Clone for Code<T> {
@@ -66,7 +76,11 @@ impl<T: 'static> Code<T> {
         let module = Self::map(artifact, imports.engine()).map_err(LoadFailure::Map)?;
         let linked = Linked::new(imports, &module).map_err(LoadFailure::Link)?;
         let amounts = artifact.amounts();
-        Ok(Self(Arc::new(Loaded { linked, amounts })))
+        Ok(Self(Arc::new(Loaded {
+            linked,
+            amounts,
+            _types: artifact.types.clone(),
+        })))
     }
 
     fn map(artifact: &Artifact, engine: &Engine) -> wasmtime::Result<Module> {
@@ -86,7 +100,7 @@ impl<T: 'static> Code<T> {
         &self.0.linked
     }
 
-    /// What the kernel gave it.
+    /// What the kernel and the heap gave it.
     pub fn amounts(&self) -> Amounts {
         self.0.amounts
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmFeatures};
 
 use super::epoch::Epoch;
+use super::heap::{self, Heap, TypeRegistry};
+use super::inspect::Facts;
 use super::sizes;
 use super::trusted::ChargedStacks;
 use crate::state::Amounts;
@@ -24,6 +26,7 @@ pub(crate) struct Runtime {
     engine: Engine,
     compiler: Config,
     epoch: Arc<Epoch>,
+    types: Arc<TypeRegistry>,
 }
 
 impl Runtime {
@@ -55,6 +58,7 @@ impl Runtime {
             engine,
             compiler,
             epoch,
+            types: Arc::default(),
         }
     }
 
@@ -73,9 +77,38 @@ impl Runtime {
         Engine::new(&self.compiler)
     }
 
-    /// Whether wasmtime keeps images of initial memory.
-    pub fn copies_on_write(&self) -> bool {
-        self.engine.get_memory_init_cow()
+    /// The first size of an instance's GC heap, if a module of these facts has one.
+    pub fn gc_heap(&self, facts: &Facts) -> Option<u64> {
+        let engine = &self.engine;
+        let collects = facts.collects
+            && engine.get_collector().is_some()
+            && engine.get_wasm_features().contains(WasmFeatures::GC_TYPES);
+        collects.then(|| engine.get_gc_heap_initial_size())
+    }
+
+    /// Heap of such a module and of its instances.
+    pub fn heap(&self, facts: &Facts) -> Heap {
+        let mut heap = facts.heap;
+        if self.gc_heap(facts).is_some() {
+            heap.add(1, heap::COLLECTOR);
+        }
+        if !self.keeps_images(facts) {
+            heap.add(facts.active_segments, heap::DATA_SEGMENT);
+        }
+        heap
+    }
+
+    /// Whether wasmtime keeps images of initial memory, to be copied on write, instead of the segments
+    /// that they are made of.
+    pub fn keeps_images(&self, facts: &Facts) -> bool {
+        let dense = self.engine.get_memory_guaranteed_dense_image_size();
+        let suits = |extent| extent == 0 || extent < dense;
+        self.engine.get_memory_init_cow() && facts.sparse_image.is_some_and(suits)
+    }
+
+    /// The types of all modules that are loaded into its engine.
+    pub fn types(&self) -> &Arc<TypeRegistry> {
+        &self.types
     }
 
     pub fn interrupts(&self) -> bool {

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use wasmparser::{
-    CompositeInnerType, Data, DataKind, ElementItems, ElementKind, Encoding, ExternalKind,
-    FuncType, Operator, Parser, Payload, TypeRef,
-};
+use wasmparser::{Encoding, FuncType, Parser, Payload};
 
+use super::heap::Heap;
 use super::imports::OwnNeeds;
-use super::sizes::{self, PAGE};
+use super::sections::Reader;
 
 /// Declared minimums and exports. Reading them, and the hash, cost less than a microsecond
 /// for each kilobyte of wasm.
@@ -21,10 +19,17 @@ pub(crate) struct Facts {
     /// Sum of the declared minimums of its own tables, and the largest of them.
     pub table_elements: u64,
     pub largest_table: u64,
-    /// Own and imported.
-    pub functions: u32,
-    /// What globals, imports, tags and passive element segments take in each instance.
-    pub fixed_bytes: u64,
+    /// What wasmtime keeps of it on the heap.
+    pub heap: Heap,
+    /// Types that it registers with the engine, at most.
+    pub type_count: u64,
+    /// Whether it may have references to what is collected: then its instances have a GC heap.
+    pub collects: bool,
+    /// Active data segments.
+    pub active_segments: u64,
+    /// The largest image of initial data of which less than half is data; `None` if the segments do
+    /// not make images.
+    pub sparse_image: Option<u64>,
     /// The length of the code section.
     pub body_bytes: u64,
     pub has_data: bool,
@@ -32,8 +37,8 @@ pub(crate) struct Facts {
     /// wasmtime keeps as copy-on-write images.
     pub image_bytes: u64,
     /// Exports by name; a function's with the place of its type in `types`.
-    exports: BTreeMap<String, Option<usize>>,
-    types: Vec<FuncType>,
+    pub(super) exports: BTreeMap<String, Option<usize>>,
+    pub(super) types: Vec<FuncType>,
 }
 
 /// Why bytes were not taken for a module, without compiling them.
@@ -77,197 +82,17 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, InspectError> {
     }
     let mut reader = Reader::default();
     for payload in Parser::new(0).parse_all(wasm) {
-        reader.payload(payload?)?;
+        let payload = payload?;
+        if let Payload::Version {
+            encoding: Encoding::Component,
+            ..
+        } = payload
+        {
+            return Err(InspectError::Component);
+        }
+        reader.payload(payload)?;
     }
     Ok(reader.into_facts())
-}
-
-#[derive(Default)]
-struct Reader<'a> {
-    facts: Facts,
-    /// The place of each type among the function types of `facts`.
-    types: Vec<Option<usize>>,
-    /// Type index of every function, imported ones first.
-    functions: Vec<u32>,
-    exports: Vec<(&'a str, Option<u32>)>,
-    /// They come first in the order of memories.
-    imported_memories: u32,
-    /// First and last byte of initial data, by memory.
-    images: BTreeMap<u32, (u64, u64)>,
-}
-
-impl<'a> Reader<'a> {
-    fn payload(&mut self, payload: Payload<'a>) -> Result<(), InspectError> {
-        match payload {
-            Payload::Version {
-                encoding: Encoding::Component,
-                ..
-            } => {
-                return Err(InspectError::Component);
-            }
-            Payload::TypeSection(groups) => {
-                for group in groups {
-                    for ty in group?.into_types() {
-                        let function = match ty.composite_type.inner {
-                            CompositeInnerType::Func(function) => {
-                                self.facts.types.push(function);
-                                Some(self.facts.types.len() - 1)
-                            }
-                            _ => None,
-                        };
-                        self.types.push(function);
-                    }
-                }
-            }
-            Payload::ImportSection(imports) => {
-                self.fixed(imports.count(), 64);
-                for import in imports.into_imports() {
-                    match import?.ty {
-                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.push(ty),
-                        TypeRef::Memory(memory) => {
-                            refuse_uncountable(&memory)?;
-                            self.imported_memories = self.imported_memories.saturating_add(1);
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            Payload::FunctionSection(functions) => {
-                for ty in functions {
-                    self.functions.push(ty?);
-                }
-            }
-            Payload::TableSection(tables) => {
-                for table in tables {
-                    let elements = table?.ty.initial;
-                    let facts = &mut self.facts;
-                    facts.table_elements = facts.table_elements.saturating_add(elements);
-                    facts.largest_table = facts.largest_table.max(elements);
-                }
-            }
-            Payload::MemorySection(memories) => {
-                for memory in memories {
-                    self.memory(&memory?)?;
-                }
-            }
-            Payload::CodeSectionStart { size, .. } => {
-                self.facts.body_bytes = u64::from(size);
-            }
-            Payload::DataSection(segments) => {
-                self.facts.has_data = segments.count() > 0;
-                for segment in segments {
-                    self.data(&segment?)?;
-                }
-            }
-            Payload::GlobalSection(globals) => self.fixed(globals.count(), 16),
-            Payload::TagSection(tags) => self.fixed(tags.count(), 16),
-            Payload::ElementSection(segments) => {
-                for segment in segments {
-                    let segment = segment?;
-                    let elements = match &segment.items {
-                        ElementItems::Functions(items) => items.count(),
-                        ElementItems::Expressions(_, items) => items.count(),
-                    };
-                    // Evaluated for each instance, and kept until it drops them.
-                    if matches!(segment.kind, ElementKind::Passive) {
-                        self.fixed(elements, 16);
-                        self.fixed(1, 64);
-                    }
-                }
-            }
-            Payload::ExportSection(exports) => {
-                for export in exports {
-                    let export = export?;
-                    let function =
-                        matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact)
-                            .then_some(export.index);
-                    self.exports.push((export.name, function));
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Counts are what the module claims: nothing has checked them yet.
-    fn fixed(&mut self, count: u32, bytes: u64) {
-        let more = u64::from(count).saturating_mul(bytes);
-        self.facts.fixed_bytes = self.facts.fixed_bytes.saturating_add(more);
-    }
-
-    fn memory(&mut self, memory: &wasmparser::MemoryType) -> Result<(), InspectError> {
-        refuse_uncountable(memory)?;
-        const PAGE: u64 = 64 << 10;
-        self.facts.memories = self.facts.memories.saturating_add(1);
-        let bytes = memory.initial.saturating_mul(PAGE);
-        self.facts.memory_bytes = self.facts.memory_bytes.saturating_add(bytes);
-        Ok(())
-    }
-
-    /// Widens its memory's image by a segment that is placed when the instance is made.
-    fn data(&mut self, segment: &Data<'_>) -> Result<(), InspectError> {
-        let DataKind::Active {
-            memory_index,
-            offset_expr,
-        } = &segment.kind
-        else {
-            return Ok(());
-        };
-        let start = match offset_expr.get_operators_reader().read()? {
-            Operator::I32Const { value } => u64::from(value.cast_unsigned()),
-            Operator::I64Const { value } => value.cast_unsigned(),
-            // Known only to the host: then there is no image.
-            _ => return Ok(()),
-        };
-        let end = start.saturating_add(segment.data.len() as u64);
-        let image = self.images.entry(*memory_index).or_insert((start, end));
-        *image = (image.0.min(start), image.1.max(end));
-        Ok(())
-    }
-
-    fn into_facts(self) -> Facts {
-        let Self {
-            mut facts,
-            types,
-            functions,
-            exports,
-            imported_memories,
-            images,
-        } = self;
-        let pages = |(start, end): &(u64, u64)| sizes::whole_pages(end - start / PAGE * PAGE);
-        // Wasmtime keeps no images of a module that initializes a memory which is not its own: its data is
-        // copied into each instance.
-        let is_imported = |memory: &u32| *memory < imported_memories;
-        if !images.keys().any(is_imported) {
-            facts.image_bytes = images.values().map(pages).fold(0, u64::saturating_add);
-        }
-        facts.functions = u32::try_from(functions.len()).unwrap_or(u32::MAX);
-        let type_of = |function: u32| {
-            let ty = *functions.get(function as usize)?;
-            *types.get(ty as usize)?
-        };
-        let exports = exports.into_iter();
-        facts.exports = exports
-            .map(|(name, f)| (name.to_owned(), f.and_then(type_of)))
-            .collect();
-        facts
-    }
-}
-
-/// The limiter does not hear of a shared memory's growth, and cannot tell which failures of a
-/// memory with pages of its own size come before its consent and which after.
-fn refuse_uncountable(memory: &wasmparser::MemoryType) -> Result<(), InspectError> {
-    if memory.shared {
-        return Err(InspectError::Unsupported {
-            what: "a shared memory",
-        });
-    }
-    if memory.page_size_log2.is_some() {
-        return Err(InspectError::Unsupported {
-            what: "a memory with a page size of its own",
-        });
-    }
-    Ok(())
 }
 
 impl From<wasmparser::BinaryReaderError> for InspectError {
@@ -291,7 +116,7 @@ impl Facts {
         self.memory_bytes = self.memory_bytes.saturating_add(own.memory_bytes);
         self.table_elements = self.table_elements.saturating_add(own.table_elements);
         self.largest_table = self.largest_table.max(own.largest_table);
-        self.fixed_bytes = self.fixed_bytes.saturating_add(own.heap_bytes);
+        self.heap.instance = self.heap.instance.saturating_add(own.heap_bytes);
     }
 
     /// Forgets what only the check of an export needs.

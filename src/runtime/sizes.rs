@@ -3,6 +3,7 @@
 //! Estimates stand where the truth comes too late (before a compilation) or is out of reach (the
 //! host heap of a store). `tests/true_sizes.rs` measures them all.
 
+use super::engine::Runtime;
 use super::inspect::Facts;
 use crate::state::Amounts;
 
@@ -11,10 +12,7 @@ use crate::state::Amounts;
 /// A store with an instance of a small module takes 5 to 6 KiB of heap in wasmtime 48.
 pub const INSTANCE_OVERHEAD: u64 = 8 << 10;
 
-/// A function that may be reached by reference takes a `VMFuncRef` in the instance's context; which
-/// ones may, the compiler knows, so all of them are charged.
-const BYTES_PER_FUNCTION: u64 = 32;
-/// Globals and the like that the overhead has room for.
+/// Heap for what a module declares that the overhead has room for.
 const INCLUDED_BYTES: u64 = 1 << 10;
 /// Host heap for what is made for an instance to import: wasmtime makes an instance of its own for each
 /// memory and table, of just under 2 KiB, and lists them in the store.
@@ -22,7 +20,7 @@ pub(super) const OWN_MEMORY: u64 = 2304;
 pub(super) const OWN_TABLE: u64 = 2304;
 pub(super) const OWN_GLOBAL: u64 = 128;
 /// Such an instance also has its functions listed one by one.
-pub(super) const FUNCTION_BESIDE_OWN: u64 = 64;
+pub(super) const FUNCTION_BESIDE_OWN: u64 = 80;
 /// A reference in a table.
 const BYTES_PER_TABLE_ELEMENT: u64 = 8;
 /// A guard before, the accessible pages, the inaccessible rest of the reservation. The guards of
@@ -32,6 +30,11 @@ const MAPPINGS_PER_MEMORY: u64 = 3;
 const MAPPINGS_PER_MEMORY_WITH_DATA: u64 = 5;
 /// What stands before the text, the text, and what stands behind it.
 const MAPPINGS_PER_MODULE: u64 = 3;
+/// The least that an allocator maps by itself (that of glibc).
+const LARGE_BLOCK: u64 = 128 << 10;
+/// So many lists of a loaded module may be that large, at most: one for each table, and for each kind
+/// of what it declares.
+const LARGE_BLOCKS_PER_MODULE: u64 = 128;
 /// Kernel pages: an image is mapped in whole ones.
 pub(crate) const PAGE: u64 = 4 << 10;
 
@@ -39,12 +42,18 @@ pub(crate) fn whole_pages(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// What a loaded module takes: its code, mapped in whole pages, and the initial contents of its
-/// memories, which wasmtime keeps in a file in memory to be copied on write.
-pub(crate) fn code_amounts(code: u64, image: u64) -> Amounts {
+/// What a loaded module takes: its code, mapped in whole pages; the initial contents of its memories,
+/// which wasmtime keeps in a file in memory to be copied on write; and its heap.
+pub(crate) fn code_amounts(code: u64, image: u64, heap: u64) -> Amounts {
     // The compiler lays the image out in the code's file, or there is none.
     let bytes = whole_pages(code).saturating_add(image.min(whole_pages(code)));
-    code_bytes(bytes)
+    let of_heap = heap_mappings(heap).min(LARGE_BLOCKS_PER_MODULE);
+    code_bytes(bytes.saturating_add(heap)).mappings(MAPPINGS_PER_MODULE + of_heap)
+}
+
+/// The allocator maps large blocks one by one.
+fn heap_mappings(bytes: u64) -> u64 {
+    bytes / LARGE_BLOCK
 }
 
 fn code_bytes(bytes: u64) -> Amounts {
@@ -56,7 +65,10 @@ fn code_bytes(bytes: u64) -> Amounts {
 /// rest is reserved when it is compiled and not mapped yet. A guess on the safe side would refuse
 /// what fits and evict what may stay.
 pub(crate) fn code_estimate(facts: &Facts, known: Option<u64>) -> Amounts {
-    let least = || whole_pages(facts.body_bytes.saturating_add(3 * PAGE));
+    let least = || {
+        let code = whole_pages(facts.body_bytes.saturating_add(3 * PAGE));
+        code.saturating_add(facts.heap.module)
+    };
     code_bytes(known.unwrap_or_else(least))
 }
 
@@ -77,20 +89,24 @@ pub(crate) struct InstanceNeeds {
 }
 
 impl InstanceNeeds {
-    pub fn of(facts: &Facts) -> Self {
+    pub fn of(facts: &Facts, runtime: &Runtime) -> Self {
+        let heap = runtime.heap(facts).instance;
+        let gc_heap = runtime.gc_heap(facts);
+        let per_memory = match facts.has_data {
+            true => MAPPINGS_PER_MEMORY_WITH_DATA,
+            false => MAPPINGS_PER_MEMORY,
+        };
+        let of_gc_heap = gc_heap.map_or(0, |_| MAPPINGS_PER_MEMORY);
+        let tables = table_bytes(facts.table_elements);
         Self {
-            fixed: INSTANCE_OVERHEAD
-                .saturating_add(u64::from(facts.functions) * BYTES_PER_FUNCTION)
-                .saturating_add(facts.fixed_bytes.saturating_sub(INCLUDED_BYTES)),
+            fixed: INSTANCE_OVERHEAD.saturating_add(heap.saturating_sub(INCLUDED_BYTES)),
             metered: facts
                 .memory_bytes
-                .saturating_add(table_bytes(facts.table_elements)),
-            mappings: u64::from(facts.memories)
-                * if facts.has_data {
-                    MAPPINGS_PER_MEMORY_WITH_DATA
-                } else {
-                    MAPPINGS_PER_MEMORY
-                },
+                .saturating_add(tables)
+                .saturating_add(gc_heap.unwrap_or(0)),
+            mappings: (u64::from(facts.memories) * per_memory)
+                .saturating_add(of_gc_heap)
+                .saturating_add(heap_mappings(heap.saturating_add(tables))),
         }
     }
 

@@ -52,3 +52,37 @@ pub fn threads(name: &str) -> usize {
     let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|comm| comm.starts_with(name)).count()
 }
+
+/// Mappings of this process; bytes of those that loaded code and what belongs to it take; bytes of the files
+/// in memory that wasmtime keeps as initial contents of linear memories.
+pub struct Mapped {
+    pub mappings: u64,
+    pub code: u64,
+    pub images: u64,
+}
+
+pub fn mapped() -> Mapped {
+    let regions = regions();
+    let is_code = |region: &&Region| matches!(region.rights.as_str(), "r-xp" | "r--p");
+    Mapped {
+        mappings: regions.len() as u64,
+        code: regions
+            .iter()
+            .filter(is_code)
+            .map(|code| code.to - code.from)
+            .sum(),
+        images: images(),
+    }
+}
+
+fn images() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let images = files.filter(|file| {
+        let target = fs::read_link(file.path()).unwrap_or_default();
+        target.to_string_lossy().contains("memfd:")
+    });
+    images
+        .map(|image| fs::metadata(image.path()).unwrap().blocks() * 512)
+        .sum()
+}

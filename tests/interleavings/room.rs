@@ -114,7 +114,7 @@ fn whoever_does_not_wait_for_room() {
 #[test]
 fn code_makes_room_for_code() {
     explore(|| {
-        let limits = Limits::new().code(CODE + CODE / 2);
+        let limits = Limits::new().code(*CODE + *CODE / 2);
         let world = World::new(1, |builder| {
             builder.limits(limits).policy(Policy::ModuleLru)
         });
@@ -263,7 +263,7 @@ fn code_and_memory_under_one_total() {
     explore(|| {
         // To compile one takes all but a little of it.
         let wasm = module(1).len() as u64;
-        let total = COMPILER + 96 * wasm + CODE + INSTANCE + CODE / 2;
+        let total = COMPILER + 96 * wasm + *CODE + INSTANCE + *CODE / 2;
         let limits = Limits::new().total(total);
         let world = World::new(1, |builder| {
             builder.limits(limits).policy(Policy::ModuleLru)

@@ -9,6 +9,8 @@ mod epoch;
 mod failure;
 #[path = "../../src/runtime/guest.rs"]
 mod guest;
+#[path = "../../src/runtime/heap.rs"]
+mod heap;
 #[path = "../../src/runtime/host_code.rs"]
 mod host_code;
 #[path = "../../src/runtime/import_types.rs"]
@@ -25,6 +27,8 @@ mod link;
 mod meter;
 #[path = "../../src/runtime/purse.rs"]
 mod purse;
+#[path = "../../src/runtime/sections.rs"]
+mod sections;
 #[path = "../../src/runtime/sizes.rs"]
 mod sizes;
 #[path = "../../src/runtime/stack.rs"]

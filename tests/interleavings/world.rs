@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use crate::{
@@ -69,10 +69,13 @@ pub fn definition(name: &str, version: i32) -> Definition {
 }
 
 /// Charged to memory for one instance.
-pub const INSTANCE: u64 = INSTANCE_OVERHEAD + 32;
+pub const INSTANCE: u64 = INSTANCE_OVERHEAD;
 
-/// Charged for the code of one [`module`].
-pub const CODE: u64 = 16 << 10;
+/// Charged for the code of one [`module`], and for what wasmtime keeps of it on the heap.
+pub static CODE: LazyLock<u64> = LazyLock::new(|| {
+    let facts = runtime::inspect(&module(0)).expect("the module is valid");
+    (16 << 10) + facts.heap.module
+});
 
 /// Charged while one is compiled, beside 96 bytes for each of its own.
 pub const COMPILER: u64 = 4 << 20;
