@@ -104,6 +104,10 @@ pub(crate) struct TypeRegistry {
     most: AtomicU64,
 }
 
+/// In steps of so many types, so that modules are seldom charged by what others are loaded; `MODULE` has
+/// room for one step.
+const TYPES: u64 = 128;
+
 /// A module's types, until it is gone.
 pub(crate) struct RegisteredTypes {
     registry: Arc<TypeRegistry>,
@@ -119,7 +123,7 @@ impl TypeRegistry {
         RegisteredTypes {
             registry: self.clone(),
             types,
-            list: most.saturating_mul(8),
+            list: most / TYPES * (TYPES * 8),
         }
     }
 }
