@@ -52,13 +52,13 @@ fn promise_05_an_instance_and_its_entry_take_no_more_than_the_instance_is_charge
     const GROUPS: u64 = 1000;
     let _alone = alone();
     let pool = measure::builder(&everything())
-        .max_instances_per_entry(1)
+        .max_instances_per_entry(8)
         .build()
         .unwrap();
     let texts = [
         ("nothing", "(module (func (export \"f\")))"),
         (
-            "one of each",
+            "one_of_each",
             "(module (memory 0) (table 0 funcref) (global i32 (i32.const 1)) (func (export \"f\")))",
         ),
     ];
