@@ -205,8 +205,9 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// A task's guest lets others go on each time that it has burnt so many units of fuel, besides at
-    /// each tick of the epoch: polls are then as short as that, however coarse the ticks. Wasmtime
-    /// refuses synchronous calls of such stores: this is for pools that only tasks use.
+    /// each tick of the epoch: polls are then as short as that, however coarse the ticks. Such guests
+    /// run only as tasks: synchronous calls, and acquires that would have to make an instance, return
+    /// [`CallError::AsyncRequired`](crate::CallError::AsyncRequired), and hooks cannot call them.
     pub fn fuel_yield_interval(mut self, units: u64) -> Self {
         self.settings.fuel_yield = Some(units);
         self
