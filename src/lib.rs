@@ -89,7 +89,8 @@
 //! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or at
 //!   once with an error, where a host function would wait for the very call that it is in, directly or
 //!   through other threads that wait. What a thread holds between two calls may end elsewhere: it
-//!   waits for that until its deadline, and the error says so.
+//!   waits for that until its deadline, and the error says so. Only a compilation is waited for as long
+//!   as it takes, unless a deadline was given ([`Function::acquire_timeout`]).
 //! - Time passes whatever host code does: wakers, listeners, hooks, recorders and destructors that panic or
 //!   block delay neither the end of another call nor another task's alarm (of wakers, up to 15 may block at
 //!   the same time).

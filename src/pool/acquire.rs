@@ -33,9 +33,17 @@ pub(crate) struct Deadline {
     /// Whether a task waits, and not a thread: then nothing may block, and somebody must see to it
     /// that it is polled in the end.
     pub is_of_a_task: bool,
+    /// Whether time in which its module is compiled, or in which it waits for a turn to compile, does
+    /// not count: it is nobody's to be waited for, and in vain if given up.
+    pauses: bool,
 }
 
 impl Deadline {
+    /// The same, if it goes on while its module is compiled.
+    pub fn of_compilations(self) -> Option<Self> {
+        (!self.pauses).then_some(self)
+    }
+
     /// Whether somebody must see to it that the waiter is polled when it comes.
     pub fn needs_an_alarm(&self) -> bool {
         self.is_of_a_task && self.ends != u64::MAX
@@ -48,6 +56,27 @@ impl Patience {
             Self::None => None,
             Self::Instance(deadline) | Self::Room(deadline) => Some(*deadline),
         }
+    }
+
+    /// The same after so many nanoseconds that do not count.
+    pub fn later(self, pause: u64) -> Self {
+        let later = |deadline: Deadline| match deadline.pauses {
+            true => Deadline {
+                ends: deadline.ends.saturating_add(pause),
+                ..deadline
+            },
+            false => deadline,
+        };
+        match self {
+            Self::None => Self::None,
+            Self::Instance(deadline) => Self::Instance(later(deadline)),
+            Self::Room(deadline) => Self::Room(later(deadline)),
+        }
+    }
+
+    /// Whether compilations are waited for as long as they take.
+    pub fn pauses(&self) -> bool {
+        self.deadline().is_some_and(|deadline| deadline.pauses)
     }
 
     /// The same, of a task.
@@ -81,6 +110,10 @@ impl Patience {
     }
 }
 
+/// Who waits for a compilation looks whether it still goes on, each time that its deadline comes; not more
+/// often than this.
+const LOOKS_AGAIN: Duration = Duration::from_millis(100);
+
 /// What to do once the lock is let go.
 enum Step<T: Send + 'static> {
     Lease(Box<Live<T>>),
@@ -96,12 +129,16 @@ impl<T: Send + 'static> Shared<T> {
             began,
             ends: began.saturating_add(nanos(wait)),
             is_of_a_task: false,
+            pauses: false,
         }
     }
 
     /// The patience of `acquire`.
     pub fn usual_patience(&self) -> Patience {
-        let deadline = self.deadline(self.settings.wait_timeout);
+        let deadline = Deadline {
+            pauses: true,
+            ..self.deadline(self.settings.wait_timeout)
+        };
         if self.settings.wait_for_room {
             Patience::Room(deadline)
         } else {
@@ -119,8 +156,7 @@ impl<T: Send + 'static> Shared<T> {
         self.stack
             .check()
             .map_err(|source| stack_too_small(&entry.asker, source))?;
-        let until = patience.deadline().map(|deadline| deadline.ends);
-        block_on(self.obtain(entry, patience), until, &self.pulse)
+        block_on(self.obtain(entry, patience), &self.pulse)
     }
 
     /// The same, as a task or on a thread. Dropped before it is ready, it leaves nothing behind.
@@ -224,15 +260,39 @@ impl<T: Send + 'static> Shared<T> {
         waiting_for: WaitingFor,
         leave: impl Fn() -> bool,
     ) -> Result<Mail<T>, AcquireError> {
+        let never = || false;
+        self.wait_while(asker, waiter, patience, waiting_for, leave, never)
+            .await
+    }
+
+    /// As `wait`, but when the deadline comes while `goes_on`, waits as long again.
+    pub(super) async fn wait_while(
+        &self,
+        asker: &Arc<Asker>,
+        waiter: &Waiter<T>,
+        patience: Patience,
+        waiting_for: WaitingFor,
+        leave: impl Fn() -> bool,
+        goes_on: impl Fn() -> bool,
+    ) -> Result<Mail<T>, AcquireError> {
         let began = self.pulse.now();
-        let deadline = patience.deadline();
+        let mut deadline = patience.deadline();
         let since = |then| Duration::from_nanos(self.pulse.now().saturating_sub(then));
         let mut place = InQueue {
             pool: self,
             waiter,
             leave: Some(&leave),
         };
-        let mail = match waiter.mail(deadline, &self.pulse).await {
+        let mail = loop {
+            let mail = waiter.mail(deadline, &self.pulse).await;
+            if mail.is_some() || !goes_on() {
+                break mail;
+            }
+            let again = self.settings.wait_timeout.max(LOOKS_AGAIN);
+            let ends = self.pulse.now().saturating_add(nanos(again));
+            deadline = deadline.map(|deadline| Deadline { ends, ..deadline });
+        };
+        let mail = match mail {
             Some(mail) => mail,
             None if leave() => {
                 place.leave = None;

@@ -1,13 +1,14 @@
 //! Runs on a thread what tasks would run by being polled: the slow path of an acquire is written
 //! once, for both.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::clock::Pulse;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, thread_local};
 
 /// A thread that sleeps until it is woken.
 struct Sleeper {
@@ -22,8 +23,28 @@ impl Wake for Sleeper {
     }
 }
 
-/// Polls the future whenever it is woken, and when `until` comes (nanoseconds on the pool's clock).
-pub(crate) fn block_on<F: Future>(future: F, until: Option<u64>, pulse: &Pulse) -> F::Output {
+thread_local! {
+    /// When this thread's future wants to be polled again, if nothing wakes it before.
+    static AGAIN_AT: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// Says, while it is polled and pending, that it wants to be polled again at this time at the latest
+/// (nanoseconds on the pool's clock).
+pub(crate) fn poll_again_at(time: u64) {
+    AGAIN_AT.with(|at| at.set(at.get().min(time)));
+}
+
+/// What is polled may run host code, which may block on another future: that one leaves no trace.
+struct Outer(u64);
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        AGAIN_AT.with(|at| at.set(self.0));
+    }
+}
+
+/// Polls the future whenever it is woken, and when it wants to be.
+pub(crate) fn block_on<F: Future>(future: F, pulse: &Pulse) -> F::Output {
     let mut future = pin!(future);
     let sleeper = Arc::new(Sleeper {
         woken: Mutex::new(false),
@@ -31,13 +52,14 @@ pub(crate) fn block_on<F: Future>(future: F, until: Option<u64>, pulse: &Pulse) 
     });
     let waker = Waker::from(sleeper.clone());
     let mut context = Context::from_waker(&waker);
+    let _outer = Outer(AGAIN_AT.with(Cell::get));
     loop {
-        let is_late = until.is_some_and(|until| pulse.now() >= until);
+        AGAIN_AT.with(|at| at.set(u64::MAX));
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
-        // What has seen that it is late and still is not ready waits for something certain.
-        sleeper.sleep(until.filter(|_| !is_late), pulse);
+        let until = AGAIN_AT.with(Cell::get);
+        sleeper.sleep((until != u64::MAX).then_some(until), pulse);
     }
 }
 

@@ -177,8 +177,11 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// How long `acquire` waits for an instance, or for another thread's compilation. Default:
-    /// 30 s.
+    /// How long `acquire` waits for an instance, for room, or behind a request that waits for room
+    /// before it compiles. Time in which its module is compiled, by whomever, or in which it waits for
+    /// a turn to compile while others do, does not count: a compilation ends, and giving it up would
+    /// be in vain. Who must not wait so long uses `acquire_timeout`, whose deadline holds for
+    /// everything but this thread's own compilation. Default: 30 s.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.settings.wait_timeout = timeout;
         self

@@ -11,7 +11,7 @@ use super::clock::nanos;
 use super::definition::{Defined, Source};
 use super::entry::Entry;
 use super::error::{AcquireError, Asker, ModuleError, WaitingFor};
-use super::request::Making;
+use super::request::{Making, compiles_here};
 use super::shared::{Shared, Signal};
 use super::waiter::{Mail, Waiter};
 use crate::runtime::{
@@ -50,35 +50,44 @@ struct Lead<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// The code of the request's module: at hand, or compiled here, or awaited from another.
+    /// The code of the request's module: at hand, or compiled here, or awaited from another. And the
+    /// patience that is left, in which compiling does not count; but waiting for another's compilation
+    /// does if that comes to nothing, or a row of them could hold this one up for ever.
     pub(super) async fn code_for(
         self: &Arc<Self>,
         making: Making<T>,
         entry: &Entry<T>,
-        patience: Patience,
-    ) -> Result<(Making<T>, Ready<T>), AcquireError> {
+        mut patience: Patience,
+    ) -> Result<(Making<T>, Ready<T>, Patience), AcquireError> {
         let asker = &entry.asker;
+        let mut followed = 0;
         loop {
+            let began = self.pulse.now();
             match self.prepare(&making, asker, patience) {
-                Step::Ready(ready) => return Ok((making, ready)),
+                Step::Ready(ready) => return Ok((making, ready, patience.later(followed))),
                 Step::Lead(lead) => return self.lead(making, asker, lead, patience).await,
                 Step::Follow(module, waiter, ticket) => {
                     let leave = || {
                         self.with_state(|locked, _, _| locked.state.leave_flight(module, ticket));
                         true
                     };
+                    let goes_on =
+                        || self.with_state(|locked, _, _| locked.compiling.contains(&module));
                     let waiting_for = WaitingFor::Compilation;
-                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)
+                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave, goes_on)
                         .await?;
+                    followed += self.pulse.now().saturating_sub(began);
                 }
                 Step::Queue(waiter, ticket) => {
                     let leave = || {
                         self.with_state(|locked, _, out| locked.state.leave_compilers(ticket, out));
                         true
                     };
+                    let goes_on = || self.with_state(|locked, _, _| !locked.compiling.is_empty());
                     let waiting_for = WaitingFor::Compiler;
-                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave)
+                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave, goes_on)
                         .await?;
+                    patience = patience.later(self.pulse.now().saturating_sub(began));
                 }
                 Step::Again => {}
                 Step::Fail(error) => return Err(error),
@@ -139,8 +148,10 @@ impl<T: Send + 'static> Shared<T> {
         patience: Patience,
         waiting_for: WaitingFor,
         leave: impl Fn() -> bool,
+        goes_on: impl Fn() -> bool,
     ) -> Result<(), AcquireError> {
-        let mail = self.wait(asker, waiter, patience, waiting_for, leave);
+        let goes_on = || patience.pauses() && !compiles_here() && goes_on();
+        let mail = self.wait_while(asker, waiter, patience, waiting_for, leave, goes_on);
         match mail.await? {
             Mail::Signal(Signal::Closed) => Err(closed(asker)),
             _ => Ok(()),
@@ -155,8 +166,8 @@ impl<T: Send + 'static> Shared<T> {
         making: Making<T>,
         asker: &Arc<Asker>,
         lead: Lead<T>,
-        patience: Patience,
-    ) -> Result<(Making<T>, Ready<T>), AcquireError> {
+        mut patience: Patience,
+    ) -> Result<(Making<T>, Ready<T>, Patience), AcquireError> {
         let facts = &lead.source.0.facts;
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts, &self.runtime);
@@ -169,7 +180,9 @@ impl<T: Send + 'static> Shared<T> {
         let (pool, for_whom, source) = (self.clone(), asker.clone(), lead.source.clone());
         let work =
             move |making: &Making<T>| pool.compile_and_load(making, &for_whom, &source, compiling);
+        let began = self.pulse.now();
         let (making, compiled) = self.work(making, asker, patience, work).await?;
+        patience = patience.later(self.pulse.now().saturating_sub(began));
         let (making, code) = match compiled? {
             Compiled::Loaded(code) => (making, code),
             Compiled::LacksRoom(artifact, compile_time) => {
@@ -179,7 +192,9 @@ impl<T: Send + 'static> Shared<T> {
                 let work = move |making: &Making<T>| {
                     pool.load(making, &for_whom, &source, artifact, compile_time)
                 };
+                let began = self.pulse.now();
                 let (making, loaded) = self.work(making, asker, patience, work).await?;
+                patience = patience.later(self.pulse.now().saturating_sub(began));
                 (making, loaded?)
             }
         };
@@ -191,7 +206,7 @@ impl<T: Send + 'static> Shared<T> {
             defined: lead.defined,
             needs,
         };
-        Ok((making, ready))
+        Ok((making, ready, patience))
     }
 
     /// Works for a request: on this thread, or, if this is a task's, aside. The work keeps the request
@@ -204,7 +219,9 @@ impl<T: Send + 'static> Shared<T> {
         work: impl FnOnce(&Making<T>) -> R + Send + 'static,
     ) -> Result<(Making<T>, R), AcquireError> {
         let work = move || {
+            let compiling = making.begin_compiling();
             let result = work(&making);
+            drop(compiling);
             (making, result)
         };
         if !patience.is_of_a_task() {
@@ -212,7 +229,10 @@ impl<T: Send + 'static> Shared<T> {
         }
         let began = self.pulse.now();
         let done = self.workers.run(work);
-        match until(done, patience.deadline(), &self.pulse).await {
+        let deadline = patience
+            .deadline()
+            .and_then(|deadline| deadline.of_compilations());
+        match until(done, deadline, &self.pulse).await {
             Some(done) => done.ok_or_else(|| self.nothing_came_back(asker)),
             None => Err(AcquireError::Timeout {
                 asker: asker.clone(),

@@ -111,7 +111,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     }
 
     /// Leases an instance. If all are leased and as many exist as may, waits for one, first come
-    /// first served, as long as the builder's `wait_timeout`; if a budget has no room, evicts what
+    /// first served, as long as the builder's `wait_timeout` (compiling does not count); if a budget has no room, evicts what
     /// is idle, or fails at once (or waits, as the builder's `wait_for_room` says).
     ///
     /// Within a host function, an acquire that could only wait for the very call that it is made in, directly
@@ -145,7 +145,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     }
 
     /// As [`Self::acquire`], but waits at most `timeout`, and for room in the budgets too: first
-    /// come, first served. What can never fit fails at once.
+    /// come, first served. What can never fit fails at once. The deadline holds for compilations of
+    /// others, too, and for those of tasks, which go on aside; this thread's own takes its time.
     ///
     /// # Errors
     /// [`AcquireError::Timeout`] when the time is over, and as [`Self::acquire`].

@@ -66,7 +66,7 @@ impl<T: Send + 'static> Entry<T> {
             queue: true,
             explained: false,
         });
-        block_on(reserving, Some(deadline.ends), &pool.pulse).is_ok()
+        block_on(reserving, &pool.pulse).is_ok()
     }
 
     /// Growth is always a request of its own: what its instance holds is never given back while it

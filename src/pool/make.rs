@@ -32,13 +32,13 @@ impl<T: Send + 'static> Shared<T> {
         self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         request: RequestId<T>,
-        patience: Patience,
+        mut patience: Patience,
     ) -> Result<Box<Live<T>>, AcquireError> {
         let mut making = Making::new(self, request);
         let mut relief = Relief::default();
         loop {
             let ready;
-            (making, ready) = self.code_for(making, entry, patience).await?;
+            (making, ready, patience) = self.code_for(making, entry, patience).await?;
             let mut asking = Asking {
                 request: making.id(),
                 asker: &entry.asker,

@@ -1,5 +1,6 @@
 //! What every handle of a pool shares: the only lock, and the work that is done outside it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::thread_cache;
 use super::waiter::Waiter;
 use super::workers::Workers;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
-use crate::state::{self, Destroy, Group, Handles, Stamp};
+use crate::state::{self, Destroy, Group, Handles, ModuleId, Stamp};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// What the core keeps for the shell.
@@ -80,6 +81,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub drained: Vec<Arc<Waiter<T>>>,
     /// Entries that were forgotten.
     forgotten: u64,
+    /// Modules that a thread compiles or loads at this moment.
+    pub compiling: BTreeSet<ModuleId<Kept<T>>>,
     pub compilations: u64,
     pub loads: u64,
     /// What threads are destroying now, and will report as freed.
@@ -97,6 +100,7 @@ impl<T: Send + 'static> Locked<T> {
             sequence: 0,
             drained: Vec::new(),
             forgotten: 0,
+            compiling: BTreeSet::new(),
             compilations: 0,
             loads: 0,
             destroying: HashSet::new(),
@@ -263,7 +267,7 @@ impl<T: Send + 'static> Shared<T> {
         self.with_state(|locked, _, _| locked.drained.push(waiter.clone()));
         let deadline = self.deadline(timeout);
         let drained = waiter.mail(Some(deadline), &self.pulse);
-        let drained = block_on(drained, Some(deadline.ends), &self.pulse).is_some();
+        let drained = block_on(drained, &self.pulse).is_some();
         if !drained {
             self.with_state(|locked, _, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
         }

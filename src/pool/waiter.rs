@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::acquire::Deadline;
 use super::alarms::Alarm;
+use super::block_on::poll_again_at;
 use super::clock::Pulse;
 use super::entry::Live;
 use super::shared::Signal;
@@ -97,10 +98,14 @@ impl<T: Send + 'static> Future for Awaited<'_, T> {
             letterbox.reader.replace(reader)
         };
         discard(before);
-        if let Some(deadline) = self.deadline.filter(Deadline::needs_an_alarm) {
-            let pulse = self.pulse;
-            self.alarm = None;
-            self.alarm = Some(pulse.alarms.set(deadline.ends, cx.waker().clone(), pulse));
+        match self.deadline {
+            Some(deadline) if deadline.needs_an_alarm() => {
+                let pulse = self.pulse;
+                self.alarm = None;
+                self.alarm = Some(pulse.alarms.set(deadline.ends, cx.waker().clone(), pulse));
+            }
+            Some(deadline) => poll_again_at(deadline.ends),
+            None => {}
         }
         Poll::Pending
     }

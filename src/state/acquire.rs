@@ -488,6 +488,11 @@ impl<H: Handles> State<H> {
         }
     }
 
+    /// The module that a request has pinned.
+    pub fn module_of(&self, id: RequestId<H>) -> Option<ModuleId<H>> {
+        self.requests.get(id)?.module
+    }
+
     /// The seat that was promised to a request.
     pub fn seat_of(&self, id: RequestId<H>) -> Option<usize> {
         let (_, seat) = self.requests.get(id)?.seat?;

@@ -220,6 +220,9 @@ impl<H: Handles> State<H> {
         }
         self.turn = None;
         for id in self.modules.ids() {
+            for waiter in drain(&mut self.modules[id].followers) {
+                out.wake.push((waiter, Signal::Closed));
+            }
             self.drop_out_if_unused(id, out);
         }
     }

@@ -7,6 +7,7 @@ mod polling;
 
 mod bytes_of_tasks;
 mod causes;
+mod compilations;
 mod ends_of_threads;
 mod holders;
 mod holding;

@@ -1,7 +1,7 @@
 //! What must hold after every step.
 
 use crate::fake::Content;
-use crate::model::{MPhase, MSeat, Place, Sleep};
+use crate::model::{MPhase, MSeat, Nap, Place, Sleep};
 use crate::room::Verdict;
 use crate::state::Budget;
 use crate::world::World;
@@ -135,6 +135,9 @@ impl World {
         if model.closed {
             let (room, turn) = (model.first_for_room(), model.first_compiler());
             assert_eq!(room.or(turn), None, "asleep in a closed pool");
+            let follows = |nap: Nap| !nap.woken && matches!(nap.sleep, Sleep::Flight(..));
+            let follower = naps().find(|(_, nap)| follows(*nap));
+            assert!(follower.is_none(), "follows in a closed pool");
         }
         let woken = |waits: fn(Sleep) -> bool| naps().any(|(_, nap)| nap.woken && waits(nap.sleep));
         if let Some(id) = model.first_compiler() {
