@@ -86,6 +86,7 @@
 //! - Instances are never shared across groups.
 //! - Once [`Pool::replace`] returns, no call that starts later runs old code; a handle whose types
 //!   it changed, as the definition must say, is told so in acquire.
+//! - Who waits for room is passed by a bounded number of others; then room is kept for it.
 //! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or at
 //!   once with an error, where a host function would wait for the very call that it is in, directly or
 //!   through other threads that wait. What a thread holds between two calls may end elsewhere: it

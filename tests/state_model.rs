@@ -47,6 +47,9 @@ const INTERESTING: &[&str] = &[
     "blocked",
     "born",
     "closed",
+    "collected as its lease ended",
+    "collecting",
+    "collecting a part",
     "code dropped",
     "code eviction",
     "code larger than estimated",
@@ -77,6 +80,7 @@ const INTERESTING: &[&str] = &[
     "lowered limits repaid",
     "module evicted with its instances",
     "module failed",
+    "module leaves",
     "module under two names",
     "more seats",
     "not_retained",
@@ -101,6 +105,7 @@ const INTERESTING: &[&str] = &[
     "stale",
     "superseded",
     "turn to compile passed on",
+    "waits for a module to leave",
     "waits for room",
 ];
 

@@ -20,6 +20,9 @@ pub struct BudgetExceeded {
     pub charged: u64,
     /// What evicting every idle instance and all unused code would free.
     pub evictable: u64,
+    /// What of it is kept, or will be, for a request that has waited for room and was passed by too many
+    /// others: they are refused now.
+    pub promised: u64,
     /// Who asked.
     pub asker: Arc<Asker>,
     /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not
@@ -36,6 +39,7 @@ impl BudgetExceeded {
             limit: shortage.limit,
             charged: shortage.charged,
             evictable: shortage.evictable,
+            promised: shortage.promised,
             asker,
         }
     }
@@ -49,6 +53,7 @@ impl fmt::Display for BudgetExceeded {
             limit,
             charged,
             evictable,
+            promised,
             asker,
             holders,
         } = self;
@@ -58,6 +63,10 @@ impl fmt::Display for BudgetExceeded {
             "{asker} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
              are charged, and evicting everything idle would free {evictable}"
         )?;
+        if *promised > 0 {
+            let kept = "are kept for a request that has waited for them";
+            write!(f, ". {promised} {unit} {kept}")?;
+        }
         let in_use = charged.saturating_sub(*evictable);
         if requested > limit {
             write!(

@@ -118,10 +118,15 @@ impl<T: Send + 'static> Shared<T> {
                     defined: definition,
                     code_bytes,
                 }),
+                Prepare::Leaving(_, shortage) if !patience.waits_for_room() => {
+                    state.count_refusal();
+                    let exceeded = Self::exceeded(state, shortage, asker);
+                    Step::Fail(AcquireError::BudgetExceeded(exceeded))
+                }
                 Prepare::Follow(_) if !waits => {
                     Step::Fail(would_block(asker, WaitingFor::Compilation))
                 }
-                Prepare::Follow(module) => {
+                Prepare::Follow(module) | Prepare::Leaving(module, _) => {
                     let waiter = Waiter::new();
                     match state.follow(module, waiter.clone()) {
                         Some(ticket) => Step::Follow(module, waiter, ticket),

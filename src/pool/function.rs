@@ -145,8 +145,9 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     }
 
     /// As [`Self::acquire`], but waits at most `timeout`, and for room in the budgets too: first
-    /// come, first served. What can never fit fails at once. The deadline holds for compilations of
-    /// others, too, and for those of tasks, which go on aside; this thread's own takes its time.
+    /// come, first served. Once 64 others have passed it, what comes free is kept for it. What can
+    /// never fit fails at once. The deadline holds for compilations of others, too, and for those of
+    /// tasks, which go on aside; this thread's own takes its time.
     ///
     /// # Errors
     /// [`AcquireError::Timeout`] when the time is over, and as [`Self::acquire`].

@@ -104,16 +104,25 @@ impl<T: Send + 'static> Asking<'_, T> {
 
     fn explain(&self, shortage: Shortage, state: &State<T>) -> BudgetExceeded {
         // Who holds what does not matter to what can never fit.
-        let holders = match self.explained && shortage.requested <= shortage.limit {
-            true => Shared::holders(state, &[shortage.budget], IN_AN_ERROR),
-            false => Vec::new(),
-        };
-        let holders = holders.into_iter().flatten().collect();
-        BudgetExceeded::new(shortage, self.asker.clone(), holders)
+        if self.explained && shortage.requested <= shortage.limit {
+            return Shared::exceeded(state, shortage, self.asker);
+        }
+        BudgetExceeded::new(shortage, self.asker.clone(), Vec::new())
     }
 }
 
 impl<T: Send + 'static> Shared<T> {
+    /// With the largest holders of the budget.
+    pub(super) fn exceeded(
+        state: &State<T>,
+        shortage: Shortage,
+        asker: &Arc<Asker>,
+    ) -> BudgetExceeded {
+        let holders = Self::holders(state, &[shortage.budget], IN_AN_ERROR);
+        let holders = holders.into_iter().flatten().collect();
+        BudgetExceeded::new(shortage, asker.clone(), holders)
+    }
+
     /// Makes the request hold `target`, evicting what is idle, waiting as far as patience goes. While
     /// it waits it holds nothing but its compiler's work: see `State::step_back`.
     pub(super) async fn reserve(

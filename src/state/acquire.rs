@@ -3,7 +3,7 @@
 use super::amounts::{Amounts, Budget};
 use super::entries::{EntryId, Seat};
 use super::instances::{Instance, InstanceId};
-use super::ledger::Charge;
+use super::ledger::{Charge, Shortage};
 use super::modules::{ModuleId, Phase};
 use super::queue::Ticket;
 use super::recency::Stamp;
@@ -47,6 +47,9 @@ pub enum Prepare<H: Handles> {
     },
     /// Another request leads: `follow` it, then ask again.
     Follow(ModuleId<H>),
+    /// The code is collected for somebody who has waited for long: `follow` that, then ask again; or be
+    /// refused.
+    Leaving(ModuleId<H>, Shortage),
     /// As many compilations run as may: wait for one to end, then ask again.
     Queue,
     /// The module failed a short while ago.
@@ -59,6 +62,12 @@ pub enum Prepare<H: Handles> {
 /// The function was replaced or removed while the instance was made: destroy it and start again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
+
+impl<H: Handles> Prepare<H> {
+    const fn is_wait(&self) -> bool {
+        matches!(self, Self::Follow(_) | Self::Leaving(..) | Self::Queue)
+    }
+}
 
 impl<H: Handles> State<H> {
     pub fn enter(
@@ -172,11 +181,14 @@ impl<H: Handles> State<H> {
     /// Pins the request's module, at the function's present version, and says where its code is.
     pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
         let prepared = self.find_code(id, out);
-        if matches!(prepared, Prepare::Follow(_) | Prepare::Queue) {
+        if prepared.is_wait() {
             // Whom it waits for may itself wait for room: it must not be the one in the way.
-            self.requests[id].expected = Amounts::ZERO;
+            let expected = core::mem::take(&mut self.requests[id].expected);
             self.settle(id, Amounts::ZERO, out);
             self.leave_room(id, out);
+            if expected != Amounts::ZERO {
+                self.wake_room(out);
+            }
         }
         // Whoever was woken to compile and does not leaves its turn to the next.
         self.wake_compiler(out);
@@ -198,6 +210,13 @@ impl<H: Handles> State<H> {
         let (version, module) = (function.version, function.module);
         let definition = function.definition.clone();
         self.requests[id].version = version;
+        if self.modules[module].leaving.is_some_and(|by| by != id) {
+            // Its code is as good as gone: a pin would only keep it.
+            if let Some(before) = self.requests[id].module.take() {
+                self.unpin(id, before, out);
+            }
+            return Prepare::Leaving(module, self.collected_code(module));
+        }
         self.pin(id, module, out);
         let now = self.now;
         let full = self.compiling >= self.config.max_compilations;
@@ -229,10 +248,12 @@ impl<H: Handles> State<H> {
         }
     }
 
-    /// Sleeps until the flight on this module has ended; `None` when it has.
+    /// Sleeps until the flight on this module has ended, or its code is collected no more; `None` when
+    /// that is so.
     pub fn follow(&mut self, module: ModuleId<H>, waiter: H::Waiter) -> Option<Ticket> {
         let module = self.modules.get_mut(module)?;
-        matches!(module.phase, Phase::InFlight { .. }).then(|| module.followers.join(waiter))
+        let goes_on = matches!(module.phase, Phase::InFlight { .. }) || module.leaving.is_some();
+        goes_on.then(|| module.followers.join(waiter))
     }
 
     pub fn leave_flight(&mut self, module: ModuleId<H>, ticket: Ticket) {
@@ -299,8 +320,11 @@ impl<H: Handles> State<H> {
 
     /// A request that is about to wait gives back what others may be waiting for: what it holds,
     /// but for the compiler's work, and its pin, unless it leads a flight. It asks for all of it
-    /// again when it is woken: nobody waits for room and holds some.
+    /// again when it is woken: nobody waits for room and holds some, but the one who collects.
     pub fn step_back(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        if self.collecting == Some(id) {
+            return;
+        }
         let compile = self.requests[id].held.amounts().get(Budget::Compile);
         self.settle(id, Amounts::ZERO.compile(compile), out);
         let Some(module) = self.requests[id].module else {
@@ -409,7 +433,11 @@ impl<H: Handles> State<H> {
         let Some(mut request) = self.requests.remove(id) else {
             return;
         };
+        self.end_collecting(id, out);
         self.release(request.held.take(), out);
+        if request.expected != Amounts::ZERO {
+            self.wake_room(out);
+        }
         if let Some(ticket) = request.place {
             self.leave_place(ticket, out);
         }

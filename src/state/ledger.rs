@@ -47,6 +47,8 @@ pub struct Shortage {
     pub charged: u64,
     /// What idle instances and unused modules could free of this budget.
     pub evictable: u64,
+    /// What is kept of this budget, or will be, for a request that has waited for long.
+    pub promised: u64,
 }
 
 impl Shortage {
@@ -185,6 +187,7 @@ impl Ledger {
             limit: self.limits[budget],
             charged: self.charged.get(budget),
             evictable: evictable.get(budget),
+            promised: 0,
         }
     }
 }

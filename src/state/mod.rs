@@ -17,6 +17,7 @@
 
 mod acquire;
 mod amounts;
+mod collect;
 mod define;
 mod entries;
 mod functions;
@@ -163,6 +164,8 @@ pub struct Config {
     pub max_unused_entries: usize,
     /// Compilations that may run at once.
     pub max_compilations: usize,
+    /// How many pass whoever waits for room before it collects.
+    pub max_passes: u64,
 }
 
 /// Everything that the pool knows. See the module's documentation.
@@ -195,6 +198,10 @@ pub struct State<H: Handles> {
     /// **T1** Whose turn it is: the first of them has been woken, and has neither been served nor queued
     /// again. Nobody else is woken meanwhile, or the later would overtake it.
     turn: Option<Ticket>,
+    /// How often somebody got what those who wait for room might have had.
+    passes: u64,
+    /// **T2** For whom room is collected: it is the first of those who wait.
+    collecting: Option<RequestId<H>>,
     /// Who waits until another compilation ends.
     compilers: Queue<H::Waiter>,
     /// **C1** The number of modules in flight.
@@ -229,6 +236,8 @@ impl<H: Handles> State<H> {
             room: Queue::new(),
             soon: Queue::new(),
             turn: None,
+            passes: 0,
+            collecting: None,
             compilers: Queue::new(),
             compiling: 0,
             closed: false,

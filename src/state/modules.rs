@@ -22,6 +22,7 @@ pub type ModuleKey = [u8; 32];
 /// - **M2** `pins` is the number of requests that need it now; its code is not evicted meanwhile.
 /// - **M3** `live` holds exactly its live instances; `dying` counts those being destroyed.
 /// - **M4** code is charged while it is loaded, and an instance is live only while it is loaded.
+/// - **M7** `leaving` is the request that collects, and the code is loaded.
 /// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
 pub struct Module<H: Handles> {
     pub key: ModuleKey,
@@ -30,10 +31,13 @@ pub struct Module<H: Handles> {
     pub pins: usize,
     /// Somebody's plan for room has passed it over because it was pinned.
     pub wanted: bool,
+    /// The request that collects its code: nobody else begins to use it.
+    pub leaving: Option<RequestId<H>>,
     pub live: BTreeSet<InstanceId<H>>,
     pub dying: usize,
     pub phase: Phase<H>,
-    /// Who waits for the flight to end; empty when there is none. It outlives the flight, so that
+    /// Who waits for the flight to end, or for the code to be gone that is collected; empty when there is
+    /// neither. It outlives the flight, so that
     /// a ticket of one flight never names a place in the next.
     pub followers: Queue<H::Waiter>,
     /// Bytes its code took when it was last loaded: the next load reserves exactly that.
@@ -65,6 +69,7 @@ impl<H: Handles> Module<H> {
             functions: 0,
             pins: 0,
             wanted: false,
+            leaving: None,
             live: BTreeSet::new(),
             dying: 0,
             phase: Phase::Cold,

@@ -50,6 +50,11 @@ impl<W> Queue<W> {
         self.waiting.pop_front()
     }
 
+    /// The place of the first.
+    pub fn first(&self) -> Option<Ticket> {
+        self.waiting.front().map(|(ticket, _)| *ticket)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

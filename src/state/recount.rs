@@ -149,7 +149,13 @@ impl<H: Handles> State<H> {
                 })?;
             }
         }
-        Ok(())
+        let Some(by) = self.collecting else {
+            return Ok(());
+        };
+        let first = self.requests.get(by).is_some() && self.is_first_for_room(by);
+        must(first, || {
+            format!("T2: {by:?} collects, and is not the first")
+        })
     }
 
     fn recount_modules(&self) -> Check {
@@ -200,6 +206,11 @@ impl<H: Handles> State<H> {
             must(module.functions > 0 || !module.is_unused(), || {
                 format!("M5: {id:?} is a record of nothing")
             })?;
+            let leaving = module.leaving;
+            must(
+                leaving.is_none() || leaving == self.collecting && module.is_loaded(),
+                || format!("M7: the code of {id:?} is collected for nobody"),
+            )?;
             if let Phase::InFlight { leader } = &module.phase {
                 flights += 1;
                 let leads = self

@@ -27,18 +27,23 @@ impl<H: Handles> State<H> {
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
     ) -> Returned<H> {
-        let instance = &self.instances[id];
         if self.closed {
             return Returned::Retire(Reason::Closed);
         }
-        let entry = &mut self.entries[instance.entry];
-        match self.functions.get(entry.function) {
+        let instance = &self.instances[id];
+        match self.functions.get(self.entries[instance.entry].function) {
             None => return Returned::Retire(Reason::Removed),
             Some(function) if function.version != instance.version => {
                 return Returned::Retire(Reason::Replaced);
             }
             Some(_) => {}
         }
+        if self.is_collected(id) {
+            return Returned::Retire(Reason::Room);
+        }
+        let (home, seat) = (instance.entry, instance.seat);
+        self.note_pass();
+        let entry = &mut self.entries[home];
         let next = entry.queue.pop();
         if entry.queue.is_empty() {
             slots.set_waited(&entry.handle, false);
@@ -47,7 +52,7 @@ impl<H: Handles> State<H> {
             Some(waiter) => {
                 if !self.room.is_empty() || self.ledger.is_overdrawn() {
                     // Whoever needs room was to hear of this lease's end: of the next one's now.
-                    slots.watch(&entry.handle, instance.seat);
+                    slots.watch(&entry.handle, seat);
                 }
                 Returned::Hand(waiter)
             }
@@ -71,6 +76,7 @@ impl<H: Handles> State<H> {
         let Some(instance) = self.instances.remove(id) else {
             return;
         };
+        let heir = heir.or(self.collecting);
         self.recency.remove(instance.known, id);
         let module = &mut self.modules[instance.module];
         module.live.remove(&id);
@@ -116,8 +122,14 @@ impl<H: Handles> State<H> {
             return;
         };
         self.ledger.release(dying.charge);
-        if let Some(heir) = dying.heir.and_then(|heir| self.requests.get_mut(heir)) {
-            let part = self.ledger.headroom(&heir.expected, &PerBudget::default());
+        let heir = dying.heir;
+        // Whoever collects may lack more than its victims bring; the rest is not there for it yet.
+        let spoken = match heir.is_some() && heir == self.collecting {
+            true => self.awaited_by_others(heir).0,
+            false => PerBudget::default(),
+        };
+        if let Some(heir) = heir.and_then(|heir| self.requests.get_mut(heir)) {
+            let part = self.ledger.headroom(&heir.expected, &spoken);
             if let Some(charge) = self.ledger.reserve(&part) {
                 heir.held.merge(charge);
                 heir.expected = heir.expected.beyond(&part);
@@ -143,7 +155,8 @@ impl<H: Handles> State<H> {
             return;
         }
         let unnamed = module.functions == 0;
-        if unnamed || self.closed || !self.config.policy.retains_code() {
+        let leaves = module.leaving.is_some();
+        if unnamed || leaves || self.closed || !self.config.policy.retains_code() {
             self.unload(id, None, out);
         }
         if unnamed && let Some(module) = self.modules.remove(id) {
@@ -163,12 +176,13 @@ impl<H: Handles> State<H> {
             return;
         }
         if let Phase::Loaded { code, charge } = core::mem::replace(&mut module.phase, Phase::Cold) {
+            self.open_module(id, out);
             self.code_dropped += 1;
             self.loaded -= 1;
             let dying = self.dying.insert(Dying {
                 charge,
                 module: None,
-                heir,
+                heir: heir.or(self.collecting),
             });
             out.destroy.push(Destroy::Code { dying, code });
         }
@@ -194,7 +208,9 @@ impl<H: Handles> State<H> {
             }
             None => self.room.join(waiter),
         };
-        self.requests[id].place = Some(ticket);
+        let request = &mut self.requests[id];
+        request.place = Some(ticket);
+        request.since.get_or_insert(self.passes);
         Some(ticket)
     }
 
@@ -226,6 +242,7 @@ impl<H: Handles> State<H> {
 
     /// The request does not wait for room any more: it has it, or gives up.
     pub fn leave_room(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        self.end_collecting(id, out);
         let request = self.requests.get_mut(id);
         if let Some(ticket) = request.and_then(|request| request.place.take()) {
             self.leave_place(ticket, out);

@@ -24,6 +24,8 @@ pub struct Request<H: Handles> {
     pub followed: Option<ModuleId<H>>,
     /// Its place among those who wait for room; kept until it is served or ends.
     pub place: Option<Ticket>,
+    /// How many had passed those who wait for room when it began to.
+    pub since: Option<u64>,
     pub held: Charge,
     /// What its victims will bring when they have been destroyed.
     pub expected: Amounts,
@@ -37,6 +39,7 @@ impl<H: Handles> Request<H> {
             version,
             followed: None,
             place: None,
+            since: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,
         }

@@ -34,13 +34,13 @@ enum Victim<H: Handles> {
     Module(ModuleId<H>, Vec<InstanceId<H>>),
 }
 
-struct Plan<H: Handles> {
+pub(super) struct Plan<H: Handles> {
     /// What is missing in each budget before the request fits.
-    missing: PerBudget<u64>,
+    pub(super) missing: PerBudget<u64>,
     victims: Vec<(Victim<H>, Amounts)>,
     claimed: BTreeSet<InstanceId<H>>,
     doomed: BTreeSet<ModuleId<H>>,
-    freed: Amounts,
+    pub(super) freed: Amounts,
 }
 
 impl<H: Handles> Plan<H> {
@@ -62,7 +62,7 @@ impl<H: Handles> Plan<H> {
         budgets.iter().any(|b| self.lacks(*b))
     }
 
-    fn is_enough(&self) -> bool {
+    pub(super) fn is_enough(&self) -> bool {
         !self.lacks_any(&Budget::ALL)
     }
 
@@ -82,7 +82,7 @@ impl<H: Handles> Plan<H> {
 }
 
 /// Parts of one ledger always add up to less than the ledger.
-fn sum(a: &Amounts, b: &Amounts) -> Amounts {
+pub(super) fn sum(a: &Amounts, b: &Amounts) -> Amounts {
     a.checked_add(b).expect("L1: charges of one ledger add up")
 }
 
@@ -95,16 +95,40 @@ impl<H: Handles> State<H> {
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
     ) -> Room {
+        let need = target.beyond(&self.requests[id].held.amounts());
+        let passes = need != Amounts::ZERO && !self.is_first_for_room(id);
+        let expected = self.requests[id].expected;
         let room = self.try_reserve(id, target, slots, out);
+        let has_room = matches!(room, Room::Granted | Room::Evicting);
+        if passes && has_room {
+            self.note_pass();
+        }
+        if !has_room && expected != Amounts::ZERO && self.requests[id].expected == Amounts::ZERO {
+            // What was left for it is not any more.
+            self.wake_room(out);
+        }
         // What the request holds already is part of what it asks for, and not in its way.
         let own = self.requests[id].held.amounts();
         if room == Room::Granted {
             self.leave_room(id, out);
         }
         match room {
-            Room::Soon(shortage) => Room::Soon(shortage.including(&own)),
-            Room::Refused(shortage) => Room::Refused(shortage.including(&own)),
+            Room::Soon(shortage) => Room::Soon(self.explain(id, shortage, &own)),
+            Room::Refused(shortage) => Room::Refused(self.explain(id, shortage, &own)),
             Room::Granted | Room::Evicting => room,
+        }
+    }
+
+    fn explain(&self, id: RequestId<H>, shortage: Shortage, own: &Amounts) -> Shortage {
+        let other = self.collecting.filter(|by| *by != id);
+        let promised = other.map_or(0, |by| {
+            let request = &self.requests[by];
+            let all = sum(&request.held.amounts(), &request.expected);
+            all.get(shortage.budget)
+        });
+        Shortage {
+            promised,
+            ..shortage.including(own)
         }
     }
 
@@ -128,6 +152,9 @@ impl<H: Handles> State<H> {
         if missing.iter().all(|(_, lacks)| lacks == 0) {
             // It fits under every limit, but the sum leaves `u64`: it never will.
             return Room::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
+        }
+        if self.may_collect(id) {
+            return self.collect(id, need, slots, out);
         }
         let soon = |missing: &PerBudget<u64>, more: &Amounts| {
             let covered = |(b, m): (Budget, u64)| m <= incoming[b].saturating_add(more.get(b));
@@ -183,20 +210,24 @@ impl<H: Handles> State<H> {
     /// What requests still wait for, against what is being destroyed: first, what they lack beyond
     /// what their victims will bring (there is room for it in one budget but not yet in another,
     /// so it looks free and is not); second, what is being destroyed and promised to none of them.
-    fn awaited(&self) -> (PerBudget<u64>, PerBudget<u64>) {
+    pub(super) fn awaited(&self) -> (PerBudget<u64>, PerBudget<u64>) {
+        self.awaited_by_others(None)
+    }
+
+    /// The same, as if this request waited for nothing.
+    pub(super) fn awaited_by_others(
+        &self,
+        but: Option<RequestId<H>>,
+    ) -> (PerBudget<u64>, PerBudget<u64>) {
         let all = self.dying.iter().map(|(_, dying)| dying.charge.amounts());
         let dying = all.fold(Amounts::ZERO, |total, part| sum(&total, &part));
         let mut spoken = PerBudget::default();
         let mut incoming = PerBudget::from_fn(|b| dying.get(b));
         for (id, request) in self.requests.iter() {
-            if request.expected == Amounts::ZERO {
+            if request.expected == Amounts::ZERO || Some(id) == but {
                 continue;
             }
-            let victims = self
-                .dying
-                .iter()
-                .filter(|(_, dying)| dying.heir == Some(id));
-            let bring = victims.fold(Amounts::ZERO, |all, (_, d)| sum(&all, &d.charge.amounts()));
+            let bring = self.brought_to(id);
             for b in Budget::ALL {
                 let (wanted, brought) = (request.expected.get(b), bring.get(b));
                 spoken.set(b, spoken[b] + wanted.saturating_sub(brought));
@@ -206,7 +237,13 @@ impl<H: Handles> State<H> {
         (spoken, incoming)
     }
 
-    fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
+    /// What is being destroyed for this request.
+    pub(super) fn brought_to(&self, id: RequestId<H>) -> Amounts {
+        let of_it = self.dying.iter().filter(|(_, d)| d.heir == Some(id));
+        of_it.fold(Amounts::ZERO, |all, (_, d)| sum(&all, &d.charge.amounts()))
+    }
+
+    pub(super) fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
         let mut plan = Plan::new(missing);
         if plan.lacks(Budget::Code) {
             self.claim_modules(&mut plan, &[Budget::Code], slots);
@@ -232,7 +269,7 @@ impl<H: Handles> State<H> {
 
     /// Claims whole modules, the least worthy first, until none of `budgets` lacks anything.
     fn claim_modules(&mut self, plan: &mut Plan<H>, budgets: &[Budget], slots: &mut impl Slots<H>) {
-        for id in self.modules_by_worth(slots) {
+        for id in self.modules_by_worth(false, slots) {
             if !plan.lacks_any(budgets) {
                 break;
             }
@@ -271,12 +308,17 @@ impl<H: Handles> State<H> {
         Some((claimed, frees))
     }
 
-    fn modules_by_worth(&mut self, slots: &impl Slots<H>) -> Vec<ModuleId<H>> {
+    /// Loaded modules, the least worthy first; `pinned` ones too, or not.
+    pub(super) fn modules_by_worth(
+        &mut self,
+        pinned: bool,
+        slots: &impl Slots<H>,
+    ) -> Vec<ModuleId<H>> {
         let mut candidates = Vec::new();
         for id in self.modules.ids() {
             let module = &mut self.modules[id];
             module.wanted |= module.pins > 0;
-            if !module.is_loaded() || module.pins > 0 {
+            if !module.is_loaded() || module.pins > 0 && !pinned {
                 continue;
             }
             let module = &self.modules[id];
@@ -333,7 +375,7 @@ impl<H: Handles> State<H> {
     }
 
     /// Puts back victims that turned out not to be needed, the worthiest first.
-    fn spare(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
+    pub(super) fn spare(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
         let mut at = plan.victims.len();
         while at > 0 {
             at -= 1;
@@ -379,7 +421,12 @@ impl<H: Handles> State<H> {
     }
 
     /// Hands the victims to the shell to destroy: instances first, then the code they ran.
-    fn execute(&mut self, plan: Plan<H>, heir: Option<RequestId<H>>, out: &mut Effects<H>) {
+    pub(super) fn execute(
+        &mut self,
+        plan: Plan<H>,
+        heir: Option<RequestId<H>>,
+        out: &mut Effects<H>,
+    ) {
         let mut modules = Vec::new();
         for (victim, _) in plan.victims {
             match victim {

@@ -203,6 +203,9 @@ impl<H: Handles> State<H> {
     /// they please; the last one to be freed takes the last charge with it.
     pub fn close(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
         self.closed = true;
+        if let Some(by) = self.collecting {
+            self.end_collecting(by, out);
+        }
         for id in self.entries.ids() {
             // Some are forgotten on the way, when too many are unused.
             let Some(entry) = self.entries.get_mut(id) else {

@@ -7,7 +7,10 @@ use shuttle::thread;
 
 use crate::explore::explore;
 use crate::state::Budget;
-use crate::world::{CODE, COMPILER, FOR_EVER, Guest, INSTANCE, World, module, room_for};
+use crate::world::{
+    CODE, COMPILER, FOR_EVER, Guest, INSTANCE, LARGE_INSTANCE, World, large_definition, module,
+    room_for,
+};
 use crate::{AcquireError, Limits, Policy};
 
 /// Each thread serves its own group so often.
@@ -132,6 +135,46 @@ fn code_makes_room_for_code() {
         });
         assert_eq!(world.pool.stats().modules_loaded, 1);
         world.finish(1);
+    });
+}
+
+/// Two lease again and again what a third one needs at once. After a few of those, room is kept for it.
+#[test]
+fn who_waits_for_much_is_passed_by_few() {
+    explore(|| {
+        let limits = Limits::new().memory(LARGE_INSTANCE + INSTANCE / 2);
+        let world = World::new(1, |builder| builder.limits(limits));
+        let small = world.define("small", 1);
+        let large = world.pool.define(large_definition("large")).unwrap();
+        let busy = [small.acquire(1).unwrap(), small.acquire(2).unwrap()];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let lease = large.acquire_timeout(3, FOR_EVER).unwrap();
+                world.serve(lease, 3);
+            });
+            world.await_waiters(1);
+            for (group, lease) in [1, 2].into_iter().zip(busy) {
+                let (world, small) = (&world, &small);
+                scope.spawn(move || {
+                    drop(lease);
+                    for _ in 0..6 {
+                        match small.acquire(group) {
+                            Ok(lease) => _ = world.serve(lease, group),
+                            Err(AcquireError::BudgetExceeded(_)) => {}
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                });
+            }
+        });
+        world.pool.recount().unwrap();
+        let stats = world.pool.stats();
+        let memory = stats.budget(Budget::Memory);
+        assert!(memory.peak <= memory.limit);
+        assert_eq!((stats.leased, stats.waiting, stats.dying), (0, 0, 0));
+        // Nothing is kept for anybody any more.
+        world.serve(small.acquire(1).unwrap(), 1);
+        world.close();
     });
 }
 

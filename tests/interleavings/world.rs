@@ -52,6 +52,19 @@ pub fn module(version: i32) -> Vec<u8> {
     .expect("the text is valid")
 }
 
+/// As `module`, with a page of memory.
+pub fn large_module() -> Vec<u8> {
+    wat::parse_str(
+        r#"(module (memory (export "memory") 1)
+            (func (export "f") (param i32) (result i32) i32.const 9))"#,
+    )
+    .expect("the text is valid")
+}
+
+pub fn large_definition(name: &str) -> Definition {
+    Definition::new(name).wasm(large_module()).export("f")
+}
+
 /// Passes every look at its sections, and does not compile.
 pub fn broken_module() -> Vec<u8> {
     wat::parse_str(r#"(module (func (export "f") (param i32) (result i32)))"#)
@@ -62,6 +75,7 @@ pub fn broken_module() -> Vec<u8> {
 pub fn prepare() {
     (0..4).for_each(|version| runtime::prepare(&module(version)));
     runtime::prepare(&broken_module());
+    runtime::prepare(&large_module());
 }
 
 pub fn definition(name: &str, version: i32) -> Definition {
@@ -70,6 +84,9 @@ pub fn definition(name: &str, version: i32) -> Definition {
 
 /// Charged to memory for one instance.
 pub const INSTANCE: u64 = INSTANCE_OVERHEAD;
+
+/// Charged to memory for one instance of [`large_module`].
+pub const LARGE_INSTANCE: u64 = INSTANCE + (64 << 10);
 
 /// Charged for the code of one [`module`], and for what wasmtime keeps of it on the heap.
 pub static CODE: LazyLock<u64> = LazyLock::new(|| {

@@ -16,6 +16,7 @@ mod host_code;
 mod imports;
 mod names;
 mod own_imports;
+mod passed;
 mod real_modules;
 mod settings;
 mod small_print;

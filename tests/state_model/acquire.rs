@@ -2,7 +2,7 @@
 
 use crate::fake::{Fake, Instance};
 use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step, sums};
-use crate::room::Verdict;
+use crate::room::{Verdict, covers};
 use crate::state::{Amounts, Prepare, Room, Stale};
 use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World};
 
@@ -120,6 +120,13 @@ impl World {
         };
         let (key, version, definition) = (function.key, function.version, function.definition);
         self.model.request(id).version = version;
+        if self.model.leaving.contains(&key) && self.model.collecting != Some(id) {
+            let request = self.model.request(id);
+            request.key = None;
+            request.awaits_leave = Some(key);
+            return Expected::Follow;
+        }
+        self.model.request(id).awaits_leave = None;
         self.model.pin(id, key);
         let full = self.model.flights() >= self.model.max_compilations;
         let followed = self.model.request(id).followed.take() == Some(key);
@@ -151,7 +158,7 @@ impl World {
                 definition,
                 code_bytes,
             } => Expected::Lead(*source, *definition, *code_bytes),
-            Prepare::Follow(_) => Expected::Follow,
+            Prepare::Follow(_) | Prepare::Leaving(..) => Expected::Follow,
             Prepare::Queue => Expected::Queue,
             Prepare::Failed(failure) => Expected::Failed(*failure),
             Prepare::Gone => Expected::Gone,
@@ -189,9 +196,17 @@ impl World {
                 let estimate = code_bytes.unwrap_or(guess);
                 self.model.request(id).step = Step::Lead(estimate);
             }
-            Prepare::Follow(module) => {
+            Prepare::Leaving(..) if dice.is_impatient() => self.give_up(id),
+            Prepare::Follow(module) | Prepare::Leaving(module, _) => {
                 self.seen.note("follow");
+                let leaves = self.model.request(id).awaits_leave.is_some();
+                self.seen.note_if(leaves, "waits for a module to leave");
                 let ticket = self.state.follow(module, waiter);
+                if ticket.is_none() && leaves {
+                    // Its pin was the last that kept the code: it asks again.
+                    self.model.request(id).awaits_leave = None;
+                    return;
+                }
                 let ticket = ticket.expect("the flight is under way");
                 self.sleep(id, waiter, waiter, Sleep::Flight(module, ticket));
             }
@@ -326,7 +341,17 @@ impl World {
     /// Whether the request now holds `target`.
     fn ask(&mut self, id: Request, target: Amounts, dice: Dice) -> bool {
         let outlook = self.model.outlook(id, &target);
+        if self.model.is_due(id) && outlook.verdict() != Verdict::Granted {
+            return self.collect(id, target, dice);
+        }
         let promised = self.is_promised(id, target);
+        let need = target.beyond(&self.model.requests[&id].held);
+        if need != Amounts::ZERO
+            && !self.model.is_first_for_room(id)
+            && matches!(outlook.verdict(), Verdict::Granted | Verdict::Evicting)
+        {
+            self.model.note_pass();
+        }
         let request = self.model.request(id);
         request.expects = false;
         request.promised = false;
@@ -371,6 +396,55 @@ impl World {
             }
         }
         false
+    }
+
+    /// It has been passed too often: it takes what there is, and keeps it.
+    fn collect(&mut self, id: Request, target: Amounts, dice: Dice) -> bool {
+        let promised = self.is_promised(id, target);
+        self.model.inherit(id);
+        let request = self.model.request(id);
+        request.target = target;
+        request.expects = false;
+        let lacks = self.model.lacks(id, &target);
+        let enough = covers(&self.model.evictable(), &lacks);
+        let room = (self.state).reserve(id, target, &mut self.doors, &mut self.out);
+        assert_eq!(self.state.collecting(), Some(id), "passed for ever");
+        assert!(!promised, "R5: {room:?} after its victims died");
+        self.mirror();
+        let (gone, dropped) = self.victims();
+        let evicts = !gone.is_empty() || !dropped.is_empty();
+        let expected = match (evicts, enough) {
+            (true, _) => Verdict::Evicting,
+            (false, true) => Verdict::Soon,
+            (false, false) => Verdict::Refused,
+        };
+        assert_eq!(verdict(room), expected, "R4: {lacks:?}");
+        if enough {
+            assert_eq!(evicts, lacks != [0; 7]);
+            self.model.check_victims(&lacks, &gone, &dropped);
+        } else {
+            self.model.check_collected(&lacks, &gone, &dropped);
+        }
+        self.seen.note("collecting");
+        self.seen.note_if(evicts && !enough, "collecting a part");
+        self.seen
+            .note_if(!self.model.leaving.is_empty(), "module leaves");
+        self.take_over(id);
+        let request = self.model.request(id);
+        request.expects = true;
+        request.promised = enough && evicts;
+        if evicts {
+            self.absorb(Some(id));
+        } else {
+            self.refused(id, dice);
+        }
+        false
+    }
+
+    /// What the core says of those who collect.
+    pub fn mirror(&mut self) {
+        self.model.collecting = self.state.collecting();
+        self.model.leaving = self.state.leaving_modules().map(|key| key[0]).collect();
     }
 
     /// Whether victims were evicted for this very request, all are gone, and no limit was changed.
@@ -453,6 +527,8 @@ impl World {
                 self.seen.note("waits for room");
                 assert!(place.is_none_or(|place| place == ticket), "place lost");
                 let order = nap.map_or(waiter, |nap| nap.order);
+                let passes = self.model.passes;
+                self.model.request(id).since.get_or_insert(passes);
                 self.sleep(id, waiter, order, Sleep::Room(ticket));
             }
             None => {

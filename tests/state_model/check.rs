@@ -127,9 +127,23 @@ impl World {
         };
         for (id, nap) in naps() {
             if let (false, Sleep::Flight(..)) = (nap.woken, nap.sleep) {
-                let key = model.requests[id].key.expect("followers pin");
+                let request = &model.requests[id];
+                if let Some(key) = request.awaits_leave {
+                    assert!(model.leaving.contains(&key), "{id:?} waits for nothing");
+                    continue;
+                }
+                let key = request.key.expect("followers pin");
                 let flies = matches!(model.modules[&key].phase, MPhase::Flight(_));
                 assert!(flies, "{id:?} follows a flight that has ended");
+            }
+        }
+        assert_eq!(self.state.passes(), model.passes);
+        if let Some(by) = model.collecting {
+            assert!(model.is_first_for_room(by), "{by:?} collects out of turn");
+            let asleep = model.requests[&by].nap.is_some_and(|nap| !nap.woken);
+            for (idle, _) in model.idle() {
+                let needed = asleep && model.is_collected(idle);
+                assert!(!needed, "{by:?} waits beside {idle:?}, which it needs");
             }
         }
         if model.closed {
@@ -156,7 +170,10 @@ impl World {
             assert_eq!(
                 verdict,
                 Verdict::Refused,
-                "{id:?} waits for room that could be made"
+                "{id:?} waits for room that could be made; {outlook:?} {:#?} {:?} {:?}",
+                model.requests,
+                model.collecting,
+                model.limits
             );
         }
     }

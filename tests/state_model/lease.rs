@@ -294,16 +294,21 @@ impl World {
         self.model.instance(id).place = Place::Held;
         let current = self.model.function_of(door).map(|f| f.version);
         let next = self.model.entries[door].queue.front().map(|(w, _)| *w);
+        let collected = self.model.is_collected(id);
         let returned = (self.state).returned(id, &mut self.doors, &mut self.out);
         match returned {
             Returned::Park => {
                 assert!(!self.model.closed && current == Some(version) && next.is_none());
+                assert!(!collected, "{id:?} is needed, and stays");
+                self.model.note_pass();
                 self.doors.restore(&door, seat, id);
                 self.note_parked(door, seat, id);
                 self.absorb(None);
             }
             Returned::Hand(waiter) => {
                 assert_eq!(Some(waiter), next, "seats go to who came first");
+                assert!(!collected, "{id:?} is needed, and handed over");
+                self.model.note_pass();
                 self.model.entries[door].queue.pop_front();
                 self.absorb(None);
                 self.lease_out(id, door);
@@ -313,9 +318,11 @@ impl World {
                 let expected = match current {
                     _ if self.model.closed => Reason::Closed,
                     None => Reason::Removed,
-                    Some(current) => {
-                        assert_ne!(current, version, "a current instance was retired");
-                        Reason::Replaced
+                    Some(current) if current != version => Reason::Replaced,
+                    Some(_) => {
+                        assert!(collected, "a current instance was retired");
+                        self.seen.note("collected as its lease ended");
+                        Reason::Room
                     }
                 };
                 assert_eq!(reason, expected);

@@ -26,6 +26,9 @@ pub fn total<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Sums {
     all.into_iter().fold([0; 7], plus)
 }
 
+/// How many pass whoever waits for room before it collects.
+pub const MAX_PASSES: u64 = 2;
+
 /// Entries that are kept although nothing uses them.
 pub const MAX_UNUSED: usize = 2;
 
@@ -138,6 +141,10 @@ pub struct MRequest {
     pub key: Option<u8>,
     pub version: u64,
     pub held: Amounts,
+    /// How many had passed those who wait for room when it began to.
+    pub since: Option<u64>,
+    /// The module whose code it waits to see gone.
+    pub awaits_leave: Option<u8>,
     pub step: Step,
     pub nap: Option<Nap>,
     /// What it last asked for.
@@ -174,6 +181,11 @@ pub struct Model {
     /// Seat waiters that must be served by the call that is under way.
     pub due: VecDeque<(u32, usize, usize)>,
     pub closed: bool,
+    /// Who collects, and which modules leave for it: as the core said after the last call.
+    pub collecting: Option<Request>,
+    pub leaving: Vec<u8>,
+    /// How often somebody got what those who wait for room might have had.
+    pub passes: u64,
     pub numbers: u32,
 }
 
@@ -193,6 +205,9 @@ impl Model {
             answers: Vec::new(),
             due: VecDeque::new(),
             closed: false,
+            collecting: None,
+            leaving: Vec::new(),
+            passes: 0,
             numbers: 0,
         }
     }
@@ -297,6 +312,8 @@ impl Model {
             key: None,
             version,
             held: Amounts::ZERO,
+            since: None,
+            awaits_leave: None,
             step,
             nap: None,
             target: Amounts::ZERO,
@@ -443,6 +460,31 @@ impl Model {
 
     pub fn first_for_room(&self) -> Option<Request> {
         self.first(|nap| matches!(nap.sleep, Sleep::Room(_)))
+    }
+
+    /// Whether it is the first of those who wait for room, asleep or woken.
+    pub fn is_first_for_room(&self, id: Request) -> bool {
+        let place = |r: &MRequest| match r.nap?.sleep {
+            Sleep::Room(_) => Some(r.nap?.order),
+            _ => None,
+        };
+        let first = self.requests.values().filter_map(place).min();
+        !self.closed && first.is_some() && place(&self.requests[&id]) == first
+    }
+
+    /// Whether it was passed so often that it collects if it finds no room.
+    pub fn is_due(&self, id: Request) -> bool {
+        let since = self.requests[&id].since;
+        since.is_some_and(|s| self.passes - s >= MAX_PASSES) && self.is_first_for_room(id)
+    }
+
+    /// Somebody got what those who wait for room might have had.
+    pub fn note_pass(&mut self) {
+        let waits =
+            |r: &MRequest| matches!(r.nap, Some(nap) if matches!(nap.sleep, Sleep::Room(_)));
+        if !self.closed && self.requests.values().any(waits) {
+            self.passes += 1;
+        }
     }
 
     pub fn first_compiler(&self) -> Option<Request> {

@@ -81,6 +81,64 @@ impl Model {
         (spoken, coming)
     }
 
+    /// What is being destroyed for nobody is for this request.
+    pub fn inherit(&mut self, id: Request) {
+        let alive: BTreeSet<_> = self.requests.keys().copied().collect();
+        for dying in self.dying.values_mut() {
+            if dying.heir.is_none_or(|heir| !alive.contains(&heir)) {
+                dying.heir = Some(id);
+            }
+        }
+    }
+
+    /// What a request that collects lacks beyond what is being destroyed for it.
+    pub fn lacks(&self, id: Request, target: &Amounts) -> Sums {
+        let missing = self.outlook(id, target).missing;
+        let victims = self.dying.values().filter(|d| d.heir == Some(id));
+        let bring = total(victims.map(|d| &d.holds));
+        core::array::from_fn(|b| missing[b].saturating_sub(bring[b]))
+    }
+
+    /// Whether this instance must not stay when its lease ends, since somebody collects.
+    pub fn is_collected(&self, id: Instance) -> bool {
+        let Some(by) = self.collecting else {
+            return false;
+        };
+        let lacks = self.lacks(by, &self.requests[&by].target);
+        let (holds, key) = (sums(&self.instances[&id].holds), self.instances[&id].key);
+        let leaves = self.leaving.contains(&key);
+        (0..7).any(|b| lacks[b] > 0 && (holds[b] > 0 || leaves && (b == CODE || b > STACK)))
+    }
+
+    /// Whether whoever collects evicted what helps, and nobody else.
+    pub fn check_collected(&self, lacks: &Sums, gone: &[Instance], dropped: &[u8]) {
+        let evictable = self.evictable();
+        // The others went with modules whose code leaves.
+        let own = |id: &&Instance| !self.leaving.contains(&self.instances[id].key);
+        let own: Vec<_> = gone.iter().filter(own).copied().collect();
+        let freed = self.freed_by(gone, dropped);
+        let possible: Sums = core::array::from_fn(|b| lacks[b].min(evictable[b]));
+        assert!(
+            covers(&freed, &possible),
+            "{freed:?} is less than {possible:?}"
+        );
+        let useful = self.freed_by(&own, dropped);
+        let useful = core::array::from_fn(|b| lacks[b].min(useful[b]));
+        self.check_needed(&useful, &own, dropped);
+        let live = total(
+            self.instances
+                .iter()
+                .filter(|(id, _)| !gone.contains(id))
+                .map(|(_, i)| &i.holds),
+        );
+        let code = lacks[CODE] > freed[CODE];
+        let beyond = (STACK + 1..7).any(|b| lacks[b] > freed[b] + live[b]);
+        assert!(
+            code || beyond || self.leaving.is_empty(),
+            "a module leaves in vain"
+        );
+    }
+
     /// Whether lowered limits evicted the right ones: enough, if there is enough, and nobody else.
     pub fn check_repaid(&self, gone: &[Instance], dropped: &[u8]) {
         let (over, (_, coming)) = (self.overdraft(), self.awaited(None));

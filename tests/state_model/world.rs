@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fake::{Doors, Fake};
-use crate::model::{MAX_UNUSED, MModule, MPhase, MRequest, Model, Place, Request};
+use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Place, Request};
 use crate::state::{
     Amounts, Config, Destroy, Effects, EntryId, Group, NewFunction, PerBudget, Policy, Reason,
     Shelf, Signal, State,
@@ -131,6 +131,7 @@ impl World {
             seats_per_entry: setup.seats,
             first_seats: 1,
             max_unused_entries: MAX_UNUSED,
+            max_passes: MAX_PASSES,
             max_compilations: setup.max_compilations,
         };
         let mut world = Self {
@@ -230,6 +231,8 @@ impl World {
     /// Does what the core says, in the model.
     pub fn absorb(&mut self, heir: Option<Request>) {
         self.settle_race();
+        self.mirror();
+        let heir = heir.or(self.model.collecting);
         let effects = core::mem::replace(&mut self.out, Effects::new());
         let Effects {
             wake,

@@ -1,0 +1,221 @@
+//! Collecting: what is done for whoever has waited for room for long.
+//!
+//! Whoever waits for room is passed by others: by acquires that do not wait, and by leases that begin
+//! again and again, so that what it needs is never idle at once. After `max_passes` of that, the first of
+//! those who wait **collects**:
+//!
+//! - it keeps what it holds while it waits, and what is destroyed for nobody else goes to it;
+//! - what it still lacks is not for others: their reservations are refused, or wait behind it;
+//! - idle instances and unused code that it lacks are evicted for it, although they are not enough yet, and
+//!   leased instances as their leases end;
+//! - nobody makes instances of a module whose code it lacks, until that code is gone.
+//!
+//! Only the first in the queue collects: so nobody waits for what another waiter keeps. When it is served
+//! or gives up, what it has left goes back, and the next is looked at.
+
+use alloc::vec::Vec;
+
+use super::amounts::{Amounts, Budget, PerBudget};
+use super::instances::{InstanceId, Reason};
+use super::ledger::Shortage;
+use super::modules::{ModuleId, ModuleKey, Phase};
+use super::requests::RequestId;
+use super::room::{Room, sum};
+use super::{Effects, Handles, Signal, Slots, State};
+
+impl<H: Handles> State<H> {
+    pub fn collecting(&self) -> Option<RequestId<H>> {
+        self.collecting
+    }
+
+    /// How often somebody got what those who wait for room might have had.
+    pub fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    /// The modules whose code is collected.
+    pub fn leaving_modules(&self) -> impl Iterator<Item = &ModuleKey> {
+        let all = self.modules.iter().map(|(_, module)| module);
+        all.filter(|m| m.leaving.is_some()).map(|m| &m.key)
+    }
+
+    /// Somebody got what the first of those who wait for room might have had.
+    pub(super) fn note_pass(&mut self) {
+        if self.is_room_awaited() {
+            self.passes += 1;
+        }
+    }
+
+    pub(super) fn is_first_for_room(&self, id: RequestId<H>) -> bool {
+        let place = self.requests[id].place;
+        place.is_some() && place == self.turn.or_else(|| self.room.first())
+    }
+
+    /// Whether the request has been passed so often that it collects if it finds no room.
+    pub(super) fn may_collect(&self, id: RequestId<H>) -> bool {
+        let since = self.requests[id].since;
+        let passed = since.is_some_and(|since| self.passes - since >= self.config.max_passes);
+        passed && self.is_first_for_room(id)
+    }
+
+    /// Takes what there is, and sees to it that the rest comes to this request.
+    pub(super) fn collect(
+        &mut self,
+        id: RequestId<H>,
+        need: Amounts,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Room {
+        self.collecting = Some(id);
+        self.inherit(id);
+        let (spoken, _) = self.awaited();
+        let lacks = self.lacks(id, &need, &spoken);
+        let mut plan = self.plan(lacks, slots);
+        let enough = plan.is_enough();
+        let short = PerBudget::from_fn(|b| lacks[b].saturating_sub(plan.freed.get(b)));
+        let missing = self.ledger.missing(&need, &spoken);
+        let why = if enough { &missing } else { &short };
+        let shortage = self.ledger.shortage(&need, why, &plan.freed);
+        if !enough {
+            // Nobody goes who does not help.
+            plan.missing = PerBudget::from_fn(|b| lacks[b].min(plan.freed.get(b)));
+            self.spare(&mut plan, slots);
+        }
+        let now = self.ledger.headroom(&need, &spoken);
+        let charge = (self.ledger.reserve(&now)).expect("L2: headroom can be reserved");
+        let request = &mut self.requests[id];
+        request.held.merge(charge);
+        request.expected = need.beyond(&now);
+        let before = out.destroy.len();
+        self.execute(plan, Some(id), out);
+        self.collect_modules(id, &short, slots, out);
+        if out.destroy.len() > before {
+            Room::Evicting
+        } else if enough {
+            Room::Soon(shortage)
+        } else {
+            Room::Refused(shortage)
+        }
+    }
+
+    /// What is being destroyed for nobody is for this request.
+    fn inherit(&mut self, id: RequestId<H>) {
+        for dying in self.dying.ids() {
+            let heir = self.dying[dying].heir;
+            if heir.is_none_or(|heir| self.requests.get(heir).is_none()) {
+                self.dying[dying].heir = Some(id);
+            }
+        }
+    }
+
+    /// What is missing beyond what is being destroyed for this request.
+    fn lacks(&self, id: RequestId<H>, need: &Amounts, spoken: &PerBudget<u64>) -> PerBudget<u64> {
+        let missing = self.ledger.missing(need, spoken);
+        let bring = self.brought_to(id);
+        PerBudget::from_fn(|b| missing[b].saturating_sub(bring.get(b)))
+    }
+
+    /// Whether an instance whose lease has ended must go for the request that collects.
+    pub(super) fn is_collected(&self, id: InstanceId<H>) -> bool {
+        let Some(by) = self.collecting else {
+            return false;
+        };
+        let (spoken, _) = self.awaited_by_others(Some(by));
+        let lacks = self.lacks(by, &self.requests[by].expected, &spoken);
+        let instance = &self.instances[id];
+        let leaves = self.modules[instance.module].leaving.is_some();
+        let helps = |b: Budget| instance.charge.amounts().get(b) > 0 || leaves && is_of_code(b);
+        lacks.iter().any(|(b, lacks)| lacks > 0 && helps(b))
+    }
+
+    /// Modules whose code is needed still when all else has been given up: nobody begins to use them any
+    /// more, and their instances go as leases end. The least worthy first, though somebody uses them.
+    fn collect_modules(
+        &mut self,
+        id: RequestId<H>,
+        short: &PerBudget<u64>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) {
+        let all = self.instances.iter().map(|(_, i)| i.charge.amounts());
+        let live = all.fold(Amounts::ZERO, |total, part| sum(&total, &part));
+        // Instances bring their part as their leases end; code brings the rest.
+        let mut wanted = PerBudget::from_fn(|b| match b {
+            Budget::Code => short[b],
+            _ if is_of_code(b) => short[b].saturating_sub(live.get(b)),
+            _ => 0,
+        });
+        let own = self.requests[id].module;
+        let mut candidates = self.modules_by_worth(true, slots);
+        // Those that leave already are the first.
+        candidates.sort_by_key(|module| self.modules[*module].leaving.is_none());
+        for module in candidates {
+            let Phase::Loaded { charge, .. } = &self.modules[module].phase else {
+                continue;
+            };
+            let frees = charge.amounts();
+            let helps = |b: Budget| wanted[b] > 0 && frees.get(b) > 0;
+            if Some(module) == own || !Budget::ALL.into_iter().any(helps) {
+                self.open_module(module, out);
+                continue;
+            }
+            wanted = PerBudget::from_fn(|b| wanted[b].saturating_sub(frees.get(b)));
+            self.modules[module].leaving = Some(id);
+            let live: Vec<_> = self.modules[module].live.iter().copied().collect();
+            for instance in live {
+                if self.claim(instance, slots) {
+                    self.dismiss(instance, Reason::Room, Some(id), out);
+                }
+            }
+            self.drop_out_if_unused(module, out);
+        }
+    }
+
+    /// Why nobody else may begin to use a module that leaves.
+    pub(super) fn collected_code(&self, id: ModuleId<H>) -> Shortage {
+        let by = self.collecting.and_then(|by| self.requests.get(by));
+        let promised = by.map_or(Amounts::ZERO, |by| sum(&by.held.amounts(), &by.expected));
+        let of_code = Budget::ALL.into_iter().filter(|b| is_of_code(*b));
+        let mut wanted = of_code.filter(|b| by.is_some_and(|by| by.expected.get(*b) > 0));
+        let budget = wanted.next().unwrap_or(Budget::Code);
+        let code = match &self.modules[id].phase {
+            Phase::Loaded { charge, .. } => charge.amounts(),
+            _ => Amounts::ZERO,
+        };
+        Shortage {
+            budget,
+            requested: code.get(budget),
+            limit: self.ledger.limits()[budget],
+            charged: self.ledger.charged().get(budget),
+            evictable: 0,
+            promised: promised.get(budget),
+        }
+    }
+
+    /// Others may use the module again.
+    pub(super) fn open_module(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
+        let module = &mut self.modules[id];
+        if module.leaving.take().is_some() {
+            while let Some(waiter) = module.followers.pop() {
+                out.wake.push((waiter, Signal::Retry));
+            }
+        }
+    }
+
+    /// The request is served, or gives up.
+    pub(super) fn end_collecting(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        if self.collecting.take_if(|by| *by == id).is_some() {
+            for module in self.modules.ids() {
+                self.open_module(module, out);
+            }
+        }
+    }
+}
+
+/// Whether code counts in this budget.
+fn is_of_code(budget: Budget) -> bool {
+    matches!(
+        budget,
+        Budget::Code | Budget::Mappings | Budget::Total | Budget::Mapped
+    )
+}
