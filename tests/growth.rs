@@ -213,26 +213,33 @@ fn b3_growth_that_cannot_fit_evicts_nothing() {
 
 #[test]
 fn b3_growth_is_charged_while_its_victims_are_destroyed() {
-    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let pool_cell: Arc<std::sync::OnceLock<Pool>> = Arc::default();
-    let listener = {
-        let (seen, pool) = (seen.clone(), pool_cell.clone());
-        move |_: &wasm_pool::Eviction| {
-            let charged = memory_of(pool.get().unwrap());
-            seen.lock().unwrap().push(charged);
+    /// The host's data of a victim, which goes before its memory does.
+    struct Witness(Arc<Mutex<(Option<Pool<Self>>, Vec<u64>)>>);
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            let pool = self.0.lock().unwrap().0.clone();
+            let seen = pool.map(|pool| charged(&pool, Budget::Memory));
+            self.0.lock().unwrap().1.extend(seen);
         }
-    };
-    let pool = builder(3 * instance_bytes(1))
-        .eviction_listener(listener)
+    }
+    let seen: Arc<Mutex<(Option<Pool<Witness>>, Vec<u64>)>> = Arc::default();
+    let witness = seen.clone();
+    let pool = Pool::builder_with(move |_, _| Witness(witness.clone()))
+        .limits(Limits::new().memory(3 * instance_bytes(1)))
+        .no_housekeeper()
         .build()
         .unwrap();
-    pool_cell.set(pool.clone()).unwrap();
-    let grow = grower(&pool, 1);
+    let definition = Definition::new("grow").wasm(memory_module(1, 0));
+    let grow: Function<i32, i32, Witness> = pool.define(definition).unwrap();
     grow.call(1, 0).unwrap();
     grow.call(2, 0).unwrap();
     let mut lease = grow.acquire(3).unwrap();
+    seen.lock().unwrap().0 = Some(pool.clone());
     assert_eq!(lease.call(2).unwrap(), 1);
-    assert_eq!(*seen.lock().unwrap(), [3 * instance_bytes(1); 2]);
+    // Who is told of an eviction finds it freed; who is destroyed is charged still.
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen.1.first(), Some(&(3 * instance_bytes(1))));
+    assert_eq!(seen.1.len(), 2);
     assert_eq!(
         check(&pool).budget(Budget::Memory).charged,
         instance_bytes(3)

@@ -16,7 +16,7 @@ use super::shared::{Shared, Signal};
 use super::waiter::{Mail, Waiter};
 use crate::runtime::{
     Artifact, Code, InstanceNeeds, LoadFailure, Relief, code_estimate, compile, compile_estimate,
-    is_scarce, refused_by_system, share,
+    guarded, is_scarce, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget, ModuleId, Prepare, Ticket};
 
@@ -297,7 +297,12 @@ impl<T: Send + 'static> Shared<T> {
         )
         .entered();
         let began = Instant::now();
-        match compile(&self.runtime, &source.0.wasm, &source.0.facts) {
+        // Some valid modules make the compiler panic: that is their failure, and nobody else's.
+        let compiled = guarded("the compiler", || {
+            compile(&self.runtime, &source.0.wasm, &source.0.facts)
+        });
+        let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
+        match compiled.unwrap_or_else(panicked) {
             Ok(artifact) => {
                 self.with_state(|locked, _, _| locked.compilations += 1);
                 Ok((artifact, began.elapsed()))

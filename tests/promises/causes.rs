@@ -91,3 +91,30 @@ fn promise_18_a_host_functions_error_says_all_its_causes_once() {
         }
     }
 }
+
+#[test]
+fn promise_09_a_compiler_that_panics_is_an_error() {
+    // Valid, and more than Cranelift has aliasing regions for. Should a later one take it, that is well, too.
+    let globals = "(global (mut externref) (ref.null extern))".repeat(100_000);
+    let wasm = wat(&format!(r#"(module {globals} (func (export "f")))"#));
+    let pool = Pool::builder().build().unwrap();
+    let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm)).unwrap();
+    for _ in 0..2 {
+        match f.acquire(1) {
+            Ok(_) => {}
+            Err(error) => assert!(
+                error.to_string().contains("the compiler panicked"),
+                "{error}"
+            ),
+        }
+        let stats = crate::common::check(&pool);
+        assert!(stats.compilations <= 1 && stats.compiling == 0);
+    }
+    let g: Function<(), i32> = (pool.define(
+        Definition::new("g")
+            .wasm(crate::common::answering(7))
+            .export("f"),
+    ))
+    .unwrap();
+    assert_eq!(g.call(1, ()).unwrap(), 7);
+}
