@@ -199,14 +199,17 @@ impl<T: Send + 'static> Pool<T> {
         let (source, declared) =
             parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits)?;
         let key = source.key(self.engine());
+        let fuel = parts.fuel.or(shared.settings.fuel);
+        let timeout = parts.timeout.or(shared.settings.call_timeout);
         let defined = Defined {
+            limits: shared.settings.call_limits(fuel, timeout, &shared.runtime),
             uid: past.uid,
             origin: past.origin,
             export: parts.export,
             declared,
             types: TypeId::of::<(P, R)>(),
-            fuel: parts.fuel.or(shared.settings.fuel),
-            timeout: parts.timeout.or(shared.settings.call_timeout),
+            fuel,
+            timeout,
             past_hits: past.hits,
         };
         Ok(Prepared {

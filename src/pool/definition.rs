@@ -13,7 +13,7 @@ use super::clock::{Pulse, nanos};
 use super::error::{CallLimit, DefineError};
 use super::function_name::{check_name, join};
 use super::imports::Imports;
-use crate::runtime::{Facts, HostImports, Types, inspect};
+use crate::runtime::{CallLimits, Facts, HostImports, Types, inspect};
 use crate::state::{ModuleKey, signature};
 use crate::sync::AtomicU64;
 
@@ -174,6 +174,8 @@ pub(crate) struct Parts {
 
 /// What the pool keeps of a definition.
 pub(crate) struct Defined {
+    /// What every lease of it has of fuel and ticks.
+    pub limits: CallLimits,
     /// Names the function among all functions of all pools; survives a `replace` by the same type.
     pub uid: u64,
     /// The `uid` of the function that was first defined and has become this one by `replace`.

@@ -21,7 +21,7 @@ use super::error::Asker;
 use super::shared::{EntryId, Function, InstanceId, Shared};
 use super::slots::{Slot, SlotTable};
 use super::{preferred_seat, thread_cache};
-use crate::runtime::{CallLimits, Instance, StackCheck};
+use crate::runtime::{Instance, StackCheck};
 use crate::state::{Group, Stamp};
 use crate::sync::{AtomicU64, Ordering, fresh_thread_number, thread_local};
 
@@ -65,7 +65,6 @@ pub(crate) struct Live<T: Send + 'static> {
     pub pass: u64,
     pub seat: usize,
     pub uses: u64,
-    pub limits: CallLimits,
     pub instance: Instance<T>,
     pub id: InstanceId<T>,
     pub defined: Arc<Defined>,

@@ -92,10 +92,11 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     #[inline(always)]
     pub(super) fn begin(home: Home<'a, T>, mut live: Box<Live<T>>) -> Self {
         live.uses += 1;
-        if live.limits.have_an_end() {
+        let limits = live.defined.limits;
+        if limits.have_an_end() {
             home.entry().pulse.keep_ticking();
         }
-        let healthy = live.instance.refresh(live.limits).is_ok();
+        let healthy = live.instance.refresh(limits).is_ok();
         Self {
             live: Some(live),
             home,
@@ -241,7 +242,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         watched.get_or_insert_with(|| {
             let stop = Arc::new(Stop::default());
             if let Some(live) = live {
-                look_each_tick(&mut live.instance.store, live.limits, stop.clone());
+                look_each_tick(&mut live.instance.store, live.defined.limits, stop.clone());
             }
             home.entry().pulse.keep_ticking();
             Box::new(Watched { stop, ends: None })

@@ -22,7 +22,6 @@ use crate::state::{Amounts, Stale};
 /// An instance that is not born yet.
 struct Made<T: Send + 'static> {
     instance: Instance<T>,
-    limits: CallLimits,
     purse: Option<Arc<Purse>>,
 }
 
@@ -94,7 +93,7 @@ impl<T: Send + 'static> Shared<T> {
         ready: &Ready<T>,
         patience: Patience,
     ) -> Result<Made<T>, AcquireError> {
-        let limits = self.settings.call_limits(&ready.defined, &self.runtime);
+        let limits = ready.defined.limits;
         if limits.have_an_end() || patience.is_of_a_task() {
             self.pulse.keep_ticking();
         }
@@ -159,11 +158,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut instance = settle(store, instantiated, export).map_err(explain)?;
         instance.look_no_more();
         self.created(entry, slot, &mut instance, limits)?;
-        Ok(Made {
-            instance,
-            limits,
-            purse,
-        })
+        Ok(Made { instance, purse })
     }
 
     fn instantiate_span(&self, entry: &Entry<T>) -> tracing::Span {
@@ -248,7 +243,6 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Box<Live<T>>, Stale> {
         let Made {
             mut instance,
-            limits,
             purse,
         } = made;
         let mut held = needs.with_metered(instance.store.data_mut().meter().held());
@@ -279,7 +273,6 @@ impl<T: Send + 'static> Shared<T> {
             id,
             seat,
             pass: Entry::<T>::pass_of(version),
-            limits,
             defined,
             uses: 0,
             born: stamp.at,

@@ -78,7 +78,7 @@ impl<T: Send + 'static> Entry<T> {
         }
         let instance = &mut live.instance;
         // What the hook calls has fuel and time of its own, whatever the lease has left of them.
-        if instance.refresh(live.limits).is_err() {
+        if instance.refresh(live.defined.limits).is_err() {
             return Some(Reason::Discarded);
         }
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose

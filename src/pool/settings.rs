@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Limits;
 use super::clock::nanos;
-use super::definition::{Defined, InstanceLimits};
+use super::definition::InstanceLimits;
 use super::slots;
 use crate::runtime::{CallLimits, Runtime};
 use crate::state::{self, Policy, Shelf};
@@ -79,15 +79,18 @@ impl Settings {
         }
     }
 
-    /// The limits of a lease of a function. A new store has neither fuel nor time: what the engine counts
-    /// must be set, if only to all there is.
-    pub fn call_limits(&self, defined: &Defined, runtime: &Runtime) -> CallLimits {
-        let fuel = defined.fuel.map_or(NonZeroU64::MAX, |units| {
+    /// The limits of a lease that has so much fuel and time. A new store has neither: what the engine
+    /// counts must be set, if only to all there is.
+    pub fn call_limits(
+        &self,
+        fuel: Option<u64>,
+        timeout: Option<Duration>,
+        runtime: &Runtime,
+    ) -> CallLimits {
+        let fuel = fuel.map_or(NonZeroU64::MAX, |units| {
             NonZeroU64::new(units).unwrap_or(NonZeroU64::MIN)
         });
-        let ticks = defined
-            .timeout
-            .map_or(CallLimits::EVER, |limit| self.ticks(limit));
+        let ticks = timeout.map_or(CallLimits::EVER, |limit| self.ticks(limit));
         CallLimits {
             fuel: runtime.meters_fuel().then_some(fuel),
             ticks: runtime.interrupts().then_some(ticks),
