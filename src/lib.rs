@@ -115,7 +115,7 @@
 //! blocking a thread, on any executor. Tasks and threads wait in one queue. A task's guest runs on a
 //! fiber stack, which its instance keeps, and which is charged as long; it lets others go on at each
 //! tick of the epoch. Modules are compiled on the pool's own threads. Dropping a future, at any
-//! point, gives back what it held. Bytes go through [`Lease::pass_bytes_async`] and
+//! point, gives back what it held; one that is leaked while it waits holds it until its deadline. Bytes go through [`Lease::pass_bytes_async`] and
 //! [`Lease::take_bytes_async`]: a guest's allocator may take as long as any guest, and the synchronous
 //! ones are refused in a task's lease. [`Lease::call`] is not: it says what it does. Guests that import
 //! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped from any thread by a [`Canceller`].

@@ -58,6 +58,17 @@ impl Patience {
         }
     }
 
+    /// When it ends, in nanoseconds on the pool's clock.
+    pub fn ends(&self) -> u64 {
+        self.deadline().map_or(u64::MAX, |deadline| deadline.ends)
+    }
+
+    /// The same, where compilations are waited for: never, if those take as long as they take.
+    pub fn ends_of_compilations(&self) -> u64 {
+        let deadline = self.deadline().and_then(Deadline::of_compilations);
+        deadline.map_or(u64::MAX, |deadline| deadline.ends)
+    }
+
     /// The same after so many nanoseconds that do not count.
     pub fn later(self, pause: u64) -> Self {
         let later = |deadline: Deadline| match deadline.pauses {
@@ -181,7 +192,8 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 Mail::Signal(Signal::Gone) => return Err(removed(&entry.asker)),
                 Mail::Signal(Signal::Closed) => return Err(closed(&entry.asker)),
-                Mail::Signal(Signal::Retry) => {}
+                // Whoever is late has not come here.
+                Mail::Signal(Signal::Retry | Signal::Late) => {}
             }
         }
     }
@@ -202,8 +214,9 @@ impl<T: Send + 'static> Shared<T> {
                     return Step::Fail(AcquireError::Deadlock { asker });
                 }
                 Enter::Full => {
-                    let waiter = Waiter::new();
-                    match locked.state.wait_for_seat(entry.id, waiter.clone(), hands) {
+                    let waiter = Waiter::of(patience, None);
+                    let (told, until) = (waiter.clone(), patience.ends());
+                    match (locked.state).wait_for_seat(entry.id, told, until, hands) {
                         SeatWait::Idle(id) => id,
                         SeatWait::Queued(ticket) => {
                             // A task has no thread that could wait for itself.
@@ -283,6 +296,16 @@ impl<T: Send + 'static> Shared<T> {
             waiter,
             leave: Some(&leave),
         };
+        let timeout = || {
+            self.observer.waited(since(began), "timeout");
+            AcquireError::Timeout {
+                asker: asker.clone(),
+                waited: since(patience.deadline().map_or(began, |deadline| deadline.began)),
+                waiting_for,
+                shortage: None,
+                between_calls: 0,
+            }
+        };
         let mail = loop {
             let mail = waiter.mail(deadline, &self.pulse).await;
             if mail.is_some() || !goes_on() {
@@ -296,14 +319,7 @@ impl<T: Send + 'static> Shared<T> {
             Some(mail) => mail,
             None if leave() => {
                 place.leave = None;
-                self.observer.waited(since(began), "timeout");
-                return Err(AcquireError::Timeout {
-                    asker: asker.clone(),
-                    waited: since(deadline.map_or(began, |deadline| deadline.began)),
-                    waiting_for,
-                    shortage: None,
-                    between_calls: 0,
-                });
+                return Err(timeout());
             }
             None => loop {
                 // It has no deadline, so it does not end without mail.
@@ -313,6 +329,9 @@ impl<T: Send + 'static> Shared<T> {
             },
         };
         place.leave = None;
+        if let Mail::Signal(Signal::Late) = mail {
+            return Err(timeout());
+        }
         self.observer.waited(since(began), "served");
         Ok(mail)
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::acquire::{Patience, closed, removed, would_block};
+use super::acquire::{Deadline, Patience, closed, removed, would_block};
 use super::alarms::until;
 use super::clock::nanos;
 use super::definition::{Defined, Source};
@@ -95,6 +95,16 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
+    /// Whoever waits for a compilation as long as it takes has so much time to take what it is told.
+    fn slack(&self, patience: Patience) -> Option<u64> {
+        let pauses = patience.pauses();
+        pauses.then(|| nanos(self.settings.wait_timeout))
+    }
+
+    fn waiter_for_compilation(&self, patience: Patience, making: &Making<T>) -> Arc<Waiter<T>> {
+        Waiter::of_compilation(patience, making.id(), self.slack(patience))
+    }
+
     fn prepare(&self, making: &Making<T>, asker: &Arc<Asker>, patience: Patience) -> Step<T> {
         let waits = patience.deadline().is_some();
         self.with_state(|locked, _, out| {
@@ -127,16 +137,18 @@ impl<T: Send + 'static> Shared<T> {
                     Step::Fail(would_block(asker, WaitingFor::Compilation))
                 }
                 Prepare::Follow(module) | Prepare::Leaving(module, _) => {
-                    let waiter = Waiter::new();
-                    match state.follow(module, waiter.clone()) {
+                    let waiter = self.waiter_for_compilation(patience, making);
+                    let (told, until) = (waiter.clone(), patience.ends_of_compilations());
+                    match state.follow(module, making.id(), told, until) {
                         Some(ticket) => Step::Follow(module, waiter, ticket),
                         None => Step::Again,
                     }
                 }
                 Prepare::Queue if !waits => Step::Fail(would_block(asker, WaitingFor::Compiler)),
                 Prepare::Queue => {
-                    let waiter = Waiter::new();
-                    let ticket = state.wait_for_compiler(waiter.clone());
+                    let waiter = self.waiter_for_compilation(patience, making);
+                    let (told, until) = (waiter.clone(), patience.ends_of_compilations());
+                    let ticket = state.wait_for_compiler(making.id(), told, until);
                     Step::Queue(waiter, ticket)
                 }
                 Prepare::Failed(source) => Step::Fail(module_error(asker, source)),
@@ -234,12 +246,16 @@ impl<T: Send + 'static> Shared<T> {
         }
         let began = self.pulse.now();
         let done = self.workers.run(work);
-        let deadline = patience
-            .deadline()
-            .and_then(|deadline| deadline.of_compilations());
+        let deadline = patience.deadline().and_then(Deadline::of_compilations);
+        let ends = patience.ends();
+        if ends != u64::MAX {
+            self.unread.add(ends, done.parcel(self.slack(patience)));
+        }
         match until(done, deadline, &self.pulse).await {
-            Some(done) => done.ok_or_else(|| self.nothing_came_back(asker)),
-            None => Err(AcquireError::Timeout {
+            Some(Some(done)) => Ok(done),
+            Some(None) if self.pulse.now() < ends => Err(self.nothing_came_back(asker)),
+            // Late, and perhaps what came has been taken back.
+            Some(None) | None => Err(AcquireError::Timeout {
                 asker: asker.clone(),
                 waited: Duration::from_nanos(self.pulse.now().saturating_sub(began)),
                 waiting_for: WaitingFor::Compilation,

@@ -1,7 +1,7 @@
 //! What the core has decided is carried out here, outside of the lock: wake, destroy, report. Much of it is
 //! host code, so each effect is guarded by itself: whatever one does, the next is carried out.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::hands::{Hands, Held};
 use super::observe::Eviction;
@@ -10,11 +10,11 @@ use super::waiter::{Mail, Waiter};
 use crate::runtime::guarded;
 use crate::state::{Budget, Destroy, Reason};
 
-/// What a thread has been told to destroy and has not reported as freed. Should the thread be torn out of its
-/// work, the books say so: see **D1**.
+/// What a thread has been told to destroy. When it is done, or torn out of its work, whatever it has not reported
+/// as freed is nobody's any more, and the books say so: see **D1**.
 struct Destroying<'a, T: Send + 'static> {
     pool: &'a Shared<T>,
-    ids: VecDeque<DyingId<T>>,
+    ids: Vec<DyingId<T>>,
 }
 
 impl<T: Send + 'static> Drop for Destroying<'_, T> {
@@ -32,7 +32,7 @@ impl<T: Send + 'static> Shared<T> {
     pub(super) fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
         let mut destroying = Destroying {
             pool: self,
-            ids: VecDeque::new(),
+            ids: Vec::new(),
         };
         let mut evictions = Vec::new();
         loop {
@@ -50,22 +50,41 @@ impl<T: Send + 'static> Shared<T> {
                     guarded("destroying something", || self.destroy(victim, &mut hands));
                 evictions.extend(destroyed.flatten());
                 self.lock().freed(dying, &mut effects);
-                destroying.ids.pop_front();
                 for (waiter, signal) in effects.wake.drain(..) {
                     self.deliver(&waiter, Mail::Signal(signal));
                 }
             }
         }
+        drop(destroying);
         for eviction in &evictions {
             self.observer.evicted(eviction);
         }
     }
 
     /// Tells a waiter, or hands it an instance. Outside of the lock: it wakes.
-    pub(super) fn deliver(&self, waiter: &Waiter<T>, mail: Mail<T>) {
+    pub(super) fn deliver(&self, waiter: &Arc<Waiter<T>>, mail: Mail<T>) {
+        let is_worth_something = match &mail {
+            Mail::Instance(_) | Mail::Signal(Signal::Seat(_) | Signal::Retry) => true,
+            Mail::Signal(Signal::Gone | Signal::Closed | Signal::Late) => false,
+        };
         match waiter.deliver(mail) {
-            None => {}
             Some(unread) => self.return_to_sender(unread),
+            None if is_worth_something && waiter.is_of_a_task() => {
+                let expires = waiter.expires(self.pulse.now());
+                self.unread.add(expires, waiter.clone());
+            }
+            None => {}
+        }
+    }
+
+    /// What tasks have not taken by their deadlines is for the next; requests whose deadlines have come while
+    /// they slept end.
+    pub(super) fn expire(&self) {
+        self.with_state(|locked, _, out| locked.state.expire(out));
+        for parcel in self.unread.due(self.pulse.now()) {
+            guarded("taking back what nobody has read", || {
+                parcel.take_back(self)
+            });
         }
     }
 
@@ -82,7 +101,7 @@ impl<T: Send + 'static> Shared<T> {
             Mail::Signal(Signal::Seat(request)) => {
                 self.with_state(|locked, _, out| locked.state.abandon(request, out));
             }
-            Mail::Signal(Signal::Retry | Signal::Gone | Signal::Closed) => {}
+            Mail::Signal(Signal::Retry | Signal::Gone | Signal::Closed | Signal::Late) => {}
         }
     }
 

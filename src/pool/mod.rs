@@ -40,6 +40,7 @@ mod task;
 mod thread_cache;
 mod threads;
 mod ticker;
+mod unread;
 mod waiter;
 mod watch;
 mod workers;

@@ -54,7 +54,7 @@ impl<T: Send + 'static> Asking<'_, T> {
         out: &mut Effects<T>,
     ) -> Reserving<T> {
         state.step_back(self.request, out);
-        let waiter = Waiter::new();
+        let waiter = Waiter::of(self.patience, Some(self.request));
         if !self.patience.waits_for_room() {
             return self.wait_soon(waiter, state, hands, out);
         }
@@ -64,11 +64,19 @@ impl<T: Send + 'static> Asking<'_, T> {
         hands.watch_what_is_leased();
         let room = in_turn.then(|| state.reserve(self.request, self.target, hands, out));
         let shortage = match room {
-            Some(Room::Granted) => return Reserving::Done,
-            Some(Room::Evicting) => return Reserving::Again,
+            // Nobody reads what this waiter is told: the request looks after its turn itself.
+            Some(Room::Granted) => {
+                waiter.close();
+                return Reserving::Done;
+            }
+            Some(Room::Evicting) => {
+                waiter.close();
+                return Reserving::Again;
+            }
             Some(Room::Soon(short) | Room::Refused(short)) => Some(short),
             None => None,
         };
+        state.sleep_for_room(self.request, self.patience.ends());
         Reserving::Wait(Some(Waiting {
             waiter,
             shortage,
@@ -89,7 +97,7 @@ impl<T: Send + 'static> Asking<'_, T> {
             Room::Evicting => Reserving::Again,
             Room::Refused(short) => self.refuse(state, short),
             Room::Soon(short) => Reserving::Wait(Some(Waiting {
-                soon: Some(state.wait_soon(waiter.clone())),
+                soon: Some(state.wait_soon(self.request, waiter.clone(), self.patience.ends())),
                 shortage: Some(short),
                 waiter,
             })),

@@ -19,6 +19,7 @@ use super::housekeeper::Housekeeper;
 use super::observe::Observer;
 use super::settings::Settings;
 use super::thread_cache;
+use super::unread::Unread;
 use super::waiter::Waiter;
 use super::workers::Workers;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
@@ -66,6 +67,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
+    pub unread: Unread<T>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
     locked: Mutex<Locked<T>>,
@@ -206,6 +208,7 @@ impl<T: Send + 'static> Shared<T> {
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),
+            unread: Unread::new(),
             past_hits: Arc::default(),
             settings: parts.settings,
             locked: Mutex::new(Locked::new(state)),
@@ -283,6 +286,7 @@ impl<T: Send + 'static> Shared<T> {
     /// What a sweep does but for alarms.
     pub fn evict_and_report(&self) {
         self.pulse.look();
+        self.expire();
         let shelf = self.settings.shelf(self.pulse.is_coarse());
         // A few at a time: others need the lock too.
         while self.with_state(|locked, hands, out| {

@@ -2,13 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::shared::Shared;
 use super::threads::Threads;
+use super::unread::Parcel;
 use crate::runtime::{discard, guarded, wake};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -45,6 +47,7 @@ impl Workers {
             result: None,
             reader: None,
             done: false,
+            closed: false,
         }));
         let outcome = Outcome(shared.clone());
         // A job that is not taken is dropped, and its desk with it: that says so, too.
@@ -53,9 +56,14 @@ impl Workers {
             threads: self.threads.clone(),
         };
         let job: Job = Box::new(move || {
-            if Arc::strong_count(&desk.desk) > 1 {
-                let result = work();
-                desk.desk.lock().result = Some(result);
+            if Arc::strong_count(&desk.desk) > 1 && !desk.desk.lock().closed {
+                let mut result = Some(work());
+                let mut desk = desk.desk.lock();
+                if !desk.closed {
+                    desk.result = result.take();
+                }
+                // What nobody waits for any more is dropped when the desk is free again.
+                drop(desk);
             }
         });
         let sender = self.sender.lock().clone();
@@ -108,6 +116,8 @@ struct Desk<R> {
     result: Option<R>,
     reader: Option<Waker>,
     done: bool,
+    /// Its reader's deadline has come: what comes now is for nobody.
+    closed: bool,
 }
 
 /// Says that the work is over when it goes, however it goes.
@@ -132,6 +142,57 @@ impl<R> Drop for Worker<R> {
 
 /// What becomes of a job; see [`Workers::run`].
 pub(crate) struct Outcome<R>(Arc<Mutex<Desk<R>>>);
+
+impl<R: Send + 'static> Outcome<R> {
+    /// To take back what is not read in time. With `slack`, the work takes as long as it takes, and its result is
+    /// taken back when it has lain there for so many nanoseconds.
+    pub fn parcel<T: Send + 'static>(&self, slack: Option<u64>) -> Arc<dyn Parcel<T>> {
+        Arc::new(Awaited {
+            desk: Arc::downgrade(&self.0),
+            slack,
+            was_done: false,
+        })
+    }
+}
+
+/// A result that is awaited.
+struct Awaited<R> {
+    desk: Weak<Mutex<Desk<R>>>,
+    slack: Option<u64>,
+    /// Whether the work was done already at the last look.
+    was_done: bool,
+}
+
+impl<R: Send + 'static, T: Send + 'static> Parcel<T> for Awaited<R> {
+    fn is_collected(&self) -> bool {
+        let collected = |desk: Arc<Mutex<Desk<R>>>| {
+            let desk = desk.lock();
+            desk.done && desk.result.is_none()
+        };
+        self.desk.upgrade().is_none_or(collected)
+    }
+
+    fn take_back(&self, pool: &Shared<T>) {
+        let Some(desk) = self.desk.upgrade() else {
+            return;
+        };
+        if let Some(slack) = self.slack.filter(|_| !self.was_done) {
+            let again = Self {
+                desk: self.desk.clone(),
+                slack: self.slack,
+                was_done: desk.lock().done,
+            };
+            let at = pool.pulse.now().saturating_add(slack);
+            return pool.unread.add(at, Arc::new(again));
+        }
+        let unread = {
+            let mut desk = desk.lock();
+            desk.closed = true;
+            desk.result.take()
+        };
+        drop(unread);
+    }
+}
 
 impl<R> Future for Outcome<R> {
     type Output = Option<R>;

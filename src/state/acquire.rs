@@ -1,11 +1,13 @@
 //! From the door to a live instance: enter, prepare, loaded, born; or abandon.
 
+use alloc::vec::Vec;
+
 use super::amounts::{Amounts, Budget};
 use super::entries::{EntryId, Seat};
 use super::instances::{Instance, InstanceId};
 use super::ledger::{Charge, Shortage};
 use super::modules::{ModuleId, Phase};
-use super::queue::Ticket;
+use super::queue::{Sleeper, Ticket};
 use super::recency::Stamp;
 use super::requests::{Request, RequestId};
 use super::{Effects, Handles, Reason, Signal, Slots, State};
@@ -131,6 +133,7 @@ impl<H: Handles> State<H> {
         &mut self,
         id: EntryId<H>,
         waiter: H::Waiter,
+        until: u64,
         slots: &mut impl Slots<H>,
     ) -> SeatWait<H> {
         let entry = &self.entries[id];
@@ -144,7 +147,11 @@ impl<H: Handles> State<H> {
             }
         }
         let entry = &mut self.entries[id];
-        let ticket = entry.queue.join(waiter);
+        let ticket = entry.queue.join(Sleeper {
+            waiter,
+            until,
+            request: None,
+        });
         let function = entry.function;
         self.count(function, |counts| counts.blocks += 1);
         SeatWait::Queued(ticket)
@@ -248,12 +255,27 @@ impl<H: Handles> State<H> {
         }
     }
 
-    /// Sleeps until the flight on this module has ended, or its code is collected no more; `None` when
-    /// that is so.
-    pub fn follow(&mut self, module: ModuleId<H>, waiter: H::Waiter) -> Option<Ticket> {
-        let module = self.modules.get_mut(module)?;
-        let goes_on = matches!(module.phase, Phase::InFlight { .. }) || module.leaving.is_some();
-        goes_on.then(|| module.followers.join(waiter))
+    /// The request sleeps until the flight on this module has ended, or its code is collected no more; `None`
+    /// when that is so.
+    pub fn follow(
+        &mut self,
+        module: ModuleId<H>,
+        id: RequestId<H>,
+        waiter: H::Waiter,
+        until: u64,
+    ) -> Option<Ticket> {
+        let record = self.modules.get_mut(module)?;
+        let goes_on = matches!(record.phase, Phase::InFlight { .. }) || record.leaving.is_some();
+        if !goes_on {
+            return None;
+        }
+        self.requests[id].asleep_until = Some(until);
+        let request = Some(id);
+        Some(record.followers.join(Sleeper {
+            waiter,
+            until,
+            request,
+        }))
     }
 
     pub fn leave_flight(&mut self, module: ModuleId<H>, ticket: Ticket) {
@@ -262,9 +284,15 @@ impl<H: Handles> State<H> {
         }
     }
 
-    /// Sleeps until a compilation has ended.
-    pub fn wait_for_compiler(&mut self, waiter: H::Waiter) -> Ticket {
-        self.compilers.join(waiter)
+    /// The request sleeps until a compilation has ended.
+    pub fn wait_for_compiler(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
+        self.requests[id].asleep_until = Some(until);
+        let request = Some(id);
+        self.compilers.join(Sleeper {
+            waiter,
+            until,
+            request,
+        })
     }
 
     pub fn leave_compilers(&mut self, ticket: Ticket, out: &mut Effects<H>) {
@@ -348,19 +376,24 @@ impl<H: Handles> State<H> {
         let record = &mut self.modules[module];
         let flight = core::mem::replace(&mut record.phase, phase);
         if let Phase::InFlight { .. } = flight {
-            while let Some(waiter) = record.followers.pop() {
-                out.wake.push((waiter, Signal::Retry));
+            let (now, mut late) = (self.now, Vec::new());
+            while let Some((_, sleeper)) = self.modules[module].followers.pop(now, &mut late) {
+                self.wake(sleeper, out);
             }
+            self.tell_late(late, out);
             self.compiling -= 1;
             self.wake_compiler(out);
         }
     }
 
     fn wake_compiler(&mut self, out: &mut Effects<H>) {
-        if self.compiling < self.config.max_compilations
-            && let Some(waiter) = self.compilers.pop()
-        {
-            out.wake.push((waiter, Signal::Retry));
+        if self.compiling < self.config.max_compilations {
+            let mut late = Vec::new();
+            let next = self.compilers.pop(self.now, &mut late);
+            self.tell_late(late, out);
+            if let Some((_, sleeper)) = next {
+                self.wake(sleeper, out);
+            }
         }
     }
 
@@ -447,6 +480,8 @@ impl<H: Handles> State<H> {
         if let Some((entry, seat)) = request.seat {
             self.vacate(entry, seat, out);
         }
+        // It may have been woken to compile, and taken no turn.
+        self.wake_compiler(out);
     }
 
     fn pin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {

@@ -196,9 +196,11 @@ impl<H: Handles> State<H> {
     pub(super) fn open_module(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
         let module = &mut self.modules[id];
         if module.leaving.take().is_some() {
-            while let Some(waiter) = module.followers.pop() {
-                out.wake.push((waiter, Signal::Retry));
+            let (now, mut late) = (self.now, Vec::new());
+            while let Some((_, sleeper)) = self.modules[id].followers.pop(now, &mut late) {
+                self.wake(sleeper, out);
             }
+            self.tell_late(late, out);
         }
     }
 

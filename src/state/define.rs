@@ -127,9 +127,8 @@ impl<H: Handles> State<H> {
         for entry in function.entries.into_values() {
             let record = &mut self.entries[entry];
             slots.set_closed(&record.handle);
-            while let Some(waiter) = record.queue.pop() {
-                out.wake.push((waiter, Signal::Gone));
-            }
+            let told = record.queue.drain().map(|waiter| (waiter, Signal::Gone));
+            out.wake.extend(told);
             self.dismiss_all(entry, Reason::Removed, slots, out);
             self.forget_if_unused(entry, out);
         }

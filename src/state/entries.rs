@@ -28,7 +28,7 @@ pub struct Entry<H: Handles> {
     pub handle: H::Entry,
     /// As many as it has needed at once so far; they double when it needs more.
     pub seats: Box<[Seat<H>]>,
-    pub queue: Queue<H::Waiter>,
+    pub queue: Queue<H>,
     /// Handles of the host's that keep it.
     pub handles: usize,
     pub unused: Option<NonZeroU64>,

@@ -52,7 +52,7 @@ pub use instances::{Dying, DyingId, Instance, InstanceId, Reason};
 pub use ledger::{Charge, Ledger, Shortage};
 pub use modules::{Module, ModuleId, ModuleKey, Phase};
 pub use policy::{History, Policy, Worth};
-pub use queue::{Queue, Ticket};
+pub use queue::{Queue, Sleeper, Ticket};
 pub use recency::{Recency, Stamp};
 pub use registry::{Id, Registry};
 pub use release::Returned;
@@ -112,6 +112,8 @@ pub enum Signal<H: Handles> {
     Gone,
     /// The pool was closed.
     Closed,
+    /// Its deadline has come, and it gets nothing.
+    Late,
 }
 
 /// What the shell must destroy, outside the lock, and then report as freed.
@@ -192,9 +194,9 @@ pub struct State<H: Handles> {
     requests: Registry<Request<H>>,
     dying: Registry<Dying<H>>,
     /// Who waits until there is room in the budgets.
-    room: Queue<H::Waiter>,
+    room: Queue<H>,
     /// Who would not wait for room, but for what is being destroyed already.
-    soon: Queue<H::Waiter>,
+    soon: Queue<H>,
     /// **T1** Whose turn it is: the first of them has been woken, and has neither been served nor queued
     /// again. Nobody else is woken meanwhile, or the later would overtake it.
     turn: Option<Ticket>,
@@ -203,7 +205,7 @@ pub struct State<H: Handles> {
     /// **T2** For whom room is collected: it is the first of those who wait.
     collecting: Option<RequestId<H>>,
     /// Who waits until another compilation ends.
-    compilers: Queue<H::Waiter>,
+    compilers: Queue<H>,
     /// **C1** The number of modules in flight.
     compiling: usize,
     closed: bool,

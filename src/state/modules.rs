@@ -39,7 +39,7 @@ pub struct Module<H: Handles> {
     /// Who waits for the flight to end, or for the code to be gone that is collected; empty when there is
     /// neither. It outlives the flight, so that
     /// a ticket of one flight never names a place in the next.
-    pub followers: Queue<H::Waiter>,
+    pub followers: Queue<H>,
     /// Bytes its code took when it was last loaded: the next load reserves exactly that.
     pub code_bytes: Option<u64>,
     pub history: History,

@@ -149,6 +149,16 @@ impl<H: Handles> State<H> {
                 })?;
             }
         }
+        let followers = self.modules.iter().map(|(_, module)| &module.followers);
+        let queues = [&self.room, &self.soon, &self.compilers];
+        for sleeper in queues.into_iter().chain(followers).flat_map(|q| q.iter()) {
+            let request = sleeper.request.and_then(|id| self.requests.get(id));
+            let deadline = (sleeper.until < u64::MAX).then_some(sleeper.until);
+            must(
+                request.is_some_and(|r| r.asleep_until.unwrap_or(u64::MAX) == sleeper.until),
+                || format!("Q3: {:?} sleeps until {deadline:?}", sleeper.request),
+            )?;
+        }
         let Some(by) = self.collecting else {
             return Ok(());
         };

@@ -1,10 +1,12 @@
 //! The way back: leases end, instances go, the kernel gets its memory, others get room.
 
+use alloc::vec::Vec;
+
 use super::amounts::PerBudget;
 use super::entries::{EntryId, Seat};
 use super::instances::{Dying, DyingId, InstanceId, Reason};
 use super::modules::{ModuleId, Phase};
-use super::queue::Ticket;
+use super::queue::{Sleeper, Ticket};
 use super::recency::Stamp;
 use super::requests::RequestId;
 use super::{Destroy, Effects, Handles, Signal, Slots, State};
@@ -43,19 +45,20 @@ impl<H: Handles> State<H> {
         }
         let (home, seat) = (instance.entry, instance.seat);
         self.note_pass();
+        let mut late = Vec::new();
         let entry = &mut self.entries[home];
-        let next = entry.queue.pop();
+        let next = entry.queue.pop(self.now, &mut late);
         if entry.queue.is_empty() {
             slots.set_waited(&entry.handle, false);
         }
+        let handed_on = next.is_some() && (!self.room.is_empty() || self.ledger.is_overdrawn());
+        if handed_on {
+            // Whoever needs room was to hear of this lease's end: of the next one's now.
+            slots.watch(&entry.handle, seat);
+        }
+        self.tell_late(late, out);
         match next {
-            Some(waiter) => {
-                if !self.room.is_empty() || self.ledger.is_overdrawn() {
-                    // Whoever needs room was to hear of this lease's end: of the next one's now.
-                    slots.watch(&entry.handle, seat);
-                }
-                Returned::Hand(waiter)
-            }
+            Some((_, sleeper)) => Returned::Hand(sleeper.waiter),
             None => {
                 // Idle, it may be evicted for whoever waits for room.
                 self.wake_room(out);
@@ -107,9 +110,12 @@ impl<H: Handles> State<H> {
     pub(super) fn vacate(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
         let entry = &mut self.entries[id];
         entry.seats[seat] = Seat::Vacant;
-        if let Some(waiter) = entry.queue.pop() {
+        let mut late = Vec::new();
+        let next = entry.queue.pop(self.now, &mut late);
+        self.tell_late(late, out);
+        if let Some((_, sleeper)) = next {
             let request = self.promise(id, seat);
-            out.wake.push((waiter, Signal::Seat(request)));
+            out.wake.push((sleeper.waiter, Signal::Seat(request)));
         } else {
             self.forget_if_unused(id, out);
         }
@@ -139,9 +145,11 @@ impl<H: Handles> State<H> {
             self.modules[module].dying -= 1;
             self.drop_out_if_unused(module, out);
         }
-        while let Some(waiter) = self.soon.pop() {
-            out.wake.push((waiter, Signal::Retry));
+        let mut late = Vec::new();
+        while let Some((_, sleeper)) = self.soon.pop(self.now, &mut late) {
+            self.wake(sleeper, out);
         }
+        self.tell_late(late, out);
         self.wake_room(out);
     }
 
@@ -199,6 +207,12 @@ impl<H: Handles> State<H> {
         if !self.watch_leases(slots) {
             return None;
         }
+        // It has no deadline before it sleeps.
+        let waiter = Sleeper {
+            waiter,
+            until: u64::MAX,
+            request: Some(id),
+        };
         let ticket = match self.requests[id].place {
             Some(ticket) => {
                 self.room.leave(ticket);
@@ -212,6 +226,15 @@ impl<H: Handles> State<H> {
         request.place = Some(ticket);
         request.since.get_or_insert(self.passes);
         Some(ticket)
+    }
+
+    /// The request that has queued for room sleeps from now on.
+    pub fn sleep_for_room(&mut self, id: RequestId<H>, until: u64) {
+        let request = &mut self.requests[id];
+        if let Some(ticket) = request.place {
+            request.asleep_until = Some(until);
+            self.room.set_deadline(ticket, until);
+        }
     }
 
     /// Asks every lease to report its end. False when one had ended just now.
@@ -231,9 +254,14 @@ impl<H: Handles> State<H> {
         idle
     }
 
-    /// Sleeps until something has been destroyed: in nobody's queue, and in nobody's way.
-    pub fn wait_soon(&mut self, waiter: H::Waiter) -> Ticket {
-        self.soon.join(waiter)
+    /// The request sleeps until something has been destroyed: in nobody's queue, and in nobody's way.
+    pub fn wait_soon(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
+        self.requests[id].asleep_until = Some(until);
+        self.soon.join(Sleeper {
+            waiter,
+            until,
+            request: Some(id),
+        })
     }
 
     pub fn leave_soon(&mut self, ticket: Ticket) {
@@ -243,8 +271,11 @@ impl<H: Handles> State<H> {
     /// The request does not wait for room any more: it has it, or gives up.
     pub fn leave_room(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
         self.end_collecting(id, out);
-        let request = self.requests.get_mut(id);
-        if let Some(ticket) = request.and_then(|request| request.place.take()) {
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
+        request.asleep_until = None;
+        if let Some(ticket) = request.place.take() {
             self.leave_place(ticket, out);
         }
     }
@@ -258,11 +289,15 @@ impl<H: Handles> State<H> {
 
     /// There may be room now for the first who waits for it; served, that one wakes the next.
     pub fn wake_room(&mut self, out: &mut Effects<H>) {
-        if self.turn.is_none()
-            && let Some((ticket, waiter)) = self.room.pop_first()
-        {
+        if self.turn.is_some() {
+            return;
+        }
+        let mut late = Vec::new();
+        let first = self.room.pop(self.now, &mut late);
+        self.tell_late(late, out);
+        if let Some((ticket, sleeper)) = first {
             self.turn = Some(ticket);
-            out.wake.push((waiter, Signal::Retry));
+            self.wake(sleeper, out);
         }
     }
 

@@ -22,6 +22,11 @@ pub struct Request<H: Handles> {
     pub version: u64,
     /// The module whose flight it has waited for: the flight's failure is its own.
     pub followed: Option<ModuleId<H>>,
+    /// Its deadline, while it sleeps in a queue.
+    ///
+    /// **Q3** It has one exactly until it is woken or leaves; a sleeper that was told it is late keeps it, so
+    /// that whoever sees it late ends the request.
+    pub asleep_until: Option<u64>,
     /// Its place among those who wait for room; kept until it is served or ends.
     pub place: Option<Ticket>,
     /// How many had passed those who wait for room when it began to.
@@ -38,6 +43,7 @@ impl<H: Handles> Request<H> {
             module: None,
             version,
             followed: None,
+            asleep_until: None,
             place: None,
             since: None,
             held: Charge::NONE,

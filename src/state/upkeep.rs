@@ -212,25 +212,21 @@ impl<H: Handles> State<H> {
                 continue;
             };
             slots.set_closed(&entry.handle);
-            while let Some(waiter) = entry.queue.pop() {
-                out.wake.push((waiter, Signal::Closed));
-            }
+            let told = entry.queue.drain().map(|waiter| (waiter, Signal::Closed));
+            out.wake.extend(told);
             self.dismiss_all(id, Reason::Closed, slots, out);
         }
         let queues = [&mut self.room, &mut self.soon, &mut self.compilers];
-        for waiter in queues.into_iter().flat_map(drain) {
-            out.wake.push((waiter, Signal::Closed));
+        for queue in queues {
+            out.wake
+                .extend(queue.drain().map(|waiter| (waiter, Signal::Closed)));
         }
         self.turn = None;
         for id in self.modules.ids() {
-            for waiter in drain(&mut self.modules[id].followers) {
-                out.wake.push((waiter, Signal::Closed));
-            }
+            let followers = self.modules[id].followers.drain();
+            out.wake
+                .extend(followers.map(|waiter| (waiter, Signal::Closed)));
             self.drop_out_if_unused(id, out);
         }
     }
-}
-
-fn drain<W>(queue: &mut super::Queue<W>) -> Vec<W> {
-    core::iter::from_fn(|| queue.pop()).collect()
 }

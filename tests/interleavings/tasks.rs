@@ -478,3 +478,73 @@ fn a_function_is_removed_while_tasks_wait_for_it() {
         world.finish(0);
     });
 }
+
+/// Polls it so often, then forgets it without dropping it, as an executor does that is dropped.
+fn leak(future: impl Future) {
+    let mut future = Box::pin(future);
+    let polls = thread_rng().gen_range(1..3);
+    let is_over = block_on(poll_fn(|context| {
+        let mut is_over = false;
+        for _ in 0..polls {
+            is_over = is_over || future.as_mut().poll(context).is_ready();
+        }
+        Poll::Ready(is_over)
+    }));
+    if !is_over {
+        std::mem::forget(future);
+    }
+}
+
+/// What a leaked task was handed, or waits for, goes to who has no deadline.
+fn others_are_served(world: &World, f: &Guest, groups: [u64; 2]) {
+    let lease = f.acquire(1).unwrap();
+    let second = Duration::from_secs(1);
+    let waiting = AtomicUsize::new(groups.len());
+    thread::scope(|scope| {
+        scope.spawn(|| drop(lease));
+        scope.spawn(|| leak(f.acquire_async_timeout(groups[0], second)));
+        for group in groups {
+            let waiting = &waiting;
+            scope.spawn(move || {
+                let lease = block_on(f.acquire_async_timeout(group, FOR_EVER)).unwrap();
+                block_on(serve(world, lease, group));
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        while waiting.load(Ordering::Relaxed) > 0 {
+            world.clock.advance(second);
+            world.pool.sweep();
+            thread::yield_now();
+        }
+    });
+    world.clock.advance(second);
+    world.pool.sweep();
+}
+
+#[test]
+fn a_leaked_task_is_handed_an_instance() {
+    explore(|| {
+        let (world, f) = warm(1, |builder| builder);
+        others_are_served(&world, &f, [1, 1]);
+        world.serve(f.try_acquire(1).unwrap(), 1);
+        world.finish(1);
+    });
+}
+
+#[test]
+fn a_leaked_task_is_handed_a_seat() {
+    explore(|| {
+        let (world, f) = warm(1, |builder| builder.max_uses(1));
+        others_are_served(&world, &f, [1, 1]);
+        world.finish(0);
+    });
+}
+
+#[test]
+fn a_leaked_task_waits_for_room() {
+    explore(|| {
+        let (world, f) = warm(1, |builder| builder.limits(room_for(1)));
+        others_are_served(&world, &f, [2, 3]);
+        world.finish(1);
+    });
+}

@@ -14,6 +14,7 @@ mod holding;
 mod hooks;
 mod host_code;
 mod imports;
+mod leaked;
 mod names;
 mod own_imports;
 mod passed;

@@ -52,7 +52,13 @@ fn code(bytes: u64) -> Amounts {
 impl World {
     pub fn step(&mut self, id: Request, dice: u8) {
         let dice = Dice(dice);
+        if self.is_leaked(id) {
+            return;
+        }
         if let Some(nap) = self.model.request(id).nap {
+            if nap.late {
+                return self.give_up(id);
+            }
             let gives_up = if nap.woken {
                 dice.is_late()
             } else {
@@ -89,6 +95,18 @@ impl World {
                     self.grow(id, instance, dice);
                 }
             }
+        }
+    }
+
+    pub fn is_leaked(&self, id: Request) -> bool {
+        self.model.requests[&id].leaked.is_some()
+    }
+
+    /// The deadline of a waiter: some have one.
+    pub fn until(&self, waiter: u32) -> u64 {
+        match waiter % 3 {
+            0 => self.doors.now + 3 + u64::from(waiter % 8),
+            _ => u64::MAX,
         }
     }
 
@@ -201,7 +219,8 @@ impl World {
                 self.seen.note("follow");
                 let leaves = self.model.request(id).awaits_leave.is_some();
                 self.seen.note_if(leaves, "waits for a module to leave");
-                let ticket = self.state.follow(module, waiter);
+                let until = self.until(waiter);
+                let ticket = self.state.follow(module, id, waiter, until);
                 if ticket.is_none() && leaves {
                     // Its pin was the last that kept the code: it asks again.
                     self.model.request(id).awaits_leave = None;
@@ -212,7 +231,8 @@ impl World {
             }
             Prepare::Queue => {
                 self.seen.note("queued to compile");
-                let ticket = self.state.wait_for_compiler(waiter);
+                let until = self.until(waiter);
+                let ticket = (self.state).wait_for_compiler(id, waiter, until);
                 self.sleep(id, waiter, waiter, Sleep::Compilers(ticket));
             }
             Prepare::Failed(_) => {
@@ -224,11 +244,15 @@ impl World {
     }
 
     fn sleep(&mut self, id: Request, waiter: u32, order: u32, sleep: Sleep) {
+        let until = self.until(waiter);
         self.model.request(id).nap = Some(Nap {
             waiter,
             sleep,
             woken: false,
             order,
+            until,
+            late: false,
+            closed: false,
         });
     }
 
@@ -303,6 +327,7 @@ impl World {
                     last: stamp,
                     born: self.doors.now,
                     place: Place::Held,
+                    leaked: None,
                 };
                 self.model.instances.insert(instance, record);
                 self.absorb(None);
@@ -529,6 +554,7 @@ impl World {
                 let order = nap.map_or(waiter, |nap| nap.order);
                 let passes = self.model.passes;
                 self.model.request(id).since.get_or_insert(passes);
+                self.state.sleep_for_room(id, self.until(waiter));
                 self.sleep(id, waiter, order, Sleep::Room(ticket));
             }
             None => {
@@ -541,6 +567,9 @@ impl World {
 
     /// Leaves whatever it waits for, if it was woken or not, and ends.
     pub fn give_up(&mut self, id: Request) {
+        if self.is_leaked(id) {
+            return;
+        }
         let nap = self.model.request(id).nap.take();
         match nap.map(|nap| nap.sleep) {
             Some(Sleep::Flight(module, ticket)) => self.state.leave_flight(module, ticket),

@@ -100,7 +100,7 @@ impl World {
         let known = model.entries.iter().filter(|e| !e.gone).count();
         assert_eq!(snapshot.entries.len(), known);
         let asleep = model.requests.values().filter_map(|r| r.nap);
-        let asleep = asleep.filter(|nap| !nap.woken).count();
+        let asleep = asleep.filter(|nap| !nap.woken && !nap.late).count();
         let queued: usize = model.entries.iter().map(|e| e.queue.len()).sum();
         assert_eq!(snapshot.waiting, asleep + queued);
         for entry in snapshot.entries {
@@ -126,7 +126,7 @@ impl World {
                 .filter_map(|(id, r)| Some((id, r.nap?)))
         };
         for (id, nap) in naps() {
-            if let (false, Sleep::Flight(..)) = (nap.woken, nap.sleep) {
+            if let (false, Sleep::Flight(..)) = (nap.woken || nap.late, nap.sleep) {
                 let request = &model.requests[id];
                 if let Some(key) = request.awaits_leave {
                     assert!(model.leaving.contains(&key), "{id:?} waits for nothing");
@@ -149,7 +149,8 @@ impl World {
         if model.closed {
             let (room, turn) = (model.first_for_room(), model.first_compiler());
             assert_eq!(room.or(turn), None, "asleep in a closed pool");
-            let follows = |nap: Nap| !nap.woken && matches!(nap.sleep, Sleep::Flight(..));
+            let follows =
+                |nap: Nap| !nap.woken && !nap.late && matches!(nap.sleep, Sleep::Flight(..));
             let follower = naps().find(|(_, nap)| follows(*nap));
             assert!(follower.is_none(), "follows in a closed pool");
         }
@@ -162,8 +163,15 @@ impl World {
         let under_way = woken(|sleep| matches!(sleep, Sleep::Room(_)))
             || !model.dying.is_empty()
             || !model.answers.is_empty();
+        // Whoever is late and does not know it yet makes way at the next sweep.
+        let is_late = |id| {
+            model.requests[&id]
+                .nap
+                .is_some_and(|nap| nap.until <= model.now)
+        };
         if let Some(id) = model.first_for_room()
             && !under_way
+            && !is_late(id)
         {
             let outlook = model.outlook(id, &model.requests[&id].target);
             let verdict = outlook.verdict();

@@ -1,7 +1,7 @@
 //! The end of every run: everybody is served, or everything is given up; then nothing is left.
 
 use crate::acquire::GOOD;
-use crate::model::Sleep;
+use crate::model::{Nap, Sleep};
 use crate::state::Amounts;
 use crate::world::World;
 
@@ -10,6 +10,8 @@ const ROUNDS: usize = 400;
 
 impl World {
     pub fn finish(&mut self, serve: bool) {
+        self.finish_race();
+        self.reap();
         if serve && !self.model.closed {
             self.serve_all();
         } else {
@@ -29,6 +31,7 @@ impl World {
     /// ever.
     fn serve_all(&mut self) {
         for _ in 0..ROUNDS {
+            self.reap();
             self.free_all();
             let requests: Vec<_> = self.model.requests.keys().copied().collect();
             for id in requests {
@@ -51,7 +54,8 @@ impl World {
     /// When nothing else is under way, the first who waits for room can never be served.
     fn end_hopeless(&mut self) {
         let model = &self.model;
-        let awake = (model.requests.values()).any(|r| r.nap.is_none_or(|nap| nap.woken));
+        let is_awake = |nap: Nap| nap.woken || nap.late;
+        let awake = (model.requests.values()).any(|r| r.nap.is_none_or(is_awake));
         let leased = model.leases().into_iter().any(|id| !self.is_growing(id));
         if awake || leased || !model.dying.is_empty() {
             return;
@@ -89,9 +93,11 @@ impl World {
     fn give_all_up(&mut self) {
         let waiting: usize = self.model.entries.iter().map(|e| e.queue.len()).sum();
         for _ in 0..waiting {
+            self.reap();
             self.leave_seat(0);
             self.check();
         }
+        self.reap();
         while let Some(id) = self.model.requests.keys().next().copied() {
             self.give_up(id);
             self.check();

@@ -1,7 +1,7 @@
 //! Acquires and the ends of leases, fast and slow.
 
 use crate::fake::{Content, Instance, Race};
-use crate::model::{MEntry, MSeat, Model, Place, Step};
+use crate::model::{MEntry, MSeat, Model, Place, Queued, Step};
 use crate::state::{Amounts, Enter, Reason, Returned, SeatWait, Slots};
 use crate::world::{GROUPS, World, pick};
 
@@ -104,13 +104,19 @@ impl World {
         let waiter = self.model.number();
         let id = self.model.entries[entry].id;
         let first = self.model.entries[entry].queue.is_empty();
-        let wait = self.state.wait_for_seat(id, waiter, &mut self.doors);
+        let until = self.until(waiter);
+        let wait = (self.state).wait_for_seat(id, waiter, until, &mut self.doors);
         self.absorb(None);
         match wait {
             SeatWait::Queued(ticket) => {
                 self.seen.note("blocked");
                 let queue = &mut self.model.entries[entry].queue;
-                queue.push_back((waiter, ticket));
+                queue.push_back(Queued {
+                    waiter,
+                    ticket,
+                    until,
+                    leaked: false,
+                });
             }
             SeatWait::Idle(instance) => {
                 self.seen.note("lease ended as it was awaited");
@@ -160,14 +166,15 @@ impl World {
 
     pub fn leave_seat(&mut self, index: u8) {
         let waiting: Vec<_> = (self.model.entries.iter().enumerate())
-            .flat_map(|(n, e)| e.queue.iter().map(move |(w, ticket)| (n, *w, *ticket)))
+            .flat_map(|(n, e)| e.queue.iter().map(move |w| (n, *w)))
+            .filter(|(_, w)| !w.leaked)
             .collect();
-        let Some((entry, waiter, ticket)) = pick(&waiting, index) else {
+        let Some((entry, Queued { waiter, ticket, .. })) = pick(&waiting, index) else {
             return;
         };
         self.seen.note("left the queue for a seat");
         let record = &mut self.model.entries[entry];
-        record.queue.retain(|(w, _)| *w != waiter);
+        record.queue.retain(|w| w.waiter != waiter);
         let id = record.id;
         let left = self.state.leave_seat_queue(id, ticket, &mut self.doors);
         assert!(left, "who waits can leave");
@@ -293,8 +300,13 @@ impl World {
         self.take_notice(door, seat);
         self.model.instance(id).place = Place::Held;
         let current = self.model.function_of(door).map(|f| f.version);
-        let next = self.model.entries[door].queue.front().map(|(w, _)| *w);
         let collected = self.model.is_collected(id);
+        // Unless nobody may have it any more.
+        let is_current = !self.model.closed && current == Some(version);
+        if is_current && !collected {
+            self.model.skip_late(door);
+        }
+        let next = self.model.entries[door].queue.front().copied();
         let returned = (self.state).returned(id, &mut self.doors, &mut self.out);
         match returned {
             Returned::Park => {
@@ -306,12 +318,14 @@ impl World {
                 self.absorb(None);
             }
             Returned::Hand(waiter) => {
-                assert_eq!(Some(waiter), next, "seats go to who came first");
+                let next = next.expect("somebody waits");
+                assert_eq!(waiter, next.waiter, "seats go to who came first");
                 assert!(!collected, "{id:?} is needed, and handed over");
                 self.model.note_pass();
                 self.model.entries[door].queue.pop_front();
                 self.absorb(None);
                 self.lease_out(id, door);
+                self.model.instance(id).leaked = next.leaked.then_some(next.until);
                 self.seen.note("handed over");
             }
             Returned::Retire(reason) => {

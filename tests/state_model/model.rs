@@ -52,12 +52,22 @@ pub enum MSeat {
     Taken(Instance),
 }
 
+/// Who waits for a seat.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    pub waiter: u32,
+    pub ticket: Ticket,
+    pub until: u64,
+    /// Nobody will ever poll it.
+    pub leaked: bool,
+}
+
 #[derive(Debug)]
 pub struct MEntry {
     pub id: EntryId<Fake>,
     pub function: FunctionId<Fake>,
     pub seats: Vec<MSeat>,
-    pub queue: VecDeque<(u32, Ticket)>,
+    pub queue: VecDeque<Queued>,
     /// Handles that keep it.
     pub handles: usize,
     /// When it was last asked for, or seen in use.
@@ -86,6 +96,8 @@ pub struct MInstance {
     pub last: Stamp,
     pub born: u64,
     pub place: Place,
+    /// Handed to somebody who will never take it, and is late from then on.
+    pub leaked: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -131,6 +143,11 @@ pub struct Nap {
     pub woken: bool,
     /// The place among those who wait for room; kept when it must wait again.
     pub order: u32,
+    pub until: u64,
+    /// It has been told so.
+    pub late: bool,
+    /// It was woken because the pool was closed.
+    pub closed: bool,
 }
 
 #[derive(Debug)]
@@ -151,6 +168,8 @@ pub struct MRequest {
     pub target: Amounts,
     /// Victims were evicted for it, and it has not asked again.
     pub expects: bool,
+    /// Nobody will ever poll it, and it is late from then on.
+    pub leaked: Option<u64>,
     /// And no limit was changed since, so that it will be granted when they are gone.
     pub promised: bool,
 }
@@ -179,7 +198,10 @@ pub struct Model {
     /// Releases that displaced a notice and have yet to take the lock.
     pub answers: Vec<(usize, usize)>,
     /// Seat waiters that must be served by the call that is under way.
-    pub due: VecDeque<(u32, usize, usize)>,
+    pub due: VecDeque<(Queued, usize, usize)>,
+    /// Who must be told by that call that they are late.
+    pub late: Vec<u32>,
+    pub now: u64,
     pub closed: bool,
     /// Who collects, and which modules leave for it: as the core said after the last call.
     pub collecting: Option<Request>,
@@ -204,6 +226,8 @@ impl Model {
             dying: BTreeMap::new(),
             answers: Vec::new(),
             due: VecDeque::new(),
+            late: Vec::new(),
+            now: 0,
             closed: false,
             collecting: None,
             leaving: Vec::new(),
@@ -249,7 +273,8 @@ impl Model {
     }
 
     pub fn leases(&self) -> Vec<Instance> {
-        let leased = |(_, i): &(&Instance, &MInstance)| i.place == Place::Leased;
+        let leased =
+            |(_, i): &(&Instance, &MInstance)| i.place == Place::Leased && i.leaked.is_none();
         self.instances
             .iter()
             .filter(leased)
@@ -284,11 +309,20 @@ impl Model {
 
     /// A seat is free: the first in the queue must be told so by this very call.
     pub fn vacate(&mut self, entry: usize, seat: usize) {
+        self.skip_late(entry);
         let record = &mut self.entries[entry];
         record.seats[seat] = MSeat::Vacant;
-        if let Some((waiter, _)) = record.queue.pop_front() {
+        if let Some(next) = record.queue.pop_front() {
             record.seats[seat] = MSeat::Promised;
-            self.due.push_back((waiter, entry, seat));
+            self.due.push_back((next, entry, seat));
+        }
+    }
+
+    /// Whoever is served next, those before it are told that they are late.
+    pub fn skip_late(&mut self, entry: usize) {
+        let queue = &mut self.entries[entry].queue;
+        while let Some(late) = queue.pop_front_if(|queued| queued.until <= self.now) {
+            self.late.push(late.waiter);
         }
     }
 
@@ -318,6 +352,7 @@ impl Model {
             nap: None,
             target: Amounts::ZERO,
             expects: false,
+            leaked: None,
             promised: false,
         };
         let before = self.requests.insert(request, record);
@@ -407,17 +442,19 @@ impl Model {
         match signal {
             Signal::Seat(request) => {
                 let (first, entry, seat) = self.due.pop_front().expect("no seat became free");
-                assert_eq!(waiter, first, "seats go to who came first");
+                assert_eq!(waiter, first.waiter, "seats go to who came first");
                 self.promise(request, entry, seat);
+                self.request(request).leaked = first.leaked.then_some(first.until);
             }
-            Signal::Retry => self.wake_nap(waiter),
+            Signal::Late => self.tell_late(waiter),
+            Signal::Retry => self.wake_nap(waiter, false),
             Signal::Gone => {
                 assert!(self.wake_seat_waiter(waiter), "Gone is for seat waiters");
             }
             Signal::Closed => {
                 assert!(self.closed, "told Closed by an open pool");
                 if !self.wake_seat_waiter(waiter) {
-                    self.wake_nap(waiter);
+                    self.wake_nap(waiter, true);
                 }
             }
         }
@@ -425,7 +462,7 @@ impl Model {
 
     fn wake_seat_waiter(&mut self, waiter: u32) -> bool {
         for entry in &mut self.entries {
-            if entry.queue.front().is_some_and(|(w, _)| *w == waiter) {
+            if entry.queue.front().is_some_and(|w| w.waiter == waiter) {
                 entry.queue.pop_front();
                 return true;
             }
@@ -433,12 +470,28 @@ impl Model {
         false
     }
 
-    fn wake_nap(&mut self, waiter: u32) {
+    fn tell_late(&mut self, waiter: u32) {
+        if let Some(at) = self.late.iter().position(|late| *late == waiter) {
+            self.late.remove(at);
+            return;
+        }
+        let now = self.now;
+        let waits = |r: &&mut MRequest| r.nap.is_some_and(|nap| nap.waiter == waiter);
+        let request = self.requests.values_mut().find(waits);
+        let request = request.expect("who is told that it is late waits");
+        request.expects = false;
+        let nap = request.nap.as_mut().expect("it was found asleep");
+        assert!(nap.until <= now && !nap.late && !nap.woken, "{nap:?}");
+        nap.late = true;
+    }
+
+    fn wake_nap(&mut self, waiter: u32, closed: bool) {
         let sleeper = |(_, r): &(&Request, &MRequest)| r.nap.is_some_and(|n| n.waiter == waiter);
         let found = self.requests.iter().find(sleeper).map(|(id, _)| *id);
         let id = found.expect("who is woken sleeps");
         let nap = self.requests[&id].nap.expect("it was found asleep");
         assert!(!nap.woken, "{id:?} was woken twice");
+        assert!(closed || nap.until > self.now, "{id:?} is late");
         match nap.sleep {
             Sleep::Room(_) => assert_eq!(self.first_for_room(), Some(id), "room is FIFO"),
             Sleep::Compilers(_) => assert_eq!(self.first_compiler(), Some(id), "turns are FIFO"),
@@ -446,6 +499,7 @@ impl Model {
         }
         if let Some(nap) = &mut self.request(id).nap {
             nap.woken = true;
+            nap.closed = closed;
         }
     }
 
@@ -454,7 +508,7 @@ impl Model {
             .requests
             .iter()
             .filter_map(|(id, r)| Some((id, r.nap?)));
-        let asleep = naps.filter(|(_, nap)| !nap.woken && waits(nap));
+        let asleep = naps.filter(|(_, nap)| !nap.woken && !nap.late && waits(nap));
         asleep.min_by_key(|(_, nap)| nap.order).map(|(id, _)| *id)
     }
 
@@ -464,9 +518,9 @@ impl Model {
 
     /// Whether it is the first of those who wait for room, asleep or woken.
     pub fn is_first_for_room(&self, id: Request) -> bool {
-        let place = |r: &MRequest| match r.nap?.sleep {
-            Sleep::Room(_) => Some(r.nap?.order),
-            _ => None,
+        let place = |r: &MRequest| match r.nap? {
+            nap if nap.late => None,
+            nap => matches!(nap.sleep, Sleep::Room(_)).then_some(nap.order),
         };
         let first = self.requests.values().filter_map(place).min();
         !self.closed && first.is_some() && place(&self.requests[&id]) == first
@@ -480,8 +534,7 @@ impl Model {
 
     /// Somebody got what those who wait for room might have had.
     pub fn note_pass(&mut self) {
-        let waits =
-            |r: &MRequest| matches!(r.nap, Some(nap) if matches!(nap.sleep, Sleep::Room(_)));
+        let waits = |r: &MRequest| matches!(r.nap, Some(nap) if !nap.late && matches!(nap.sleep, Sleep::Room(_)));
         if !self.closed && self.requests.values().any(waits) {
             self.passes += 1;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fake::{Doors, Fake};
-use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Place, Request};
+use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request};
 use crate::state::{
     Amounts, Config, Destroy, Effects, EntryId, Group, NewFunction, PerBudget, Policy, Reason,
     Shelf, Signal, State,
@@ -69,6 +69,8 @@ pub enum Op {
     /// An acquire that finds its instance in a slot, or else enters.
     Fast(u8, u8),
     LeaveSeat(u8),
+    /// Nobody will ever poll it again, whoever waits or was just handed something.
+    Leak(u8),
     Step(u8, u8),
     GiveUp(u8),
     Free(u8),
@@ -158,6 +160,7 @@ impl World {
             Op::Stray(entry) => self.stray(entry),
             Op::Fast(entry, seat) => self.fast(entry, seat),
             Op::LeaveSeat(waiter) => self.leave_seat(waiter),
+            Op::Leak(waiter) => self.leak(waiter),
             Op::Step(request, dice) => {
                 if let Some(id) = self.pick_request(request) {
                     self.step(id, dice);
@@ -247,10 +250,14 @@ impl World {
             self.bury(destroy, heir);
         }
         for (waiter, signal) in wake.into_iter().filter(|(_, s)| !last(s)) {
+            let late = matches!(signal, Signal::Late);
+            self.seen.note_if(late, "told that it is late");
             let served = matches!(signal, Signal::Seat(_));
             self.seen.note_if(served, "seat served from the queue");
             self.model.wake(waiter, signal);
         }
+        let late = &self.model.late;
+        assert!(late.is_empty(), "{late:?} were not told that they are late");
         let due = &self.model.due;
         assert!(due.is_empty(), "{due:?} were not told of their seats");
         self.seen.note_if(!forgotten.is_empty(), "entry forgotten");
@@ -460,10 +467,79 @@ impl World {
 
     fn pass(&mut self, time: u64) {
         self.doors.now += time;
+        self.model.now = self.doors.now;
         self.state.advance(self.doors.now);
     }
 
+    /// Somebody with a deadline is dropped by its executor without being dropped.
+    fn leak(&mut self, index: u8) {
+        let mut waiting: Vec<_> = (self.model.entries.iter_mut())
+            .flat_map(|entry| entry.queue.iter_mut())
+            .filter(|queued| queued.until != u64::MAX && !queued.leaked)
+            .collect();
+        let all = waiting.len() + self.model.requests.len();
+        let index = usize::from(index) % all.max(1);
+        if let Some(queued) = waiting.get_mut(index) {
+            queued.leaked = true;
+            return self.seen.note("leaked");
+        }
+        let index = index - waiting.len();
+        if let Some(request) = self.model.requests.values_mut().nth(index)
+            && let Some(nap) = request.nap.filter(|nap| nap.until != u64::MAX && !nap.late)
+        {
+            request.leaked = Some(nap.until);
+            self.seen.note("leaked");
+        }
+    }
+
+    /// Sleepers whose deadlines have come end; what was handed to those that are leaked goes to others.
+    pub fn expire(&mut self) {
+        let now = self.doors.now;
+        let sleeps = |nap: &Nap| !nap.woken || nap.closed;
+        let asleep = |r: &MRequest| r.nap.filter(|nap| sleeps(nap) && nap.until <= now);
+        let requests = self.model.requests.iter();
+        let late: Vec<_> = requests
+            .filter_map(|(id, r)| Some((*id, asleep(r)?)))
+            .collect();
+        self.state.expire(&mut self.out);
+        for (id, nap) in late {
+            if !nap.late && !nap.closed {
+                self.model.late.push(nap.waiter);
+            }
+            self.seen.note("expired");
+            self.model.end(id);
+        }
+        self.absorb(None);
+        let is_due = |leaked: Option<u64>| leaked.is_some_and(|until| until <= now);
+        while let Some((id, _)) = self.model.requests.iter().find(|(_, r)| is_due(r.leaked)) {
+            let id = *id;
+            self.seen.note("taken back");
+            self.model.end(id);
+            self.state.abandon(id, &mut self.out);
+            self.absorb(None);
+        }
+        while let Some((id, _)) = self.model.instances.iter().find(|(_, i)| is_due(i.leaked)) {
+            let id = *id;
+            self.seen.note("taken back");
+            self.model.instance(id).leaked = None;
+            self.release_slow(id);
+        }
+    }
+
+    /// Nobody is leaked any more.
+    pub fn reap(&mut self) {
+        let leaked = self.model.requests.values().any(|r| r.leaked.is_some())
+            || self.model.instances.values().any(|i| i.leaked.is_some())
+            || (self.model.entries.iter()).any(|e| e.queue.iter().any(|w| w.leaked));
+        if leaked {
+            self.pass(1000);
+            self.expire();
+            self.check();
+        }
+    }
+
     fn sweep(&mut self, kind: u8) {
+        self.expire();
         let shelf = Shelf {
             idle: (kind & 1 != 0).then_some(IDLE),
             lifetime: (kind & 2 != 0).then_some(LIFETIME),
