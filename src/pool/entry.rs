@@ -157,22 +157,32 @@ impl<T: Send + 'static> Entry<T> {
         if pass & FLAGS != 0 {
             return Taken::Nothing;
         }
+        let preferred = self.preferred_seat();
+        let slot = self.slots.get(preferred);
+        match slot.look() {
+            Some(live) if live.pass == pass => {
+                slot.lease();
+                Taken::Idle(live)
+            }
+            Some(live) => Taken::Odd(live),
+            None => self.take_elsewhere(pass, preferred),
+        }
+    }
+
+    /// From the other slots, those behind the preferred one first.
+    #[inline(never)]
+    fn take_elsewhere(&self, pass: u64, preferred: usize) -> Taken<T> {
         let count = self.slots.len();
-        let preferred = preferred_seat::of(self.hash, count);
-        let mut seat = preferred;
-        for _ in 0..count {
+        for seat in (preferred + 1..count).chain(0..preferred) {
             let slot = self.slots.get(seat);
             if let Some(live) = slot.look() {
                 if live.pass != pass {
                     return Taken::Odd(live);
                 }
                 slot.lease();
-                if seat != preferred {
-                    preferred_seat::remember(self.hash, seat);
-                }
+                preferred_seat::remember(self.hash, seat);
                 return Taken::Idle(live);
             }
-            seat = if seat + 1 == count { 0 } else { seat + 1 };
         }
         Taken::Nothing
     }

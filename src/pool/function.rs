@@ -181,14 +181,27 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: &Group,
         patience: impl FnOnce(&Shared<T>) -> Patience,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let found = match self.entry(group) {
-            Ok(entry) => match entry.take() {
-                Taken::Idle(live) => return Ok(Lease::carried(entry, live)),
-                other => Ok((entry, other)),
-            },
-            Err(error) => Err(error),
+        let Some(entry) = thread_cache::take::<T>(self.identity.uid, group) else {
+            return self.lease_first(group, patience(&self.pool));
         };
-        self.lease_slowly(group, found, patience(&self.pool))
+        match entry.take() {
+            Taken::Idle(live) => Ok(Lease::carried(entry, live)),
+            other => self.lease_slowly(group, Ok((entry, other)), patience(&self.pool)),
+        }
+    }
+
+    /// Of an entry that this thread does not know.
+    #[cold]
+    fn lease_first(
+        &self,
+        group: &Group,
+        patience: Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let found = self.look_up(group).map(|entry| {
+            let taken = entry.take();
+            (entry, taken)
+        });
+        self.lease_slowly(group, found, patience)
     }
 
     /// Leases an instance, whatever it takes; of the function that replaced this one, if this one is

@@ -13,6 +13,8 @@ pub(crate) const FIRST: usize = 8;
 /// lie in blocks of their own; none ever goes or moves.
 pub(crate) struct SlotTable<T: Send + 'static> {
     first: Block<T>,
+    /// How many there are. Written under the lock, once they are there.
+    count: AtomicU64,
     next: OnceLock<Box<Further<T>>>,
 }
 
@@ -32,18 +34,17 @@ fn block<T: Send + 'static>(count: usize) -> Block<T> {
 
 impl<T: Send + 'static> SlotTable<T> {
     pub fn new(seats: usize) -> Self {
+        let first = block(seats.min(FIRST));
         Self {
-            first: block(seats.min(FIRST)),
+            count: AtomicU64::new(first.len() as u64),
+            first,
             next: OnceLock::new(),
         }
     }
 
     #[inline(always)]
     pub fn len(&self) -> usize {
-        match self.next.get() {
-            None => self.first.len(),
-            Some(further) => further.end(),
-        }
+        self.count.load(Ordering::Acquire) as usize
     }
 
     /// The slot of a seat that the core has given out.
@@ -81,21 +82,12 @@ impl<T: Send + 'static> SlotTable<T> {
                     next: OnceLock::new(),
                 })
             });
+            self.count.store(count as u64, Ordering::Release);
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> {
         (0..self.len()).map(|seat| self.get(seat))
-    }
-}
-
-impl<T: Send + 'static> Further<T> {
-    #[inline(never)]
-    fn end(&self) -> usize {
-        match self.next.get() {
-            None => self.from + self.slots.len(),
-            Some(further) => further.end(),
-        }
     }
 }
 
