@@ -214,7 +214,9 @@ fn b3_growth_that_cannot_fit_evicts_nothing() {
 #[test]
 fn b3_growth_is_charged_while_its_victims_are_destroyed() {
     /// The host's data of a victim, which goes before its memory does.
-    struct Witness(Arc<Mutex<(Option<Pool<Self>>, Vec<u64>)>>);
+    struct Witness(Arc<Mutex<Report>>);
+    /// The pool, once it is there, and what was charged when each victim went.
+    type Report = (Option<Pool<Witness>>, Vec<u64>);
     impl Drop for Witness {
         fn drop(&mut self) {
             let pool = self.0.lock().unwrap().0.clone();
@@ -222,7 +224,7 @@ fn b3_growth_is_charged_while_its_victims_are_destroyed() {
             self.0.lock().unwrap().1.extend(seen);
         }
     }
-    let seen: Arc<Mutex<(Option<Pool<Witness>>, Vec<u64>)>> = Arc::default();
+    let seen: Arc<Mutex<Report>> = Arc::default();
     let witness = seen.clone();
     let pool = Pool::builder_with(move |_, _| Witness(witness.clone()))
         .limits(Limits::new().memory(3 * instance_bytes(1)))

@@ -83,7 +83,7 @@ impl<T: Send + 'static> Shared<T> {
         self.with_state(|locked, _, out| locked.state.expire(out));
         for parcel in self.unread.due(self.pulse.now()) {
             guarded("taking back what nobody has read", || {
-                parcel.take_back(self)
+                parcel.take_back(self);
             });
         }
     }
