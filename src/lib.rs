@@ -95,10 +95,16 @@
 //! - Time passes whatever host code does: wakers, listeners, hooks, recorders and destructors that panic or
 //!   block delay neither the end of another call nor another task's alarm (of wakers, up to 15 may block at
 //!   the same time).
-//! - No guest and no input can panic, abort or hang the host, as long as calls have a timeout (the
-//!   default) and run on stacks that the pool knows: a thread's own, a segment of `stacker`'s, or a
-//!   fiber of the pool's own engine. Each way into a guest looks at what is left of them first
-//!   ([`StackTooSmall`]). Nothing is lost by a failure: charges, seats and other tenants are as before.
+//! - No guest and no input can panic, abort or hang the host. Nothing is lost by a failure: charges, seats
+//!   and other tenants are as before. The exceptions:
+//!   - Compilation itself: the heap that it takes is charged by estimate, and nothing ends it. Bound the size
+//!     of what strangers may define.
+//!   - A pool without [`Builder::call_timeout`] (it has one by default), and one bulk instruction
+//!     (`memory.fill` and the like), which runs to its end: [`Builder::max_instance_memory`] bounds it.
+//!   - Stacks that the pool does not know: fibers of the host's own, or of an engine that the host has
+//!     brought. On a thread's own stack, a segment of `stacker`'s and the pool's own fibers, each way into a
+//!     guest looks first at what is left ([`StackTooSmall`]); guests that are called through
+//!     [`Lease::store`] do not.
 //! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.
 //!
 //! # Imports
@@ -118,7 +124,8 @@
 //! point, gives back what it held; one that is leaked while it waits holds it until its deadline. Bytes go through [`Lease::pass_bytes_async`] and
 //! [`Lease::take_bytes_async`]: a guest's allocator may take as long as any guest, and the synchronous
 //! ones are refused in a task's lease. [`Lease::call`] is not: it says what it does. Guests that import
-//! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped from any thread by a [`Canceller`].
+//! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped
+//! from any thread by a [`Canceller`].
 //!
 //! # Limits of this version
 //!
