@@ -342,7 +342,7 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Where the pool gets the time from. Default: [`SystemClock`].
+    /// Where the pool gets the time from. Default: [`SystemClock`](crate::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
