@@ -13,8 +13,6 @@ pub(crate) const FIRST: usize = 8;
 /// lie in blocks of their own; none ever goes or moves.
 pub(crate) struct SlotTable<T: Send + 'static> {
     first: Block<T>,
-    /// How many there are. Written under the lock, once they are there.
-    count: AtomicU64,
     next: OnceLock<Box<Further<T>>>,
 }
 
@@ -36,7 +34,6 @@ impl<T: Send + 'static> SlotTable<T> {
     pub fn new(seats: usize) -> Self {
         let first = block(seats.min(FIRST));
         Self {
-            count: AtomicU64::new(first.len() as u64),
             first,
             next: OnceLock::new(),
         }
@@ -44,7 +41,10 @@ impl<T: Send + 'static> SlotTable<T> {
 
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.count.load(Ordering::Acquire) as usize
+        match self.next.get() {
+            None => self.first.len(),
+            Some(further) => further.end(),
+        }
     }
 
     /// The slot of a seat that the core has given out.
@@ -82,12 +82,21 @@ impl<T: Send + 'static> SlotTable<T> {
                     next: OnceLock::new(),
                 })
             });
-            self.count.store(count as u64, Ordering::Release);
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> {
         (0..self.len()).map(|seat| self.get(seat))
+    }
+}
+
+impl<T: Send + 'static> Further<T> {
+    #[inline(never)]
+    fn end(&self) -> usize {
+        match self.next.get() {
+            None => self.from + self.slots.len(),
+            Some(further) => further.end(),
+        }
     }
 }
 
