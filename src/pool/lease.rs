@@ -79,12 +79,12 @@ impl<T: Send + 'static> Home<'_, T> {
 pub(super) const UNTIL_DROPPED: &str = "a lease has its instance and its entry until it is dropped";
 
 impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn borrowed(entry: &'a Entry<T>, live: Box<Live<T>>) -> Self {
         Self::begin(Home::Borrowed(entry), live)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn carried(entry: Arc<Entry<T>>, live: Box<Live<T>>) -> Self {
         Self::begin(Home::Carried(Some(entry)), live)
     }

@@ -20,9 +20,9 @@ use super::entry::Entry;
 use crate::state::Group;
 use crate::sync::{Ordering, StaticU64, thread_local};
 
-/// A thread remembers this many entries; 96 KiB, of which only what is used is ever touched.
-const LINES: usize = 4096;
-/// Lines that an entry may stand in. With four, a thousand entries in use hardly ever meet.
+/// Sets of lines; the hash of an entry says in which it may stand.
+const SETS: usize = 1024;
+/// Lines of a set. With four, a thousand entries in use hardly ever meet.
 const WAYS: usize = 4;
 /// Entries that a pool forgets before the threads are to look for them. To look takes some microseconds.
 pub(crate) const PATIENCE: u64 = 1024;
@@ -46,11 +46,15 @@ struct Line {
     entry: Option<Arc<dyn Cached + Send + Sync>>,
 }
 
+/// A thread's table: 4,096 entries at most, 96 KiB.
+type Table = [[Line; WAYS]; SETS];
+
 /// Raised whenever there may be closed entries in the tables of all threads.
 static ANNOUNCED: StaticU64 = StaticU64::new(0);
 
 thread_local! {
-    static TABLE: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// `None` before the thread's first lease by name ends.
+    static TABLE: RefCell<Option<Box<Table>>> = const { RefCell::new(None) };
     /// What was announced when this thread last looked.
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
@@ -72,7 +76,7 @@ pub(crate) fn drop_closed() {
     let closed = TABLE.try_with(|table| {
         let mut table = table.borrow_mut();
         let is_closed = |entry: &mut Arc<dyn Cached + Send + Sync>| entry.is_closed();
-        let lines = table.iter_mut();
+        let lines = table.iter_mut().flat_map(|table| table.as_flattened_mut());
         lines
             .filter_map(|line| line.entry.take_if(is_closed))
             .collect::<Vec<_>>()
@@ -89,21 +93,24 @@ pub(crate) fn hash(uid: u64, group: &Group) -> u64 {
     hasher.hash_one((uid, group))
 }
 
-/// The lines where an entry of this hash may stand. None before the table is used.
-#[inline]
-fn ways(table: &mut [Line], hash: u64) -> &mut [Line] {
-    let first = hash as usize % (LINES / WAYS) * WAYS;
-    table.get_mut(first..first + WAYS).unwrap_or_default()
+#[cold]
+fn new_table() -> Box<Table> {
+    // Not an array first: it would not fit on a small stack.
+    let sets = (0..SETS).map(|_| Default::default()).collect::<Box<[_]>>();
+    sets.try_into()
+        .unwrap_or_else(|_| unreachable!("so many sets were made"))
 }
 
 /// Takes this thread's reference to the entry of (function, group), if it has one.
 #[inline]
 pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Entry<T>>> {
-    let take = |table: &RefCell<Vec<Line>>| {
+    let take = |table: &RefCell<Option<Box<Table>>>| {
         let hash = hash(uid, group);
         let mut table = table.borrow_mut();
-        let mut ways = ways(&mut table, hash).iter_mut();
-        let line = ways.find(|line| line.hash == hash && line.entry.is_some())?;
+        let set = &mut table.as_mut()?[hash as usize % SETS];
+        let line = set
+            .iter_mut()
+            .find(|line| line.hash == hash && line.entry.is_some())?;
         let entry: Arc<dyn Any + Send + Sync> = line.entry.take()?;
         let entry: Arc<Entry<T>> = entry.downcast().ok()?;
         if entry.uid != uid || entry.group != *group {
@@ -128,18 +135,15 @@ pub(crate) fn put<T: Send + 'static>(entry: Arc<Entry<T>>) {
     let evicted = TABLE.try_with(|table| {
         // Dropping an entry runs no foreign code, but may end a thread's table: not while borrowed.
         let mut table = table.borrow_mut();
-        if table.is_empty() {
-            table.resize(LINES, Line::default());
-        }
         let hash = entry.hash;
-        let ways = ways(&mut table, hash);
+        let set = &mut table.get_or_insert_with(new_table)[hash as usize % SETS];
         let own = |line: &Line| line.hash == hash;
         let vacant = |line: &Line| line.entry.is_none();
-        let way = ways.iter().position(own);
-        let way = way.or_else(|| ways.iter().position(vacant));
-        // Any will do; the upper bits have not chosen the lines.
+        let way = set.iter().position(own);
+        let way = way.or_else(|| set.iter().position(vacant));
+        // Any will do; the upper bits have not chosen the set.
         let way = way.unwrap_or((hash >> 32) as usize % WAYS);
-        let line = &mut ways[way];
+        let line = &mut set[way];
         line.hash = hash;
         line.entry.replace(entry)
     });
