@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::hands::{Hands, Held};
-use super::observe::Eviction;
-use super::shared::{DyingId, Effects, Kept, Shared, Signal};
-use super::waiter::{Mail, Waiter};
+use crate::pool::hands::{Hands, Held};
+use crate::pool::service::observe::Eviction;
+use crate::pool::shared::{DyingId, Effects, Kept, Shared, Signal};
+use crate::pool::wait::waiter::{Mail, Waiter};
 use crate::runtime::guarded;
 use crate::state::{Budget, Destroy, Reason};
 
@@ -29,7 +29,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Wakes who is to be woken and destroys what is to be destroyed; what the core says to that is carried
     /// out as well, until there is nothing left. Each charge is given back as soon as its memory is. Listeners
     /// are told at the end: one that waits for the room of something evicted with it finds it freed.
-    pub(super) fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
+    pub(crate) fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
         let mut destroying = Destroying {
             pool: self,
             ids: Vec::new(),
@@ -62,7 +62,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Tells a waiter, or hands it an instance. Outside of the lock: it wakes.
-    pub(super) fn deliver(&self, waiter: &Arc<Waiter<T>>, mail: Mail<T>) {
+    pub(crate) fn deliver(&self, waiter: &Arc<Waiter<T>>, mail: Mail<T>) {
         let is_worth_something = match &mail {
             Mail::Instance(_) | Mail::Signal(Signal::Seat(_) | Signal::Retry) => true,
             Mail::Signal(Signal::Gone | Signal::Closed | Signal::Late) => false,
@@ -79,7 +79,7 @@ impl<T: Send + 'static> Shared<T> {
 
     /// What tasks have not taken by their deadlines is for the next; requests whose deadlines have come while
     /// they slept end.
-    pub(super) fn expire(&self) {
+    pub(crate) fn expire(&self) {
         self.with_state(|locked, _, out| locked.state.expire(out));
         for parcel in self.unread.due(self.pulse.now()) {
             guarded("taking back what nobody has read", || {
@@ -89,7 +89,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Whoever waited for this mail has gone: what it brings is for the next.
-    pub(super) fn return_to_sender(&self, unread: Mail<T>) {
+    pub(crate) fn return_to_sender(&self, unread: Mail<T>) {
         match unread {
             Mail::Instance(live) => {
                 let entry = self.with_state(|locked, _, _| locked.state.home_of(live.id));

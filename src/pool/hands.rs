@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::entry::{Entry, Live};
-use super::error::Asker;
-use super::shared::{InstanceId, Kept};
+use crate::pool::api::error::Asker;
+use crate::pool::hot::entry::{Entry, Live};
+use crate::pool::shared::{InstanceId, Kept};
 use crate::state::{Slots, Stamp};
 
 /// An instance, and whose it is.

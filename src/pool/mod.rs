@@ -1,49 +1,18 @@
 //! The shell: the only lock, slots, waiters, the pool's own threads.
 
-mod acquire;
-mod alarms;
-mod block_on;
-mod budget_exceeded;
-mod build_error;
-mod builder;
-mod canceller;
-mod clock;
-mod clock_thread;
-mod compile;
-mod deadlock;
-mod define;
-mod definition;
+mod api;
+mod cold;
+mod hot;
+mod service;
+mod tasks;
+mod time;
+mod wait;
+
 mod effects;
-mod entry;
-mod error;
-mod function;
-mod function_name;
-mod growth;
-mod guest_bytes;
 mod hands;
-mod holders;
-mod housekeeper;
-mod imports;
-mod lease;
-mod limits;
-mod make;
-mod observe;
-mod preferred_seat;
-mod release;
-mod request;
-mod reserve;
+mod report;
 mod settings;
 mod shared;
-mod slots;
-mod stats;
-mod task;
-mod thread_cache;
-mod threads;
-mod ticker;
-mod unread;
-mod waiter;
-mod watch;
-mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,26 +23,26 @@ use wasmtime::Engine;
 use crate::state::Group;
 use shared::Shared;
 
-pub use budget_exceeded::BudgetExceeded;
-pub use build_error::{BuildError, LimitsError};
-pub use builder::Builder;
-pub use canceller::Canceller;
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use definition::{Definition, Dynamic, Signature};
-pub use error::{
+pub use api::budget_exceeded::BudgetExceeded;
+pub use api::build_error::{BuildError, LimitsError};
+pub use api::builder::Builder;
+pub use api::canceller::Canceller;
+pub use api::definition::{Definition, Dynamic, Signature};
+pub use api::error::{
     AcquireError, Asker, CallError, CallLimit, DefineError, LookupError, ModuleError,
     UnknownFunction, WaitingFor,
 };
-pub use function::{Function, InGroup};
-pub use function_name::{FunctionName, NameError, TextError};
-pub use guest_bytes::{GuestBytes, MemoryError};
-pub use holders::Holder;
-pub use imports::{Imports, ImportsBuilder, ImportsError};
-pub use lease::{Export, Lease};
-pub use limits::Limits;
-pub use observe::Eviction;
-pub use stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
-pub use task::AsyncReason;
+pub use api::function::{Function, InGroup};
+pub use api::function_name::{FunctionName, NameError, TextError};
+pub use api::guest_bytes::{GuestBytes, MemoryError};
+pub use api::holders::Holder;
+pub use api::imports::{Imports, ImportsBuilder, ImportsError};
+pub use api::lease::{Export, Lease};
+pub use api::limits::Limits;
+pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
+pub use service::observe::Eviction;
+pub use tasks::task::AsyncReason;
+pub use time::clock::{Clock, ManualClock, SystemClock};
 
 /// A pool of WebAssembly instances and of the compiled modules behind them, under budgets.
 ///

@@ -3,10 +3,10 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::Limits;
-use super::clock::nanos;
-use super::definition::InstanceLimits;
-use super::slots;
+use crate::pool::Limits;
+use crate::pool::api::definition::InstanceLimits;
+use crate::pool::hot::slots;
+use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, Runtime};
 use crate::state::{self, Policy, Shelf};
 

@@ -7,21 +7,21 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use wasmtime::Store;
 
-use super::block_on::block_on;
-use super::build_error::LimitsError;
-use super::clock::Pulse;
-use super::deadlock::Blocked;
-use super::definition::{Defined, Source};
-use super::entry::{Entry, agree_on_sequence};
-use super::error::ModuleError;
-use super::hands::Hands;
-use super::housekeeper::Housekeeper;
-use super::observe::Observer;
-use super::settings::Settings;
-use super::thread_cache;
-use super::unread::Unread;
-use super::waiter::Waiter;
-use super::workers::Workers;
+use crate::pool::api::build_error::LimitsError;
+use crate::pool::api::definition::{Defined, Source};
+use crate::pool::api::error::ModuleError;
+use crate::pool::cold::deadlock::Blocked;
+use crate::pool::hands::Hands;
+use crate::pool::hot::entry::{Entry, agree_on_sequence};
+use crate::pool::hot::thread_cache;
+use crate::pool::service::housekeeper::Housekeeper;
+use crate::pool::service::observe::Observer;
+use crate::pool::service::unread::Unread;
+use crate::pool::service::workers::Workers;
+use crate::pool::settings::Settings;
+use crate::pool::time::timekeeper::Pulse;
+use crate::pool::wait::block_on::block_on;
+use crate::pool::wait::waiter::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, Handles, ModuleId, Stamp};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
@@ -215,7 +215,7 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Locked<T>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Locked<T>> {
         self.locked.lock()
     }
 
@@ -239,7 +239,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// New limits hold from now on; see `Pool::set_limits`.
-    pub fn set_limits(&self, limits: super::Limits) -> Result<(), LimitsError> {
+    pub fn set_limits(&self, limits: crate::pool::Limits) -> Result<(), LimitsError> {
         limits.validate()?;
         self.with_state(|locked, hands, out| {
             locked.state.set_limits(limits.per_budget(), hands, out);

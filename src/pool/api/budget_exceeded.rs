@@ -1,0 +1,86 @@
+//! Why a budget refused: how much, of what, for whom, and who holds it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::pool::api::error::Asker;
+use crate::pool::api::holders::Holder;
+use crate::state::{Budget, Shortage};
+
+/// A budget cannot be met, even by evicting everything that is idle. Nothing was evicted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetExceeded {
+    /// The budget that lacks most of what was asked of it.
+    pub budget: Budget,
+    /// What was asked of this budget.
+    pub requested: u64,
+    /// Its limit.
+    pub limit: u64,
+    /// What is charged to it now.
+    pub charged: u64,
+    /// What evicting every idle instance and all unused code would free.
+    pub evictable: u64,
+    /// What of it is kept, or will be, for a request that has waited for room and was passed by too many
+    /// others: they are refused now.
+    pub promised: u64,
+    /// Who asked.
+    pub asker: Arc<Asker>,
+    /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not
+    /// matter: more was asked for than the limit.
+    pub holders: Box<[Holder]>,
+}
+
+impl BudgetExceeded {
+    pub(crate) fn new(shortage: Shortage, asker: Arc<Asker>, holders: Vec<Holder>) -> Self {
+        Self {
+            holders: holders.into(),
+            budget: shortage.budget,
+            requested: shortage.requested,
+            limit: shortage.limit,
+            charged: shortage.charged,
+            evictable: shortage.evictable,
+            promised: shortage.promised,
+            asker,
+        }
+    }
+}
+
+impl fmt::Display for BudgetExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            budget,
+            requested,
+            limit,
+            charged,
+            evictable,
+            promised,
+            asker,
+            holders,
+        } = self;
+        let unit = budget.unit();
+        write!(
+            f,
+            "{asker} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
+             are charged, and evicting everything idle would free {evictable}"
+        )?;
+        if *promised > 0 {
+            let kept = "are kept for a request that has waited for them";
+            write!(f, ". {promised} {unit} {kept}")?;
+        }
+        let in_use = charged.saturating_sub(*evictable);
+        if requested > limit {
+            write!(
+                f,
+                ". It can never fit: raise the {budget} limit to at least {requested}"
+            )
+        } else {
+            write!(
+                f,
+                ". The other {in_use} are in use: try again later, or raise the limit"
+            )?;
+            Holder::write_all(f, holders, *charged)
+        }
+    }
+}
+
+impl std::error::Error for BudgetExceeded {}

@@ -1,0 +1,535 @@
+//! Building a pool.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Engine, Linker, Store};
+
+use crate::pool::Pool;
+use crate::pool::api::build_error::{BuildError, LimitsError};
+use crate::pool::api::definition::InstanceLimits;
+use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
+use crate::pool::service::housekeeper::Housekeeper;
+use crate::pool::service::observe::{Eviction, Listener, Observer};
+use crate::pool::settings::Settings;
+use crate::pool::shared::{Hook, MakeData, Parts, Shared};
+use crate::pool::time::clock::{Clock, nanos};
+use crate::pool::time::clock_thread::{ClockThread, channel};
+use crate::pool::time::timekeeper::Pulse;
+use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
+use crate::state::{Budget, Group, Policy};
+
+type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
+
+/// Settings of a pool to be built. What is not set has the default that its method names.
+pub struct Builder<T: Send + 'static = ()> {
+    name: Arc<str>,
+    settings: Settings,
+    /// Set by the host, as opposed to derived from the limits.
+    max_instance_memory: Option<u64>,
+    max_idle_memory: Option<u64>,
+    max_wasm_stack: usize,
+    /// `None`: as [`Builder::async_stack_size`] says.
+    async_stack_size: Option<usize>,
+    backtraces: bool,
+    engine: Option<Engine>,
+    linker: Option<Linker<StoreData<T>>>,
+    imports: Vec<Box<Imports<T>>>,
+    make_data: Box<MakeData<T>>,
+    on_create: Option<Box<Hook<T>>>,
+    on_recycle: Option<Box<Hook<T>>>,
+    listener: Option<Box<Listener>>,
+    clock: Option<Arc<dyn Clock>>,
+    housekeeper: bool,
+}
+
+/// Nanoseconds. A shorter tick keeps a processor busy with nothing else.
+const SHORTEST_TICK: u64 = 100_000;
+/// Bytes that a process can address on today's machines. A module that declares more is refused when it is
+/// defined, and not by the system, for which all that is idle would be evicted first.
+const ADDRESS_SPACE: u64 = 1 << 47;
+/// Of a fiber stack, for the host's functions and wasmtime's own frames.
+const STACK_MARGIN: usize = 128 << 10;
+/// Each may take a thread.
+const MOST_COMPILATIONS: usize = 1024;
+/// Beyond it there is no stack, nor a place for one: a stack is address space, if nothing else.
+const LARGEST_STACK: u64 = 1 << 30;
+/// Fiber stacks are whole pages on any system.
+const STACK_STEP: usize = 64 << 10;
+
+impl<T: Send + 'static> Builder<T> {
+    pub(crate) fn new(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Self {
+        Self {
+            name: "default".into(),
+            settings: Settings {
+                limits: Limits::new(),
+                instance: InstanceLimits {
+                    // More than a process can address: the budgets decide.
+                    memory: ADDRESS_SPACE,
+                    table_elements: 100_000,
+                },
+                max_idle_memory: u64::MAX,
+                max_instances_per_entry: 8,
+                max_compilations: std::thread::available_parallelism()
+                    .map_or(1, |n| n.get().min(MOST_COMPILATIONS)),
+                max_uses: u64::MAX,
+                max_lifetime: None,
+                idle_timeout: Some(Duration::from_secs(5)),
+                code_idle_timeout: None,
+                wait_timeout: Duration::from_secs(30),
+                wait_for_room: false,
+                compile_cooldown: Duration::from_secs(10),
+                fuel: None,
+                fuel_yield: None,
+                call_timeout: Some(Duration::from_secs(30)),
+                epoch_tick: Duration::from_millis(10),
+                policy: Policy::default(),
+            },
+            max_instance_memory: None,
+            max_idle_memory: None,
+            max_wasm_stack: 512 << 10,
+            async_stack_size: None,
+            backtraces: false,
+            engine: None,
+            linker: None,
+            imports: Vec::new(),
+            make_data: Box::new(make),
+            on_create: None,
+            on_recycle: None,
+            listener: None,
+            clock: None,
+            housekeeper: true,
+        }
+    }
+
+    /// The label `pool` of the pool's metrics. Default: `default`.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The budgets. Default: none but [`Limits::DEFAULT_MAPPINGS`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Bytes of linear memory (all memories of an instance together, and its GC heap) that one
+    /// instance may grow to; beyond, `memory.grow` returns −1. Default: whatever the memory budget
+    /// can hold.
+    pub fn max_instance_memory(mut self, bytes: u64) -> Self {
+        self.max_instance_memory = Some(bytes);
+        self
+    }
+
+    /// Bytes of linear memory that an instance may keep when its lease ends; a larger one is
+    /// retired. Default: as much as it may grow to.
+    pub fn max_idle_memory(mut self, bytes: u64) -> Self {
+        self.max_idle_memory = Some(bytes);
+        self
+    }
+
+    /// Elements that one table may grow to. Default: 100,000.
+    pub fn max_table_elements(mut self, elements: u64) -> Self {
+        self.settings.instance.table_elements = elements;
+        self
+    }
+
+    /// Leases that one (function, group) may hold at once, at most 65,536; further acquires wait.
+    /// Each takes a cache line or two in every entry. Default: 8.
+    pub fn max_instances_per_entry(mut self, count: usize) -> Self {
+        self.settings.max_instances_per_entry = count;
+        self
+    }
+
+    /// Compilations that may run at once, each on the thread that asked for it, or on one of as many
+    /// threads of the pool's own for tasks: at most 1,024. Default: as many as the machine runs
+    /// threads.
+    pub fn max_compilations(mut self, count: usize) -> Self {
+        self.settings.max_compilations = count;
+        self
+    }
+
+    /// Leases that one instance serves before it is retired. With 1, every lease is of a pristine
+    /// instance, made for it from retained code. Default: no limit.
+    pub fn max_uses(mut self, uses: u64) -> Self {
+        self.settings.max_uses = uses;
+        self
+    }
+
+    /// Age at which an instance is retired. Default: none.
+    pub fn max_lifetime(mut self, age: Duration) -> Self {
+        self.settings.max_lifetime = Some(age);
+        self
+    }
+
+    /// T: an instance idle for T is evicted before it has been idle for 2T. Default: 5 s; `None`
+    /// for never.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.idle_timeout = timeout.into();
+        self
+    }
+
+    /// The code of a module without instances is dropped when it has not been used for this long.
+    /// Default: it stays until its room is needed.
+    pub fn code_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.code_idle_timeout = timeout.into();
+        self
+    }
+
+    /// How long `acquire` waits for an instance, for room, or behind a request that waits for room
+    /// before it compiles. Time in which its module is compiled, by whomever, or in which it waits for
+    /// a turn to compile while others do, does not count: a compilation ends, and giving it up would
+    /// be in vain. Who must not wait so long uses `acquire_timeout`, whose deadline holds for
+    /// everything but this thread's own compilation. Default: 30 s.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.wait_timeout = timeout;
+        self
+    }
+
+    /// Whether `acquire` also waits for room in the budgets, instead of failing at once when
+    /// evicting what is idle is not enough. Default: no. `acquire_timeout` always does.
+    pub fn wait_for_room(mut self, wait: bool) -> Self {
+        self.settings.wait_for_room = wait;
+        self
+    }
+
+    /// How long a module that failed to compile or load is refused without another try. One that does
+    /// not link is refused until its function is replaced. Default: 10 s.
+    pub fn compile_cooldown(mut self, time: Duration) -> Self {
+        self.settings.compile_cooldown = time;
+        self
+    }
+
+    /// Wasmtime fuel for each lease. Default: none, and code that does not count it.
+    pub fn fuel(mut self, units: u64) -> Self {
+        self.settings.fuel = Some(units);
+        self
+    }
+
+    /// A task's guest lets others go on each time that it has burnt so many units of fuel, besides at
+    /// each tick of the epoch: polls are then as short as that, however coarse the ticks. Such guests
+    /// run only as tasks: synchronous calls, and acquires that would have to make an instance, return
+    /// [`CallError::AsyncRequired`](crate::CallError::AsyncRequired), and hooks cannot call them.
+    pub fn fuel_yield_interval(mut self, units: u64) -> Self {
+        self.settings.fuel_yield = Some(units);
+        self
+    }
+
+    /// Real time for each lease's guest code, the start function included. Checked once per
+    /// [`Self::epoch_tick`]: a guest ends within two ticks of it. A single bulk instruction is not
+    /// interrupted; see [`Self::max_instance_memory`]. Default: 30 s. `None` lets the pool's own engine make faster code (a
+    /// tight loop takes up to 1.5 times as long with checks in it), which nothing can stop, and which
+    /// as a task lets no others go on (but by [`Self::fuel_yield_interval`]).
+    ///
+    /// A task's time also passes while it waits for a host function. One bulk instruction (`memory.fill`,
+    /// `memory.copy` and their like) is not looked into: it runs to its end, over as much memory as the
+    /// instance has. On the machine of README's figures, busy with other work, that took 0.35 s for
+    /// each GiB, and up to 2.8 s for each that was touched for the first time:
+    /// [`Self::max_instance_memory`] bounds it.
+    pub fn call_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.settings.call_timeout = limit.into();
+        self
+    }
+
+    /// How often the epoch moves while something is leased: at least 100 µs. Ticks follow the clock: one
+    /// that was late, on a busy machine, makes up for it. Default: 10 ms.
+    pub fn epoch_tick(mut self, period: Duration) -> Self {
+        self.settings.epoch_tick = period;
+        self
+    }
+
+    /// What to evict for code. Default: [`Policy::CostAware`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Bytes of the fiber stack that an instance has once a task has called it, rounded up to
+    /// 64 KiB, at most 1 GiB; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the host's
+    /// functions: at least 128 KiB. Unless set, 1 MiB, or what `max_wasm_stack` needs. With an engine
+    /// of the host's own, that one's `async_stack_size` counts instead: it is charged once for each
+    /// instance that a task has called, whatever allocator makes it.
+    pub fn async_stack_size(mut self, bytes: usize) -> Self {
+        self.async_stack_size = Some(bytes);
+        self
+    }
+
+    /// Bytes of the caller's stack that a guest may use, for the pool's own engine: at most 1 GiB. A
+    /// thread must have 128 KiB more, or its calls are refused. Default: 512 KiB.
+    pub fn max_wasm_stack(mut self, bytes: usize) -> Self {
+        self.max_wasm_stack = bytes;
+        self
+    }
+
+    /// Whether traps carry a backtrace, as text, for the pool's own engine. Costs 15 % more code
+    /// and some 40 µs per trap. Default: no.
+    pub fn backtraces(mut self, collect: bool) -> Self {
+        self.backtraces = collect;
+        self
+    }
+
+    /// The host's own engine. If calls have a timeout, the pool moves its epoch: no one else
+    /// should, another pool included. If its memories may move to grow (a reservation
+    /// smaller than they can become), they are there twice while they do. Modules are still compiled in throwaway engines of the same
+    /// configuration. Default: the pool makes one that suits its other settings.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// The host's own linker, made with the engine that is passed to [`Self::engine`].
+    pub fn linker(mut self, linker: Linker<StoreData<T>>) -> Self {
+        self.linker = Some(linker);
+        self
+    }
+
+    /// Adds imports to the linker: host functions, WASI, generated bindings. Every definition has them;
+    /// [`Pool::imports`] makes others for some, and memories, tables and globals of each instance's own.
+    pub fn imports(
+        mut self,
+        add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + 'static,
+    ) -> Self {
+        self.imports.push(Box::new(add));
+        self
+    }
+
+    /// Called with every new instance before its first lease; an error fails the acquire. Runs
+    /// outside of the pool's lock, on the thread that makes the instance, or polls the task that does.
+    ///
+    /// It may call the guest, synchronously: with the function's fuel and time for itself, whatever the
+    /// start function has used; and only where there is as much stack as for any call, or the acquire
+    /// fails with [`StackTooSmall`](crate::AcquireError::StackTooSmall). Guests that run only as tasks
+    /// (async imports, [`Self::fuel_yield_interval`]) cannot be called here.
+    pub fn on_create(
+        mut self,
+        hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.on_create = Some(Box::new(hook));
+        self
+    }
+
+    /// Called with every healthy instance when its lease ends; an error (or a panic) retires it.
+    /// Runs outside of the pool's lock, on the thread that ends the lease, and keeps it, an executor's as
+    /// well.
+    ///
+    /// It may call the guest, synchronously: with the function's fuel and time for itself, whatever the
+    /// lease has left of them. Where there is too little stack for a call, the instance is retired
+    /// instead. Guests that run only as tasks (async imports, [`Self::fuel_yield_interval`]) cannot be
+    /// called here.
+    pub fn on_recycle(
+        mut self,
+        hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.on_recycle = Some(Box::new(hook));
+        self
+    }
+
+    /// Told of every instance that left, after its memory has been freed. Runs outside of the
+    /// pool's lock, on the thread that destroyed the instance, when its charge has been given back; its panics
+    /// are caught. While it blocks on the pool's own thread, nothing idle is evicted.
+    pub fn eviction_listener(
+        mut self,
+        listener: impl Fn(&Eviction) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Where the pool gets the time from. Default: [`SystemClock`](crate::SystemClock).
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// No threads for time, alarms and sweeps: the host calls [`Pool::sweep`], and [`Pool::tick`] if calls
+    /// have deadlines. Without the clock thread's coarse clock, each release reads the real one (some 20 ns).
+    pub fn no_housekeeper(mut self) -> Self {
+        self.housekeeper = false;
+        self
+    }
+
+    /// ScyllaDB's figures, whose function cache is this pool's ancestor: [`Limits::scylla`];
+    /// instances of up to 2 MiB, of which those up to 1 MiB are kept; evicted when idle for 5 s.
+    ///
+    /// ```
+    /// let pool = wasm_pool::Pool::builder().scylla().build()?;
+    /// # Ok::<(), wasm_pool::BuildError>(())
+    /// ```
+    pub fn scylla(self) -> Self {
+        self.limits(Limits::scylla())
+            .max_instance_memory(2 << 20)
+            .max_idle_memory(1 << 20)
+            .idle_timeout(Duration::from_secs(5))
+    }
+
+    /// Builds the pool and starts its clock thread and its housekeeper.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn build(mut self) -> Result<Pool<T>, BuildError> {
+        self.settle_limits()?;
+        self.validate_stack_size()?;
+        let runtime = self.runtime()?;
+        self.validate_stacks(&runtime)?;
+        let linker = self.link(&runtime)?;
+        let (sender, control) = channel();
+        let pulse = Pulse::new(self.clock.take(), self.housekeeper.then_some(sender));
+        let clock = ClockThread {
+            epoch: runtime.epoch().clone(),
+            period: runtime.interrupts().then_some(self.settings.epoch_tick),
+            beat: self.settings.sweep_period(),
+            control,
+        };
+        let period = self.settings.sweep_period();
+        let shared = Shared::new(Parts {
+            settings: self.settings,
+            runtime,
+            imports: Arc::new(HostImports::new(linker, Vec::new(), 0)),
+            make_data: self.make_data,
+            on_create: self.on_create,
+            on_recycle: self.on_recycle,
+            pulse: pulse.clone(),
+            observer: Observer::new(self.name, self.listener),
+            housekeeper: Housekeeper::none(),
+        });
+        if self.housekeeper {
+            let pool = shared.this.clone();
+            let tick = move || clock.run(&pulse);
+            let started = (shared.pulse.threads.start("wasm-pool clock", tick))
+                .and_then(|()| shared.housekeeper.start(pool, period));
+            started.map_err(BuildError::Housekeeper)?;
+        }
+        Ok(Pool { shared })
+    }
+
+    /// Every limit makes sense, alone and with the others.
+    fn settle_limits(&mut self) -> Result<(), LimitsError> {
+        let settings = &mut self.settings;
+        let limits = settings.limits;
+        limits.validate()?;
+        let seats = settings.max_instances_per_entry as u64;
+        let tick = nanos(settings.epoch_tick);
+        let at_most = |field, value, max| match value {
+            0 => Err(LimitsError::Zero { field }),
+            _ if value > max => Err(LimitsError::TooLarge { field, value, max }),
+            _ => Ok(()),
+        };
+        at_most("max_instances_per_entry", seats, 1 << 16)?;
+        let compilations = settings.max_compilations as u64;
+        at_most("max_compilations", compilations, MOST_COMPILATIONS as u64)?;
+        at_most("epoch_tick", tick, LARGEST)?;
+        if tick < SHORTEST_TICK {
+            return Err(LimitsError::TooSmall {
+                field: "epoch_tick",
+                value: tick,
+                min: SHORTEST_TICK,
+            });
+        }
+        at_most("max_wasm_stack", self.max_wasm_stack as u64, LARGEST_STACK)?;
+        if let Some(bytes) = self.async_stack_size {
+            at_most("async_stack_size", bytes as u64, LARGEST_STACK)?;
+        }
+        check_range("max_uses", settings.max_uses)?;
+        check_range("max_table_elements", settings.instance.table_elements)?;
+        if let Some(units) = settings.fuel_yield {
+            check_range("fuel_yield_interval", units)?;
+        }
+        check_lease(settings.fuel, settings.call_timeout)?;
+        if let Some(bytes) = self.max_instance_memory {
+            check_range("max_instance_memory", bytes)?;
+            limits.validate_instance(bytes)?;
+            settings.instance.memory = bytes;
+        }
+        settings.max_idle_memory = settings.instance.memory;
+        if let Some(bytes) = self.max_idle_memory {
+            check_range("max_idle_memory", bytes)?;
+            settings.max_idle_memory = bytes;
+        }
+        Ok(())
+    }
+
+    fn stack_size(&self) -> usize {
+        let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
+        let size = self.async_stack_size.unwrap_or(needed.max(1 << 20));
+        size.saturating_add(STACK_STEP - 1) / STACK_STEP * STACK_STEP
+    }
+
+    /// Stacks have room for guest and host.
+    fn validate_stack_size(&self) -> Result<(), LimitsError> {
+        let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
+        let size = self.stack_size();
+        if self.engine.is_none() && size < needed {
+            return Err(LimitsError::NeverFits {
+                field: "async_stack_size",
+                value: size as u64,
+                what: "max_wasm_stack with 128 KiB for the host's functions",
+                needed: needed as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// The budgets have room for stacks.
+    fn validate_stacks(&self, runtime: &Runtime) -> Result<(), LimitsError> {
+        let stack = runtime.stack_amounts().get(Budget::Stack);
+        let leases = self.settings.max_instances_per_entry as u64;
+        self.settings.limits.validate_stacks(stack, leases)
+    }
+
+    fn runtime(&self) -> Result<Runtime, BuildError> {
+        let Some(engine) = &self.engine else {
+            let settings = EngineSettings {
+                interrupt: self.settings.call_timeout.is_some(),
+                fuel: self.settings.fuel.is_some() || self.settings.fuel_yield.is_some(),
+                max_wasm_stack: self.max_wasm_stack,
+                async_stack_size: self.stack_size(),
+                backtraces: self.backtraces,
+            };
+            return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
+        };
+        let runtime = Runtime::with_engine(engine.clone());
+        let counts = self.settings.fuel.is_some() || self.settings.fuel_yield.is_some();
+        if counts && !runtime.meters_fuel() {
+            return Err(BuildError::EngineLacks {
+                setting: "fuel",
+                needs: "consume_fuel",
+            });
+        }
+        if self.settings.call_timeout.is_some() && !runtime.interrupts() {
+            return Err(BuildError::EngineLacks {
+                setting: "call_timeout",
+                needs: "epoch_interruption",
+            });
+        }
+        Ok(runtime)
+    }
+
+    fn link(&mut self, runtime: &Runtime) -> Result<Linker<StoreData<T>>, BuildError> {
+        let engine = runtime.engine();
+        let mut linker = match self.linker.take() {
+            Some(linker) if Engine::same(linker.engine(), engine) => linker,
+            Some(_) => return Err(BuildError::ForeignLinker),
+            None => Linker::new(engine),
+        };
+        for add in self.imports.drain(..) {
+            add(&mut linker).map_err(|error| BuildError::Engine(share(error)))?;
+        }
+        Ok(linker)
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,468 @@
+//! Handles: a function, and a function in one group.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Val, WasmParams, WasmResults};
+
+use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
+use crate::pool::api::error::{AcquireError, CallError};
+use crate::pool::api::function_name::FunctionName;
+use crate::pool::api::lease::Lease;
+use crate::pool::hot::entry::{Entry, Live, Taken};
+use crate::pool::hot::thread_cache;
+use crate::pool::shared::{FunctionId, Shared};
+use crate::pool::wait::policy::Patience;
+use crate::runtime::Types;
+use crate::state::Group;
+
+/// A function of a pool, to be called on behalf of any group. Clones are cheap and share it.
+///
+/// `P` and `R` are its parameter and result types, as wasmtime's `TypedFunc` has them; with
+/// [`Dynamic`] for both it is called with wasmtime's `Val`s.
+///
+/// ```
+/// # use wasm_pool::{Definition, Function, Pool};
+/// # let pool = Pool::builder().build()?;
+/// # let wasm = wat::parse_str(
+/// #     r#"(module (func (export "add") (param i64 i64) (result i64)
+/// #         local.get 0 local.get 1 i64.add))"#)?;
+/// let add: Function<(i64, i64), i64> =
+///     pool.define(Definition::new("math.add").args(["bigint", "bigint"]).wasm(wasm))?;
+/// assert_eq!(add.call("tenant", (1, 2))?, 3);
+///
+/// let tenant = add.in_group("tenant");     // for many calls: resolved once
+/// assert_eq!(tenant.call((3, 4))?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
+    pub(crate) pool: Arc<Shared<T>>,
+    identity: Identity<T>,
+    name: Arc<str>,
+    types: HandleTypes,
+    _types: PhantomData<fn(P) -> R>,
+}
+
+/// Which function a handle is of.
+pub(crate) struct Identity<T: Send + 'static> {
+    id: FunctionId<T>,
+    uid: u64,
+    origin: u64,
+}
+
+impl<T: Send + 'static> Identity<T> {
+    pub fn of(id: FunctionId<T>, defined: &Defined) -> Self {
+        Self {
+            id,
+            uid: defined.uid,
+            origin: defined.origin,
+        }
+    }
+}
+
+impl<T: Send + 'static> Clone for Identity<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Send + 'static> Copy for Identity<T> {}
+
+impl<P, R, T: Send + 'static> Function<P, R, T> {
+    pub(crate) fn new(
+        pool: Arc<Shared<T>>,
+        identity: Identity<T>,
+        name: Arc<str>,
+        types: HandleTypes,
+    ) -> Self {
+        Self {
+            pool,
+            identity,
+            name,
+            types,
+            _types: PhantomData,
+        }
+    }
+
+    /// Name and argument types.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// This function in one group: resolved once, so that a warm acquire hashes nothing.
+    pub fn in_group(&self, group: impl Into<Group>) -> InGroup<P, R, T> {
+        let group = group.into();
+        let mut function = self.clone();
+        let entry = loop {
+            match function
+                .pool
+                .entry(&function.identity, &function.name, &group, true)
+            {
+                Ok(entry) => break Ok(entry),
+                Err(error) => match function.follow(error) {
+                    Ok(successor) => function = successor,
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        InGroup { function, entry }
+    }
+
+    /// Leases an instance. If all are leased and as many exist as may, waits for one, first come
+    /// first served, as long as the builder's `wait_timeout` (compiling does not count); if a budget has no room, evicts what
+    /// is idle, or fails at once (or waits, as the builder's `wait_for_room` says).
+    ///
+    /// Within a host function, an acquire that could only wait for the very call that it is made in, directly
+    /// or through other threads that wait, fails at once ([`AcquireError::Deadlock`]). A thread that
+    /// holds all of the leases itself, between two calls, waits its whole time: they may be sent away
+    /// and end elsewhere. [`AcquireError::Timeout`] says how many were held so.
+    ///
+    /// A warm acquire takes no lock. A cold one instantiates (microseconds) and perhaps compiles
+    /// (milliseconds to seconds) on this thread.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]. Nothing is charged after an error that was not before.
+    #[inline(always)]
+    pub fn acquire(
+        &self,
+        group: impl Into<Group>,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |pool| pool.usual_patience())
+    }
+
+    /// As [`Self::acquire`], without ever waiting for another lease, for room, or for another
+    /// thread's compilation; this thread's own compilation and instantiation take their time.
+    ///
+    /// # Errors
+    /// [`AcquireError::WouldBlock`] instead of waiting, and as [`Self::acquire`].
+    pub fn try_acquire(
+        &self,
+        group: impl Into<Group>,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |_| Patience::None)
+    }
+
+    /// As [`Self::acquire`], but waits at most `timeout`, and for room in the budgets too: first
+    /// come, first served. Once 64 others have passed it, what comes free is kept for it. What can
+    /// never fit fails at once. The deadline holds for compilations of others, too, and for those of
+    /// tasks, which go on aside; this thread's own takes its time.
+    ///
+    /// # Errors
+    /// [`AcquireError::Timeout`] when the time is over, and as [`Self::acquire`].
+    pub fn acquire_timeout(
+        &self,
+        group: impl Into<Group>,
+        timeout: Duration,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |pool| Patience::Room(pool.deadline(timeout)))
+    }
+
+    /// The entry, by this thread's table or under the lock.
+    #[inline(always)]
+    pub(crate) fn entry(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
+        match thread_cache::take::<T>(self.identity.uid, group) {
+            Some(entry) => Ok(entry),
+            None => self.look_up(group),
+        }
+    }
+
+    /// The entry, under the lock. It may be forgotten before anything is leased from it.
+    #[cold]
+    fn look_up(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
+        thread_cache::drop_closed();
+        self.pool.entry(&self.identity, &self.name, group, false)
+    }
+
+    #[inline(always)]
+    fn lease(
+        &self,
+        group: &Group,
+        patience: impl FnOnce(&Shared<T>) -> Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let Some(entry) = thread_cache::take::<T>(self.identity.uid, group) else {
+            return self.lease_first(group, patience(&self.pool));
+        };
+        match entry.take() {
+            Taken::Idle(live) => Ok(Lease::carried(entry, live)),
+            other => self.lease_slowly(group, Ok((entry, other)), patience(&self.pool)),
+        }
+    }
+
+    /// Of an entry that this thread does not know.
+    #[cold]
+    fn lease_first(
+        &self,
+        group: &Group,
+        patience: Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let found = self.look_up(group).map(|entry| {
+            let taken = entry.take();
+            (entry, taken)
+        });
+        self.lease_slowly(group, found, patience)
+    }
+
+    /// Leases an instance, whatever it takes; of the function that replaced this one, if this one is
+    /// gone; from a new entry, if the one that was found has been forgotten since.
+    #[cold]
+    fn lease_slowly(
+        &self,
+        group: &Group,
+        mut found: Result<(Arc<Entry<T>>, Taken<T>), AcquireError>,
+        patience: Patience,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let mut successor: Option<Self> = None;
+        loop {
+            let error = match found {
+                Ok((entry, taken)) => match self.pool.lease_slowly(&entry, taken, patience) {
+                    Ok(live) => return Ok(Lease::carried(entry, live)),
+                    Err(error) => {
+                        thread_cache::put_back(entry);
+                        error
+                    }
+                },
+                Err(error) => error,
+            };
+            let function = successor.as_ref().unwrap_or(self).follow(error)?;
+            found = function.entry(group).map(|entry| {
+                let taken = entry.take();
+                (entry, taken)
+            });
+            successor = Some(function);
+        }
+    }
+
+    /// Where an acquire goes on that has failed: at the function that has replaced this one, if that
+    /// is why, and if it has a type that this handle can call; or at this one, if only its entry is gone.
+    pub(crate) fn follow(&self, error: AcquireError) -> Result<Self, AcquireError> {
+        if !matches!(error, AcquireError::Removed { .. }) {
+            return Err(error);
+        }
+        let Some((identity, defined)) = self.pool.successor(&self.identity, &self.name) else {
+            return Err(error);
+        };
+        if !(self.types.matches)(self.pool.runtime.engine(), &defined.declared) {
+            return Err(AcquireError::TypeChanged {
+                function: self.name.clone(),
+                found: Types(&defined.declared).to_string(),
+                expected: (self.types.describe)(),
+            });
+        }
+        let (pool, name) = (self.pool.clone(), self.name.clone());
+        Ok(Self::new(pool, identity, name, self.types))
+    }
+}
+
+impl<P, R, T> Function<P, R, T>
+where
+    P: WasmParams + 'static,
+    R: WasmResults + 'static,
+    T: Send + 'static,
+{
+    /// Acquires, calls, releases.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline(always)]
+    pub fn call(&self, group: impl Into<Group>, params: P) -> Result<R, CallError> {
+        self.acquire(group)?.call(params)
+    }
+}
+
+impl<T: Send + 'static> Function<Dynamic, Dynamic, T> {
+    /// Acquires, calls with values, releases; returns as many values as the function has results.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_values(
+        &self,
+        group: impl Into<Group>,
+        params: &[Val],
+    ) -> Result<Vec<Val>, CallError> {
+        let mut lease = self.acquire(group)?;
+        let count = lease.result_count();
+        let mut results = vec![Val::I32(0); count];
+        lease.call_values(params, &mut results)?;
+        Ok(results)
+    }
+}
+
+impl<P, R, T: Send + 'static> Clone for Function<P, R, T> {
+    fn clone(&self) -> Self {
+        let (pool, name) = (self.pool.clone(), self.name.clone());
+        Self::new(pool, self.identity, name, self.types)
+    }
+}
+
+impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Function").field(&self.name).finish()
+    }
+}
+
+/// A function in one group: [`Function::in_group`]. It stays valid through `replace`, as far as the
+/// function's type does; after `remove`, its acquires fail.
+pub struct InGroup<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
+    pub(crate) function: Function<P, R, T>,
+    /// The entry, or why there is none.
+    entry: Result<Arc<Entry<T>>, AcquireError>,
+}
+
+impl<P, R, T: Send + 'static> InGroup<P, R, T> {
+    /// As [`Function::acquire`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire`].
+    #[inline(always)]
+    pub fn acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|pool| pool.usual_patience())
+    }
+
+    /// As [`Function::try_acquire`].
+    ///
+    /// # Errors
+    /// As [`Function::try_acquire`].
+    pub fn try_acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|_| Patience::None)
+    }
+
+    /// As [`Function::acquire_timeout`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_timeout`].
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|pool| Patience::Room(pool.deadline(timeout)))
+    }
+
+    /// What it was resolved to.
+    #[inline(always)]
+    pub(crate) fn resolved(&self) -> Result<&Arc<Entry<T>>, AcquireError> {
+        #[cold]
+        fn unresolved(error: &AcquireError) -> AcquireError {
+            error.clone()
+        }
+        self.entry.as_ref().map_err(unresolved)
+    }
+
+    #[inline(always)]
+    fn lease(
+        &self,
+        patience: impl FnOnce(&Shared<T>) -> Patience,
+    ) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        let entry = self.resolved()?;
+        match entry.take() {
+            Taken::Idle(live) => Ok(Lease::borrowed(entry, live)),
+            other => self.lease_slowly(entry, other, patience(&self.function.pool)),
+        }
+    }
+
+    #[cold]
+    fn lease_slowly<'a>(
+        &'a self,
+        entry: &'a Arc<Entry<T>>,
+        taken: Taken<T>,
+        patience: Patience,
+    ) -> Result<Lease<'a, P, R, T>, AcquireError> {
+        match self.function.pool.lease_slowly(entry, taken, patience) {
+            Ok(live) => Ok(Lease::borrowed(entry, live)),
+            Err(error) => {
+                let successor = self.function.follow(error)?;
+                let group = &entry.asker.group;
+                let found = successor.entry(group).map(|entry| (entry, Taken::Nothing));
+                successor.lease_slowly(group, found, patience)
+            }
+        }
+    }
+}
+
+impl<P, R, T> InGroup<P, R, T>
+where
+    P: WasmParams + 'static,
+    R: WasmResults + 'static,
+    T: Send + 'static,
+{
+    /// Acquires, calls, releases.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline(always)]
+    pub fn call(&self, params: P) -> Result<R, CallError> {
+        self.acquire()?.call(params)
+    }
+}
+
+impl<P, R, T: Send + 'static> Drop for InGroup<P, R, T> {
+    fn drop(&mut self) {
+        if let Ok(entry) = &self.entry {
+            let id = entry.id;
+            let pool = &self.function.pool;
+            pool.with_state(|locked, _, out| locked.state.let_go_of_entry(id, out));
+        }
+    }
+}
+
+impl<P, R, T: Send + 'static> fmt::Debug for InGroup<P, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InGroup").field(&self.function.name).finish()
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    fn lease_slowly(
+        self: &Arc<Self>,
+        entry: &Arc<Entry<T>>,
+        taken: Taken<T>,
+        patience: Patience,
+    ) -> Result<Box<Live<T>>, AcquireError> {
+        match taken {
+            Taken::Idle(live) => return Ok(live),
+            Taken::Odd(odd) => entry.settle_odd(self, odd),
+            Taken::Nothing => {}
+        }
+        self.acquire(entry, patience)
+    }
+
+    /// The entry of (function, group), made if it is new. If it is not kept by a handle, it may be
+    /// forgotten at any time, until something is leased from it.
+    fn entry(
+        &self,
+        of: &Identity<T>,
+        name: &Arc<str>,
+        group: &Group,
+        kept: bool,
+    ) -> Result<Arc<Entry<T>>, AcquireError> {
+        debug_assert!(of.uid > 0);
+        self.with_state(|locked, _, out| {
+            let state = &mut locked.state;
+            let make = |entry, function: &_| {
+                let (signature, group) = (name.clone(), group.clone());
+                Arc::new(Entry::new(entry, function, signature, group, self))
+            };
+            let found = state.entry(of.id, group, make, out);
+            if let Some(entry) = found.filter(|_| kept) {
+                state.keep_entry(entry);
+            }
+            let handle = found.and_then(|entry| state.entry_handle(entry));
+            handle.cloned().ok_or_else(|| AcquireError::Removed {
+                function: name.clone(),
+            })
+        })
+    }
+
+    /// The function that has replaced this one, with another type; or this one, if it is still there.
+    fn successor(&self, of: &Identity<T>, name: &str) -> Option<(Identity<T>, Arc<Defined>)> {
+        let name = FunctionName::from(name);
+        let (name, arguments) = name.parts()?;
+        self.with_state(|locked, _, _| {
+            if let Some(function) = locked.state.function(of.id) {
+                return Some((*of, function.definition.clone()));
+            }
+            let id = locked.state.find(name, arguments?)?;
+            let defined = &locked.state.function(id)?.definition;
+            let replaced = defined.origin == of.origin && defined.uid != of.uid;
+            replaced.then(|| (Identity::of(id, defined), defined.clone()))
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! Who holds most of a budget, in the host's terms.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::pool::shared::{Kept, Shared, State};
+use crate::state::{self, Budget, Group, signature};
+
+/// Holders that an error names.
+pub(crate) const IN_AN_ERROR: usize = 4;
+/// Holders that `stats` names, for each budget.
+pub(crate) const IN_STATS: usize = 8;
+
+/// What one holder has of a budget: see [`BudgetExceeded::holders`](crate::BudgetExceeded::holders) and
+/// [`Stats::holders`](crate::Stats::holders).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The function, as in `math.add(bigint, bigint)`; for code, one of those that share it.
+    pub function: Arc<str>,
+    /// The group whose instances these are. `None` for code, which all groups share.
+    pub group: Option<Group>,
+    /// Bytes (or mappings) of leased instances and of requests under way, or of code that they need.
+    pub leased: u64,
+    /// Bytes (or mappings) of idle instances, or of code that only those need, or nobody.
+    pub idle: u64,
+}
+
+impl Holder {
+    /// Leased and idle together.
+    pub fn amount(&self) -> u64 {
+        self.leased.saturating_add(self.idle)
+    }
+
+    /// The end of a sentence about what is charged.
+    pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, all: &[Self], charged: u64) -> fmt::Result {
+        let Some((first, others)) = all.split_first() else {
+            return Ok(());
+        };
+        write!(f, ". Held by {first}")?;
+        for holder in others {
+            write!(f, "; {holder}")?;
+        }
+        let named = all.iter().map(Self::amount).sum();
+        match charged.saturating_sub(named) {
+            0 => Ok(()),
+            rest => write!(f, "; others: {rest}"),
+        }
+    }
+
+    fn new<T: Send + 'static>(holding: state::Holding<Kept<T>>) -> Self {
+        let (function, group) = match holding.holder {
+            state::Holder::Entry(entry) => (
+                entry.asker.function.clone(),
+                Some(entry.asker.group.clone()),
+            ),
+            state::Holder::Code(name, arguments) => (signature(&name, &arguments).into(), None),
+        };
+        Self {
+            function,
+            group,
+            leased: holding.leased,
+            idle: holding.idle,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{} in group {group}: ", self.function)?,
+            None => write!(f, "code of {}: ", self.function)?,
+        }
+        match (self.leased, self.idle) {
+            (leased, 0) => write!(f, "{leased} in use"),
+            (0, idle) => write!(f, "{idle} idle"),
+            (leased, idle) => write!(f, "{leased} in use and {idle} idle"),
+        }
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// The largest holders of each of these budgets. Under the lock: see `State::largest_holders` for its
+    /// bound.
+    pub(crate) fn holders(state: &State<T>, budgets: &[Budget], most: usize) -> Vec<Vec<Holder>> {
+        let is_leased =
+            |entry: &Arc<crate::pool::hot::entry::Entry<T>>, seat| entry.slot(seat).is_leased();
+        let largest = state.largest_holders(budgets, most, is_leased).into_iter();
+        largest
+            .map(|holdings| holdings.into_iter().map(Holder::new).collect())
+            .collect()
+    }
+}

@@ -1,0 +1,468 @@
+//! An instance in someone's hands.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
+
+use crate::pool::api::canceller::Canceller;
+use crate::pool::api::definition::Dynamic;
+use crate::pool::api::error::{Asker, CallError};
+use crate::pool::hot::entry::{Entry, Live};
+use crate::pool::hot::thread_cache;
+use crate::pool::shared::InstanceId;
+use crate::pool::tasks::task::AsyncReason;
+use crate::runtime::{CallFailure, StackTooSmall, Stop, StoreData, classify, look_each_tick};
+use crate::state::{Group, Reason};
+
+/// An instance of one function, leased for one group.
+///
+/// Dropping the lease gives the instance back; if a call failed, was interrupted by a panic, or
+/// [`Lease::discard`] was called, the instance is retired instead, and nobody ever sees it again.
+/// Fuel and deadline begin afresh with the lease and last for all of its calls.
+///
+/// A lease can be sent to another thread. One that is leaked (`mem::forget`) keeps its charge and
+/// its place among the entry's instances (and the pool's clock thread, which moves the epoch for it);
+/// nothing else is lost.
+///
+/// ```
+/// # use wasm_pool::{Definition, Function, Pool};
+/// # let pool = Pool::builder().build()?;
+/// # let wasm = wat::parse_str(r#"(module (memory (export "memory") 1)
+/// #     (func (export "peek") (param i32) (result i32) local.get 0 i32.load8_u))"#)?;
+/// let peek: Function<i32, i32> = pool.define(Definition::new("peek").args(["int"]).wasm(wasm))?;
+/// let mut lease = peek.acquire("tenant")?;
+/// lease.write_bytes(100, b"A")?;
+/// assert_eq!(lease.call(100)?, 65);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping a lease gives the instance back at once"]
+pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
+    /// `None` only while the lease is being dropped.
+    pub(crate) live: Option<Box<Live<T>>>,
+    pub(crate) home: Home<'a, T>,
+    /// Whether the instance is in a state that the next lease may see.
+    pub(crate) healthy: bool,
+    /// Whether it was acquired by a task, or called as one.
+    pub(crate) is_of_a_task: bool,
+    /// Set when the instance is looked at each tick of the epoch.
+    pub(crate) watched: Option<Box<Watched>>,
+    _types: PhantomData<fn(P) -> R>,
+}
+
+/// What few leases have: they can be stopped, or are a task's.
+pub(crate) struct Watched {
+    pub stop: Arc<Stop>,
+    /// When the time of a task's calls is over, in nanoseconds on the pool's clock.
+    pub ends: Option<u64>,
+}
+
+/// How a lease reaches its entry without counting references.
+pub(crate) enum Home<'a, T: Send + 'static> {
+    /// Through the handle that it was acquired with.
+    Borrowed(&'a Entry<T>),
+    /// Through the reference of its thread, which it carries; `None` only in `drop`.
+    Carried(Option<Arc<Entry<T>>>),
+}
+
+impl<T: Send + 'static> Home<'_, T> {
+    #[inline(always)]
+    pub(crate) fn entry(&self) -> &Entry<T> {
+        match self {
+            Self::Borrowed(entry) => entry,
+            Self::Carried(entry) => entry.as_deref().expect(UNTIL_DROPPED),
+        }
+    }
+}
+
+pub(crate) const UNTIL_DROPPED: &str = "a lease has its instance and its entry until it is dropped";
+
+impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
+    #[inline(always)]
+    pub(crate) fn borrowed(entry: &'a Entry<T>, live: Box<Live<T>>) -> Self {
+        Self::begin(Home::Borrowed(entry), live)
+    }
+
+    #[inline(always)]
+    pub(crate) fn carried(entry: Arc<Entry<T>>, live: Box<Live<T>>) -> Self {
+        Self::begin(Home::Carried(Some(entry)), live)
+    }
+
+    #[inline(always)]
+    pub(crate) fn begin(home: Home<'a, T>, mut live: Box<Live<T>>) -> Self {
+        live.uses += 1;
+        let limits = live.defined.limits;
+        if limits.have_an_end() {
+            home.entry().pulse.keep_ticking();
+        }
+        let healthy = live.instance.refresh(limits).is_ok();
+        Self {
+            live: Some(live),
+            home,
+            healthy,
+            is_of_a_task: false,
+            watched: None,
+            _types: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn live(&self) -> &Live<T> {
+        self.live.as_deref().expect(UNTIL_DROPPED)
+    }
+
+    #[inline]
+    fn live_mut(&mut self) -> &mut Live<T> {
+        self.live.as_deref_mut().expect(UNTIL_DROPPED)
+    }
+
+    /// The group that it was leased for.
+    pub fn group(&self) -> &Group {
+        &self.asker().group
+    }
+
+    /// The function's name and argument types.
+    pub fn function(&self) -> &str {
+        &self.asker().function
+    }
+
+    /// Leases that this instance has served, this one included.
+    pub fn uses(&self) -> u64 {
+        self.live().uses
+    }
+
+    /// The host's data in the instance's store.
+    pub fn data(&self) -> &T {
+        self.live().instance.store.data()
+    }
+
+    /// The host's data in the instance's store.
+    pub fn data_mut(&mut self) -> &mut T {
+        self.live_mut().instance.store.data_mut()
+    }
+
+    /// The instance's store, for anything that wasmtime offers and this type does not.
+    ///
+    /// A guest function called through it that fails leaves the instance in an undefined state,
+    /// and the pool cannot see that: call [`Self::discard`] then. Nor does it look at the stack for such
+    /// a call. [`Self::export`] needs no such care. The store stays in the pool: do not swap it for another's, replace its limiter, or set an
+    /// epoch callback.
+    pub fn store(&mut self) -> &mut Store<StoreData<T>> {
+        &mut self.live_mut().instance.store
+    }
+
+    /// The instance itself, to be used with its [`Self::store`].
+    pub fn instance(&self) -> wasmtime::Instance {
+        self.live().instance.exports
+    }
+
+    /// The memory that the module exports as `memory`, or else the first that was made for it to import:
+    /// see [`ImportsBuilder::memory`](crate::ImportsBuilder::memory).
+    pub fn memory(&self) -> Option<Memory> {
+        self.live().instance.memory
+    }
+
+    /// Bytes of linear memory that the instance has now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.live().instance.store.data().memory_bytes()
+    }
+
+    /// An exported function, looked up once (about 0.2 µs) and called as often as needed through
+    /// this lease.
+    ///
+    /// # Errors
+    /// [`CallError::Export`] if there is none of this name, or it has another type.
+    pub fn export<A, B>(&mut self, name: &str) -> Result<Export<A, B, T>, CallError>
+    where
+        A: WasmParams,
+        B: WasmResults,
+    {
+        let function = self.home.entry().uid;
+        let asker = self.asker().clone();
+        let live = self.live_mut();
+        let exports = live.instance.exports;
+        let found = exports.get_typed_func::<A, B>(&mut live.instance.store, name);
+        match found {
+            Ok(func) => Ok(Export {
+                function,
+                instance: live.id,
+                name: name.into(),
+                func,
+            }),
+            Err(error) => Err(CallError::Export {
+                asker,
+                export: name.into(),
+                problem: error.to_string(),
+            }),
+        }
+    }
+
+    /// Calls the function with values whose types are known only at run time (about 0.1 µs more
+    /// than a typed call). `results` must have as many places as the function has results.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; parameters of the wrong number or type are [`CallError::Host`], without
+    /// the guest having run, but the instance is retired all the same.
+    pub fn call_values(&mut self, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
+        self.enter(|live| {
+            live.instance
+                .main
+                .call(&mut live.instance.store, params, results)
+        })
+    }
+
+    /// Never lease this instance again, whatever its calls returned.
+    pub fn discard(self) {
+        self.retire(Reason::Discarded);
+    }
+
+    pub(crate) fn retire(mut self, reason: Reason) {
+        if let Some(live) = self.live.take() {
+            self.home.entry().retire(live, reason);
+        }
+    }
+
+    /// A handle that stops this lease's calls from any thread. From now on the guest is looked at
+    /// once a tick of the epoch, which costs it a microsecond or less each, and its time begins
+    /// afresh. An engine of the host's own without epoch interruption can only be stopped between
+    /// calls, and while a task waits for a host function.
+    pub fn canceller(&mut self) -> Canceller {
+        Canceller(self.watched().stop.clone())
+    }
+
+    /// Makes sure that the instance is looked at each tick.
+    pub(crate) fn watched(&mut self) -> &mut Watched {
+        let Self {
+            live,
+            home,
+            watched,
+            ..
+        } = self;
+        watched.get_or_insert_with(|| {
+            let stop = Arc::new(Stop::default());
+            if let Some(live) = live {
+                look_each_tick(&mut live.instance.store, live.defined.limits, stop.clone());
+            }
+            home.entry().pulse.keep_ticking();
+            Box::new(Watched { stop, ends: None })
+        })
+    }
+
+    /// Whether a call of this lease has failed, so that no other can be made.
+    pub fn is_broken(&self) -> bool {
+        !self.healthy
+    }
+
+    /// Runs guest code: with enough stack, not after a failure, and remembered as broken until it
+    /// has returned well.
+    #[inline(always)]
+    pub(crate) fn enter<X>(
+        &mut self,
+        run: impl FnOnce(&mut Live<T>) -> wasmtime::Result<X>,
+    ) -> Result<X, CallError> {
+        let entry = self.home.entry();
+        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
+        if !self.healthy {
+            return Err(broken(&entry.asker));
+        }
+        if self.watched.as_ref().is_some_and(|w| w.stop.is_asked()) {
+            self.healthy = false;
+            return Err(failed(entry, live, CallFailure::Cancelled));
+        }
+        if let Err(source) = entry.stack.check() {
+            return Err(stack_too_small(&entry.asker, source));
+        }
+        self.healthy = false;
+        let calling = entry.slot(live.seat).begin_call();
+        let result = run(live);
+        drop(calling);
+        match result {
+            Ok(value) => {
+                self.healthy = true;
+                Ok(value)
+            }
+            Err(error) => {
+                let error = explain_sync(entry, live, error);
+                self.healthy = matches!(error, CallError::AsyncRequired { .. });
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn result_count(&self) -> usize {
+        self.live().instance.result_count()
+    }
+
+    #[inline]
+    pub(crate) fn asker(&self) -> &Arc<Asker> {
+        &self.home.entry().asker
+    }
+
+    #[inline]
+    pub(crate) fn guest(&mut self) -> &mut crate::runtime::Instance<T> {
+        &mut self.live_mut().instance
+    }
+}
+
+impl<P, R, T> Lease<'_, P, R, T>
+where
+    P: WasmParams + 'static,
+    R: WasmResults + 'static,
+    T: Send + 'static,
+{
+    /// Calls the function, and keeps this thread until the guest returns or its time is over. So it does
+    /// in the lease of a task: there, [`Self::call_async`] lets others go on.
+    ///
+    /// # Errors
+    /// [`CallError::Trap`], [`CallError::Limit`] (out of fuel or time) and [`CallError::Host`]
+    /// break the lease: its instance is retired when it is dropped, and further calls return
+    /// [`CallError::Broken`]. [`CallError::StackTooSmall`], and [`CallError::AsyncRequired`] for guests that
+    /// run only as tasks, leave everything as it was.
+    #[inline(always)]
+    pub fn call(&mut self, params: P) -> Result<R, CallError> {
+        self.enter(|live| live.instance.call(params))
+    }
+}
+
+impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            if self.watched.is_some() {
+                live.instance.look_no_more();
+            }
+            self.home.entry().release(live, self.healthy);
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Home<'_, T> {
+    /// The reference stays with the thread that the lease ends on.
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Self::Carried(entry) = self
+            && let Some(entry) = entry.take()
+        {
+            thread_cache::put(entry);
+        }
+    }
+}
+
+#[cold]
+pub(crate) fn broken(asker: &Arc<Asker>) -> CallError {
+    let asker = asker.clone();
+    CallError::Broken { asker }
+}
+
+#[cold]
+pub(crate) fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> CallError {
+    let asker = asker.clone();
+    CallError::StackTooSmall { asker, source }
+}
+
+#[cold]
+pub(crate) fn explain<T: Send + 'static>(
+    entry: &Entry<T>,
+    live: &Live<T>,
+    error: wasmtime::Error,
+) -> CallError {
+    failed(entry, live, classify(error))
+}
+
+/// As `explain`, of a call that no task has made: it may be that only a task can.
+#[cold]
+fn explain_sync<T: Send + 'static>(
+    entry: &Entry<T>,
+    live: &mut Live<T>,
+    error: wasmtime::Error,
+) -> CallError {
+    match classify(error) {
+        CallFailure::Host(_) if live.instance.runs_as_task_only() => CallError::AsyncRequired {
+            asker: entry.asker.clone(),
+            reason: AsyncReason::TasksOnly,
+            instead: "call_async",
+        },
+        failure => failed(entry, live, failure),
+    }
+}
+
+/// Counts a failed call, and says what happened.
+#[cold]
+pub(crate) fn failed<T: Send + 'static>(
+    entry: &Entry<T>,
+    live: &Live<T>,
+    failure: CallFailure,
+) -> CallError {
+    let asker = entry.asker.clone();
+    if let Some(pool) = entry.pool.upgrade() {
+        pool.observer.guest_failed(failure.kind());
+    }
+    match failure {
+        CallFailure::Fuel => {
+            let limit = live.defined.fuel_limit();
+            CallError::Limit { asker, limit }
+        }
+        CallFailure::Deadline => {
+            let limit = live.defined.time_limit();
+            CallError::Limit { asker, limit }
+        }
+        CallFailure::Trap(trap) => CallError::Trap { asker, trap },
+        CallFailure::Cancelled => CallError::Cancelled { asker },
+        CallFailure::Host(source) => CallError::Host { asker, source },
+    }
+}
+
+impl<P, R, T: Send + 'static> fmt::Debug for Lease<'_, P, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("function", &self.function())
+            .field("group", self.group())
+            .field("broken", &self.is_broken())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An exported function of the instance of one lease; see [`Lease::export`].
+pub struct Export<A, B, T: Send + 'static = ()> {
+    /// Names the function among those of all pools: instances are numbered within one.
+    function: u64,
+    instance: InstanceId<T>,
+    name: Box<str>,
+    func: TypedFunc<A, B>,
+}
+
+impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
+    /// Calls it in the lease that it was looked up in.
+    ///
+    /// # Errors
+    /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
+    pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
+        let func = self.of(lease)?;
+        lease.enter(|live| func.call(&mut live.instance.store, params))
+    }
+}
+
+impl<A, B, T: Send + 'static> Export<A, B, T> {
+    /// The function, if it is one of this lease's instance.
+    pub(crate) fn of<P, R>(
+        &self,
+        lease: &Lease<'_, P, R, T>,
+    ) -> Result<&TypedFunc<A, B>, CallError> {
+        let function = lease.home.entry().uid;
+        if (function, lease.live().id) != (self.function, self.instance) {
+            return Err(CallError::Export {
+                asker: lease.asker().clone(),
+                export: self.name.to_string(),
+                problem: "it belongs to the instance of another lease".into(),
+            });
+        }
+        Ok(&self.func)
+    }
+}
+
+impl<A, B, T: Send + 'static> fmt::Debug for Export<A, B, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Export").field(&self.name).finish()
+    }
+}

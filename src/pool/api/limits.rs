@@ -1,0 +1,177 @@
+//! The budgets, as the host sets them.
+
+use std::time::Duration;
+
+use crate::pool::api::build_error::LimitsError;
+use crate::runtime::INSTANCE_OVERHEAD;
+use crate::state::{Budget, PerBudget};
+
+/// Limits of the pool's budgets. What is not set is not limited, except mappings.
+///
+/// ```
+/// use wasm_pool::Limits;
+/// let limits = Limits::new()
+///     .memory(100 << 20)  // 100 MiB of linear memories, tables, instances
+///     .code(40 << 20)     // 40 MiB of compiled code
+///     .total(160 << 20);  // and no more than 160 MiB of everything together
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits(PerBudget<u64>);
+
+/// Sums of limits stay far from the end of 64 bits.
+pub(crate) const LARGEST: u64 = 1 << 56;
+
+impl Limits {
+    /// Mappings that a pool takes unless told otherwise: three quarters of the 65,530 that Linux
+    /// gives a process by default. At the system's limit the host's own allocations fail too.
+    pub const DEFAULT_MAPPINGS: u64 = 49_152;
+
+    /// No limits but [`Self::DEFAULT_MAPPINGS`].
+    pub fn new() -> Self {
+        let mut limits = PerBudget::from_fn(|_| u64::MAX);
+        limits.set(Budget::Mappings, Self::DEFAULT_MAPPINGS);
+        Self(limits)
+    }
+
+    /// Bytes of linear memories, tables and instances, idle and leased.
+    pub fn memory(self, bytes: u64) -> Self {
+        self.with(Budget::Memory, bytes)
+    }
+
+    /// Bytes of compiled code.
+    pub fn code(self, bytes: u64) -> Self {
+        self.with(Budget::Code, bytes)
+    }
+
+    /// Bytes of heap that compilations in flight may need, by an estimate on the safe side:
+    /// 4 MiB and 96 bytes for each byte of wasm.
+    pub fn compile(self, bytes: u64) -> Self {
+        self.with(Budget::Compile, bytes)
+    }
+
+    /// Bytes of fiber stacks. Synchronous calls run on the caller's stack and need none.
+    pub fn stack(self, bytes: u64) -> Self {
+        self.with(Budget::Stack, bytes)
+    }
+
+    /// Memory mappings (VMAs).
+    pub fn mappings(self, count: u64) -> Self {
+        self.with(Budget::Mappings, count)
+    }
+
+    /// Bytes of memory, code, compile and stack together.
+    pub fn total(self, bytes: u64) -> Self {
+        self.with(Budget::Total, bytes)
+    }
+
+    /// The limit of one budget; `u64::MAX` when it has none.
+    pub fn get(&self, budget: Budget) -> u64 {
+        self.0[budget]
+    }
+
+    fn with(mut self, budget: Budget, limit: u64) -> Self {
+        self.0.set(budget, limit);
+        self
+    }
+
+    pub(crate) fn per_budget(&self) -> PerBudget<u64> {
+        self.0
+    }
+
+    /// Bytes of code and fiber stacks together.
+    pub fn mapped(self, bytes: u64) -> Self {
+        self.with(Budget::Mapped, bytes)
+    }
+
+    /// The figures of ScyllaDB's WebAssembly functions, whose cache is this pool's ancestor: of the
+    /// 50 MiB that it sets aside for code and stacks, 40 MiB may be used, and the rest is head-room
+    /// for compiling. Here that is heap, and has a budget of its own: 100 MiB, by an estimate on the
+    /// safe side for 1 MB of wasm. 100 MB are for instances. See also
+    /// [`Builder::scylla`](crate::Builder::scylla).
+    pub fn scylla() -> Self {
+        Self::new()
+            .mapped(40 << 20)
+            .compile(100 << 20)
+            .memory(100_000_000)
+    }
+
+    /// A stack budget is for stacks of `bytes` each, one for each lease that an entry may have.
+    pub(crate) fn validate_stacks(&self, bytes: u64, leases: u64) -> Result<(), LimitsError> {
+        let value = self.get(Budget::Stack);
+        let needed = bytes.saturating_mul(leases);
+        if value < needed {
+            return Err(LimitsError::NeverFits {
+                field: "stack",
+                value,
+                what: "a fiber stack for each of max_instances_per_entry",
+                needed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Every limit makes sense, alone and with the others.
+    pub(crate) fn validate(&self) -> Result<(), LimitsError> {
+        for (budget, limit) in self.0.iter() {
+            check_range(budget.name(), limit)?;
+        }
+        for budget in [Budget::Memory, Budget::Total] {
+            let limit = self.get(budget);
+            if limit < INSTANCE_OVERHEAD {
+                return Err(LimitsError::NeverFits {
+                    field: budget.name(),
+                    value: limit,
+                    what: "the smallest instance",
+                    needed: INSTANCE_OVERHEAD,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance as large as it may get must fit.
+    pub(crate) fn validate_instance(&self, max_memory: u64) -> Result<(), LimitsError> {
+        let needed = max_memory.saturating_add(INSTANCE_OVERHEAD);
+        for budget in [Budget::Memory, Budget::Total] {
+            let limit = self.get(budget);
+            if needed > limit {
+                return Err(LimitsError::NeverFits {
+                    field: budget.name(),
+                    value: limit,
+                    what: "an instance grown to max_instance_memory",
+                    needed,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Not zero, and either unlimited or a number that can be reckoned with.
+pub(crate) fn check_range(field: &'static str, value: u64) -> Result<(), LimitsError> {
+    match value {
+        0 => Err(LimitsError::Zero { field }),
+        1..=LARGEST | u64::MAX => Ok(()),
+        _ => Err(LimitsError::TooLarge {
+            field,
+            value,
+            max: LARGEST,
+        }),
+    }
+}
+
+/// What every lease starts with lets a guest run at all.
+pub(crate) fn check_lease(fuel: Option<u64>, time: Option<Duration>) -> Result<(), LimitsError> {
+    let zero = |field| Err(LimitsError::Zero { field });
+    match (fuel, time) {
+        (Some(0), _) => zero("fuel"),
+        (_, Some(Duration::ZERO)) => zero("call_timeout"),
+        _ => Ok(()),
+    }
+}

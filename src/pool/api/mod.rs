@@ -1,0 +1,17 @@
+//! What a host sees: the handles, what it configures, and what it is told.
+
+pub(crate) mod budget_exceeded;
+pub(crate) mod build_error;
+pub(crate) mod builder;
+pub(crate) mod canceller;
+pub(crate) mod define;
+pub(crate) mod definition;
+pub(crate) mod error;
+pub(crate) mod function;
+pub(crate) mod function_name;
+pub(crate) mod guest_bytes;
+pub(crate) mod holders;
+pub(crate) mod imports;
+pub(crate) mod lease;
+pub(crate) mod limits;
+pub(crate) mod stats;

@@ -1,0 +1,285 @@
+//! `stats()`: one consistent look, in the host's terms.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::pool::api::function_name::FunctionName;
+use crate::pool::api::holders::{Holder, IN_STATS};
+use crate::pool::shared::Shared;
+use crate::state::{Budget, Group, PerBudget, signature};
+use crate::sync::Ordering;
+
+/// One budget, at one instant. Bytes, or mappings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BudgetStats {
+    /// `u64::MAX` when there is none.
+    pub limit: u64,
+    /// What is charged now: idle, leased, in flight, and being destroyed.
+    pub charged: u64,
+    /// The most that ever was charged at once.
+    pub peak: u64,
+    /// How much more is charged than a limit that was lowered since.
+    pub overdraft: u64,
+}
+
+/// One function, since it was defined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FunctionStats {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its argument types, separated by a comma and a space each.
+    pub arguments: Arc<str>,
+    /// Leases served by an idle instance.
+    pub hits: u64,
+    /// Acquires that set out to make an instance, whether there was room for it or not.
+    pub misses: u64,
+    /// Leases that had to wait for an instance.
+    pub blocks: u64,
+    /// Idle instances evicted: for room, for idleness, or by `retain`.
+    pub evictions: u64,
+    /// Instances retired for any other reason: see [`crate::Reason`].
+    pub retirements: u64,
+    /// Times that growth of an instance was refused: the guest saw −1.
+    pub growth_refusals: u64,
+    /// Instances idle now.
+    pub idle: usize,
+    /// Instances leased now.
+    pub leased: usize,
+    /// Whether its module's code is mapped now.
+    pub code_loaded: bool,
+    /// Bytes of its module's code, now or when it was last mapped; shared with every function of
+    /// the same module.
+    pub code_bytes: u64,
+}
+
+/// Everything about a pool, of one instant.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Stats {
+    budgets: PerBudget<BudgetStats>,
+    /// In the order of `Budget::ALL`.
+    holders: Vec<Vec<Holder>>,
+    /// Every function that is defined, in the order of definition as far as places are not reused.
+    pub functions: Vec<FunctionStats>,
+    /// Idle instances.
+    pub idle: usize,
+    /// Leased instances.
+    pub leased: usize,
+    /// Instances that are being destroyed, or code that is: still charged.
+    pub dying: usize,
+    /// Threads that wait for an instance, for room, or for a compilation.
+    pub waiting: usize,
+    /// Compilations in flight.
+    pub compiling: usize,
+    /// Modules whose code is mapped.
+    pub modules_loaded: usize,
+    /// Modules that functions name, loaded or not.
+    pub modules_known: usize,
+    /// Modules compiled since the pool was built, whether there was then room for them or not.
+    pub compilations: u64,
+    /// Times that compiled code was mapped since the pool was built.
+    pub loads: u64,
+    /// Modules whose code was evicted or dropped out since the pool was built.
+    pub code_dropped: u64,
+    /// Requests that a budget refused since the pool was built.
+    pub refused: u64,
+    /// Leases served by an idle instance, over all functions that ever were.
+    pub hits: u64,
+    /// Acquires that set out to make an instance, over all functions that ever were.
+    pub misses: u64,
+    /// Leases that had to wait for an instance, over all functions that ever were.
+    pub blocks: u64,
+    /// Idle instances evicted, over all functions that ever were.
+    pub evictions: u64,
+    /// Whether the pool is closed.
+    pub closed: bool,
+}
+
+impl Stats {
+    /// One budget.
+    pub fn budget(&self, budget: Budget) -> BudgetStats {
+        self.budgets[budget]
+    }
+
+    /// Who holds most of a budget, the largest first: eight at the most. Instances count for their
+    /// function and group, code for one of the functions that share it. With more than 16,384 seats or
+    /// modules, the largest of so many.
+    ///
+    /// ```
+    /// # use wasm_pool::{Budget, Definition, Function, Pool};
+    /// # let pool = Pool::builder().build()?;
+    /// # let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// f.call("tenant", ())?;
+    /// let stats = pool.stats();
+    /// let largest = &stats.holders(Budget::Memory)[0];
+    /// assert_eq!((&*largest.function, largest.leased), ("f()", 0));
+    /// assert!(largest.idle >= 65_536);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn holders(&self, budget: Budget) -> &[Holder] {
+        let mut all = Budget::ALL.iter().zip(&self.holders);
+        all.find(|(of, _)| **of == budget)
+            .map_or(&[], |(_, holders)| holders)
+    }
+
+    /// All budgets.
+    pub fn budgets(&self) -> impl Iterator<Item = (Budget, BudgetStats)> + '_ {
+        self.budgets.iter()
+    }
+
+    /// The function of this name, or of this name and these argument types; of several overloads, the
+    /// first.
+    pub fn function(&self, name: impl Into<FunctionName>) -> Option<&FunctionStats> {
+        let wanted = name.into();
+        let (name, arguments) = wanted.parts()?;
+        let is_meant = |f: &&FunctionStats| {
+            *f.name == *name && arguments.is_none_or(|arguments| *f.arguments == *arguments)
+        };
+        self.functions.iter().find(is_meant)
+    }
+}
+
+impl FunctionStats {
+    /// Its name and argument types, as errors spell them.
+    pub fn signature(&self) -> String {
+        signature(&self.name, &self.arguments)
+    }
+}
+
+/// An idle instance, as `retain` shows it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct IdleInstance {
+    /// The function's name.
+    pub function: Arc<str>,
+    /// The function's name and argument types, as errors spell them.
+    pub signature: Arc<str>,
+    /// The group it was made for.
+    pub group: Group,
+    /// Bytes charged to the memory budget for it.
+    pub memory_bytes: u64,
+    /// Time since it was made.
+    pub age: Duration,
+    /// Time since its last lease ended.
+    pub idle: Duration,
+}
+
+/// Leases that found an instance idle, of one instant.
+struct Hits {
+    entries: Vec<u64>,
+    /// Of entries that are gone, by function.
+    functions: Vec<u64>,
+    /// Of all entries that are gone.
+    past: u64,
+}
+
+impl<T: Send + 'static> Shared<T> {
+    pub fn stats(&self) -> Stats {
+        let (snapshot, hits, holders, compilations, loads) = self.with_state(|locked, _, _| {
+            let snapshot = locked.state.snapshot();
+            // An entry that is forgotten passes its hits on, under the lock.
+            let hits = Hits {
+                entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
+                functions: (snapshot.functions.iter())
+                    .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
+                    .collect(),
+                past: self.past_hits.load(Ordering::Relaxed),
+            };
+            let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
+            (snapshot, hits, holders, locked.compilations, locked.loads)
+        });
+        let mut uses: HashMap<_, (u64, usize, usize)> = HashMap::new();
+        for (entry, entry_hits) in snapshot.entries.iter().zip(&hits.entries) {
+            let (hits, idle, leased) = uses.entry(entry.function).or_default();
+            *hits += entry_hits;
+            for (seat, ..) in &entry.instances {
+                let slot = entry.handle.slot(*seat);
+                *if slot.is_leased() {
+                    &mut *leased
+                } else {
+                    &mut *idle
+                } += 1;
+            }
+        }
+        let functions: Vec<_> = snapshot
+            .functions
+            .into_iter()
+            .zip(&hits.functions)
+            .map(|(f, past)| {
+                let (hits, idle, leased) = uses.get(&f.id).copied().unwrap_or_default();
+                FunctionStats {
+                    name: f.name,
+                    arguments: f.arguments,
+                    hits: hits + past,
+                    misses: f.counts.misses,
+                    blocks: f.counts.blocks,
+                    evictions: f.counts.evictions,
+                    retirements: f.counts.retirements,
+                    growth_refusals: f.counts.growth_refusals,
+                    idle,
+                    leased,
+                    code_loaded: f.code_loaded,
+                    code_bytes: f.code_bytes,
+                }
+            })
+            .collect();
+        let leased = uses.values().map(|(_, _, leased)| leased).sum();
+        Stats {
+            budgets: PerBudget::from_fn(|b| BudgetStats {
+                limit: snapshot.limits[b],
+                charged: snapshot.charged[b],
+                peak: snapshot.peak[b],
+                overdraft: snapshot.overdraft[b],
+            }),
+            holders,
+            idle: snapshot.instances - leased,
+            leased,
+            dying: snapshot.dying,
+            waiting: snapshot.waiting,
+            compiling: snapshot.compiling,
+            modules_loaded: snapshot.modules_loaded,
+            modules_known: snapshot.modules_known,
+            compilations,
+            loads,
+            code_dropped: snapshot.code_dropped,
+            refused: snapshot.refused,
+            hits: hits.past + hits.entries.iter().sum::<u64>(),
+            misses: snapshot.totals.misses,
+            blocks: snapshot.totals.blocks,
+            evictions: snapshot.totals.evictions,
+            closed: snapshot.closed,
+            functions,
+        }
+    }
+
+    /// Evicts the idle instances that `keep` does not want; it is called outside the lock.
+    pub fn retain(&self, mut keep: impl FnMut(&IdleInstance) -> bool) -> usize {
+        let (snapshot, now) =
+            self.with_state(|locked, _, _| (locked.state.snapshot(), locked.state.now()));
+        let mut unwanted = Vec::new();
+        for entry in &snapshot.entries {
+            for &(seat, id, memory_bytes, born) in &entry.instances {
+                let slot = entry.handle.slot(seat);
+                if slot.is_leased() {
+                    continue;
+                }
+                let idle = IdleInstance {
+                    function: entry.handle.name.clone(),
+                    signature: entry.handle.asker.function.clone(),
+                    group: entry.group.clone(),
+                    memory_bytes,
+                    age: Duration::from_nanos(now.saturating_sub(born)),
+                    idle: Duration::from_nanos(now.saturating_sub(slot.last_used().at)),
+                };
+                if !keep(&idle) {
+                    unwanted.push(id);
+                }
+            }
+        }
+        self.with_state(|locked, hands, out| locked.state.evict(&unwanted, hands, out))
+    }
+}

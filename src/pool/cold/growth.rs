@@ -1,0 +1,132 @@
+//! Growth: a guest in the middle of a call asks for more.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::pool::cold::request::Making;
+use crate::pool::cold::reserve::Asking;
+use crate::pool::hot::entry::Entry;
+use crate::pool::shared::{InstanceId, RequestId, Shared};
+use crate::pool::wait::block_on::block_on;
+use crate::pool::wait::policy::Patience;
+use crate::runtime::GrowthAccount;
+use crate::state::Amounts;
+
+/// How long a growth waits for what other threads are destroying already.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Charges growth to whoever the instance is at the time.
+pub(crate) struct Account<T: Send + 'static> {
+    entry: Weak<Entry<T>>,
+    holder: Holder<T>,
+}
+
+type Keepers<T> = (Arc<Entry<T>>, Arc<Shared<T>>);
+
+enum Holder<T: Send + 'static> {
+    /// The instance is being made: its start function grows it.
+    Request(RequestId<T>),
+    Instance(InstanceId<T>),
+}
+
+impl<T: Send + 'static> Account<T> {
+    pub fn of_request(entry: &Arc<Entry<T>>, id: RequestId<T>) -> Self {
+        Self {
+            entry: Arc::downgrade(entry),
+            holder: Holder::Request(id),
+        }
+    }
+
+    pub fn of_instance(entry: &Arc<Entry<T>>, id: InstanceId<T>) -> Self {
+        Self {
+            entry: Arc::downgrade(entry),
+            holder: Holder::Instance(id),
+        }
+    }
+
+    /// `None` when nobody keeps accounts any more.
+    fn keepers(&self) -> Option<Keepers<T>> {
+        let entry = self.entry.upgrade()?;
+        let pool = entry.pool.upgrade()?;
+        Some((entry, pool))
+    }
+}
+
+impl<T: Send + 'static> Entry<T> {
+    /// Reserves, evicting idle instances if that makes room; never waits for a lease.
+    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, target: Amounts) -> bool {
+        let deadline = pool.deadline(SOON);
+        let patience = Patience::Instance(deadline);
+        // The guest sees −1: who holds what is nobody's to read.
+        let reserving = pool.reserve_as(Asking {
+            request,
+            asker: &self.asker,
+            target,
+            patience,
+            queue: true,
+            explained: false,
+        });
+        block_on(reserving, &pool.pulse).is_ok()
+    }
+
+    /// Growth is always a request of its own: what its instance holds is never given back while it
+    /// waits.
+    fn grow(&self, pool: &Arc<Shared<T>>, holder: &Holder<T>, more: Amounts) -> bool {
+        let request = pool.with_state(|locked, _, _| {
+            let state = &mut locked.state;
+            let has = match holder {
+                Holder::Request(id) => state.held(*id),
+                Holder::Instance(id) => state.instance(*id).map(|i| i.charge.amounts()),
+            };
+            // Where nobody's eviction could help, nobody's instance is looked at: a guest may ask
+            // for the impossible as often as it likes.
+            let possible = has.is_some_and(|has| state.can_ever_hold(&has.saturating_add(&more)));
+            possible.then(|| state.begin_growth())
+        });
+        let Some(request) = request else {
+            return false;
+        };
+        let growth = Making::new(pool, request);
+        let granted = self.reserve(pool, growth.id(), more);
+        if granted {
+            pool.with_state(|locked, _, out| match holder {
+                Holder::Request(id) => locked.state.grown_unborn(growth.id(), *id, out),
+                Holder::Instance(id) => locked.state.grown(growth.id(), *id, out),
+            });
+        }
+        granted
+    }
+}
+
+impl<T: Send + 'static> GrowthAccount for Account<T> {
+    fn charge(&self, more: Amounts) -> bool {
+        let Some((entry, pool)) = self.keepers() else {
+            return false;
+        };
+        let granted = entry.grow(&pool, &self.holder, more);
+        if !granted {
+            self.refused();
+        }
+        granted
+    }
+
+    fn refund(&self, less: Amounts) {
+        if let Some((_, pool)) = self.keepers() {
+            pool.with_state(|locked, _, out| match self.holder {
+                // What a request holds too much is given back when it ends.
+                Holder::Request(_) => {}
+                Holder::Instance(id) => locked.state.shrink(id, less, out),
+            });
+        }
+    }
+
+    fn relieve(&self, count: usize) -> bool {
+        self.keepers().is_some_and(|(_, pool)| pool.relieve(count))
+    }
+
+    fn refused(&self) {
+        if let Some((entry, pool)) = self.keepers() {
+            pool.with_state(|locked, _, _| locked.state.count_growth_refusal(entry.id));
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Making an instance: code, room, instantiation, birth.
+
+use std::sync::Arc;
+
+use crate::pool::api::definition::Defined;
+use crate::pool::api::error::AcquireError;
+use crate::pool::cold::acquire::{closed, stack_too_small};
+use crate::pool::cold::compile::Ready;
+use crate::pool::cold::growth::Account;
+use crate::pool::cold::request::Making;
+use crate::pool::cold::reserve::{Asking, Reserving};
+use crate::pool::hot::entry::{Entry, Live};
+use crate::pool::hot::slots::Slot;
+use crate::pool::shared::{RequestId, Shared};
+use crate::pool::tasks::watch::{Ended, Watch};
+use crate::pool::wait::policy::Patience;
+use crate::runtime::{
+    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Relief,
+    Stop, look_each_tick, new_store, runs_as_task_only, set_yields, settle, share,
+};
+use crate::state::{Amounts, Stale};
+
+/// An instance that is not born yet.
+struct Made<T: Send + 'static> {
+    instance: Instance<T>,
+    purse: Option<Arc<Purse>>,
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// Makes an instance for the seat that was promised to `request`, and leases it.
+    pub(crate) async fn make(
+        self: &Arc<Self>,
+        entry: &Arc<Entry<T>>,
+        request: RequestId<T>,
+        mut patience: Patience,
+    ) -> Result<Box<Live<T>>, AcquireError> {
+        let mut making = Making::new(self, request);
+        let mut relief = Relief::default();
+        loop {
+            let ready;
+            (making, ready, patience) = self.code_for(making, entry, patience).await?;
+            let mut asking = Asking {
+                request: making.id(),
+                asker: &entry.asker,
+                target: self.needs(&ready.needs, patience),
+                patience,
+                queue: false,
+                explained: true,
+            };
+            match self.try_reserve(&asking) {
+                Reserving::Done => {}
+                Reserving::Again => continue,
+                Reserving::Fail(error) => return Err(error),
+                Reserving::Wait(_) => {
+                    // Who waits for room keeps no code from being evicted.
+                    drop(ready);
+                    asking.queue = true;
+                    self.reserve_or_wait(&asking).await?;
+                    continue;
+                }
+            }
+            let made = match self.instantiate(&making, entry, &ready, patience).await {
+                Err(AcquireError::System { .. })
+                    if relief.next().is_some_and(|n| self.relieve(n)) =>
+                {
+                    continue;
+                }
+                made => made?,
+            };
+            let (needs, defined) = (ready.needs, ready.defined.clone());
+            // The pin ends with the birth; nothing but the instance may hold the code then.
+            drop(ready);
+            match self.birth(&making, entry, made, defined, needs) {
+                Ok(live) => return Ok(live),
+                // Replaced meanwhile: what was made is old, and gone again.
+                Err(Stale) => continue,
+            }
+        }
+    }
+
+    /// What an instance takes when it is made: for a task, a stack as well.
+    pub(crate) fn needs(&self, needs: &InstanceNeeds, patience: Patience) -> Amounts {
+        let stack = match patience.is_of_a_task() {
+            true => self.runtime.stack_amounts(),
+            false => Amounts::ZERO,
+        };
+        needs.declared().saturating_add(&stack)
+    }
+
+    async fn instantiate(
+        &self,
+        making: &Making<T>,
+        entry: &Arc<Entry<T>>,
+        ready: &Ready<T>,
+        patience: Patience,
+    ) -> Result<Made<T>, AcquireError> {
+        let limits = ready.defined.limits;
+        if limits.have_an_end() || patience.is_of_a_task() {
+            self.pulse.keep_ticking();
+        }
+        let account = || Account::of_request(entry, making.id());
+        let purse = (patience.is_of_a_task())
+            .then(|| Purse::new(self.runtime.stack_amounts(), Arc::new(account())));
+        let meter = Meter::new(
+            Box::new(account()),
+            self.settings.instance.memory,
+            self.settings.instance.table_elements,
+            ready.needs.metered,
+        );
+        // Host code runs from here on; should it lease from this entry, it would wait for itself.
+        if patience.is_of_a_task() {
+            // Whoever polls it may be anywhere by now.
+            self.stack
+                .check_for_task()
+                .map_err(|source| stack_too_small(&entry.asker, source))?;
+        }
+        let seat = self.with_state(|locked, _, _| locked.state.seat_of(making.id()));
+        let slot = seat.map(|seat| entry.slot(seat));
+        let explain = |failure| self.explain(entry, &ready.defined, failure);
+        let span = self.instantiate_span(entry);
+        let mut store = {
+            let _calling = slot.map(|slot| slot.begin_call());
+            let data = span.in_scope(|| (self.make_data)(&entry.name, &entry.asker.group));
+            let fuel_yield = self.settings.fuel_yield;
+            new_store(&self.runtime, data, meter, limits, fuel_yield).map_err(explain)?
+        };
+        let instantiated = match &purse {
+            None => {
+                let _calling = slot.map(|slot| slot.begin_call());
+                let made = span.in_scope(|| ready.code.linked().instantiate(&mut store));
+                if made.is_err() && runs_as_task_only(&mut store) {
+                    let asker = entry.asker.clone();
+                    return Err(AcquireError::AsyncRequired { asker });
+                }
+                made
+            }
+            Some(purse) => {
+                let stop = Arc::new(Stop::default());
+                look_each_tick(&mut store, limits, stop.clone());
+                set_yields(&mut store, true);
+                let watch = Watch {
+                    pulse: &self.pulse,
+                    slot,
+                    purse,
+                    stop: &stop,
+                    ends: ready.defined.end_of_time(&self.pulse),
+                };
+                let started = watch.run(ready.code.linked().instantiate_async(&mut store));
+                match started.await {
+                    Ok(instantiated) => instantiated,
+                    Err(Ended::Cancelled | Ended::Late) => {
+                        let failure = InstantiateFailure::Start(CallFailure::Deadline);
+                        return Err(explain(failure));
+                    }
+                }
+            }
+        };
+        let export = &ready.defined.export;
+        let mut instance = settle(store, instantiated, export).map_err(explain)?;
+        instance.look_no_more();
+        self.created(entry, slot, &mut instance, limits)?;
+        Ok(Made { instance, purse })
+    }
+
+    fn instantiate_span(&self, entry: &Entry<T>) -> tracing::Span {
+        tracing::debug_span!(
+            "instantiate",
+            function = %entry.asker.function,
+            group = %entry.asker.group,
+        )
+    }
+
+    /// The host looks at a new instance. What it calls has fuel and time of its own: the start function
+    /// has used some, and a task's next look is one tick away.
+    fn created(
+        &self,
+        entry: &Entry<T>,
+        slot: Option<&Slot<T>>,
+        instance: &mut Instance<T>,
+        limits: CallLimits,
+    ) -> Result<(), AcquireError> {
+        let Some(hook) = &self.on_create else {
+            return Ok(());
+        };
+        // A task's acquire is polled on any stack, and a hook may call the guest.
+        self.stack
+            .check()
+            .map_err(|source| stack_too_small(&entry.asker, source))?;
+        let _calling = slot.map(|slot| slot.begin_call());
+        let looked = instance.refresh(limits);
+        let looked = looked.and_then(|()| hook(&mut instance.store, &instance.exports));
+        looked.map_err(|error| AcquireError::Instantiate {
+            asker: entry.asker.clone(),
+            source: share(error),
+        })
+    }
+
+    fn explain(
+        &self,
+        entry: &Entry<T>,
+        defined: &Defined,
+        failure: InstantiateFailure,
+    ) -> AcquireError {
+        let asker = entry.asker.clone();
+        let failure = match failure {
+            InstantiateFailure::Start(failure) => failure,
+            InstantiateFailure::Other(source) => {
+                return AcquireError::Instantiate { asker, source };
+            }
+            InstantiateFailure::System(refused) => {
+                let source = refused.into();
+                return AcquireError::System { asker, source };
+            }
+            InstantiateFailure::Refused(refusal) => {
+                let source = Arc::new(refusal);
+                return AcquireError::Instantiate { asker, source };
+            }
+        };
+        self.observer.guest_failed(failure.kind());
+        match failure {
+            CallFailure::Fuel => {
+                let limit = defined.fuel_limit();
+                AcquireError::StartLimit { asker, limit }
+            }
+            CallFailure::Deadline => {
+                let limit = defined.time_limit();
+                AcquireError::StartLimit { asker, limit }
+            }
+            CallFailure::Trap(trap) => AcquireError::StartTrapped { asker, trap },
+            CallFailure::Host(source) => AcquireError::Instantiate { asker, source },
+            CallFailure::Cancelled => closed(&asker),
+        }
+    }
+
+    /// The instance is there: it takes its charge and its seat. If its function was replaced while
+    /// it was made, it is destroyed here, and its charge stays with the request.
+    fn birth(
+        &self,
+        making: &Making<T>,
+        entry: &Arc<Entry<T>>,
+        made: Made<T>,
+        defined: Arc<Defined>,
+        needs: InstanceNeeds,
+    ) -> Result<Box<Live<T>>, Stale> {
+        let Made {
+            mut instance,
+            purse,
+        } = made;
+        let mut held = needs.with_metered(instance.store.data_mut().meter().held());
+        if purse.is_some() {
+            held = held.saturating_add(&self.runtime.stack_amounts());
+        }
+        let now = self.pulse.now();
+        let (id, seat, version, stamp) = self.with_state(|locked, hands, out| {
+            let stamp = locked.stamp(now);
+            let id = locked.state.born(making.id(), held, stamp, hands, out)?;
+            let born = locked.state.instance(id).ok_or(Stale)?;
+            let (seat, version) = (born.seat, born.version);
+            entry.slot(seat).lease_new(stamp);
+            Ok((id, seat, version, stamp))
+        })?;
+        let account = || Account::of_instance(entry, id);
+        if let Some(purse) = purse {
+            purse.settle(Arc::new(account()));
+            instance.set_purse(purse);
+        }
+        instance
+            .store
+            .data_mut()
+            .meter()
+            .settle(Box::new(account()));
+        Ok(Box::new(Live {
+            instance,
+            id,
+            seat,
+            pass: Entry::<T>::pass_of(version),
+            defined,
+            uses: 0,
+            born: stamp.at,
+        }))
+    }
+}

@@ -1,0 +1,12 @@
+//! What a lease runs through when no instance is idle, and how leases end that cannot just be put back.
+//! In the order of the flow: `acquire` finds a seat or waits for one, `make` makes an instance for it, with code
+//! from `compile` and room from `reserve`; `release` takes it back.
+
+pub(crate) mod acquire;
+pub(crate) mod compile;
+pub(crate) mod deadlock;
+pub(crate) mod growth;
+pub(crate) mod make;
+pub(crate) mod release;
+pub(crate) mod request;
+pub(crate) mod reserve;

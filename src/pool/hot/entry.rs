@@ -1,0 +1,304 @@
+//! The hot path: an entry's slots, where idle instances are taken from and put back.
+//!
+//! A warm lease takes an instance out of its slot and puts it back, and touches nothing that
+//! another thread writes, as long as each thread finds an instance in its own slot: no lock, no
+//! account (idle and leased are charged alike), no order of recency, no reference count.
+//!
+//! Whoever must hear of a lease's end leaves word. The **control word** says that nobody may pass by
+//! (somebody waits, the function was replaced or removed, the pool is closed). A release that read
+//! it too early finds its **slot watched**: it looks there after its exchange, and whoever watches
+//! exchanges the same cell after saying so. The exchanges of a cell have an order: if the release
+//! came first, the watcher finds the instance; if it came second, it sees what the watcher wrote
+//! before. Either way the lease's end is noticed, under the lock, where everything else is decided.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use crate::pool::api::definition::Defined;
+use crate::pool::api::error::Asker;
+use crate::pool::hot::preferred_seat;
+use crate::pool::hot::slots::{Slot, SlotTable};
+use crate::pool::hot::thread_cache;
+use crate::pool::shared::{EntryId, Function, InstanceId, Shared};
+use crate::pool::time::timekeeper::Pulse;
+use crate::runtime::{Instance, StackCheck};
+use crate::state::{Group, Stamp};
+use crate::sync::{AtomicU64, Ordering, fresh_thread_number, thread_local};
+
+/// Somebody waits: every acquire and release takes the lock.
+const WAITED: u64 = 1;
+/// Nothing may be leased any more.
+const CLOSED: u64 = 2;
+const FLAGS: u64 = WAITED | CLOSED;
+const VERSION_SHIFT: u32 = 2;
+
+/// The instances of one (function, group). What every lease looks at comes first, and together:
+/// with a thousand entries in use, each line more is one more to be waited for.
+#[repr(C)]
+pub(crate) struct Entry<T: Send + 'static> {
+    /// Version of the function, and flags. An instance passes while it is exactly the version that
+    /// the instance was made for.
+    control: AtomicU64,
+    slots: SlotTable<T>,
+    /// Finds it in each thread's table.
+    pub hash: u64,
+    /// Names the function among all functions of all pools.
+    pub uid: u64,
+    pub stack: StackCheck,
+    pub pulse: Arc<Pulse>,
+    /// Whether there is anything to look at when a lease ends.
+    pub looks: bool,
+    pub group: Group,
+    pub id: EntryId<T>,
+    /// The function's name, without its arguments.
+    pub name: Arc<str>,
+    pub asker: Arc<Asker>,
+    /// Where its hits are kept when it is gone: the function's, and the pool's.
+    past_hits: [Arc<AtomicU64>; 2],
+    pub pool: Weak<Shared<T>>,
+}
+
+/// An instance with its place in the pool. In this order for the same reason as `Entry`.
+#[repr(C)]
+pub(crate) struct Live<T: Send + 'static> {
+    /// The control word under which it may be leased.
+    pub pass: u64,
+    pub seat: usize,
+    pub uses: u64,
+    pub instance: Instance<T>,
+    pub id: InstanceId<T>,
+    pub defined: Arc<Defined>,
+    /// Nanoseconds since the clock's origin.
+    pub born: u64,
+}
+
+/// What an acquire finds in the slots.
+pub(crate) enum Taken<T: Send + 'static> {
+    Idle(Box<Live<T>>),
+    /// Of another version than the control word says: for the slow path.
+    Odd(Box<Live<T>>),
+    Nothing,
+}
+
+thread_local! {
+    static THREAD: ThreadState = const { ThreadState { number: Cell::new(0), sequence: Cell::new(0) } };
+}
+
+struct ThreadState {
+    /// 0 until it is first asked for; never used twice.
+    number: Cell<u64>,
+    /// Orders this thread's releases within one reading of a coarse clock.
+    sequence: Cell<u64>,
+}
+
+/// This thread's number, from 1.
+#[inline]
+pub(crate) fn thread_number() -> u64 {
+    THREAD.with(|thread| {
+        if thread.number.get() == 0 {
+            thread.number.set(fresh_thread_number());
+        }
+        thread.number.get()
+    })
+}
+
+#[inline]
+fn next_sequence() -> u64 {
+    THREAD.with(|thread| {
+        let next = thread.sequence.get() + 1;
+        thread.sequence.set(next);
+        next
+    })
+}
+
+/// Through the lock, all threads agree on what came first.
+pub(crate) fn agree_on_sequence(seen: &mut u64) {
+    THREAD.with(|thread| {
+        *seen = thread.sequence.get().max(*seen) + 1;
+        thread.sequence.set(*seen);
+    });
+}
+
+impl<T: Send + 'static> Entry<T> {
+    /// `signature` is the function's name with its arguments.
+    pub fn new(
+        id: EntryId<T>,
+        of: &Function<T>,
+        signature: Arc<str>,
+        group: Group,
+        pool: &Shared<T>,
+    ) -> Self {
+        let seats = pool.settings.max_instances_per_entry;
+        let uid = of.definition.uid;
+        Self {
+            id,
+            uid,
+            hash: thread_cache::hash(uid, &group),
+            stack: pool.stack,
+            looks: pool.looks_at_releases(),
+            name: of.name.clone(),
+            asker: Arc::new(Asker {
+                function: signature,
+                group: group.clone(),
+            }),
+            group,
+            past_hits: [of.definition.past_hits.clone(), pool.past_hits.clone()],
+            pool: pool.this.clone(),
+            pulse: pool.pulse.clone(),
+            control: AtomicU64::new(Self::pass_of(of.version)),
+            slots: SlotTable::new(seats),
+        }
+    }
+
+    /// An idle instance, if there is one and nobody has to be asked.
+    #[inline(always)]
+    pub fn take(&self) -> Taken<T> {
+        let pass = self.control.load(Ordering::Acquire);
+        if pass & FLAGS != 0 {
+            return Taken::Nothing;
+        }
+        let preferred = self.preferred_seat();
+        let slot = self.slots.get(preferred);
+        match slot.look() {
+            Some(live) if live.pass == pass => {
+                slot.lease();
+                Taken::Idle(live)
+            }
+            Some(live) => Taken::Odd(live),
+            None => self.take_elsewhere(pass, preferred),
+        }
+    }
+
+    /// From the other slots, those behind the preferred one first.
+    #[inline(never)]
+    fn take_elsewhere(&self, pass: u64, preferred: usize) -> Taken<T> {
+        let count = self.slots.len();
+        for seat in (preferred + 1..count).chain(0..preferred) {
+            let slot = self.slots.get(seat);
+            if let Some(live) = slot.look() {
+                if live.pass != pass {
+                    return Taken::Odd(live);
+                }
+                slot.lease();
+                preferred_seat::remember(self.hash, seat);
+                return Taken::Idle(live);
+            }
+        }
+        Taken::Nothing
+    }
+
+    /// A thread prefers the slot where it last found an instance, so that this stays in its cache,
+    /// and two threads that met in one slot do not meet again.
+    #[inline(always)]
+    pub fn preferred_seat(&self) -> usize {
+        preferred_seat::of(self.hash, self.slots.len())
+    }
+
+    /// Puts an instance back into its slot; what could not be put back is for the slow path.
+    #[inline(always)]
+    pub fn put(&self, live: Box<Live<T>>) -> Result<(), Unparked<T>> {
+        if live.pass != self.control.load(Ordering::Acquire) {
+            return Err(Unparked::InHand(live));
+        }
+        let seat = live.seat;
+        match self.slots.get(seat).put(live, self.stamp()) {
+            true => Ok(()),
+            false => Err(Unparked::InSlot(seat)),
+        }
+    }
+
+    /// A use as of now, on this thread.
+    #[inline(always)]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            at: self.pulse.roughly_now(),
+            sequence: next_sequence(),
+        }
+    }
+
+    #[inline]
+    pub fn slot(&self, seat: usize) -> &Slot<T> {
+        self.slots.get(seat)
+    }
+
+    pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> {
+        self.slots.iter()
+    }
+
+    /// Makes the slots of further seats. Under the lock.
+    pub fn add_seats(&self, count: usize) {
+        self.slots.extend(count);
+    }
+
+    /// Leases that no thread is in a call of.
+    pub fn leases_between_calls(&self) -> usize {
+        let between = |slot: &&Slot<T>| slot.is_leased() && slot.calling() == 0;
+        self.slots().filter(between).count()
+    }
+
+    pub fn set_flag(&self, waited: bool) {
+        if waited {
+            self.control.fetch_or(WAITED, Ordering::AcqRel);
+        } else {
+            self.control.fetch_and(!WAITED, Ordering::AcqRel);
+        }
+    }
+
+    pub fn close(&self) {
+        self.control.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.control.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// The core has no record of it any more, and nothing is leased from it. Under the lock.
+    pub fn forget(&self) {
+        self.close();
+        self.count_hits_as_past();
+    }
+
+    fn count_hits_as_past(&self) {
+        let hits: u64 = self.slots().map(Slot::take_hits).sum();
+        for past in &self.past_hits {
+            past.fetch_add(hits, Ordering::Relaxed);
+        }
+    }
+
+    /// Only under the lock, as every change of the control word.
+    pub fn set_version(&self, version: u64) {
+        let flags = self.control.load(Ordering::Acquire) & FLAGS;
+        self.control
+            .store(version << VERSION_SHIFT | flags, Ordering::Release);
+    }
+
+    pub fn pass_of(version: u64) -> u64 {
+        version << VERSION_SHIFT
+    }
+
+    pub fn hits(&self) -> u64 {
+        self.slots().map(Slot::hits).sum()
+    }
+}
+
+/// An instance whose lease ended, and that must be dealt with under the lock.
+pub(crate) enum Unparked<T: Send + 'static> {
+    InHand(Box<Live<T>>),
+    /// It lies in this slot, which is watched.
+    InSlot(usize),
+}
+
+impl<T: Send + 'static> Drop for Entry<T> {
+    fn drop(&mut self) {
+        self.count_hits_as_past();
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Entry<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("asker", &self.asker)
+            .finish_non_exhaustive()
+    }
+}

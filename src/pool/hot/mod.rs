@@ -1,0 +1,6 @@
+//! What every warm lease runs through: no lock, no account, nothing that another thread writes.
+
+pub(crate) mod entry;
+pub(crate) mod preferred_seat;
+pub(crate) mod slots;
+pub(crate) mod thread_cache;

@@ -1,0 +1,265 @@
+//! Places for idle instances: what a lease takes out of one and puts back.
+
+use crossbeam_utils::CachePadded;
+
+use crate::pool::hot::entry::{Live, thread_number};
+use crate::state::Stamp;
+use crate::sync::{AtomicBool, AtomicCell, AtomicU64, OnceLock, Ordering};
+
+/// Slots that an entry begins with, if it may have as many. Most entries never need more.
+pub(crate) const FIRST: usize = 8;
+
+/// The slots of an entry: as many as it has needed at once so far. There may come to be more, which
+/// lie in blocks of their own; none ever goes or moves.
+pub(crate) struct SlotTable<T: Send + 'static> {
+    first: Block<T>,
+    next: OnceLock<Box<Further<T>>>,
+}
+
+type Block<T> = Box<[CachePadded<Slot<T>>]>;
+
+/// As many slots as there were before.
+struct Further<T: Send + 'static> {
+    /// The number of the first.
+    from: usize,
+    slots: Block<T>,
+    next: OnceLock<Box<Self>>,
+}
+
+fn block<T: Send + 'static>(count: usize) -> Block<T> {
+    (0..count).map(|_| CachePadded::new(Slot::new())).collect()
+}
+
+impl<T: Send + 'static> SlotTable<T> {
+    pub fn new(seats: usize) -> Self {
+        let first = block(seats.min(FIRST));
+        Self {
+            first,
+            next: OnceLock::new(),
+        }
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        match self.next.get() {
+            None => self.first.len(),
+            Some(further) => further.end(),
+        }
+    }
+
+    /// The slot of a seat that the core has given out.
+    #[inline(always)]
+    pub fn get(&self, seat: usize) -> &Slot<T> {
+        match self.first.get(seat) {
+            Some(slot) => slot,
+            None => self.get_further(seat),
+        }
+    }
+
+    #[inline(never)]
+    fn get_further(&self, seat: usize) -> &Slot<T> {
+        let mut next = self.next.get();
+        while let Some(further) = next {
+            if let Some(slot) = further.slots.get(seat - further.from) {
+                return slot;
+            }
+            next = further.next.get();
+        }
+        unreachable!("seat {seat} was given out, so its slot was made")
+    }
+
+    /// Makes slots until there are `count`. Under the lock: one at a time.
+    pub fn extend(&self, count: usize) {
+        let (mut from, mut next) = (self.first.len(), &self.next);
+        while let Some(further) = next.get() {
+            (from, next) = (from + further.slots.len(), &further.next);
+        }
+        if count > from {
+            next.get_or_init(|| {
+                Box::new(Further {
+                    from,
+                    slots: block(count - from),
+                    next: OnceLock::new(),
+                })
+            });
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> {
+        (0..self.len()).map(|seat| self.get(seat))
+    }
+}
+
+impl<T: Send + 'static> Further<T> {
+    #[inline(never)]
+    fn end(&self) -> usize {
+        match self.next.get() {
+            None => self.from + self.slots.len(),
+            Some(further) => further.end(),
+        }
+    }
+}
+
+/// A place for one idle instance, and what its leases leave behind.
+pub(crate) struct Slot<T: Send + 'static> {
+    cell: AtomicCell<Option<Box<Live<T>>>>,
+    used_at: AtomicU64,
+    used_sequence: AtomicU64,
+    /// Leases that found an instance here. Written by the lease's holder alone, and, once nothing is
+    /// leased from here any more, under the lock.
+    hits: AtomicU64,
+    /// A hint: whether an idle instance lies here. Looking into the cell costs a locked exchange.
+    idle: AtomicBool,
+    /// The thread that is in a call of the instance, or 0.
+    calling: AtomicU64,
+    /// Whether the lease must take the lock when it ends. Written under the lock alone.
+    watched: AtomicBool,
+}
+
+/// A call under way; see [`Slot::begin_call`].
+pub(crate) struct Calling<'a>(&'a AtomicU64);
+
+impl Drop for Calling<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl<T: Send + 'static> Slot<T> {
+    pub fn new() -> Self {
+        Self {
+            cell: AtomicCell::new(None),
+            used_at: AtomicU64::new(0),
+            used_sequence: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+            calling: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+        }
+    }
+
+    /// The instance, if one lies here: taken out.
+    #[inline(always)]
+    pub fn look(&self) -> Option<Box<Live<T>>> {
+        match self.idle.load(Ordering::Relaxed) {
+            true => self.cell.take(),
+            false => None,
+        }
+    }
+
+    /// A lease ends, and its instance lies here. False if somebody must hear of that.
+    #[inline(always)]
+    pub fn put(&self, live: Box<Live<T>>, stamp: Stamp) -> bool {
+        self.stamp(stamp);
+        drop(self.cell.swap(Some(live)));
+        !self.watched.load(Ordering::Relaxed)
+    }
+
+    /// A lease begins with an instance that was idle.
+    #[inline(always)]
+    pub fn lease(&self) {
+        self.idle.store(false, Ordering::Relaxed);
+        let hits = self.hits.load(Ordering::Relaxed);
+        self.hits.store(hits + 1, Ordering::Relaxed);
+    }
+
+    /// A lease begins with a new instance.
+    pub fn lease_new(&self, stamp: Stamp) {
+        self.stamp(stamp);
+        self.idle.store(false, Ordering::Relaxed);
+    }
+
+    /// A lease ends.
+    #[inline(always)]
+    pub fn stamp(&self, stamp: Stamp) {
+        self.used_at.store(stamp.at, Ordering::Relaxed);
+        self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
+        self.idle.store(true, Ordering::Relaxed);
+    }
+
+    pub fn last_used(&self) -> Stamp {
+        Stamp {
+            at: self.used_at.load(Ordering::Relaxed),
+            sequence: self.used_sequence.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn is_leased(&self) -> bool {
+        !self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Says that this thread is in a call of the instance, until the guard goes, however it goes.
+    #[inline(always)]
+    pub fn begin_call(&self) -> Calling<'_> {
+        self.calling.store(thread_number(), Ordering::Relaxed);
+        Calling(&self.calling)
+    }
+
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// The hits, which somebody else counts from now on.
+    pub fn take_hits(&self) -> u64 {
+        let hits = self.hits();
+        self.hits.store(0, Ordering::Relaxed);
+        hits
+    }
+
+    pub fn calling(&self) -> u64 {
+        self.calling.load(Ordering::Relaxed)
+    }
+
+    // Under the lock alone: ──────────────────────────────────────────────────────────────────────
+
+    /// The idle instance. A watched slot counts as leased: either it is, or the release that saw it
+    /// watched is about to take the lock and says so.
+    pub fn claim(&self) -> Option<Box<Live<T>>> {
+        if self.watched.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.take_out()
+    }
+
+    pub fn restore(&self, live: Box<Live<T>>) {
+        self.idle.store(true, Ordering::Relaxed);
+        self.cell.store(Some(live));
+    }
+
+    /// Asks the lease to take the lock when it ends; false when the instance was idle after all.
+    pub fn watch(&self) -> bool {
+        if self.watched.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.watched.store(true, Ordering::Relaxed);
+        // Said before this exchange: a release that comes after it sees it.
+        let Some(idle) = self.take_out() else {
+            return true;
+        };
+        self.unwatch();
+        self.restore(idle);
+        false
+    }
+
+    /// The lease in this slot has put its instance back and seen that it is watched. The instance;
+    /// or `None` if another lease has taken it since: then that one will see it too.
+    pub fn answer(&self) -> Option<Box<Live<T>>> {
+        let ended = self.take_out()?;
+        self.unwatch();
+        Some(ended)
+    }
+
+    /// The lease in this slot has reported with its instance in hand.
+    pub fn unwatch(&self) {
+        self.watched.store(false, Ordering::Relaxed);
+    }
+
+    /// An exchange even if there is nothing in the cell: releases that come later see all that was
+    /// written before it.
+    fn take_out(&self) -> Option<Box<Live<T>>> {
+        let taken = self.cell.take()?;
+        self.idle.store(false, Ordering::Relaxed);
+        Some(taken)
+    }
+}

@@ -1,0 +1,152 @@
+//! Each thread's own table from (function, group) to entry.
+//!
+//! A lease by name needs its entry without a lock and without touching a counter that other
+//! threads touch too. So each thread keeps a reference to the entries that it used lately; a lease
+//! takes the reference along, and leaves it to the thread that it ends on. A reference that is not
+//! here is fetched under the lock.
+//!
+//! Entries that are closed (forgotten, or of a function or a pool that is gone) leave a table when its
+//! thread next fetches one, if this was announced since: after every [`PATIENCE`] forgotten entries, and
+//! when a pool goes. A thread that never leases anything again keeps its table until it ends.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher;
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::DefaultHashBuilder;
+
+use crate::pool::hot::entry::Entry;
+use crate::state::Group;
+use crate::sync::{Ordering, StaticU64, thread_local};
+
+/// Sets of lines; the hash of an entry says in which it may stand.
+const SETS: usize = 1024;
+/// Lines of a set. With four, a thousand entries in use hardly ever meet.
+const WAYS: usize = 4;
+/// Entries that a pool forgets before the threads are to look for them. To look takes some microseconds.
+pub(crate) const PATIENCE: u64 = 1024;
+
+/// What a line keeps: an [`Entry`] of some pool.
+trait Cached: Any + Send + Sync {
+    fn is_closed(&self) -> bool;
+}
+
+impl<T: Send + 'static> Cached for Entry<T> {
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Line {
+    /// Of (function, group).
+    hash: u64,
+    /// An `Arc<Entry<T>>`, unless a lease has it.
+    entry: Option<Arc<dyn Cached + Send + Sync>>,
+}
+
+/// A thread's table: 4,096 entries at most, 96 KiB.
+type Table = [[Line; WAYS]; SETS];
+
+/// Raised whenever there may be closed entries in the tables of all threads.
+static ANNOUNCED: StaticU64 = StaticU64::new(0);
+
+thread_local! {
+    /// `None` before the thread's first lease by name ends.
+    static TABLE: RefCell<Option<Box<Table>>> = const { RefCell::new(None) };
+    /// What was announced when this thread last looked.
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Entries have been closed, which no thread should keep.
+pub(crate) fn announce_closed() {
+    ANNOUNCED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Drops this thread's references to closed entries, if any were announced since it last did.
+#[cold]
+pub(crate) fn drop_closed() {
+    let announced = ANNOUNCED.load(Ordering::Relaxed);
+    // A thread that is ending has no table any more.
+    let news = SEEN.try_with(|seen| seen.replace(announced) != announced);
+    if !news.unwrap_or_default() {
+        return;
+    }
+    let closed = TABLE.try_with(|table| {
+        let mut table = table.borrow_mut();
+        let is_closed = |entry: &mut Arc<dyn Cached + Send + Sync>| entry.is_closed();
+        let lines = table.iter_mut().flat_map(|table| table.as_flattened_mut());
+        lines
+            .filter_map(|line| line.entry.take_if(is_closed))
+            .collect::<Vec<_>>()
+    });
+    // Not while the table is borrowed.
+    drop(closed);
+}
+
+/// The hash that (function, group) is found by in every thread's table.
+#[inline]
+pub(crate) fn hash(uid: u64, group: &Group) -> u64 {
+    static HASHER: OnceLock<DefaultHashBuilder> = OnceLock::new();
+    let hasher = HASHER.get_or_init(DefaultHashBuilder::default);
+    hasher.hash_one((uid, group))
+}
+
+#[cold]
+fn new_table() -> Box<Table> {
+    // Not an array first: it would not fit on a small stack.
+    let sets = (0..SETS).map(|_| Default::default()).collect::<Box<[_]>>();
+    sets.try_into()
+        .unwrap_or_else(|_| unreachable!("so many sets were made"))
+}
+
+/// Takes this thread's reference to the entry of (function, group), if it has one.
+#[inline]
+pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Entry<T>>> {
+    let take = |table: &RefCell<Option<Box<Table>>>| {
+        let hash = hash(uid, group);
+        let mut table = table.borrow_mut();
+        let set = &mut table.as_mut()?[hash as usize % SETS];
+        let line = set
+            .iter_mut()
+            .find(|line| line.hash == hash && line.entry.is_some())?;
+        let entry: Arc<dyn Any + Send + Sync> = line.entry.take()?;
+        let entry: Arc<Entry<T>> = entry.downcast().ok()?;
+        if entry.uid != uid || entry.group != *group {
+            return None;
+        }
+        Some(entry)
+    };
+    // A thread that is ending has no table any more.
+    TABLE.try_with(take).ok().flatten()
+}
+
+/// Leaves a reference that nothing was leased through; not of a closed entry, or it would be found again.
+pub(crate) fn put_back<T: Send + 'static>(entry: Arc<Entry<T>>) {
+    if !entry.is_closed() {
+        put(entry);
+    }
+}
+
+/// Leaves a reference for this thread's next lease of the same function and group.
+#[inline(never)]
+pub(crate) fn put<T: Send + 'static>(entry: Arc<Entry<T>>) {
+    let evicted = TABLE.try_with(|table| {
+        // Dropping an entry runs no foreign code, but may end a thread's table: not while borrowed.
+        let mut table = table.borrow_mut();
+        let hash = entry.hash;
+        let set = &mut table.get_or_insert_with(new_table)[hash as usize % SETS];
+        let own = |line: &Line| line.hash == hash;
+        let vacant = |line: &Line| line.entry.is_none();
+        let way = set.iter().position(own);
+        let way = way.or_else(|| set.iter().position(vacant));
+        // Any will do; the upper bits have not chosen the set.
+        let way = way.unwrap_or((hash >> 32) as usize % WAYS);
+        let line = &mut set[way];
+        line.hash = hash;
+        line.entry.replace(entry)
+    });
+    // The thread is ending, or the reference in its place was another's: either way it goes.
+    drop(evicted);
+}

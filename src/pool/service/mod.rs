@@ -1,0 +1,6 @@
+//! What goes on beside the leases: sweeping, compiling for tasks, metrics.
+
+pub(crate) mod housekeeper;
+pub(crate) mod observe;
+pub(crate) mod unread;
+pub(crate) mod workers;

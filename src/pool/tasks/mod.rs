@@ -1,0 +1,4 @@
+//! The same as tasks, which never block their thread.
+
+pub(crate) mod task;
+pub(crate) mod watch;

@@ -1,0 +1,262 @@
+//! Tasks that are to be polled again at some time, whatever else happens. The ringers see to it, which are
+//! threads of the pool's own; without a housekeeper there are none, and whoever calls `Pool::sweep` rings.
+//!
+//! A waker is host code, and may keep its ringer for ever. So before a ringer calls one, another is on
+//! watch: it sleeps until the next alarm, but while somebody rings no longer than [`PATROL`], and rings itself
+//! if it finds that those who ring make no progress. There are two ringers at rest, and one more for each that
+//! is kept, up to [`RINGERS`].
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use crate::pool::time::deadline::Deadline;
+use crate::pool::time::timekeeper::Pulse;
+use crate::runtime::{discard, guarded, wake};
+use crate::sync::{Condvar, Mutex};
+
+/// Ringers, at most: as many wakers less one may block at the same time before alarms are late.
+const RINGERS: usize = 16;
+
+/// How long those who ring may be stuck before the one on watch takes over.
+const PATROL: Duration = Duration::from_millis(2);
+
+pub(crate) struct Alarms {
+    book: Mutex<Book>,
+    /// The first alarm is another one now, or all is over. For the ringer on watch.
+    watch: Condvar,
+    /// The watch is free. For the ringer in reserve.
+    reserve: Condvar,
+}
+
+#[derive(Default)]
+struct Book {
+    /// By time, in nanoseconds on the pool's clock, and number.
+    due: BTreeMap<(u64, u64), Waker>,
+    set: u64,
+    /// Alarms that were taken to be rung: while this grows, those who ring make progress.
+    rung: u64,
+    ringers: usize,
+    /// Ringers that call a waker.
+    ringing: usize,
+    /// Whether a ringer is on watch, and whether another is in reserve.
+    watched: bool,
+    reserved: bool,
+    /// The pool is gone: only leases that outlived it have alarms.
+    ending: bool,
+}
+
+/// What a ringer has seen before it takes the lock. Both clocks may be the host's.
+struct Look {
+    first: Option<u64>,
+    now: u64,
+    /// Until the first is due.
+    sleep: Option<Duration>,
+}
+
+/// What a ringer does next.
+enum Duty {
+    Ring(Waker),
+    /// The same, with a new ringer on watch.
+    RingAndStart(Waker),
+    LookAgain,
+    Leave,
+}
+
+impl Book {
+    fn first(&self) -> Option<u64> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn take_due(&mut self, now: u64) -> Option<Waker> {
+        if self.first()? > now {
+            return None;
+        }
+        self.rung += 1;
+        self.due.pop_first().map(|(_, waker)| waker)
+    }
+
+    fn leave(&mut self) -> Duty {
+        self.ringers -= 1;
+        Duty::Leave
+    }
+}
+
+/// An alarm that is set; dropping it takes it back.
+pub(crate) struct Alarm<'a> {
+    alarms: &'a Alarms,
+    key: (u64, u64),
+}
+
+impl Alarms {
+    pub fn new() -> Self {
+        Self {
+            book: Mutex::new(Book::default()),
+            watch: Condvar::new(),
+            reserve: Condvar::new(),
+        }
+    }
+
+    pub fn set(&self, at: u64, waker: Waker, pulse: &Pulse) -> Alarm<'_> {
+        let mut book = self.book.lock();
+        book.set += 1;
+        let key = (at, book.set);
+        let first = book.due.first_key_value();
+        let is_first = first.is_none_or(|(first, _)| key < *first);
+        book.due.insert(key, waker);
+        if is_first {
+            self.watch.notify_one();
+        }
+        let nobody_watches = !book.watched && !book.reserved && book.ringing == book.ringers;
+        let start = nobody_watches && book.ringers < RINGERS && pulse.has_threads();
+        book.ringers += usize::from(start);
+        drop(book);
+        if start {
+            self.start(pulse);
+        }
+        Alarm { alarms: self, key }
+    }
+
+    /// Wakes all that are due, on this thread.
+    pub fn ring(&self, now: u64) {
+        loop {
+            let due = self.book.lock().take_due(now);
+            match due {
+                Some(waker) => wake(waker),
+                None => return,
+            }
+        }
+    }
+
+    /// The pool is gone: ringers leave as soon as no lease is left that outlived it.
+    pub fn end(&self) {
+        let mut book = self.book.lock();
+        book.ending = true;
+        self.watch.notify_all();
+        self.reserve.notify_all();
+    }
+
+    /// One more, that has been counted.
+    fn start(&self, pulse: &Pulse) {
+        let Some(pulse) = pulse.this.upgrade() else {
+            return;
+        };
+        let threads = pulse.clone();
+        let ring = move || pulse.alarms.run(&pulse);
+        if let Err(error) = threads.threads.start("wasm-pool alarm", ring) {
+            self.book.lock().ringers -= 1;
+            guarded("a subscriber", || {
+                tracing::error!(%error, "no thread to ring alarms on");
+            });
+        }
+    }
+
+    fn run(&self, pulse: &Pulse) {
+        // What had been rung when this one last went to sleep; `None` while it rings.
+        let mut seen = Some(u64::MAX);
+        loop {
+            let first = self.book.lock().first();
+            let now = pulse.now();
+            let sleep = first.map(|at| pulse.sleep_for(at.saturating_sub(now)));
+            let waker = match self.next_duty(&Look { first, now, sleep }, &mut seen, pulse) {
+                Duty::Leave => return,
+                Duty::LookAgain => continue,
+                Duty::Ring(waker) => waker,
+                Duty::RingAndStart(waker) => {
+                    self.start(pulse);
+                    waker
+                }
+            };
+            pulse.threads.aside(|| wake(waker));
+            self.book.lock().ringing -= 1;
+        }
+    }
+
+    fn next_duty(&self, look: &Look, seen: &mut Option<u64>, pulse: &Pulse) -> Duty {
+        let mut book = self.book.lock();
+        if book.ending && (book.due.is_empty() || pulse.orphans() == 0) {
+            return book.leave();
+        }
+        if book.first() != look.first {
+            return Duty::LookAgain;
+        }
+        let others_ring = book.ringing > 0 && seen.is_some_and(|seen| seen != book.rung);
+        if !others_ring && let Some(waker) = book.take_due(look.now) {
+            *seen = None;
+            return self.ring_with_a_watch(&mut book, waker);
+        }
+        if book.watched && book.reserved {
+            return book.leave();
+        }
+        *seen = Some(book.rung);
+        let is_due = look.first.is_some_and(|at| at <= look.now);
+        if book.watched {
+            book.reserved = true;
+            self.reserve.wait(&mut book);
+            book.reserved = false;
+        } else {
+            book.watched = true;
+            match look.sleep.map(|sleep| if is_due { PATROL } else { sleep }) {
+                Some(sleep) => {
+                    self.watch.wait_for(&mut book, sleep);
+                }
+                None => self.watch.wait(&mut book),
+            }
+            book.watched = false;
+        }
+        Duty::LookAgain
+    }
+
+    /// Before a ringer calls host code, somebody else is on watch.
+    fn ring_with_a_watch(&self, book: &mut Book, waker: Waker) -> Duty {
+        book.ringing += 1;
+        if book.watched || book.ringers == RINGERS {
+            return Duty::Ring(waker);
+        }
+        if book.reserved {
+            self.reserve.notify_one();
+            return Duty::Ring(waker);
+        }
+        book.ringers += 1;
+        Duty::RingAndStart(waker)
+    }
+}
+
+/// The future's output, or `None` when the deadline comes first.
+pub(crate) async fn until<F: Future>(
+    future: F,
+    deadline: Option<Deadline>,
+    pulse: &Pulse,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut alarm = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let Some(deadline) = deadline.filter(Deadline::needs_an_alarm) else {
+            return Poll::Pending;
+        };
+        if pulse.now() >= deadline.ends {
+            return Poll::Ready(None);
+        }
+        alarm = None;
+        alarm = Some(
+            pulse
+                .alarms
+                .set(deadline.ends, context.waker().clone(), pulse),
+        );
+        Poll::Pending
+    })
+    .await
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        // A waker is the host's: it is dropped outside of the lock.
+        let waker = self.alarms.book.lock().due.remove(&self.key);
+        discard(waker);
+    }
+}

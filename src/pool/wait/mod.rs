@@ -1,0 +1,5 @@
+//! How somebody waits: how long and for what, and who tells whom.
+
+pub(crate) mod block_on;
+pub(crate) mod policy;
+pub(crate) mod waiter;
