@@ -204,10 +204,10 @@ fn a_body_that_does_not_compile_is_a_module_error() {
     let wasm = wat(r#"(module (func (export "f") (result i32) i64.const 1))"#);
     let error = refused_at_the_first_lease(&pool, wasm);
     assert!(error.to_string().contains("does not compile"), "{error}");
-    let AcquireError::Module { asker, source } = error else {
+    let AcquireError::Module { target, source } = error else {
         panic!("{error:?}")
     };
-    assert_eq!(asker.to_string(), "f() in group 1");
+    assert_eq!(target.to_string(), "f() in group 1");
     assert!(matches!(*source, ModuleError::Compile(_)), "{source:?}");
     // What is wrong with it stands somewhere in the chain of causes.
     let causes = std::iter::successors(Some(&*source as &dyn std::error::Error), |e| e.source());

@@ -175,8 +175,8 @@ fn packed_results_are_read_as_unsigned() {
 #[track_caller]
 fn memory_error(error: CallError) -> MemoryError {
     match error {
-        CallError::Memory { asker, source } => {
-            assert_eq!(&*asker.function, "f()");
+        CallError::Memory { target, source } => {
+            assert_eq!(&*target.function, "f()");
             source
         }
         other => panic!("{other:?}"),

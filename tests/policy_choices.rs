@@ -14,8 +14,8 @@ use std::cmp::Ordering;
 
 use fake::{Content, Doors, Fake, Instance};
 use state::{
-    Amounts, Budget, Config, Destroy, Effects, Enter, EntryId, Group, History, NewFunction,
-    PerBudget, Policy, Prepare, Room, Slots, Stamp, State,
+    Amounts, Budget, Config, Destroy, Effects, EntryId, Group, History, NewFunction, PerBudget,
+    Policy, Prepare, ReserveOutcome, SeatOffer, Slots, Stamp, State,
 };
 
 const NONE: Amounts = Amounts::ZERO;
@@ -100,22 +100,22 @@ impl Pool {
     /// Another instance, leased.
     fn lease_new(&mut self, module: Module) -> Instance {
         let entry = self.entry(module);
-        let entered = self.state.enter(entry, &mut self.doors, &mut self.out);
-        let Enter::Seat(request) = entered else {
+        let entered = self.state.try_seat(entry, &mut self.doors, &mut self.out);
+        let SeatOffer::Seat(request) = entered else {
             panic!("no vacant seat");
         };
         let code = NONE.code(module.code).mappings(1);
         if let Prepare::Lead { .. } = self.state.prepare(request, &mut self.out) {
             let room = (self.state).reserve(request, code, &mut self.doors, &mut self.out);
-            assert_eq!(room, Room::Granted);
+            assert_eq!(room, ReserveOutcome::Granted);
             let serial = u32::from(module.key);
             (self.state).loaded(request, serial, code, module.cost, &mut self.out);
         }
         let holds = NONE.memory(module.memory).stack(1).mappings(1);
         let room = (self.state).reserve(request, holds, &mut self.doors, &mut self.out);
-        assert_eq!(room, Room::Granted);
+        assert_eq!(room, ReserveOutcome::Granted);
         let stamp = self.doors.next_stamp();
-        let born = (self.state).born(request, holds, stamp, &mut self.doors, &mut self.out);
+        let born = (self.state).install(request, holds, stamp, &mut self.doors, &mut self.out);
         born.expect("nothing was replaced")
     }
 
@@ -155,13 +155,13 @@ impl Pool {
     }
 
     /// Somebody asks for this much, and the victims die for it.
-    fn ask(&mut self, need: Amounts) -> (Room, Gone) {
+    fn ask(&mut self, need: Amounts) -> (ReserveOutcome, Gone) {
         let request = self.state.begin_growth();
         let room = (self.state).reserve(request, need, &mut self.doors, &mut self.out);
         let gone = self.destroy();
-        if room == Room::Evicting {
+        if room == ReserveOutcome::Evicting {
             let again = (self.state).reserve(request, need, &mut self.doors, &mut self.out);
-            assert_eq!(again, Room::Granted, "the victims were enough");
+            assert_eq!(again, ReserveOutcome::Granted, "the victims were enough");
         }
         assert_eq!(self.state.recount(), Ok(()));
         self.state.abandon(request, &mut self.out);
@@ -172,7 +172,7 @@ impl Pool {
     /// used since the last look is noted.
     fn look(&mut self) {
         let (room, gone) = self.ask(NONE.code(900_000));
-        assert!(matches!(room, Room::Refused(_)));
+        assert!(matches!(room, ReserveOutcome::Refused(_)));
         assert_eq!(gone, Gone::default());
     }
 
@@ -257,7 +257,7 @@ fn order(policy: Policy, modules: &[Module]) -> Vec<u32> {
         // What the ones before freed is free; one byte more takes the next.
         let charged = pool.state.ledger().charged().get(Budget::Code);
         let (room, all) = pool.ask(NONE.code(total - charged + 1));
-        assert_eq!(room, Room::Evicting);
+        assert_eq!(room, ReserveOutcome::Evicting);
         order.extend(all.code);
     }
     order
@@ -305,7 +305,7 @@ fn often_or_lately(policy: Policy) -> Vec<u32> {
     }
     pool.pass_until(85);
     let (room, all) = pool.ask(NONE.code(1));
-    assert_eq!(room, Room::Evicting);
+    assert_eq!(room, ReserveOutcome::Evicting);
     all.code
 }
 
@@ -322,8 +322,8 @@ fn code_goes_with_all_its_instances_or_not_at_all() {
     let beside_a_lease = pool.idle(busy);
     // The idle one is in its seat, so that this takes it out; it goes back when there are two.
     let entry = pool.entry(busy);
-    let entered = pool.state.enter(entry, &mut pool.doors, &mut pool.out);
-    assert!(matches!(entered, Enter::Idle(id) if id == beside_a_lease));
+    let entered = pool.state.try_seat(entry, &mut pool.doors, &mut pool.out);
+    assert!(matches!(entered, SeatOffer::Idle(id) if id == beside_a_lease));
     let leased = pool.lease_new(busy);
     pool.park(beside_a_lease);
     let (one, other) = (pool.lease_new(free), pool.lease_new(free));
@@ -331,7 +331,7 @@ fn code_goes_with_all_its_instances_or_not_at_all() {
     pool.park(other);
 
     let (room, all) = pool.ask(NONE.code(15));
-    assert_eq!(room, Room::Evicting);
+    assert_eq!(room, ReserveOutcome::Evicting);
     assert_eq!(all, gone(&[one, other], &[2]));
     assert!(pool.is_idle(beside_a_lease), "evicting it frees no code");
     assert!(pool.state.instance(leased).is_some());
@@ -343,7 +343,7 @@ fn a_refused_request_evicts_nothing() {
     let idle = pool.idle(Module::new(1, 10));
     let leased = pool.lease_new(Module::new(2, 10));
     let (room, all) = pool.ask(NONE.code(21));
-    let Room::Refused(shortage) = room else {
+    let ReserveOutcome::Refused(shortage) = room else {
         panic!("{room:?}");
     };
     assert_eq!((shortage.budget, shortage.requested), (Budget::Code, 21));
@@ -362,7 +362,7 @@ fn a_small_module_is_spared_when_a_large_one_must_go_anyway() {
     let large = pool.idle(Module::new(2, 20));
     // 5 are free. The small one is the first victim, but only the large one frees 10.
     let (room, all) = pool.ask(NONE.code(15));
-    assert_eq!(room, Room::Evicting);
+    assert_eq!(room, ReserveOutcome::Evicting);
     assert_eq!(all, gone(&[large], &[2]));
     assert!(pool.is_idle(small));
 }
@@ -404,21 +404,21 @@ fn what_one_request_waits_for_is_not_given_to_another() {
     let [filler, first, second] = [(); 3].map(|()| pool.state.begin_growth());
     let (state, doors, out) = (&mut pool.state, &mut pool.doors, &mut pool.out);
     let full = state.reserve(filler, NONE.compile(5), doors, out);
-    assert_eq!(full, Room::Granted);
+    assert_eq!(full, ReserveOutcome::Granted);
 
     // The stack is there, the total is not: the code must go, and until then the stack waits.
     assert_eq!(
         state.reserve(first, NONE.stack(1), doors, out),
-        Room::Evicting
+        ReserveOutcome::Evicting
     );
     state.abandon(filler, out);
     let stolen = state.reserve(second, NONE.stack(1), doors, out);
-    assert!(matches!(stolen, Room::Refused(_)), "{stolen:?}");
+    assert!(matches!(stolen, ReserveOutcome::Refused(_)), "{stolen:?}");
     assert_eq!(pool.destroy(), gone(&[], &[1]));
     let (state, doors, out) = (&mut pool.state, &mut pool.doors, &mut pool.out);
     assert_eq!(
         state.reserve(first, NONE.stack(1), doors, out),
-        Room::Granted
+        ReserveOutcome::Granted
     );
 }
 
@@ -476,7 +476,7 @@ fn what_no_number_can_count_is_refused() {
     (pool.state).set_limits(no_limit, &mut pool.doors, &mut pool.out);
     pool.idle(Module::new(1, 5));
     let (room, all) = pool.ask(NONE.memory(u64::MAX));
-    assert!(matches!(room, Room::Refused(_)), "{room:?}");
+    assert!(matches!(room, ReserveOutcome::Refused(_)), "{room:?}");
     assert_eq!(all, Gone::default());
 }
 
@@ -544,7 +544,10 @@ fn mappings_come_from_instances_first_and_from_code_last() {
 fn what_compilations_hold_comes_from_nobody() {
     let mut pool = Pool::new(Policy::CostAware, &[(Budget::Compile, 10)]);
     let idle = pool.idle(Module::new(1, 10));
-    assert!(matches!(pool.ask(NONE.compile(11)).0, Room::Refused(_)));
+    assert!(matches!(
+        pool.ask(NONE.compile(11)).0,
+        ReserveOutcome::Refused(_)
+    ));
     assert!(pool.is_idle(idle));
 }
 

@@ -12,14 +12,14 @@ mod state;
 use alloc::vec::Vec;
 
 use state::{
-    Amounts, Budget, Config, Destroy, Effects, Enter, EntryId, Group, Handles, InstanceId,
-    NewFunction, PerBudget, Policy, Prepare, RequestId, Returned, Room, Slots, Stamp, State,
+    Amounts, Budget, Config, Destroy, Effects, EntryId, Group, InstanceId, NewFunction, PerBudget,
+    Policy, Prepare, RequestId, ReserveOutcome, Returned, SeatOffer, Slots, Stamp, State, Types,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Nothing;
 
-impl Handles for Nothing {
+impl Types for Nothing {
     type Definition = ();
     type Entry = ();
     type Source = ();
@@ -45,7 +45,7 @@ impl Slots<Nothing> for OneSlot {
     fn last_used(&self, _: &(), _: usize) -> Stamp {
         self.stamp
     }
-    fn watch(&mut self, _: &(), _: usize) -> bool {
+    fn notify_on_release(&mut self, _: &(), _: usize) -> bool {
         self.idle.is_none()
     }
     fn set_waited(&mut self, _: &(), _: bool) {}
@@ -96,9 +96,9 @@ impl Life {
         entry.expect("the function is defined")
     }
 
-    fn enter(&mut self, entry: EntryId<Nothing>) -> RequestId<Nothing> {
-        match self.state.enter(entry, &mut self.slots, &mut self.out) {
-            Enter::Seat(request) => request,
+    fn try_seat(&mut self, entry: EntryId<Nothing>) -> RequestId<Nothing> {
+        match self.state.try_seat(entry, &mut self.slots, &mut self.out) {
+            SeatOffer::Seat(request) => request,
             _ => panic!("the seat is vacant"),
         }
     }
@@ -107,7 +107,7 @@ impl Life {
         let room = self
             .state
             .reserve(request, target, &mut self.slots, &mut self.out);
-        assert_eq!(room, Room::Granted);
+        assert_eq!(room, ReserveOutcome::Granted);
     }
 
     fn check(&self, charged: Amounts) {
@@ -121,7 +121,7 @@ impl Life {
 fn one_life() {
     let mut life = Life::new();
     let entry = life.entry();
-    let request = life.enter(entry);
+    let request = life.try_seat(entry);
     life.check(Amounts::ZERO);
 
     let prepared = life.state.prepare(request, &mut life.out);
@@ -135,7 +135,7 @@ fn one_life() {
     life.reserve(request, COMPILING);
     life.check(COMPILING);
     life.state.loaded(request, (), CODE, 1000, &mut life.out);
-    life.state.settle(request, Amounts::ZERO, &mut life.out);
+    life.state.shrink_to(request, Amounts::ZERO, &mut life.out);
     life.check(CODE);
 
     life.reserve(request, INSTANCE);
@@ -144,7 +144,7 @@ fn one_life() {
     let stamp = Stamp { at: 0, sequence: 1 };
     let born = life
         .state
-        .born(request, INSTANCE, stamp, &mut life.slots, &mut life.out);
+        .install(request, INSTANCE, stamp, &mut life.slots, &mut life.out);
     let instance = born.expect("nobody replaced the function");
     life.check(both);
 

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::pool::hands::{Hands, Held};
+use crate::pool::claims::{Claimed, Claims};
 use crate::pool::service::observe::Eviction;
-use crate::pool::shared::{DyingId, Effects, Kept, Shared, Signal};
-use crate::pool::wait::waiter::{Mail, Waiter};
+use crate::pool::shared::{DyingId, Effects, Shared, ShellTypes, Signal};
+use crate::pool::wait::waiter::{Waiter, Wakeup};
 use crate::runtime::guarded;
 use crate::state::{Budget, Destroy, Reason};
 
@@ -29,7 +29,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Wakes who is to be woken and destroys what is to be destroyed; what the core says to that is carried
     /// out as well, until there is nothing left. Each charge is given back as soon as its memory is. Listeners
     /// are told at the end: one that waits for the room of something evicted with it finds it freed.
-    pub(crate) fn carry_out(&self, mut effects: Effects<T>, mut hands: Hands<T>) {
+    pub(crate) fn carry_out(&self, mut effects: Effects<T>, mut claims: Claims<T>) {
         let mut destroying = Destroying {
             pool: self,
             ids: Vec::new(),
@@ -37,7 +37,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut evictions = Vec::new();
         loop {
             for (waiter, signal) in effects.wake.drain(..) {
-                self.deliver(&waiter, Mail::Signal(signal));
+                self.deliver(&waiter, Wakeup::Signal(signal));
             }
             if effects.destroy.is_empty() {
                 break;
@@ -47,11 +47,11 @@ impl<T: Send + 'static> Shared<T> {
             for victim in victims {
                 let dying = victim.dying();
                 let destroyed =
-                    guarded("destroying something", || self.destroy(victim, &mut hands));
+                    guarded("destroying something", || self.destroy(victim, &mut claims));
                 evictions.extend(destroyed.flatten());
                 self.lock().freed(dying, &mut effects);
                 for (waiter, signal) in effects.wake.drain(..) {
-                    self.deliver(&waiter, Mail::Signal(signal));
+                    self.deliver(&waiter, Wakeup::Signal(signal));
                 }
             }
         }
@@ -62,16 +62,16 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Tells a waiter, or hands it an instance. Outside of the lock: it wakes.
-    pub(crate) fn deliver(&self, waiter: &Arc<Waiter<T>>, mail: Mail<T>) {
-        let is_worth_something = match &mail {
-            Mail::Instance(_) | Mail::Signal(Signal::Seat(_) | Signal::Retry) => true,
-            Mail::Signal(Signal::Gone | Signal::Closed | Signal::Late) => false,
+    pub(crate) fn deliver(&self, waiter: &Arc<Waiter<T>>, wakeup: Wakeup<T>) {
+        let is_worth_something = match &wakeup {
+            Wakeup::Instance(_) | Wakeup::Signal(Signal::Seat(_) | Signal::Retry) => true,
+            Wakeup::Signal(Signal::Gone | Signal::Closed | Signal::Late) => false,
         };
-        match waiter.deliver(mail) {
-            Some(unread) => self.return_to_sender(unread),
+        match waiter.deliver(wakeup) {
+            Some(undelivered) => self.redirect(undelivered),
             None if is_worth_something && waiter.is_of_a_task() => {
-                let expires = waiter.expires(self.pulse.now());
-                self.unread.add(expires, waiter.clone());
+                let expires = waiter.expires(self.timekeeper.now());
+                self.undelivered.add(expires, waiter.clone());
             }
             None => {}
         }
@@ -81,36 +81,38 @@ impl<T: Send + 'static> Shared<T> {
     /// they slept end.
     pub(crate) fn expire(&self) {
         self.with_state(|locked, _, out| locked.state.expire(out));
-        for parcel in self.unread.due(self.pulse.now()) {
+        for delivery in self.undelivered.due(self.timekeeper.now()) {
             guarded("taking back what nobody has read", || {
-                parcel.take_back(self);
+                delivery.take_back(self);
             });
         }
     }
 
     /// Whoever waited for this mail has gone: what it brings is for the next.
-    pub(crate) fn return_to_sender(&self, unread: Mail<T>) {
-        match unread {
-            Mail::Instance(live) => {
-                let entry = self.with_state(|locked, _, _| locked.state.home_of(live.id));
+    pub(crate) fn redirect(&self, undelivered: Wakeup<T>) {
+        match undelivered {
+            Wakeup::Instance(pooled) => {
+                let entry = self.with_state(|locked, _, _| locked.state.home_of(pooled.id));
                 match entry {
-                    Some(entry) => entry.release(live, true),
-                    None => drop(live),
+                    Some(entry) => entry.release(pooled, true),
+                    None => drop(pooled),
                 }
             }
-            Mail::Signal(Signal::Seat(request)) => {
+            Wakeup::Signal(Signal::Seat(request)) => {
                 self.with_state(|locked, _, out| locked.state.abandon(request, out));
             }
-            Mail::Signal(Signal::Retry | Signal::Gone | Signal::Closed | Signal::Late) => {}
+            Wakeup::Signal(Signal::Retry | Signal::Gone | Signal::Closed | Signal::Late) => {}
         }
     }
 
     /// Frees the memory; what there is to report about it.
-    fn destroy(&self, victim: Destroy<Kept<T>>, hands: &mut Hands<T>) -> Option<Eviction> {
+    fn destroy(&self, victim: Destroy<ShellTypes<T>>, claims: &mut Claims<T>) -> Option<Eviction> {
         match victim {
             Destroy::Instance {
                 instance, reason, ..
-            } => hands.take(instance).map(|held| bury(held, reason)),
+            } => claims
+                .take(instance)
+                .map(|claimed| free_instance(claimed, reason)),
             Destroy::Code { code, .. } => {
                 let bytes = code.amounts().get(Budget::Code);
                 drop(code);
@@ -125,14 +127,14 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 /// Frees an instance's memory.
-fn bury<T: Send + 'static>(held: Held<T>, reason: Reason) -> Eviction {
-    let Held { asker, live } = held;
+fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: Reason) -> Eviction {
+    let Claimed { target, pooled } = claimed;
     let eviction = Eviction {
-        function: asker.function.clone(),
-        group: asker.group.clone(),
+        function: target.function.clone(),
+        group: target.group.clone(),
         reason,
-        memory_bytes: live.instance.store.data().memory_bytes(),
-        uses: live.uses,
+        memory_bytes: pooled.instance.store.data().memory_bytes(),
+        uses: pooled.uses,
     };
     let enter = || {
         tracing::debug_span!(
@@ -144,7 +146,7 @@ fn bury<T: Send + 'static>(held: Held<T>, reason: Reason) -> Eviction {
         .entered()
     };
     let span = guarded("a subscriber", enter);
-    drop(live);
+    drop(pooled);
     guarded("a subscriber", || drop(span));
     eviction
 }

@@ -8,8 +8,8 @@ mod tasks;
 mod time;
 mod wait;
 
+mod claims;
 mod effects;
-mod hands;
 mod report;
 mod settings;
 mod shared;
@@ -29,7 +29,7 @@ pub use api::builder::Builder;
 pub use api::canceller::Canceller;
 pub use api::definition::{Definition, Dynamic, Signature};
 pub use api::error::{
-    AcquireError, Asker, CallError, CallLimit, DefineError, LookupError, ModuleError,
+    AcquireError, CallError, CallLimit, DefineError, LookupError, ModuleError, Target,
     UnknownFunction, WaitingFor,
 };
 pub use api::function::{Function, InGroup};

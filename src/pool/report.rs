@@ -42,7 +42,7 @@ struct Uses {
 }
 
 /// How many entries or instances are looked at without letting go of the lock.
-const LOOKS: usize = 256;
+const BATCH: usize = 256;
 
 impl<T: Send + 'static> Shared<T> {
     /// Looks at all entries and instances, a few at a time: not of one instant, and not in anybody's way.
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut from = 0;
         loop {
             let (entries, next) =
-                self.with_state(|locked, _, _| locked.state.some_entries(from, LOOKS));
+                self.with_state(|locked, _, _| locked.state.some_entries(from, BATCH));
             hits += entries.iter().map(|entry| entry.hits()).sum::<u64>();
             from = next;
             if from == 0 {
@@ -63,7 +63,7 @@ impl<T: Send + 'static> Shared<T> {
         loop {
             let (count, next) = self.with_state(|locked, _, _| {
                 let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
-                locked.state.count_leased(from, LOOKS, is_leased)
+                locked.state.count_leased(from, BATCH, is_leased)
             });
             leased += count;
             from = next;

@@ -8,7 +8,7 @@ use crate::pool::api::definition::InstanceLimits;
 use crate::pool::hot::slots;
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, Runtime};
-use crate::state::{self, Policy, Shelf};
+use crate::state::{self, Expiry, Policy};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
 /// give up warm instances for what comes free by itself in a moment; many more would be no promise. The
@@ -65,17 +65,17 @@ impl Settings {
     }
 
     /// With a coarse clock, the last use may have been a period later than it says.
-    pub fn shelf(&self, coarse: bool) -> Shelf {
+    pub fn expiry(&self, coarse: bool) -> Expiry {
         let slack = if coarse {
             self.sweep_period()
         } else {
             Duration::ZERO
         };
-        let shelf = |timeout: Option<Duration>| timeout.map(|t| nanos(t.saturating_add(slack)));
-        Shelf {
-            idle: shelf(self.idle_timeout),
+        let expiry = |timeout: Option<Duration>| timeout.map(|t| nanos(t.saturating_add(slack)));
+        Expiry {
+            idle: expiry(self.idle_timeout),
             lifetime: self.max_lifetime.map(nanos),
-            code_idle: shelf(self.code_idle_timeout),
+            code_idle: expiry(self.code_idle_timeout),
         }
     }
 

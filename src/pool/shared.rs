@@ -10,26 +10,26 @@ use wasmtime::Store;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::definition::{Defined, Source};
 use crate::pool::api::error::ModuleError;
+use crate::pool::claims::Claims;
 use crate::pool::cold::deadlock::Blocked;
-use crate::pool::hands::Hands;
 use crate::pool::hot::entry::{Entry, agree_on_sequence};
 use crate::pool::hot::thread_cache;
 use crate::pool::service::housekeeper::Housekeeper;
 use crate::pool::service::observe::Observer;
-use crate::pool::service::unread::Unread;
+use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
 use crate::pool::settings::Settings;
-use crate::pool::time::timekeeper::Pulse;
+use crate::pool::time::timekeeper::Timekeeper;
 use crate::pool::wait::block_on::block_on;
 use crate::pool::wait::waiter::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
-use crate::state::{self, Destroy, Group, Handles, ModuleId, Stamp};
+use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// What the core keeps for the shell.
-pub(crate) struct Kept<T>(std::marker::PhantomData<fn() -> T>);
+pub(crate) struct ShellTypes<T>(std::marker::PhantomData<fn() -> T>);
 
-impl<T: Send + 'static> Handles for Kept<T> {
+impl<T: Send + 'static> Types for ShellTypes<T> {
     type Definition = Arc<Defined>;
     type Entry = Arc<Entry<T>>;
     type Source = Source<T>;
@@ -38,15 +38,15 @@ impl<T: Send + 'static> Handles for Kept<T> {
     type Waiter = Arc<Waiter<T>>;
 }
 
-pub(crate) type State<T> = state::State<Kept<T>>;
-pub(crate) type Effects<T> = state::Effects<Kept<T>>;
-pub(crate) type Signal<T> = state::Signal<Kept<T>>;
-pub(crate) type EntryId<T> = state::EntryId<Kept<T>>;
-pub(crate) type FunctionId<T> = state::FunctionId<Kept<T>>;
-pub(crate) type InstanceId<T> = state::InstanceId<Kept<T>>;
-pub(crate) type Function<T> = state::Function<Kept<T>>;
-pub(crate) type RequestId<T> = state::RequestId<Kept<T>>;
-pub(crate) type DyingId<T> = state::DyingId<Kept<T>>;
+pub(crate) type State<T> = state::State<ShellTypes<T>>;
+pub(crate) type Effects<T> = state::Effects<ShellTypes<T>>;
+pub(crate) type Signal<T> = state::Signal<ShellTypes<T>>;
+pub(crate) type EntryId<T> = state::EntryId<ShellTypes<T>>;
+pub(crate) type FunctionId<T> = state::FunctionId<ShellTypes<T>>;
+pub(crate) type InstanceId<T> = state::InstanceId<ShellTypes<T>>;
+pub(crate) type Function<T> = state::Function<ShellTypes<T>>;
+pub(crate) type RequestId<T> = state::RequestId<ShellTypes<T>>;
+pub(crate) type DyingId<T> = state::DyingId<ShellTypes<T>>;
 
 /// Makes the host's store data for an instance of (function, group).
 pub(crate) type MakeData<T> = dyn Fn(&str, &Group) -> T + Send + Sync;
@@ -62,12 +62,12 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
-    pub pulse: Arc<Pulse>,
+    pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
-    pub unread: Unread<T>,
+    pub undelivered: Undelivered<T>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
     locked: Mutex<Locked<T>>,
@@ -84,7 +84,7 @@ pub(crate) struct Locked<T: Send + 'static> {
     /// Entries that were forgotten.
     forgotten: u64,
     /// Modules that a thread compiles or loads at this moment.
-    pub compiling: BTreeSet<ModuleId<Kept<T>>>,
+    pub compiling: BTreeSet<ModuleId<ShellTypes<T>>>,
     pub compilations: u64,
     pub loads: u64,
     /// What threads are destroying now, and will report as freed.
@@ -124,7 +124,7 @@ impl<T: Send + 'static> Locked<T> {
         for entry in out.forgotten.drain(..) {
             entry.forget();
             self.forgotten += 1;
-            if self.forgotten.is_multiple_of(thread_cache::PATIENCE) {
+            if self.forgotten.is_multiple_of(thread_cache::ANNOUNCE_EVERY) {
                 thread_cache::announce_closed();
             }
         }
@@ -187,7 +187,7 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
-    pub pulse: Arc<Pulse>,
+    pub timekeeper: Arc<Timekeeper>,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
 }
@@ -203,12 +203,12 @@ impl<T: Send + 'static> Shared<T> {
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,
-            pulse: parts.pulse,
+            timekeeper: parts.timekeeper,
             stack,
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),
-            unread: Unread::new(),
+            undelivered: Undelivered::new(),
             past_hits: Arc::default(),
             settings: parts.settings,
             locked: Mutex::new(Locked::new(state)),
@@ -222,27 +222,27 @@ impl<T: Send + 'static> Shared<T> {
     /// Asks the core something, under the lock; then does what it says, outside.
     pub fn with_state<R>(
         &self,
-        ask: impl FnOnce(&mut Locked<T>, &mut Hands<T>, &mut Effects<T>) -> R,
+        ask: impl FnOnce(&mut Locked<T>, &mut Claims<T>, &mut Effects<T>) -> R,
     ) -> R {
-        let mut hands = Hands::new();
+        let mut claims = Claims::new();
         let mut effects = Effects::new();
-        let now = self.pulse.now();
+        let now = self.timekeeper.now();
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
-            let answer = ask(&mut locked, &mut hands, &mut effects);
+            let answer = ask(&mut locked, &mut claims, &mut effects);
             locked.hand_out(0, &mut effects);
             answer
         };
-        self.carry_out(effects, hands);
+        self.carry_out(effects, claims);
         answer
     }
 
     /// New limits hold from now on; see `Pool::set_limits`.
     pub fn set_limits(&self, limits: crate::pool::Limits) -> Result<(), LimitsError> {
         limits.validate()?;
-        self.with_state(|locked, hands, out| {
-            locked.state.set_limits(limits.per_budget(), hands, out);
+        self.with_state(|locked, claims, out| {
+            locked.state.set_limits(limits.per_budget(), claims, out);
         });
         Ok(())
     }
@@ -250,13 +250,13 @@ impl<T: Send + 'static> Shared<T> {
     /// The system refuses what the budgets grant: evicts so many that are idle, and destroys them;
     /// whether there were any.
     pub fn relieve(&self, count: usize) -> bool {
-        self.with_state(|locked, hands, out| locked.state.relieve(count, hands, out)) > 0
+        self.with_state(|locked, claims, out| locked.state.relieve(count, claims, out)) > 0
     }
 
     pub fn close(&self) {
-        self.with_state(|locked, hands, out| {
+        self.with_state(|locked, claims, out| {
             if !locked.state.is_closed() {
-                locked.state.close(hands, out);
+                locked.state.close(claims, out);
             }
         });
         self.workers.stop();
@@ -269,8 +269,8 @@ impl<T: Send + 'static> Shared<T> {
         let waiter = Waiter::new();
         self.with_state(|locked, _, _| locked.drained.push(waiter.clone()));
         let deadline = self.deadline(timeout);
-        let drained = waiter.mail(Some(deadline), &self.pulse);
-        let drained = block_on(drained, &self.pulse).is_some();
+        let drained = waiter.wakeup(Some(deadline), &self.timekeeper);
+        let drained = block_on(drained, &self.timekeeper).is_some();
         if !drained {
             self.with_state(|locked, _, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
         }
@@ -278,20 +278,20 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     pub fn sweep(&self) {
-        self.pulse.beat();
-        self.pulse.alarms.ring(self.pulse.now());
+        self.timekeeper.beat();
+        self.timekeeper.alarms.ring(self.timekeeper.now());
         self.evict_and_report();
     }
 
     /// What a sweep does but for alarms.
     pub fn evict_and_report(&self) {
-        self.pulse.look();
+        self.timekeeper.remember_now();
         self.expire();
-        let shelf = self.settings.shelf(self.pulse.is_coarse());
+        let expiry = self.settings.expiry(self.timekeeper.is_coarse());
         // A few at a time: others need the lock too.
-        while self.with_state(|locked, hands, out| {
-            let more = locked.state.sweep(shelf, hands, out);
-            locked.state.repay(hands, out);
+        while self.with_state(|locked, claims, out| {
+            let more = locked.state.sweep(expiry, claims, out);
+            locked.state.repay(claims, out);
             more
         }) {}
         guarded("the metrics recorder", || self.publish_metrics());
@@ -301,10 +301,10 @@ impl<T: Send + 'static> Shared<T> {
     /// look once more after saying it. (A lease announces itself before it looks; if this look missed even that,
     /// the next lease resumes the epoch for both, or the housekeeper's next look.)
     pub fn rest_if_idle(&self) {
-        if self.pulse.is_ticking() && !self.is_anything_leased() {
-            self.pulse.pause();
+        if self.timekeeper.is_ticking() && !self.is_anything_leased() {
+            self.timekeeper.pause();
             if self.is_anything_leased() {
-                self.pulse.keep_ticking();
+                self.timekeeper.keep_ticking();
             }
         }
     }
@@ -325,7 +325,7 @@ impl<T: Send + 'static> Drop for Shared<T> {
         self.workers.join();
         let orphans = self.locked.get_mut().state.instance_count();
         self.housekeeper.stop();
-        self.pulse.end(orphans as u64);
+        self.timekeeper.end(orphans as u64);
         thread_cache::announce_closed();
         thread_cache::drop_closed();
     }

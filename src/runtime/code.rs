@@ -9,8 +9,8 @@ use super::heap::RegisteredTypes;
 use super::imports::HostImports;
 use super::inspect::Facts;
 use super::link::Linked;
+use super::raw::MachineCode;
 use super::sizes;
-use super::trusted::MachineCode;
 use crate::state::Amounts;
 
 /// Compiled code that is not mapped yet.

@@ -7,8 +7,8 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmFeatures};
 use super::epoch::Epoch;
 use super::heap::{self, Heap, TypeRegistry};
 use super::inspect::Facts;
+use super::raw::ChargedStacks;
 use super::sizes;
-use super::trusted::ChargedStacks;
 use crate::state::Amounts;
 
 /// What the pool's own engine is made for.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use wasmtime::{Trap, WasmBacktrace};
 
-use super::turn::Stopped;
+use super::cancel_flag::Cancelled;
 
 /// An error that several callers may hold.
 pub type SharedError = Arc<dyn Error + Send + Sync + 'static>;
@@ -69,7 +69,7 @@ pub(crate) fn classify(error: wasmtime::Error) -> CallFailure {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
         }),
-        None if error.is::<Stopped>() => CallFailure::Cancelled,
+        None if error.is::<Cancelled>() => CallFailure::Cancelled,
         None => CallFailure::Host(share(error)),
     }
 }

@@ -110,7 +110,7 @@ const TYPES: u64 = 128;
 
 /// A module's types, until it is gone.
 pub(crate) struct RegisteredTypes {
-    registry: Arc<TypeRegistry>,
+    arena: Arc<TypeRegistry>,
     types: u64,
     /// Bytes of the module's list.
     pub list: u64,
@@ -121,7 +121,7 @@ impl TypeRegistry {
         let now = self.now.fetch_add(types, Relaxed).saturating_add(types);
         let most = self.most.fetch_max(now, Relaxed).max(now);
         RegisteredTypes {
-            registry: self.clone(),
+            arena: self.clone(),
             types,
             list: most / TYPES * (TYPES * 8),
         }
@@ -130,6 +130,6 @@ impl TypeRegistry {
 
 impl Drop for RegisteredTypes {
     fn drop(&mut self) {
-        self.registry.now.fetch_sub(self.types, Relaxed);
+        self.arena.now.fetch_sub(self.types, Relaxed);
     }
 }

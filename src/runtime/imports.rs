@@ -13,7 +13,7 @@ use super::import_types::{
     PAGE, both, describe_global, describe_memory, describe_table, is_possible, may_be, may_hold,
     value_name,
 };
-use super::inspect::Types;
+use super::inspect::TypeText;
 use super::instance::StoreData;
 use super::sizes;
 
@@ -344,7 +344,7 @@ impl<T: 'static> Check<'_, T> {
     fn describe(&self, ty: TypeRef) -> String {
         match ty {
             TypeRef::Func(index) | TypeRef::FuncExact(index) => match self.function(index) {
-                Some((ty, _)) => format!("function {}", Types(ty)),
+                Some((ty, _)) => format!("function {}", TypeText(ty)),
                 None => "function".into(),
             },
             TypeRef::Memory(ty) => describe_memory(&ty),

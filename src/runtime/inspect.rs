@@ -134,7 +134,7 @@ impl Facts {
         };
         let shown = functions().take(SHOWN);
         let mut names: Vec<_> = shown
-            .map(|(name, ty)| format!("{name}{}", Types(ty)))
+            .map(|(name, ty)| format!("{name}{}", TypeText(ty)))
             .collect();
         match functions().count() {
             0 => names.push("none".into()),
@@ -146,9 +146,9 @@ impl Facts {
 }
 
 /// A function type as people write it: `(i64, i64) -> i64`.
-pub(crate) struct Types<'a>(pub &'a FuncType);
+pub(crate) struct TypeText<'a>(pub &'a FuncType);
 
-impl fmt::Display for Types<'_> {
+impl fmt::Display for TypeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |types: &[wasmparser::ValType]| {
             const SHOWN: usize = 16;

@@ -11,15 +11,16 @@ use wasmtime::{
     Engine, Extern, Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults,
 };
 
+use super::cancel_flag::CancelFlag;
 use super::engine::Runtime;
 use super::epoch::Epoch;
+use super::epoch_state::EpochState;
 use super::failure::{CallFailure, SharedError, classify, share};
 use super::host_code::guarded;
 use super::link::{Imported, Instantiated};
 use super::meter::{Meter, Refusal};
-use super::purse::Purse;
+use super::stack_quota::StackQuota;
 use super::system::{is_scarce, refused_by_system};
-use super::turn::{Stop, Turn};
 
 /// The data of every store that the pool makes: the host's `T`, and the pool's own meter.
 ///
@@ -40,7 +41,7 @@ pub struct StoreData<T> {
 #[derive(Default)]
 struct Rare {
     /// `None`: interrupted when its time is over. Otherwise it is looked at each tick.
-    turn: Option<Turn>,
+    epoch_state: Option<EpochState>,
     imported: Option<Imported>,
 }
 
@@ -66,8 +67,8 @@ impl<T> StoreData<T> {
 
     /// The deadline of the store's epoch has come.
     fn at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        if let Some(turn) = self.turn() {
-            return turn.over();
+        if let Some(epoch_state) = self.epoch_state() {
+            return epoch_state.over();
         }
         // Asked once: what comes later is all the lease's own time.
         let began = std::mem::replace(&mut self.began, u64::MAX);
@@ -92,8 +93,8 @@ impl<T> StoreData<T> {
         &mut self.meter
     }
 
-    fn turn(&mut self) -> Option<&mut Turn> {
-        self.rare.as_mut()?.turn.as_mut()
+    fn epoch_state(&mut self) -> Option<&mut EpochState> {
+        self.rare.as_mut()?.epoch_state.as_mut()
     }
 
     pub(super) fn set_imported(&mut self, imported: Imported) {
@@ -158,7 +159,7 @@ pub(crate) struct Instance<T: 'static> {
 struct Extras {
     allocator: Option<Allocator>,
     /// What it may spend on fiber stacks, once a task has had it.
-    purse: Option<Arc<Purse>>,
+    stack_quota: Option<Arc<StackQuota>>,
     /// Whether wasmtime has refused a synchronous call of it.
     tasks_only: bool,
 }
@@ -223,7 +224,7 @@ pub(crate) fn new_store<T: Send + 'static>(
 }
 
 /// Looks up what every instance needs of its exports.
-pub(crate) fn settle<T: Send + 'static>(
+pub(crate) fn resolve_exports<T: Send + 'static>(
     mut store: Store<StoreData<T>>,
     made: wasmtime::Result<Instantiated>,
     export: &str,
@@ -252,23 +253,23 @@ pub(crate) fn settle<T: Send + 'static>(
 
 /// From now on the store is looked at each tick of the epoch: it can be stopped, and may have to
 /// let others go on. Its time begins afresh.
-pub(crate) fn look_each_tick<T>(
+pub(crate) fn interrupt_each_tick<T>(
     store: &mut Store<StoreData<T>>,
     limits: CallLimits,
-    stop: Arc<Stop>,
+    cancel: Arc<CancelFlag>,
 ) {
     if let Some(ticks) = limits.ticks {
         let data = store.data_mut();
-        let turn = Turn::new(ticks.get(), stop, data.epoch.clone());
-        data.rare.get_or_insert_default().turn = Some(turn);
+        let epoch_state = EpochState::new(ticks.get(), cancel, data.epoch.clone());
+        data.rare.get_or_insert_default().epoch_state = Some(epoch_state);
         store.set_epoch_deadline(1);
     }
 }
 
 /// Whether the store's guest lets others go on at each tick. Only within a task.
 pub(crate) fn set_yields<T>(store: &mut Store<StoreData<T>>, yields: bool) {
-    if let Some(turn) = store.data_mut().turn() {
-        turn.yields = yields;
+    if let Some(epoch_state) = store.data_mut().epoch_state() {
+        epoch_state.yields = yields;
     }
 }
 
@@ -315,9 +316,9 @@ impl<T: 'static> Instance<T> {
     }
 
     /// The lease is over: the next one is interrupted at the end of its time, and not looked at.
-    pub fn look_no_more(&mut self) {
+    pub fn stop_interrupts(&mut self) {
         match &mut self.store.data_mut().rare {
-            Some(rare) if rare.imported.is_some() => rare.turn = None,
+            Some(rare) if rare.imported.is_some() => rare.epoch_state = None,
             rare => *rare = None,
         }
     }
@@ -390,12 +391,12 @@ impl<T: 'static> Instance<T> {
         Ok(found)
     }
 
-    pub fn purse(&self) -> Option<&Arc<Purse>> {
-        self.extras.as_ref()?.purse.as_ref()
+    pub fn stack_quota(&self) -> Option<&Arc<StackQuota>> {
+        self.extras.as_ref()?.stack_quota.as_ref()
     }
 
-    pub fn set_purse(&mut self, purse: Arc<Purse>) {
-        self.extras.get_or_insert_default().purse = Some(purse);
+    pub fn set_stack_quota(&mut self, stack_quota: Arc<StackQuota>) {
+        self.extras.get_or_insert_default().stack_quota = Some(stack_quota);
     }
 
     /// Whether its guest can only be called as a task. For a call that has failed.

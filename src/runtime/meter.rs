@@ -76,7 +76,7 @@ impl Meter {
 
     /// From now on growth is charged to this account, and what was reserved and not needed is
     /// given back. Returns what was needed: the bytes of memories and tables.
-    pub fn settle(&mut self, account: Box<dyn GrowthAccount>) -> u64 {
+    pub fn rebind(&mut self, account: Box<dyn GrowthAccount>) -> u64 {
         self.account = account;
         self.prepaid = 0;
         self.held()

@@ -1,10 +1,11 @@
 //! All of wasmtime: the only place that knows its types' habits, and pages.
 
+mod cancel_flag;
 mod code;
 mod engine;
 mod epoch;
+mod epoch_state;
 mod failure;
-mod guest;
 mod heap;
 mod host_code;
 mod import_types;
@@ -13,33 +14,33 @@ mod inspect;
 mod instance;
 mod link;
 mod meter;
-mod purse;
+mod raw;
 mod sections;
+mod signature;
 mod sizes;
 mod stack;
+mod stack_quota;
 mod system;
-mod trusted;
-mod turn;
 
+pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{Artifact, Code, LoadFailure, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, Causes, classify, share};
-pub(crate) use guest::matches_signature;
 pub(crate) use host_code::{discard, guarded, wake};
 pub(crate) use import_types::is_of_a_store;
 pub(crate) use imports::{HostImports, Own, OwnItem};
-pub(crate) use inspect::{Facts, Types, inspect};
+pub(crate) use inspect::{Facts, TypeText, inspect};
 pub(crate) use instance::{
-    Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store,
-    runs_as_task_only, set_yields, settle,
+    Allocator, CallLimits, Instance, InstantiateFailure, interrupt_each_tick, new_store,
+    resolve_exports, runs_as_task_only, set_yields,
 };
 pub(crate) use meter::{GrowthAccount, Meter};
-pub(crate) use purse::Purse;
+pub(crate) use signature::matches_signature;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
+pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};
-pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
 pub use imports::{ImportError, MissingImport};

@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 
-use super::purse::Purse;
-use super::trusted;
+use super::raw;
+use super::stack_quota::StackQuota;
 use crate::sync::thread_local;
 
 /// Host frames that may run above the guest's deepest one: signal handling, host functions.
@@ -110,7 +110,7 @@ fn has_room(needed: usize) -> Result<(), StackTooSmall> {
     let here = (&raw const here).addr();
     let available = match CURRENT.with(Cell::get).below(here) {
         Some(available) => available,
-        None => look(here).unwrap_or(usize::MAX),
+        None => find_stack(here).unwrap_or(usize::MAX),
     };
     if available < needed {
         return Err(StackTooSmall { available, needed });
@@ -120,10 +120,10 @@ fn has_room(needed: usize) -> Result<(), StackTooSmall> {
 
 /// Finds the stack that `here` is on, and what is left of it.
 #[cold]
-fn look(here: usize) -> Option<usize> {
+fn find_stack(here: usize) -> Option<usize> {
     let own = own();
     let known = Some(own).filter(|own| own.below(here).is_some());
-    let known = known.or_else(|| Purse::open_stack(here));
+    let known = known.or_else(|| StackQuota::open_stack(here));
     if let Some(stack) = known {
         CURRENT.with(|current| current.set(stack));
         return stack.below(here);
@@ -137,7 +137,7 @@ fn look(here: usize) -> Option<usize> {
 fn own() -> StackBounds {
     OWN.with(|own| {
         own.get().unwrap_or_else(|| {
-            let found = trusted::own_stack().map_or(StackBounds::UNKNOWN, StackBounds::new);
+            let found = raw::own_stack().map_or(StackBounds::UNKNOWN, StackBounds::new);
             own.set(Some(found));
             found
         })

@@ -10,10 +10,10 @@ use super::modules::{ModuleId, Phase};
 use super::queue::{Sleeper, Ticket};
 use super::recency::Stamp;
 use super::requests::{Request, RequestId};
-use super::{Effects, Handles, Reason, Signal, Slots, State};
+use super::{Effects, Reason, Signal, Slots, State, Types};
 
 /// What an acquire finds when it enters.
-pub enum Enter<H: Handles> {
+pub enum SeatOffer<H: Types> {
     /// An idle instance, claimed for the caller.
     Idle(InstanceId<H>),
     /// A vacant seat, promised to this new request: make an instance.
@@ -26,14 +26,14 @@ pub enum Enter<H: Handles> {
 }
 
 /// Whether a caller that found the entry full must really wait.
-pub enum SeatWait<H: Handles> {
+pub enum SeatWait<H: Types> {
     Queued(Ticket),
     /// A lease ended just now: this instance is claimed for the caller.
     Idle(InstanceId<H>),
 }
 
 /// What a request that needs its module's code must do.
-pub enum Prepare<H: Handles> {
+pub enum Prepare<H: Types> {
     /// The code is loaded and pinned.
     Ready {
         code: H::Code,
@@ -65,41 +65,41 @@ pub enum Prepare<H: Handles> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
 
-impl<H: Handles> Prepare<H> {
+impl<H: Types> Prepare<H> {
     const fn is_wait(&self) -> bool {
         matches!(self, Self::Follow(_) | Self::Leaving(..) | Self::Queue)
     }
 }
 
-impl<H: Handles> State<H> {
-    pub fn enter(
+impl<H: Types> State<H> {
+    pub fn try_seat(
         &mut self,
         id: EntryId<H>,
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
-    ) -> Enter<H> {
-        self.enter_near(id, 0, slots, out)
+    ) -> SeatOffer<H> {
+        self.try_seat_near(id, 0, slots, out)
     }
 
-    /// As `enter`, preferring the seat `near`, or the next after it.
-    pub fn enter_near(
+    /// As `try_seat`, preferring the seat `near`, or the next after it.
+    pub fn try_seat_near(
         &mut self,
         id: EntryId<H>,
         near: usize,
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
-    ) -> Enter<H> {
+    ) -> SeatOffer<H> {
         if self.closed {
-            return Enter::Closed;
+            return SeatOffer::Closed;
         }
         let Some(entry) = self.entries.get(id) else {
-            return Enter::Gone;
+            return SeatOffer::Gone;
         };
         let Some(function) = self.functions.get(entry.function) else {
-            return Enter::Gone;
+            return SeatOffer::Gone;
         };
         if !entry.queue.is_empty() {
-            return Enter::Full;
+            return SeatOffer::Full;
         }
         slots.set_waited(&entry.handle, false);
         let version = function.version;
@@ -111,24 +111,24 @@ impl<H: Handles> State<H> {
                 continue;
             }
             if self.instances[instance].version == version {
-                return Enter::Idle(instance);
+                return SeatOffer::Idle(instance);
             }
             self.dismiss(instance, Reason::Replaced, None, out);
         }
         let entry = &mut self.entries[id];
         let (count, most) = (entry.seats.len(), self.config.seats_per_entry);
         if let Some(seat) = entry.vacant_seat(near) {
-            return Enter::Seat(self.promise(id, seat));
+            return SeatOffer::Seat(self.promise(id, seat));
         }
         if count == most {
-            return Enter::Full;
+            return SeatOffer::Full;
         }
         entry.add_seats(most);
         slots.add_seats(&entry.handle, entry.seats.len());
-        Enter::Seat(self.promise(id, count))
+        SeatOffer::Seat(self.promise(id, count))
     }
 
-    /// Queues for a seat of an entry that `enter` found full, and counts a block.
+    /// Queues for a seat of an entry that `try_seat` found full, and counts a block.
     pub fn wait_for_seat(
         &mut self,
         id: EntryId<H>,
@@ -140,7 +140,7 @@ impl<H: Handles> State<H> {
         let first = entry.queue.is_empty();
         slots.set_waited(&entry.handle, true);
         for (seat, instance) in entry.taken() {
-            let ended = !slots.watch(&entry.handle, seat);
+            let ended = !slots.notify_on_release(&entry.handle, seat);
             if ended && first && slots.claim(&entry.handle, seat, instance) {
                 slots.set_waited(&entry.handle, false);
                 return SeatWait::Idle(instance);
@@ -191,7 +191,7 @@ impl<H: Handles> State<H> {
         if prepared.is_wait() {
             // Whom it waits for may itself wait for room: it must not be the one in the way.
             let expected = core::mem::take(&mut self.requests[id].expected);
-            self.settle(id, Amounts::ZERO, out);
+            self.shrink_to(id, Amounts::ZERO, out);
             self.leave_room(id, out);
             if expected != Amounts::ZERO {
                 self.wake_room(out);
@@ -349,12 +349,12 @@ impl<H: Handles> State<H> {
     /// A request that is about to wait gives back what others may be waiting for: what it holds,
     /// but for the compiler's work, and its pin, unless it leads a flight. It asks for all of it
     /// again when it is woken: nobody waits for room and holds some, but the one who collects.
-    pub fn step_back(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+    pub fn release_to_wait(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
         if self.collecting == Some(id) {
             return;
         }
         let compile = self.requests[id].held.amounts().get(Budget::Compile);
-        self.settle(id, Amounts::ZERO.compile(compile), out);
+        self.shrink_to(id, Amounts::ZERO.compile(compile), out);
         let Some(module) = self.requests[id].module else {
             return;
         };
@@ -380,7 +380,7 @@ impl<H: Handles> State<H> {
             while let Some((_, sleeper)) = self.modules[module].followers.pop(now, &mut late) {
                 self.wake(sleeper, out);
             }
-            self.tell_late(late, out);
+            self.notify_late(late, out);
             self.compiling -= 1;
             self.wake_compiler(out);
         }
@@ -390,7 +390,7 @@ impl<H: Handles> State<H> {
         if self.compiling < self.config.max_compilations {
             let mut late = Vec::new();
             let next = self.compilers.pop(self.now, &mut late);
-            self.tell_late(late, out);
+            self.notify_late(late, out);
             if let Some((_, sleeper)) = next {
                 self.wake(sleeper, out);
             }
@@ -405,7 +405,7 @@ impl<H: Handles> State<H> {
     }
 
     /// Gives back what the request holds beyond `keep`.
-    pub fn settle(&mut self, id: RequestId<H>, keep: Amounts, out: &mut Effects<H>) {
+    pub fn shrink_to(&mut self, id: RequestId<H>, keep: Amounts, out: &mut Effects<H>) {
         let kept = self.requests[id].held.split(&keep);
         let surplus = core::mem::replace(&mut self.requests[id].held, kept);
         self.release(surplus, out);
@@ -413,7 +413,7 @@ impl<H: Handles> State<H> {
 
     /// The instance exists and is leased to the caller. It takes `held` of the request's charge;
     /// the rest is given back.
-    pub fn born(
+    pub fn install(
         &mut self,
         id: RequestId<H>,
         held: Amounts,
@@ -444,7 +444,7 @@ impl<H: Handles> State<H> {
             version,
             charge,
             known: stamp,
-            born: self.now,
+            created_at: self.now,
         });
         self.recency.insert(stamp, instance);
         self.entries[entry].seats[seat] = Seat::Taken(instance);
@@ -452,9 +452,9 @@ impl<H: Handles> State<H> {
         record.live.insert(instance);
         record.history.used(stamp);
         self.requests[id].seat = None;
-        if !self.room.is_empty() || self.ledger.is_overdrawn() {
+        if !self.room_queue.is_empty() || self.ledger.is_overdrawn() {
             // Whoever needs room asked all leases to report their end, and this one is new.
-            self.watch(instance, slots);
+            self.notify_on_release(instance, slots);
         }
         self.abandon(id, out);
         Ok(instance)
@@ -471,8 +471,8 @@ impl<H: Handles> State<H> {
         if request.expected != Amounts::ZERO {
             self.wake_room(out);
         }
-        if let Some(ticket) = request.place {
-            self.leave_place(ticket, out);
+        if let Some(ticket) = request.room_ticket {
+            self.leave_room_queue(ticket, out);
         }
         if let Some(module) = request.module {
             self.unpin(id, module, out);
@@ -527,7 +527,7 @@ impl<H: Handles> State<H> {
     }
 
     /// What the request holds becomes part of what `of` holds, whose instance is not born yet.
-    pub fn grown_unborn(&mut self, id: RequestId<H>, of: RequestId<H>, out: &mut Effects<H>) {
+    pub fn grown_for_request(&mut self, id: RequestId<H>, of: RequestId<H>, out: &mut Effects<H>) {
         let charge = self.requests[id].held.take();
         match self.requests.get_mut(of) {
             Some(request) => request.held.merge(charge),
@@ -564,7 +564,9 @@ impl<H: Handles> State<H> {
 
     /// Whether the request has a place among those who wait for room.
     pub fn has_waited_for_room(&self, id: RequestId<H>) -> bool {
-        self.requests.get(id).is_some_and(|r| r.place.is_some())
+        self.requests
+            .get(id)
+            .is_some_and(|r| r.room_ticket.is_some())
     }
 
     pub fn holds_anything(&self, id: RequestId<H>) -> bool {

@@ -20,10 +20,10 @@ use super::instances::{InstanceId, Reason};
 use super::ledger::Shortage;
 use super::modules::{ModuleId, ModuleKey, Phase};
 use super::requests::RequestId;
-use super::room::{Room, sum};
-use super::{Effects, Handles, Signal, Slots, State};
+use super::room::{ReserveOutcome, sum};
+use super::{Effects, Signal, Slots, State, Types};
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     pub fn collecting(&self) -> Option<RequestId<H>> {
         self.collecting
     }
@@ -47,8 +47,8 @@ impl<H: Handles> State<H> {
     }
 
     pub(super) fn is_first_for_room(&self, id: RequestId<H>) -> bool {
-        let place = self.requests[id].place;
-        place.is_some() && place == self.turn.or_else(|| self.room.first())
+        let place = self.requests[id].room_ticket;
+        place.is_some() && place == self.turn.or_else(|| self.room_queue.first())
     }
 
     /// Whether the request has been passed so often that it collects if it finds no room.
@@ -65,15 +65,15 @@ impl<H: Handles> State<H> {
         need: Amounts,
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
-    ) -> Room {
+    ) -> ReserveOutcome {
         self.collecting = Some(id);
         self.inherit(id);
-        let (spoken, _) = self.awaited();
-        let lacks = self.lacks(id, &need, &spoken);
+        let (earmarked, _) = self.awaited();
+        let lacks = self.lacks(id, &need, &earmarked);
         let mut plan = self.plan(lacks, slots);
         let enough = plan.is_enough();
         let short = PerBudget::from_fn(|b| lacks[b].saturating_sub(plan.freed.get(b)));
-        let missing = self.ledger.missing(&need, &spoken);
+        let missing = self.ledger.missing(&need, &earmarked);
         let why = if enough { &missing } else { &short };
         let shortage = self.ledger.shortage(&need, why, &plan.freed);
         if !enough {
@@ -81,7 +81,7 @@ impl<H: Handles> State<H> {
             plan.missing = PerBudget::from_fn(|b| lacks[b].min(plan.freed.get(b)));
             self.spare(&mut plan, slots);
         }
-        let now = self.ledger.headroom(&need, &spoken);
+        let now = self.ledger.headroom(&need, &earmarked);
         let charge = (self.ledger.reserve(&now)).expect("L2: headroom can be reserved");
         let request = &mut self.requests[id];
         request.held.merge(charge);
@@ -90,11 +90,11 @@ impl<H: Handles> State<H> {
         self.execute(plan, Some(id), out);
         self.collect_modules(id, &short, slots, out);
         if out.destroy.len() > before {
-            Room::Evicting
+            ReserveOutcome::Evicting
         } else if enough {
-            Room::Soon(shortage)
+            ReserveOutcome::AwaitFrees(shortage)
         } else {
-            Room::Refused(shortage)
+            ReserveOutcome::Refused(shortage)
         }
     }
 
@@ -109,8 +109,13 @@ impl<H: Handles> State<H> {
     }
 
     /// What is missing beyond what is being destroyed for this request.
-    fn lacks(&self, id: RequestId<H>, need: &Amounts, spoken: &PerBudget<u64>) -> PerBudget<u64> {
-        let missing = self.ledger.missing(need, spoken);
+    fn lacks(
+        &self,
+        id: RequestId<H>,
+        need: &Amounts,
+        earmarked: &PerBudget<u64>,
+    ) -> PerBudget<u64> {
+        let missing = self.ledger.missing(need, earmarked);
         let bring = self.brought_to(id);
         PerBudget::from_fn(|b| missing[b].saturating_sub(bring.get(b)))
     }
@@ -120,8 +125,8 @@ impl<H: Handles> State<H> {
         let Some(by) = self.collecting else {
             return false;
         };
-        let (spoken, _) = self.awaited_by_others(Some(by));
-        let lacks = self.lacks(by, &self.requests[by].expected, &spoken);
+        let (earmarked, _) = self.awaited_by_others(Some(by));
+        let lacks = self.lacks(by, &self.requests[by].expected, &earmarked);
         let instance = &self.instances[id];
         let leaves = self.modules[instance.module].leaving.is_some();
         let helps = |b: Budget| instance.charge.amounts().get(b) > 0 || leaves && is_of_code(b);
@@ -200,7 +205,7 @@ impl<H: Handles> State<H> {
             while let Some((_, sleeper)) = self.modules[id].followers.pop(now, &mut late) {
                 self.wake(sleeper, out);
             }
-            self.tell_late(late, out);
+            self.notify_late(late, out);
         }
     }
 

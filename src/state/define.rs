@@ -7,10 +7,10 @@ use super::functions::{Function, FunctionCounts, FunctionId};
 use super::group::Group;
 use super::instances::Reason;
 use super::modules::{Module, ModuleId, ModuleKey};
-use super::{Effects, Entry, EntryId, Handles, Signal, Slots, State};
+use super::{Effects, Entry, EntryId, Signal, Slots, State, Types};
 
 /// What `define` and `replace` are given.
-pub struct NewFunction<H: Handles> {
+pub struct NewFunction<H: Types> {
     pub name: Arc<str>,
     pub arguments: Arc<str>,
     pub definition: H::Definition,
@@ -27,7 +27,7 @@ pub enum DefineRefused {
     Unknown,
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     pub fn define(&mut self, new: NewFunction<H>) -> Result<FunctionId<H>, DefineRefused> {
         if self.closed {
             return Err(DefineRefused::Closed);
@@ -187,8 +187,8 @@ impl<H: Handles> State<H> {
 
     /// Something uses the entry now.
     pub(super) fn note_use(&mut self, id: EntryId<H>) {
-        if let Some(place) = self.entries[id].unused.take() {
-            self.unused.leave(place);
+        if let Some(rank) = self.entries[id].unused.take() {
+            self.unused.leave(rank);
         }
     }
 
@@ -260,7 +260,7 @@ impl<H: Handles> State<H> {
         let taken: Vec<_> = self.entries[entry].taken().collect();
         for (_, instance) in taken {
             let idle = self.claim(instance, slots)
-                || (!self.watch(instance, slots) && self.claim(instance, slots));
+                || (!self.notify_on_release(instance, slots) && self.claim(instance, slots));
             if idle {
                 self.observe(instance, self.last_used(instance, slots));
                 self.dismiss(instance, reason, None, out);

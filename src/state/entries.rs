@@ -5,12 +5,12 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use core::num::NonZeroU64;
 
-use super::Handles;
+use super::Types;
+use super::arena::Id;
 use super::functions::FunctionId;
 use super::group::Group;
 use super::instances::InstanceId;
 use super::queue::Queue;
-use super::registry::Id;
 use super::requests::RequestId;
 
 pub type EntryId<H> = Id<Entry<H>>;
@@ -21,7 +21,7 @@ pub type EntryId<H> = Id<Entry<H>>;
 /// - **E3** nobody waits while a seat is vacant, or while there are fewer seats than there may be.
 /// - **E4** `unused` is its place in the order of unused entries: it has one while it is unused and its
 ///   function is defined.
-pub struct Entry<H: Handles> {
+pub struct Entry<H: Types> {
     pub function: FunctionId<H>,
     pub group: Group,
     /// The shell's side: slots, where idle instances really are.
@@ -35,7 +35,7 @@ pub struct Entry<H: Handles> {
 }
 
 /// One of the leases that an entry may hold at once.
-pub enum Seat<H: Handles> {
+pub enum Seat<H: Types> {
     /// Nobody has it; the next acquire may make an instance.
     Vacant,
     /// A request is making an instance for it; left by its birth or by the request's end.
@@ -44,15 +44,15 @@ pub enum Seat<H: Handles> {
     Taken(InstanceId<H>),
 }
 
-impl<H: Handles> Clone for Seat<H> {
+impl<H: Types> Clone for Seat<H> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<H: Handles> Copy for Seat<H> {}
+impl<H: Types> Copy for Seat<H> {}
 
-impl<H: Handles> Entry<H> {
+impl<H: Types> Entry<H> {
     pub fn new(function: FunctionId<H>, group: Group, handle: H::Entry, seats: usize) -> Self {
         Self {
             function,
@@ -105,12 +105,12 @@ impl<H: Handles> Entry<H> {
 }
 
 /// Entries that nothing but their function's name leads to, the longest unused first.
-pub struct Unused<H: Handles> {
+pub struct Unused<H: Types> {
     order: BTreeMap<NonZeroU64, EntryId<H>>,
     last: u64,
 }
 
-impl<H: Handles> Unused<H> {
+impl<H: Types> Unused<H> {
     pub const fn new() -> Self {
         Self {
             order: BTreeMap::new(),
@@ -121,21 +121,21 @@ impl<H: Handles> Unused<H> {
     /// The place of an entry that was used just now.
     pub fn join(&mut self, entry: EntryId<H>) -> NonZeroU64 {
         self.last += 1;
-        let place = NonZeroU64::MIN.saturating_add(self.last);
-        self.order.insert(place, entry);
-        place
+        let rank = NonZeroU64::MIN.saturating_add(self.last);
+        self.order.insert(rank, entry);
+        rank
     }
 
-    pub fn leave(&mut self, place: NonZeroU64) {
-        self.order.remove(&place);
+    pub fn leave(&mut self, rank: NonZeroU64) {
+        self.order.remove(&rank);
     }
 
     pub fn first(&self) -> Option<EntryId<H>> {
         self.order.values().next().copied()
     }
 
-    pub fn at(&self, place: NonZeroU64) -> Option<EntryId<H>> {
-        self.order.get(&place).copied()
+    pub fn at(&self, rank: NonZeroU64) -> Option<EntryId<H>> {
+        self.order.get(&rank).copied()
     }
 
     pub fn len(&self) -> usize {

@@ -8,11 +8,11 @@ use core::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::Handles;
+use super::Types;
+use super::arena::{Arena, Id};
 use super::entries::EntryId;
 use super::group::Group;
 use super::modules::ModuleId;
-use super::registry::{Id, Registry};
 
 pub type FunctionId<H> = Id<Function<H>>;
 
@@ -21,7 +21,7 @@ pub type FunctionId<H> = Id<Function<H>>;
 /// Invariants:
 /// - **F1** a function is listed under its name once, and its module counts it once.
 /// - **F2** `entries` holds exactly the entries whose `function` this is.
-pub struct Function<H: Handles> {
+pub struct Function<H: Types> {
     pub name: Arc<str>,
     /// Argument types as the host spells them, for example `bigint, bigint`.
     pub arguments: Arc<str>,
@@ -49,12 +49,12 @@ pub fn signature(name: &str, arguments: &str) -> String {
 }
 
 /// Finds functions by name. The names stand in the records; this holds only ids.
-pub struct Names<H: Handles> {
+pub struct Names<H: Types> {
     ids: HashTable<FunctionId<H>>,
     hasher: DefaultHashBuilder,
 }
 
-impl<H: Handles> Names<H> {
+impl<H: Types> Names<H> {
     pub fn new() -> Self {
         Self {
             ids: HashTable::new(),
@@ -64,7 +64,7 @@ impl<H: Handles> Names<H> {
 
     pub fn find(
         &self,
-        functions: &Registry<Function<H>>,
+        functions: &Arena<Function<H>>,
         name: &str,
         arguments: &str,
     ) -> Option<FunctionId<H>> {
@@ -76,7 +76,7 @@ impl<H: Handles> Names<H> {
     }
 
     /// Every overload of `name`, the oldest first.
-    pub fn overloads(&self, functions: &Registry<Function<H>>, name: &str) -> Vec<FunctionId<H>> {
+    pub fn overloads(&self, functions: &Arena<Function<H>>, name: &str) -> Vec<FunctionId<H>> {
         let same = |id: &&FunctionId<H>| *functions[**id].name == *name;
         let alike = self.ids.iter_hash(self.hasher.hash_one(name));
         let mut found: Vec<_> = alike.filter(same).copied().collect();
@@ -84,7 +84,7 @@ impl<H: Handles> Names<H> {
         found
     }
 
-    pub fn insert(&mut self, functions: &Registry<Function<H>>, id: FunctionId<H>) {
+    pub fn insert(&mut self, functions: &Arena<Function<H>>, id: FunctionId<H>) {
         let hash = |id: &FunctionId<H>| self.hasher.hash_one(&*functions[*id].name);
         self.ids.insert_unique(hash(&id), id, hash);
     }

@@ -7,17 +7,17 @@ use super::amounts::{Amounts, Budget};
 use super::entries::{Entry, Seat};
 use super::functions::Function;
 use super::modules::{Module, ModuleId, Phase};
-use super::{Handles, State};
+use super::{State, Types};
 
 /// What one holder has of a budget.
-pub struct Holding<H: Handles> {
+pub struct Holding<H: Types> {
     pub holder: Holder<H>,
     /// Of leases, of requests under way, and of code that they need.
     pub leased: u64,
     pub idle: u64,
 }
 
-pub enum Holder<H: Handles> {
+pub enum Holder<H: Types> {
     /// The instances of one (function, group).
     Entry(H::Entry),
     /// The code of a module, by one of the functions that use it: name and arguments.
@@ -25,7 +25,7 @@ pub enum Holder<H: Handles> {
 }
 
 /// Seats, and modules, that one look goes through at the most: it is under the lock.
-const LOOKS: usize = 16 << 10;
+const BATCH: usize = 16 << 10;
 
 /// The largest so far, in order.
 struct Largest<X> {
@@ -46,12 +46,12 @@ impl<X> Largest<X> {
     }
 }
 
-enum Found<'a, H: Handles> {
+enum Found<'a, H: Types> {
     Entry(&'a Entry<H>),
     Module(ModuleId<H>),
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     /// The largest holders of each of these budgets, the largest first. Looks at 16,384 seats and as many
     /// modules at the most; of more, it is the largest of these.
     pub fn largest_holders(
@@ -65,18 +65,18 @@ impl<H: Handles> State<H> {
             list: Vec::new(),
         };
         let mut largest: Vec<_> = budgets.iter().map(empty).collect();
-        let mut looks = 0;
+        let mut looked_at = 0;
         for (_, entry) in self.entries.iter() {
-            looks += entry.seats.len();
+            looked_at += entry.seats.len();
             let (leased, idle) = self.held_by(entry, &is_leased);
             for (budget, largest) in budgets.iter().zip(&mut largest) {
                 largest.offer(leased.get(*budget), idle.get(*budget), Found::Entry(entry));
             }
-            if looks >= LOOKS {
+            if looked_at >= BATCH {
                 break;
             }
         }
-        for (id, module) in self.modules.iter().take(LOOKS) {
+        for (id, module) in self.modules.iter().take(BATCH) {
             let Phase::Loaded { charge, .. } = &module.phase else {
                 continue;
             };
@@ -142,7 +142,7 @@ impl<H: Handles> State<H> {
             self.functions.get(entry.function)
         });
         let function = live.filter(uses).or_else(|| {
-            let mut functions = self.functions.iter().map(|(_, f)| f).take(LOOKS);
+            let mut functions = self.functions.iter().map(|(_, f)| f).take(BATCH);
             functions.find(uses)
         })?;
         let arguments = function.arguments.clone();

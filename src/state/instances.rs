@@ -1,11 +1,11 @@
 //! Live instances, and what is being destroyed.
 
-use super::Handles;
+use super::Types;
+use super::arena::Id;
 use super::entries::EntryId;
 use super::ledger::Charge;
 use super::modules::ModuleId;
 use super::recency::Stamp;
-use super::registry::Id;
 use super::requests::RequestId;
 
 pub type InstanceId<H> = Id<Instance<H>>;
@@ -17,7 +17,7 @@ pub type DyingId<H> = Id<Dying<H>>;
 /// - **I1** its entry's seat is `Taken` by it, and its module lists it as live.
 /// - **I2** the recency order holds it under `known`, and `known` is never later than its slot's
 ///   stamp.
-pub struct Instance<H: Handles> {
+pub struct Instance<H: Types> {
     pub entry: EntryId<H>,
     pub seat: usize,
     pub module: ModuleId<H>,
@@ -26,12 +26,12 @@ pub struct Instance<H: Handles> {
     pub charge: Charge,
     pub known: Stamp,
     /// Nanoseconds since the clock's origin.
-    pub born: u64,
+    pub created_at: u64,
 }
 
 /// Something evicted, retired or dropped out that the kernel does not have back yet. It stays
 /// charged until the shell has destroyed it and says so.
-pub struct Dying<H: Handles> {
+pub struct Dying<H: Types> {
     pub charge: Charge,
     /// The module of a dying instance: its code cannot go before the instance.
     pub module: Option<ModuleId<H>>,

@@ -98,13 +98,13 @@ impl Ledger {
         &self.peak
     }
 
-    /// How much of each budget is missing before `need` could be reserved, if `spoken` is left
+    /// How much of each budget is missing before `need` could be reserved, if `earmarked` is left
     /// for others.
-    pub fn missing(&self, need: &Amounts, spoken: &PerBudget<u64>) -> PerBudget<u64> {
+    pub fn missing(&self, need: &Amounts, earmarked: &PerBudget<u64>) -> PerBudget<u64> {
         PerBudget::from_fn(|budget| match need.get(budget) {
             0 => 0,
             wanted => (self.charged.get(budget).saturating_add(wanted))
-                .saturating_add(spoken[budget])
+                .saturating_add(earmarked[budget])
                 .saturating_sub(self.limits[budget]),
         })
     }
@@ -145,8 +145,8 @@ impl Ledger {
 
     /// The greatest part of `need` that fits under every limit now: what a request can hold
     /// already while it waits for its victims.
-    pub fn headroom(&self, need: &Amounts, spoken: &PerBudget<u64>) -> Amounts {
-        let taken = |b: Budget| self.charged.get(b).saturating_add(spoken[b]);
+    pub fn headroom(&self, need: &Amounts, earmarked: &PerBudget<u64>) -> Amounts {
+        let taken = |b: Budget| self.charged.get(b).saturating_add(earmarked[b]);
         let free = |b: Budget| self.limits[b].saturating_sub(taken(b));
         let mut bytes = free(Budget::Total);
         let mut mapped = free(Budget::Mapped);

@@ -1,7 +1,7 @@
 //! The pure core: who holds what, who waits, who must go.
 //!
 //! No locks, no clock, no I/O, no wasmtime: time is a parameter, foreign things are opaque
-//! [`Handles`], and every method returns at once with what the shell must now do ([`Effects`]).
+//! [`Types`], and every method returns at once with what the shell must now do ([`Effects`]).
 //! The same calls give the same answers, so a test can replay anything.
 //!
 //! The data flow, one method per arrow:
@@ -17,6 +17,7 @@
 
 mod acquire;
 mod amounts;
+mod arena;
 mod collect;
 mod define;
 mod entries;
@@ -30,7 +31,6 @@ mod policy;
 mod queue;
 mod recency;
 mod recount;
-mod registry;
 mod release;
 mod requests;
 mod room;
@@ -41,8 +41,9 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-pub use acquire::{Enter, Prepare, SeatWait, Stale};
+pub use acquire::{Prepare, SeatOffer, SeatWait, Stale};
 pub use amounts::{Amounts, Budget, PerBudget};
+pub use arena::{Arena, Id};
 pub use define::{DefineRefused, NewFunction};
 pub use entries::{Entry, EntryId, Seat, Unused};
 pub use functions::{Function, FunctionCounts, FunctionId, signature};
@@ -54,18 +55,17 @@ pub use modules::{Module, ModuleId, ModuleKey, Phase};
 pub use policy::{History, Policy, Worth};
 pub use queue::{Queue, Sleeper, Ticket};
 pub use recency::{Recency, Stamp};
-pub use registry::{Id, Registry};
 pub use release::Returned;
 pub use requests::{Request, RequestId};
-pub use room::Room;
+pub use room::ReserveOutcome;
 pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
-pub use upkeep::Shelf;
+pub use upkeep::Expiry;
 
 use functions::Names;
 use upkeep::Swept;
 
 /// What the shell keeps with the records; the core only stores and returns it.
-pub trait Handles: Sized {
+pub trait Types: Sized {
     /// What a function is to the shell: its export, its signature.
     type Definition: Clone;
     /// The slots of an entry.
@@ -81,7 +81,7 @@ pub trait Handles: Sized {
 }
 
 /// The slots, where idle instances are. An instance that is not in its slot is leased.
-pub trait Slots<H: Handles> {
+pub trait Slots<H: Types> {
     /// Takes the instance out of its slot, into the shell's hands; false when it is leased.
     fn claim(&mut self, entry: &H::Entry, seat: usize, instance: InstanceId<H>) -> bool;
     /// Puts a claimed instance back.
@@ -90,7 +90,7 @@ pub trait Slots<H: Handles> {
     fn last_used(&self, entry: &H::Entry, seat: usize) -> Stamp;
     /// Asks the lease in this seat to report when it ends, instead of just returning to its slot.
     /// False when it had ended: then the instance is idle, and nothing was asked.
-    fn watch(&mut self, entry: &H::Entry, seat: usize) -> bool;
+    fn notify_on_release(&mut self, entry: &H::Entry, seat: usize) -> bool;
     /// Sends every acquire and release of this entry through the lock, or lets them pass again.
     fn set_waited(&mut self, entry: &H::Entry, waited: bool);
     /// No instance older than `version` may be leased from this entry any more.
@@ -103,7 +103,7 @@ pub trait Slots<H: Handles> {
 
 /// What a sleeper is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal<H: Handles> {
+pub enum Signal<H: Types> {
     /// Things have changed: look again.
     Retry,
     /// A seat of the entry is yours, through this request.
@@ -117,7 +117,7 @@ pub enum Signal<H: Handles> {
 }
 
 /// What the shell must destroy, outside the lock, and then report as freed.
-pub enum Destroy<H: Handles> {
+pub enum Destroy<H: Types> {
     /// An instance that it holds: claimed from its slot, or brought back by its lease.
     Instance {
         dying: DyingId<H>,
@@ -128,7 +128,7 @@ pub enum Destroy<H: Handles> {
     Code { dying: DyingId<H>, code: H::Code },
 }
 
-impl<H: Handles> Destroy<H> {
+impl<H: Types> Destroy<H> {
     pub fn dying(&self) -> DyingId<H> {
         match self {
             Self::Instance { dying, .. } | Self::Code { dying, .. } => *dying,
@@ -137,14 +137,14 @@ impl<H: Handles> Destroy<H> {
 }
 
 /// What the shell must do once it has let go of the lock. Victims are destroyed in order.
-pub struct Effects<H: Handles> {
+pub struct Effects<H: Types> {
     pub wake: Vec<(H::Waiter, Signal<H>)>,
     pub destroy: Vec<Destroy<H>>,
     /// Entries whose records are gone: nothing will be leased from them again.
     pub forgotten: Vec<H::Entry>,
 }
 
-impl<H: Handles> Effects<H> {
+impl<H: Types> Effects<H> {
     pub const fn new() -> Self {
         Self {
             wake: Vec::new(),
@@ -174,29 +174,29 @@ pub struct Config {
 ///
 /// Invariants:
 /// - **S1** an id kept in any record names a record that is alive.
-pub struct State<H: Handles> {
+pub struct State<H: Types> {
     config: Config,
     /// Nanoseconds since the clock's origin; moved by `advance` alone.
     now: u64,
     ledger: Ledger,
     names: Names<H>,
-    functions: Registry<Function<H>>,
-    modules: Registry<Module<H>>,
+    functions: Arena<Function<H>>,
+    modules: Arena<Module<H>>,
     /// **S2** Names every module by its key, once.
     module_index: HashMap<ModuleKey, ModuleId<H>>,
-    entries: Registry<Entry<H>>,
+    entries: Arena<Entry<H>>,
     /// **E5** Holds every unused entry, and no more than may be kept.
     unused: Unused<H>,
     /// Where the sweep goes on.
     swept: Swept<H>,
-    instances: Registry<Instance<H>>,
+    instances: Arena<Instance<H>>,
     recency: Recency<H>,
-    requests: Registry<Request<H>>,
-    dying: Registry<Dying<H>>,
+    requests: Arena<Request<H>>,
+    dying: Arena<Dying<H>>,
     /// Who waits until there is room in the budgets.
-    room: Queue<H>,
+    room_queue: Queue<H>,
     /// Who would not wait for room, but for what is being destroyed already.
-    soon: Queue<H>,
+    awaiting_frees: Queue<H>,
     /// **T1** Whose turn it is: the first of them has been woken, and has neither been served nor queued
     /// again. Nobody else is woken meanwhile, or the later would overtake it.
     turn: Option<Ticket>,
@@ -218,25 +218,25 @@ pub struct State<H: Handles> {
     loaded: usize,
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     pub fn new(config: Config, limits: PerBudget<u64>) -> Self {
         Self {
             config,
             now: 0,
             ledger: Ledger::new(limits),
             names: Names::new(),
-            functions: Registry::new(),
-            modules: Registry::new(),
+            functions: Arena::new(),
+            modules: Arena::new(),
             module_index: HashMap::new(),
-            entries: Registry::new(),
+            entries: Arena::new(),
             unused: Unused::new(),
             swept: Swept::default(),
-            instances: Registry::new(),
+            instances: Arena::new(),
             recency: Recency::new(),
-            requests: Registry::new(),
-            dying: Registry::new(),
-            room: Queue::new(),
-            soon: Queue::new(),
+            requests: Arena::new(),
+            dying: Arena::new(),
+            room_queue: Queue::new(),
+            awaiting_frees: Queue::new(),
             turn: None,
             passes: 0,
             collecting: None,
@@ -332,7 +332,7 @@ impl<H: Handles> State<H> {
 
     /// Whether somebody waits for room.
     pub fn is_room_awaited(&self) -> bool {
-        !self.room.is_empty() || self.turn.is_some()
+        !self.room_queue.is_empty() || self.turn.is_some()
     }
 
     /// Sums over all functions that ever were.
@@ -378,9 +378,9 @@ impl<H: Handles> State<H> {
         slots.restore(&self.entries[instance.entry].handle, instance.seat, id);
     }
 
-    fn watch(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
+    fn notify_on_release(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
         let instance = &self.instances[id];
-        slots.watch(&self.entries[instance.entry].handle, instance.seat)
+        slots.notify_on_release(&self.entries[instance.entry].handle, instance.seat)
     }
 
     fn last_used(&self, id: InstanceId<H>, slots: &impl Slots<H>) -> Stamp {

@@ -2,12 +2,12 @@
 
 use alloc::collections::BTreeSet;
 
-use super::Handles;
+use super::Types;
+use super::arena::Id;
 use super::instances::InstanceId;
 use super::ledger::Charge;
 use super::policy::History;
 use super::queue::Queue;
-use super::registry::Id;
 use super::requests::RequestId;
 
 pub type ModuleId<H> = Id<Module<H>>;
@@ -24,7 +24,7 @@ pub type ModuleKey = [u8; 32];
 /// - **M4** code is charged while it is loaded, and an instance is live only while it is loaded.
 /// - **M7** `leaving` is the request that collects, and the code is loaded.
 /// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
-pub struct Module<H: Handles> {
+pub struct Module<H: Types> {
     pub key: ModuleKey,
     pub source: H::Source,
     pub functions: usize,
@@ -46,7 +46,7 @@ pub struct Module<H: Handles> {
 }
 
 /// Where a module's code is.
-pub enum Phase<H: Handles> {
+pub enum Phase<H: Types> {
     /// Nowhere. Entered at definition, when the code is evicted, when a flight ends without a
     /// verdict on the module, and when a failure has cooled down; left when a request leads a
     /// flight.
@@ -61,7 +61,7 @@ pub enum Phase<H: Handles> {
     Failed { failure: H::Failure, until: u64 },
 }
 
-impl<H: Handles> Module<H> {
+impl<H: Types> Module<H> {
     pub fn new(key: ModuleKey, source: H::Source) -> Self {
         Self {
             key,

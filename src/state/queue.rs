@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 
 use super::amounts::Amounts;
 use super::requests::RequestId;
-use super::{Effects, Handles, Signal, State};
+use super::{Effects, Signal, State, Types};
 
 /// What a waiter keeps to leave the queue again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
 /// Somebody who waits.
-pub struct Sleeper<H: Handles> {
+pub struct Sleeper<H: Types> {
     pub waiter: H::Waiter,
     /// Nanoseconds since the clock's origin; `u64::MAX` for never.
     pub until: u64,
@@ -21,12 +21,12 @@ pub struct Sleeper<H: Handles> {
 }
 
 /// Sleepers in the order in which they came.
-pub struct Queue<H: Handles> {
+pub struct Queue<H: Types> {
     waiting: VecDeque<(Ticket, Sleeper<H>)>,
     next: u64,
 }
 
-impl<H: Handles> Queue<H> {
+impl<H: Types> Queue<H> {
     pub const fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -43,25 +43,25 @@ impl<H: Handles> Queue<H> {
 
     /// A waiter that was woken and must wait again keeps its place: tickets stay in order.
     pub fn rejoin(&mut self, ticket: Ticket, sleeper: Sleeper<H>) {
-        let place = self.waiting.partition_point(|(t, _)| t.0 < ticket.0);
-        self.waiting.insert(place, (ticket, sleeper));
+        let position = self.waiting.partition_point(|(t, _)| t.0 < ticket.0);
+        self.waiting.insert(position, (ticket, sleeper));
     }
 
-    fn place(&self, ticket: Ticket) -> Option<usize> {
+    fn position(&self, ticket: Ticket) -> Option<usize> {
         let found = self.waiting.binary_search_by_key(&ticket.0, |(t, _)| t.0);
         found.ok()
     }
 
     /// Whether the waiter was still waiting.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let place = self.place(ticket);
-        place.is_some_and(|place| self.waiting.remove(place).is_some())
+        let position = self.position(ticket);
+        position.is_some_and(|position| self.waiting.remove(position).is_some())
     }
 
     /// From now on it has this deadline.
     pub fn set_deadline(&mut self, ticket: Ticket, until: u64) {
-        if let Some(place) = self.place(ticket) {
-            self.waiting[place].1.until = until;
+        if let Some(position) = self.position(ticket) {
+            self.waiting[position].1.until = until;
         }
     }
 
@@ -112,10 +112,10 @@ impl<H: Handles> Queue<H> {
     }
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     /// They left their queues because their deadlines have come. Their requests end with them, or with the next
     /// `expire`.
-    pub(super) fn tell_late(&mut self, late: Vec<Sleeper<H>>, out: &mut Effects<H>) {
+    pub(super) fn notify_late(&mut self, late: Vec<Sleeper<H>>, out: &mut Effects<H>) {
         for sleeper in late {
             if let Some(id) = sleeper.request {
                 // Nothing more comes to it: it is out of its queue.
@@ -147,7 +147,11 @@ impl<H: Handles> State<H> {
             .map(|(id, request)| (id, request.module))
             .collect();
         let mut sleepers = Vec::new();
-        for queue in [&mut self.room, &mut self.soon, &mut self.compilers] {
+        for queue in [
+            &mut self.room_queue,
+            &mut self.awaiting_frees,
+            &mut self.compilers,
+        ] {
             queue.drop_late(now, &mut sleepers);
         }
         let mut modules: alloc::collections::BTreeSet<_> =
@@ -162,7 +166,7 @@ impl<H: Handles> State<H> {
                 module.followers.drop_late(now, &mut sleepers);
             }
         }
-        self.tell_late(sleepers, out);
+        self.notify_late(sleepers, out);
         for (id, _) in late {
             self.abandon(id, out);
         }

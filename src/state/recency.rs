@@ -7,7 +7,7 @@
 
 use alloc::collections::BTreeSet;
 
-use super::Handles;
+use super::Types;
 use super::instances::InstanceId;
 
 /// When something was last used: time, then a sequence number that orders uses within one reading
@@ -19,11 +19,11 @@ pub struct Stamp {
     pub sequence: u64,
 }
 
-pub struct Recency<H: Handles> {
+pub struct Recency<H: Types> {
     order: BTreeSet<(Stamp, InstanceId<H>)>,
 }
 
-impl<H: Handles> Recency<H> {
+impl<H: Types> Recency<H> {
     pub const fn new() -> Self {
         Self {
             order: BTreeSet::new(),

@@ -6,7 +6,7 @@ use alloc::string::String;
 use super::amounts::{Amounts, Budget};
 use super::entries::Seat;
 use super::modules::Phase;
-use super::{Handles, State};
+use super::{State, Types};
 
 type Check = Result<(), String>;
 
@@ -14,7 +14,7 @@ fn must(holds: bool, what: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     /// The first invariant that does not hold, by number.
     pub fn recount(&self) -> Check {
         self.recount_ledger()?;
@@ -150,7 +150,7 @@ impl<H: Handles> State<H> {
             }
         }
         let followers = self.modules.iter().map(|(_, module)| &module.followers);
-        let queues = [&self.room, &self.soon, &self.compilers];
+        let queues = [&self.room_queue, &self.awaiting_frees, &self.compilers];
         for sleeper in queues.into_iter().chain(followers).flat_map(|q| q.iter()) {
             let request = sleeper.request.and_then(|id| self.requests.get(id));
             let deadline = (sleeper.until < u64::MAX).then_some(sleeper.until);

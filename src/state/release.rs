@@ -9,10 +9,10 @@ use super::modules::{ModuleId, Phase};
 use super::queue::{Sleeper, Ticket};
 use super::recency::Stamp;
 use super::requests::RequestId;
-use super::{Destroy, Effects, Handles, Signal, Slots, State};
+use super::{Destroy, Effects, Signal, Slots, State, Types};
 
 /// What becomes of an instance whose lease has ended and that the caller holds.
-pub enum Returned<H: Handles> {
+pub enum Returned<H: Types> {
     /// Put it into its slot.
     Park,
     /// Hand it to this waiter.
@@ -21,7 +21,7 @@ pub enum Returned<H: Handles> {
     Retire(Reason),
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     /// A healthy lease has ended.
     pub fn returned(
         &mut self,
@@ -51,12 +51,13 @@ impl<H: Handles> State<H> {
         if entry.queue.is_empty() {
             slots.set_waited(&entry.handle, false);
         }
-        let handed_on = next.is_some() && (!self.room.is_empty() || self.ledger.is_overdrawn());
+        let handed_on =
+            next.is_some() && (!self.room_queue.is_empty() || self.ledger.is_overdrawn());
         if handed_on {
             // Whoever needs room was to hear of this lease's end: of the next one's now.
-            slots.watch(&entry.handle, seat);
+            slots.notify_on_release(&entry.handle, seat);
         }
-        self.tell_late(late, out);
+        self.notify_late(late, out);
         match next {
             Some((_, sleeper)) => Returned::Hand(sleeper.waiter),
             None => {
@@ -112,7 +113,7 @@ impl<H: Handles> State<H> {
         entry.seats[seat] = Seat::Vacant;
         let mut late = Vec::new();
         let next = entry.queue.pop(self.now, &mut late);
-        self.tell_late(late, out);
+        self.notify_late(late, out);
         if let Some((_, sleeper)) = next {
             let request = self.promise(id, seat);
             out.wake.push((sleeper.waiter, Signal::Seat(request)));
@@ -130,12 +131,12 @@ impl<H: Handles> State<H> {
         self.ledger.release(dying.charge);
         let heir = dying.heir;
         // Whoever collects may lack more than its victims bring; the rest is not there for it yet.
-        let spoken = match heir.is_some() && heir == self.collecting {
+        let earmarked = match heir.is_some() && heir == self.collecting {
             true => self.awaited_by_others(heir).0,
             false => PerBudget::default(),
         };
         if let Some(heir) = heir.and_then(|heir| self.requests.get_mut(heir)) {
-            let part = self.ledger.headroom(&heir.expected, &spoken);
+            let part = self.ledger.headroom(&heir.expected, &earmarked);
             if let Some(charge) = self.ledger.reserve(&part) {
                 heir.held.merge(charge);
                 heir.expected = heir.expected.beyond(&part);
@@ -146,10 +147,10 @@ impl<H: Handles> State<H> {
             self.drop_out_if_unused(module, out);
         }
         let mut late = Vec::new();
-        while let Some((_, sleeper)) = self.soon.pop(self.now, &mut late) {
+        while let Some((_, sleeper)) = self.awaiting_frees.pop(self.now, &mut late) {
             self.wake(sleeper, out);
         }
-        self.tell_late(late, out);
+        self.notify_late(late, out);
         self.wake_room(out);
     }
 
@@ -204,7 +205,7 @@ impl<H: Handles> State<H> {
         waiter: H::Waiter,
         slots: &mut impl Slots<H>,
     ) -> Option<Ticket> {
-        if !self.watch_leases(slots) {
+        if !self.notify_on_all_releases(slots) {
             return None;
         }
         // It has no deadline before it sleeps.
@@ -213,17 +214,17 @@ impl<H: Handles> State<H> {
             until: u64::MAX,
             request: Some(id),
         };
-        let ticket = match self.requests[id].place {
+        let ticket = match self.requests[id].room_ticket {
             Some(ticket) => {
-                self.room.leave(ticket);
-                self.room.rejoin(ticket, waiter);
+                self.room_queue.leave(ticket);
+                self.room_queue.rejoin(ticket, waiter);
                 self.turn.take_if(|turn| *turn == ticket);
                 ticket
             }
-            None => self.room.join(waiter),
+            None => self.room_queue.join(waiter),
         };
         let request = &mut self.requests[id];
-        request.place = Some(ticket);
+        request.room_ticket = Some(ticket);
         request.since.get_or_insert(self.passes);
         Some(ticket)
     }
@@ -231,17 +232,17 @@ impl<H: Handles> State<H> {
     /// The request that has queued for room sleeps from now on.
     pub fn sleep_for_room(&mut self, id: RequestId<H>, until: u64) {
         let request = &mut self.requests[id];
-        if let Some(ticket) = request.place {
+        if let Some(ticket) = request.room_ticket {
             request.asleep_until = Some(until);
-            self.room.set_deadline(ticket, until);
+            self.room_queue.set_deadline(ticket, until);
         }
     }
 
     /// Asks every lease to report its end. False when one had ended just now.
-    pub(super) fn watch_leases(&mut self, slots: &mut impl Slots<H>) -> bool {
+    pub(super) fn notify_on_all_releases(&mut self, slots: &mut impl Slots<H>) -> bool {
         let mut all = true;
         for id in self.instances.ids() {
-            all &= self.is_idle(id, slots) || self.watch(id, slots);
+            all &= self.is_idle(id, slots) || self.notify_on_release(id, slots);
         }
         all
     }
@@ -255,17 +256,17 @@ impl<H: Handles> State<H> {
     }
 
     /// The request sleeps until something has been destroyed: in nobody's queue, and in nobody's way.
-    pub fn wait_soon(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
+    pub fn wait_for_frees(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
         self.requests[id].asleep_until = Some(until);
-        self.soon.join(Sleeper {
+        self.awaiting_frees.join(Sleeper {
             waiter,
             until,
             request: Some(id),
         })
     }
 
-    pub fn leave_soon(&mut self, ticket: Ticket) {
-        self.soon.leave(ticket);
+    pub fn leave_frees_queue(&mut self, ticket: Ticket) {
+        self.awaiting_frees.leave(ticket);
     }
 
     /// The request does not wait for room any more: it has it, or gives up.
@@ -275,13 +276,13 @@ impl<H: Handles> State<H> {
             return;
         };
         request.asleep_until = None;
-        if let Some(ticket) = request.place.take() {
-            self.leave_place(ticket, out);
+        if let Some(ticket) = request.room_ticket.take() {
+            self.leave_room_queue(ticket, out);
         }
     }
 
-    pub(super) fn leave_place(&mut self, ticket: Ticket, out: &mut Effects<H>) {
-        self.room.leave(ticket);
+    pub(super) fn leave_room_queue(&mut self, ticket: Ticket, out: &mut Effects<H>) {
+        self.room_queue.leave(ticket);
         self.turn.take_if(|turn| *turn == ticket);
         // It may have been in the way of smaller ones.
         self.wake_room(out);
@@ -293,8 +294,8 @@ impl<H: Handles> State<H> {
             return;
         }
         let mut late = Vec::new();
-        let first = self.room.pop(self.now, &mut late);
-        self.tell_late(late, out);
+        let first = self.room_queue.pop(self.now, &mut late);
+        self.notify_late(late, out);
         if let Some((ticket, sleeper)) = first {
             self.turn = Some(ticket);
             self.wake(sleeper, out);

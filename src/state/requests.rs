@@ -1,12 +1,12 @@
 //! What is under way: acquires that must make an instance, and growth of an instance.
 
-use super::Handles;
+use super::Types;
 use super::amounts::Amounts;
+use super::arena::Id;
 use super::entries::EntryId;
 use super::ledger::Charge;
 use super::modules::ModuleId;
 use super::queue::Ticket;
-use super::registry::Id;
 
 pub type RequestId<H> = Id<Request<H>>;
 
@@ -15,7 +15,7 @@ pub type RequestId<H> = Id<Request<H>>;
 /// Invariants:
 /// - **Q1** a request with a seat is the one that the seat is `Promised` to.
 /// - **Q2** a request with a module counts once in the module's pins.
-pub struct Request<H: Handles> {
+pub struct Request<H: Types> {
     pub seat: Option<(EntryId<H>, usize)>,
     pub module: Option<ModuleId<H>>,
     /// Of the function, when the request began.
@@ -28,7 +28,7 @@ pub struct Request<H: Handles> {
     /// that whoever sees it late ends the request.
     pub asleep_until: Option<u64>,
     /// Its place among those who wait for room; kept until it is served or ends.
-    pub place: Option<Ticket>,
+    pub room_ticket: Option<Ticket>,
     /// How many had passed those who wait for room when it began to.
     pub since: Option<u64>,
     pub held: Charge,
@@ -36,7 +36,7 @@ pub struct Request<H: Handles> {
     pub expected: Amounts,
 }
 
-impl<H: Handles> Request<H> {
+impl<H: Types> Request<H> {
     pub fn new(seat: Option<(EntryId<H>, usize)>, version: u64) -> Self {
         Self {
             seat,
@@ -44,7 +44,7 @@ impl<H: Handles> Request<H> {
             version,
             followed: None,
             asleep_until: None,
-            place: None,
+            room_ticket: None,
             since: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,

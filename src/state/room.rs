@@ -13,28 +13,28 @@ use super::ledger::Shortage;
 use super::modules::{ModuleId, Phase};
 use super::recency::Stamp;
 use super::requests::RequestId;
-use super::{Effects, Handles, Slots, State};
+use super::{Effects, Slots, State, Types};
 
 /// What became of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum ReserveOutcome {
     /// The request holds all that it asked for.
     Granted,
     /// Victims were evicted for it: destroy them, report each as freed, then ask again.
     Evicting,
     /// Enough is being destroyed for nobody in particular: wait for that, then ask again.
-    Soon(Shortage),
+    AwaitFrees(Shortage),
     /// Idle instances and unused code cannot free enough. Nothing was evicted.
     Refused(Shortage),
 }
 
 /// Who goes. Instances of a whole module are listed with it, since the module goes only if they do.
-enum Victim<H: Handles> {
+enum Victim<H: Types> {
     Instance(InstanceId<H>),
     Module(ModuleId<H>, Vec<InstanceId<H>>),
 }
 
-pub(super) struct Plan<H: Handles> {
+pub(super) struct Plan<H: Types> {
     /// What is missing in each budget before the request fits.
     pub(super) missing: PerBudget<u64>,
     victims: Vec<(Victim<H>, Amounts)>,
@@ -43,7 +43,7 @@ pub(super) struct Plan<H: Handles> {
     pub(super) freed: Amounts,
 }
 
-impl<H: Handles> Plan<H> {
+impl<H: Types> Plan<H> {
     fn new(missing: PerBudget<u64>) -> Self {
         Self {
             missing,
@@ -86,7 +86,7 @@ pub(super) fn sum(a: &Amounts, b: &Amounts) -> Amounts {
     a.checked_add(b).expect("L1: charges of one ledger add up")
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     /// Makes the request hold `target`, evicting what is idle if that is needed and enough.
     pub fn reserve(
         &mut self,
@@ -94,12 +94,12 @@ impl<H: Handles> State<H> {
         target: Amounts,
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
-    ) -> Room {
+    ) -> ReserveOutcome {
         let need = target.beyond(&self.requests[id].held.amounts());
         let passes = need != Amounts::ZERO && !self.is_first_for_room(id);
         let expected = self.requests[id].expected;
         let room = self.try_reserve(id, target, slots, out);
-        let has_room = matches!(room, Room::Granted | Room::Evicting);
+        let has_room = matches!(room, ReserveOutcome::Granted | ReserveOutcome::Evicting);
         if passes && has_room {
             self.note_pass();
         }
@@ -109,13 +109,17 @@ impl<H: Handles> State<H> {
         }
         // What the request holds already is part of what it asks for, and not in its way.
         let own = self.requests[id].held.amounts();
-        if room == Room::Granted {
+        if room == ReserveOutcome::Granted {
             self.leave_room(id, out);
         }
         match room {
-            Room::Soon(shortage) => Room::Soon(self.explain(id, shortage, &own)),
-            Room::Refused(shortage) => Room::Refused(self.explain(id, shortage, &own)),
-            Room::Granted | Room::Evicting => room,
+            ReserveOutcome::AwaitFrees(shortage) => {
+                ReserveOutcome::AwaitFrees(self.explain(id, shortage, &own))
+            }
+            ReserveOutcome::Refused(shortage) => {
+                ReserveOutcome::Refused(self.explain(id, shortage, &own))
+            }
+            ReserveOutcome::Granted | ReserveOutcome::Evicting => room,
         }
     }
 
@@ -138,20 +142,20 @@ impl<H: Handles> State<H> {
         target: Amounts,
         slots: &mut impl Slots<H>,
         out: &mut Effects<H>,
-    ) -> Room {
+    ) -> ReserveOutcome {
         self.requests[id].expected = Amounts::ZERO;
         let need = target.beyond(&self.requests[id].held.amounts());
-        let (spoken, incoming) = self.awaited();
-        let missing = self.ledger.missing(&need, &spoken);
+        let (earmarked, incoming) = self.awaited();
+        let missing = self.ledger.missing(&need, &earmarked);
         if missing.iter().all(|(_, lacks)| lacks == 0)
             && let Some(charge) = self.ledger.reserve(&need)
         {
             self.requests[id].held.merge(charge);
-            return Room::Granted;
+            return ReserveOutcome::Granted;
         }
         if missing.iter().all(|(_, lacks)| lacks == 0) {
             // It fits under every limit, but the sum leaves `u64`: it never will.
-            return Room::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
+            return ReserveOutcome::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
         }
         if self.may_collect(id) {
             return self.collect(id, need, slots, out);
@@ -161,7 +165,11 @@ impl<H: Handles> State<H> {
             missing.iter().all(covered)
         };
         if soon(&missing, &Amounts::ZERO) {
-            return Room::Soon(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
+            return ReserveOutcome::AwaitFrees(self.ledger.shortage(
+                &need,
+                &missing,
+                &Amounts::ZERO,
+            ));
         }
         let plan = self.plan(missing, slots);
         if !plan.is_enough() {
@@ -170,19 +178,19 @@ impl<H: Handles> State<H> {
             let soon = soon(&missing, &plan.freed);
             self.undo(plan, slots);
             return if soon {
-                Room::Soon(shortage)
+                ReserveOutcome::AwaitFrees(shortage)
             } else {
-                Room::Refused(shortage)
+                ReserveOutcome::Refused(shortage)
             };
         }
         // What fits already is taken now; the rest comes from the victims as each is freed.
-        let now = self.ledger.headroom(&need, &spoken);
+        let now = self.ledger.headroom(&need, &earmarked);
         let charge = (self.ledger.reserve(&now)).expect("L2: headroom can be reserved");
         let request = &mut self.requests[id];
         request.held.merge(charge);
         request.expected = need.beyond(&now);
         self.execute(plan, Some(id), out);
-        Room::Evicting
+        ReserveOutcome::Evicting
     }
 
     /// Evicts what is idle until no budget is overdrawn, or nothing is idle any more.
@@ -221,7 +229,7 @@ impl<H: Handles> State<H> {
     ) -> (PerBudget<u64>, PerBudget<u64>) {
         let all = self.dying.iter().map(|(_, dying)| dying.charge.amounts());
         let dying = all.fold(Amounts::ZERO, |total, part| sum(&total, &part));
-        let mut spoken = PerBudget::default();
+        let mut earmarked = PerBudget::default();
         let mut incoming = PerBudget::from_fn(|b| dying.get(b));
         for (id, request) in self.requests.iter() {
             if request.expected == Amounts::ZERO || Some(id) == but {
@@ -230,11 +238,11 @@ impl<H: Handles> State<H> {
             let bring = self.brought_to(id);
             for b in Budget::ALL {
                 let (wanted, brought) = (request.expected.get(b), bring.get(b));
-                spoken.set(b, spoken[b] + wanted.saturating_sub(brought));
+                earmarked.set(b, earmarked[b] + wanted.saturating_sub(brought));
                 incoming.set(b, incoming[b] - wanted.min(brought));
             }
         }
-        (spoken, incoming)
+        (earmarked, incoming)
     }
 
     /// What is being destroyed for this request.

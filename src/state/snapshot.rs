@@ -4,14 +4,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::amounts::{Budget, PerBudget};
+use super::arena::Id;
 use super::functions::{Function, FunctionCounts};
 use super::group::Group;
 use super::instances::InstanceId;
-use super::registry::Id;
-use super::{EntryId, Handles, State};
+use super::{EntryId, State, Types};
 
 /// Counts and sums, all of the same instant.
-pub struct Snapshot<H: Handles> {
+pub struct Snapshot<H: Types> {
     pub limits: PerBudget<u64>,
     pub charged: PerBudget<u64>,
     pub peak: PerBudget<u64>,
@@ -30,7 +30,7 @@ pub struct Snapshot<H: Handles> {
     pub closed: bool,
 }
 
-pub struct FunctionSnapshot<H: Handles> {
+pub struct FunctionSnapshot<H: Types> {
     pub id: Id<Function<H>>,
     pub name: Arc<str>,
     pub arguments: Arc<str>,
@@ -41,7 +41,7 @@ pub struct FunctionSnapshot<H: Handles> {
     pub code_bytes: u64,
 }
 
-pub struct EntrySnapshot<H: Handles> {
+pub struct EntrySnapshot<H: Types> {
     pub id: EntryId<H>,
     pub function: Id<Function<H>>,
     pub group: Group,
@@ -51,7 +51,7 @@ pub struct EntrySnapshot<H: Handles> {
     pub instances: Vec<(usize, InstanceId<H>, u64, u64)>,
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     pub fn snapshot(&self) -> Snapshot<H> {
         let entries: Vec<_> = self
             .entries
@@ -77,7 +77,11 @@ impl<H: Handles> State<H> {
             modules_known: self.modules.len(),
             code_dropped: self.code_dropped,
             compiling: self.compiling,
-            waiting: seats + followers + self.room.len() + self.soon.len() + self.compilers.len(),
+            waiting: seats
+                + followers
+                + self.room_queue.len()
+                + self.awaiting_frees.len()
+                + self.compilers.len(),
             refused: self.refused,
             closed: self.closed,
             entries,
@@ -102,7 +106,7 @@ impl<H: Handles> State<H> {
         let instances = entry.taken().map(|(seat, id)| {
             let instance = &self.instances[id];
             let bytes = instance.charge.amounts().get(Budget::Memory);
-            (seat, id, bytes, instance.born)
+            (seat, id, bytes, instance.created_at)
         });
         EntrySnapshot {
             id,

@@ -6,11 +6,11 @@ use super::amounts::PerBudget;
 use super::instances::{InstanceId, Reason};
 use super::modules::ModuleId;
 use super::recency::Stamp;
-use super::{Effects, Handles, Signal, Slots, State};
+use super::{Effects, Signal, Slots, State, Types};
 
 /// How long things may lie about, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Shelf {
+pub struct Expiry {
     /// An instance idle for longer goes.
     pub idle: Option<u64>,
     /// An instance older than this goes, when idle.
@@ -21,11 +21,11 @@ pub struct Shelf {
 
 /// What one step of a sweep looks at: all there is would keep the lock too long. Two make the tests go
 /// round.
-const LOOKS: usize = if cfg!(test) { 2 } else { 256 };
+const BATCH: usize = if cfg!(test) { 2 } else { 256 };
 
 /// How far a sweep has come. Each step goes on where the one before it ended.
 #[derive(Default)]
-pub enum Swept<H: Handles> {
+pub enum Swept<H: Types> {
     /// Nowhere yet.
     #[default]
     Nothing,
@@ -37,15 +37,20 @@ pub enum Swept<H: Handles> {
     Code(usize),
 }
 
-impl<H: Handles> State<H> {
+impl<H: Types> State<H> {
     /// One step of a sweep, which evicts what has been idle or alive for too long: so much as may be
     /// done without letting go of the lock. Whether there is more to do.
-    pub fn sweep(&mut self, shelf: Shelf, slots: &mut impl Slots<H>, out: &mut Effects<H>) -> bool {
+    pub fn sweep(
+        &mut self,
+        expiry: Expiry,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> bool {
         self.swept = match core::mem::take(&mut self.swept) {
-            Swept::Nothing => self.sweep_idle(None, shelf.idle, slots, out),
-            Swept::Idle(after) => self.sweep_idle(after, shelf.idle, slots, out),
-            Swept::Lifetime(from) => self.sweep_old(from, shelf.lifetime, slots, out),
-            Swept::Code(from) => self.sweep_code(from, shelf.code_idle, out),
+            Swept::Nothing => self.sweep_idle(None, expiry.idle, slots, out),
+            Swept::Idle(after) => self.sweep_idle(after, expiry.idle, slots, out),
+            Swept::Lifetime(from) => self.sweep_old(from, expiry.lifetime, slots, out),
+            Swept::Code(from) => self.sweep_code(from, expiry.code_idle, out),
         };
         !matches!(self.swept, Swept::Nothing)
     }
@@ -60,7 +65,7 @@ impl<H: Handles> State<H> {
         let Some(idle) = idle else {
             return Swept::Lifetime(0);
         };
-        for _ in 0..LOOKS {
+        for _ in 0..BATCH {
             let Some((known, id)) = self.recency.next(after) else {
                 return Swept::Lifetime(0);
             };
@@ -91,9 +96,9 @@ impl<H: Handles> State<H> {
         let Some(lifetime) = lifetime else {
             return Swept::Code(0);
         };
-        let (ids, next) = self.instances.some_ids(from, LOOKS);
+        let (ids, next) = self.instances.some_ids(from, BATCH);
         for id in ids {
-            let old = self.now.saturating_sub(self.instances[id].born) >= lifetime;
+            let old = self.now.saturating_sub(self.instances[id].created_at) >= lifetime;
             if old && self.claim(id, slots) {
                 self.observe(id, self.last_used(id, slots));
                 self.dismiss(id, Reason::Lifetime, None, out);
@@ -150,7 +155,7 @@ impl<H: Handles> State<H> {
         let Some(idle) = code_idle else {
             return Swept::Nothing;
         };
-        let (ids, next) = self.modules.some_ids(from, LOOKS);
+        let (ids, next) = self.modules.some_ids(from, BATCH);
         for id in ids {
             let module = &self.modules[id];
             let since = self.now.saturating_sub(module.history.last_used.at);
@@ -176,7 +181,7 @@ impl<H: Handles> State<H> {
         self.repay(slots, out);
         if self.overdraft_of_leases().iter().any(|(_, over)| over > 0) {
             // It is repaid as they end; what ended just now, at the next sweep.
-            self.watch_leases(slots);
+            self.notify_on_all_releases(slots);
         }
         self.wake_room(out);
     }
@@ -216,7 +221,11 @@ impl<H: Handles> State<H> {
             out.wake.extend(told);
             self.dismiss_all(id, Reason::Closed, slots, out);
         }
-        let queues = [&mut self.room, &mut self.soon, &mut self.compilers];
+        let queues = [
+            &mut self.room_queue,
+            &mut self.awaiting_frees,
+            &mut self.compilers,
+        ];
         for queue in queues {
             out.wake
                 .extend(queue.drain().map(|waiter| (waiter, Signal::Closed)));

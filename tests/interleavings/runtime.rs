@@ -1,14 +1,16 @@
 //! `src/runtime` without its compiler. Stores, instances, meters and calls are wasmtime's own: they
 //! cost microseconds, and no scheduling point lies within them.
 
+#[path = "../../src/runtime/cancel_flag.rs"]
+mod cancel_flag;
 #[path = "../../src/runtime/engine.rs"]
 mod engine;
 #[path = "../../src/runtime/epoch.rs"]
 mod epoch;
+#[path = "../../src/runtime/epoch_state.rs"]
+mod epoch_state;
 #[path = "../../src/runtime/failure.rs"]
 mod failure;
-#[path = "../../src/runtime/guest.rs"]
-mod guest;
 #[path = "../../src/runtime/heap.rs"]
 mod heap;
 #[path = "../../src/runtime/host_code.rs"]
@@ -25,45 +27,45 @@ mod instance;
 mod link;
 #[path = "../../src/runtime/meter.rs"]
 mod meter;
-#[path = "../../src/runtime/purse.rs"]
-mod purse;
+#[path = "../../src/runtime/raw.rs"]
+mod raw;
 #[path = "../../src/runtime/sections.rs"]
 mod sections;
+#[path = "../../src/runtime/signature.rs"]
+mod signature;
 #[path = "../../src/runtime/sizes.rs"]
 mod sizes;
 #[path = "../../src/runtime/stack.rs"]
 mod stack;
+#[path = "../../src/runtime/stack_quota.rs"]
+mod stack_quota;
 #[path = "../../src/runtime/system.rs"]
 mod system;
-#[path = "../../src/runtime/trusted.rs"]
-mod trusted;
-#[path = "../../src/runtime/turn.rs"]
-mod turn;
 
 #[path = "code.rs"]
 mod code;
 
+pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{
     Artifact, Code, LoadFailure, STACK, attempts, compile, prepare, shared_engine,
 };
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, Causes, classify, share};
-pub(crate) use guest::matches_signature;
 pub(crate) use host_code::{discard, guarded, wake};
 pub(crate) use import_types::is_of_a_store;
 pub(crate) use imports::{HostImports, Own, OwnItem};
-pub(crate) use inspect::{Facts, Types, inspect};
+pub(crate) use inspect::{Facts, TypeText, inspect};
 pub(crate) use instance::{
-    Allocator, CallLimits, Instance, InstantiateFailure, look_each_tick, new_store,
-    runs_as_task_only, set_yields, settle,
+    Allocator, CallLimits, Instance, InstantiateFailure, interrupt_each_tick, new_store,
+    resolve_exports, runs_as_task_only, set_yields,
 };
 pub(crate) use meter::{GrowthAccount, Meter};
-pub(crate) use purse::Purse;
+pub(crate) use signature::matches_signature;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
+pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};
-pub(crate) use turn::Stop;
 
 pub use failure::{GuestTrap, SharedError};
 pub use imports::{ImportError, MissingImport};

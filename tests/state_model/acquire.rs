@@ -3,7 +3,7 @@
 use crate::fake::{Fake, Instance};
 use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step, sums};
 use crate::room::{Verdict, covers};
-use crate::state::{Amounts, Prepare, Room, Stale};
+use crate::state::{Amounts, Prepare, ReserveOutcome, Stale};
 use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World};
 
 /// What goes wrong in a step. All bits set: nothing does, and whoever must wait waits.
@@ -36,12 +36,12 @@ enum Expected {
     Closed,
 }
 
-fn verdict(room: Room) -> Verdict {
+fn verdict(room: ReserveOutcome) -> Verdict {
     match room {
-        Room::Granted => Verdict::Granted,
-        Room::Evicting => Verdict::Evicting,
-        Room::Soon(_) => Verdict::Soon,
-        Room::Refused(_) => Verdict::Refused,
+        ReserveOutcome::Granted => Verdict::Granted,
+        ReserveOutcome::Evicting => Verdict::Evicting,
+        ReserveOutcome::AwaitFrees(_) => Verdict::Soon,
+        ReserveOutcome::Refused(_) => Verdict::Refused,
     }
 }
 
@@ -286,7 +286,7 @@ impl World {
         let request = self.model.request(id);
         request.held = request.held.beyond(&holds);
         self.absorb(None);
-        self.state.settle(id, Amounts::ZERO, &mut self.out);
+        self.state.shrink_to(id, Amounts::ZERO, &mut self.out);
         let request = self.model.request(id);
         request.held = Amounts::ZERO;
         request.step = Step::Instantiate;
@@ -311,7 +311,7 @@ impl World {
         let stale = self.model.closed || current != Some(version);
         match self
             .state
-            .born(id, holds, stamp, &mut self.doors, &mut self.out)
+            .install(id, holds, stamp, &mut self.doors, &mut self.out)
         {
             Ok(instance) => {
                 assert!(!stale, "N2: a stale instance was born");
@@ -325,7 +325,7 @@ impl World {
                     version,
                     holds,
                     last: stamp,
-                    born: self.doors.now,
+                    created_at: self.doors.now,
                     place: Place::Held,
                     leaked: None,
                 };
@@ -383,28 +383,28 @@ impl World {
         request.target = target;
         let room = (self.state).reserve(id, target, &mut self.doors, &mut self.out);
         let evicts = !self.out.destroy.is_empty();
-        assert_eq!(evicts, room == Room::Evicting, "R4: {room:?}");
+        assert_eq!(evicts, room == ReserveOutcome::Evicting, "R4: {room:?}");
         assert!(
-            room == Room::Granted || !promised,
+            room == ReserveOutcome::Granted || !promised,
             "R5: {room:?} after its victims died"
         );
         assert_eq!(verdict(room), outlook.verdict(), "R4: {outlook:?}");
         match room {
-            Room::Granted => {
+            ReserveOutcome::Granted => {
                 self.granted(id, target);
                 return true;
             }
-            Room::Evicting => {
+            ReserveOutcome::Evicting => {
                 let (gone, dropped) = self.victims();
                 self.model.check_victims(&outlook.missing, &gone, &dropped);
                 self.note_victims(&gone, &dropped);
                 self.evicting(id);
             }
-            Room::Soon(_) => {
+            ReserveOutcome::AwaitFrees(_) => {
                 self.seen.note("soon");
                 self.refused(id, dice);
             }
-            Room::Refused(shortage) => {
+            ReserveOutcome::Refused(shortage) => {
                 let budget = shortage.budget as usize;
                 assert_eq!(shortage.limit, self.model.limits[budget]);
                 let held = self.model.requests[&id].held;

@@ -110,7 +110,7 @@ impl World {
                 assert_eq!(record.seats[seat], MSeat::Taken(id));
                 let instance = &model.instances[&id];
                 assert_eq!(bytes, instance.holds.get(Budget::Memory));
-                assert_eq!(born, instance.born);
+                assert_eq!(born, instance.created_at);
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The shell's side of the slots, as the real one behaves, but in one thread: what two threads may
 //! do at the same moment is played by a [`Race`].
 
-use crate::state::{Handles, InstanceId, Slots, Stamp};
+use crate::state::{InstanceId, Slots, Stamp, Types};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fake;
 
-impl Handles for Fake {
+impl Types for Fake {
     /// A number that no other definition has.
     type Definition = u32;
     /// Index into [`Doors::doors`].
@@ -155,7 +155,7 @@ impl Slots<Fake> for Doors {
         self.doors[door].slots[seat].stamp
     }
 
-    fn watch(&mut self, &door: &usize, seat: usize) -> bool {
+    fn notify_on_release(&mut self, &door: &usize, seat: usize) -> bool {
         if self.slot(door, seat).watched {
             return true;
         }

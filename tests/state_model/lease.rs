@@ -2,7 +2,7 @@
 
 use crate::fake::{Content, Instance, Race};
 use crate::model::{MEntry, MSeat, Model, Place, Queued, Step};
-use crate::state::{Amounts, Enter, Reason, Returned, SeatWait, Slots};
+use crate::state::{Amounts, Reason, Returned, SeatOffer, SeatWait, Slots};
 use crate::world::{GROUPS, World, pick};
 
 /// What an acquire must find, by the model.
@@ -65,15 +65,15 @@ impl World {
     fn enter(&mut self, entry: usize, near: usize) {
         let expected = self.model.expect_enter(entry, near, self.seats);
         let id = self.model.entries[entry].id;
-        let entered = (self.state).enter_near(id, near, &mut self.doors, &mut self.out);
+        let entered = (self.state).try_seat_near(id, near, &mut self.doors, &mut self.out);
         self.absorb(None);
         let found = match entered {
-            Enter::Idle(instance) => {
+            SeatOffer::Idle(instance) => {
                 self.lease_out(instance, entry);
                 self.seen.note("idle found by enter");
                 Expected::Idle(instance)
             }
-            Enter::Seat(request) => {
+            SeatOffer::Seat(request) => {
                 let Expected::Seat(seat) = expected else {
                     panic!("a new seat, not {expected:?}");
                 };
@@ -85,17 +85,17 @@ impl World {
                 self.model.promise(request, entry, seat);
                 Expected::Seat(seat)
             }
-            Enter::Full => {
+            SeatOffer::Full => {
                 self.queue_up(entry);
                 Expected::Full
             }
-            Enter::Gone => {
+            SeatOffer::Gone => {
                 let removed = self.model.function_of(entry).is_none();
                 self.seen.note_if(removed, "entered a removed function");
                 self.seen.note_if(!removed, "entered a forgotten entry");
                 Expected::Gone
             }
-            Enter::Closed => Expected::Closed,
+            SeatOffer::Closed => Expected::Closed,
         };
         assert_eq!(found, expected);
     }

@@ -94,7 +94,7 @@ pub struct MInstance {
     pub version: u64,
     pub holds: Amounts,
     pub last: Stamp,
-    pub born: u64,
+    pub created_at: u64,
     pub place: Place,
     /// Handed to somebody who will never take it, and is late from then on.
     pub leaked: Option<u64>,
@@ -403,7 +403,7 @@ impl Model {
     }
 
     /// An instance that nobody leases goes to its destruction.
-    pub fn bury(&mut self, id: Instance, dying: Dying, heir: Option<Request>) {
+    pub fn free_instance(&mut self, id: Instance, dying: Dying, heir: Option<Request>) {
         let instance = self.instances.remove(&id).expect("destroyed once");
         let idle = matches!(instance.place, Place::Idle | Place::Held);
         assert!(idle, "{id:?} was destroyed while {:?}", instance.place);
@@ -446,7 +446,7 @@ impl Model {
                 self.promise(request, entry, seat);
                 self.request(request).leaked = first.leaked.then_some(first.until);
             }
-            Signal::Late => self.tell_late(waiter),
+            Signal::Late => self.notify_late(waiter),
             Signal::Retry => self.wake_nap(waiter, false),
             Signal::Gone => {
                 assert!(self.wake_seat_waiter(waiter), "Gone is for seat waiters");
@@ -470,7 +470,7 @@ impl Model {
         false
     }
 
-    fn tell_late(&mut self, waiter: u32) {
+    fn notify_late(&mut self, waiter: u32) {
         if let Some(at) = self.late.iter().position(|late| *late == waiter) {
             self.late.remove(at);
             return;

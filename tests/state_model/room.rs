@@ -51,10 +51,10 @@ impl Model {
     pub fn outlook(&self, request: Request, target: &Amounts) -> Outlook {
         let need = sums(&target.beyond(&self.requests[&request].held));
         let charged = self.charged();
-        let (spoken, coming) = self.awaited(Some(request));
+        let (earmarked, coming) = self.awaited(Some(request));
         let missing = core::array::from_fn(|b| match need[b] {
             0 => 0,
-            wanted => (charged[b] + spoken[b] + wanted).saturating_sub(self.limits[b]),
+            wanted => (charged[b] + earmarked[b] + wanted).saturating_sub(self.limits[b]),
         });
         Outlook {
             missing,
@@ -65,20 +65,20 @@ impl Model {
 
     /// What others wait for beyond what their victims will bring (it is there, and is theirs: only
     /// another budget keeps them from holding it already); and what is dying for nobody.
-    fn awaited(&self, asker: Option<Request>) -> (Sums, Sums) {
-        let mut spoken = [0; 7];
+    fn awaited(&self, target: Option<Request>) -> (Sums, Sums) {
+        let mut earmarked = [0; 7];
         let mut coming = total(self.dying.values().map(|d| &d.holds));
         let heirs = self.requests.iter().filter(|(_, r)| r.expects);
-        for (id, request) in heirs.filter(|(id, _)| Some(**id) != asker) {
+        for (id, request) in heirs.filter(|(id, _)| Some(**id) != target) {
             let victims = self.dying.values().filter(|d| d.heir == Some(*id));
             let bring = total(victims.map(|d| &d.holds));
             let wait = sums(&request.target.beyond(&request.held));
             for b in 0..7 {
-                spoken[b] += wait[b].saturating_sub(bring[b]);
+                earmarked[b] += wait[b].saturating_sub(bring[b]);
                 coming[b] -= wait[b].min(bring[b]);
             }
         }
-        (spoken, coming)
+        (earmarked, coming)
     }
 
     /// What is being destroyed for nobody is for this request.

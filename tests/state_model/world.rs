@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::fake::{Doors, Fake};
 use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request};
 use crate::state::{
-    Amounts, Config, Destroy, Effects, EntryId, Group, NewFunction, PerBudget, Policy, Reason,
-    Shelf, Signal, State,
+    Amounts, Config, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget, Policy,
+    Reason, Signal, State,
 };
 use crate::{fake::Instance, model::MFunction};
 
@@ -247,7 +247,7 @@ impl World {
             self.model.wake(*waiter, *signal);
         }
         for destroy in destroy {
-            self.bury(destroy, heir);
+            self.free_instance(destroy, heir);
         }
         for (waiter, signal) in wake.into_iter().filter(|(_, s)| !last(s)) {
             let late = matches!(signal, Signal::Late);
@@ -265,7 +265,7 @@ impl World {
         self.model.tidy();
     }
 
-    fn bury(&mut self, destroy: Destroy<Fake>, heir: Option<Request>) {
+    fn free_instance(&mut self, destroy: Destroy<Fake>, heir: Option<Request>) {
         match destroy {
             Destroy::Instance {
                 dying,
@@ -273,7 +273,7 @@ impl World {
                 reason,
             } => {
                 self.seen.note(reason.name());
-                self.model.bury(instance, dying, heir);
+                self.model.free_instance(instance, dying, heir);
             }
             Destroy::Code { dying, code } => {
                 self.seen.note("code dropped");
@@ -540,20 +540,20 @@ impl World {
 
     fn sweep(&mut self, kind: u8) {
         self.expire();
-        let shelf = Shelf {
+        let expiry = Expiry {
             idle: (kind & 1 != 0).then_some(IDLE),
             lifetime: (kind & 2 != 0).then_some(LIFETIME),
             code_idle: (kind & 4 != 0).then_some(CODE_IDLE),
         };
         let now = self.doors.now;
-        let over = |since: u64, shelf: Option<u64>| shelf.is_some_and(|t| now - since >= t);
+        let over = |since: u64, expiry: Option<u64>| expiry.is_some_and(|t| now - since >= t);
         let idle = self.model.idle();
         let expected: Vec<_> = idle
             .iter()
-            .filter(|(_, i)| over(i.last.at, shelf.idle) || over(i.born, shelf.lifetime))
+            .filter(|(_, i)| over(i.last.at, expiry.idle) || over(i.created_at, expiry.lifetime))
             .map(|(id, _)| *id)
             .collect();
-        while self.state.sweep(shelf, &mut self.doors, &mut self.out) {}
+        while self.state.sweep(expiry, &mut self.doors, &mut self.out) {}
         let mut gone: Vec<_> = self.out.destroy.iter().filter_map(buried).collect();
         gone.sort_by_key(|id| self.model.instances[id].last);
         assert_eq!(gone, expected, "idle or alive for too long");

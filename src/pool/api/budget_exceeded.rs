@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pool::api::error::Asker;
+use crate::pool::api::error::Target;
 use crate::pool::api::holders::Holder;
 use crate::state::{Budget, Shortage};
 
@@ -24,14 +24,14 @@ pub struct BudgetExceeded {
     /// others: they are refused now.
     pub promised: u64,
     /// Who asked.
-    pub asker: Arc<Asker>,
+    pub target: Arc<Target>,
     /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not
     /// matter: more was asked for than the limit.
     pub holders: Box<[Holder]>,
 }
 
 impl BudgetExceeded {
-    pub(crate) fn new(shortage: Shortage, asker: Arc<Asker>, holders: Vec<Holder>) -> Self {
+    pub(crate) fn new(shortage: Shortage, target: Arc<Target>, holders: Vec<Holder>) -> Self {
         Self {
             holders: holders.into(),
             budget: shortage.budget,
@@ -40,7 +40,7 @@ impl BudgetExceeded {
             charged: shortage.charged,
             evictable: shortage.evictable,
             promised: shortage.promised,
-            asker,
+            target,
         }
     }
 }
@@ -54,13 +54,13 @@ impl fmt::Display for BudgetExceeded {
             charged,
             evictable,
             promised,
-            asker,
+            target,
             holders,
         } = self;
         let unit = budget.unit();
         write!(
             f,
-            "{asker} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
+            "{target} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
              are charged, and evicting everything idle would free {evictable}"
         )?;
         if *promised > 0 {

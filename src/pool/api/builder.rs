@@ -16,7 +16,7 @@ use crate::pool::settings::Settings;
 use crate::pool::shared::{Hook, MakeData, Parts, Shared};
 use crate::pool::time::clock::{Clock, nanos};
 use crate::pool::time::clock_thread::{ClockThread, channel};
-use crate::pool::time::timekeeper::Pulse;
+use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
@@ -375,13 +375,13 @@ impl<T: Send + 'static> Builder<T> {
     /// # Errors
     /// See [`BuildError`].
     pub fn build(mut self) -> Result<Pool<T>, BuildError> {
-        self.settle_limits()?;
+        self.checked_limits()?;
         self.validate_stack_size()?;
         let runtime = self.runtime()?;
         self.validate_stacks(&runtime)?;
         let linker = self.link(&runtime)?;
         let (sender, control) = channel();
-        let pulse = Pulse::new(self.clock.take(), self.housekeeper.then_some(sender));
+        let timekeeper = Timekeeper::new(self.clock.take(), self.housekeeper.then_some(sender));
         let clock = ClockThread {
             epoch: runtime.epoch().clone(),
             period: runtime.interrupts().then_some(self.settings.epoch_tick),
@@ -396,14 +396,14 @@ impl<T: Send + 'static> Builder<T> {
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,
-            pulse: pulse.clone(),
+            timekeeper: timekeeper.clone(),
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
         if self.housekeeper {
             let pool = shared.this.clone();
-            let tick = move || clock.run(&pulse);
-            let started = (shared.pulse.threads.start("wasm-pool clock", tick))
+            let tick = move || clock.run(&timekeeper);
+            let started = (shared.timekeeper.threads.start("wasm-pool clock", tick))
                 .and_then(|()| shared.housekeeper.start(pool, period));
             started.map_err(BuildError::Housekeeper)?;
         }
@@ -411,7 +411,7 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Every limit makes sense, alone and with the others.
-    fn settle_limits(&mut self) -> Result<(), LimitsError> {
+    fn checked_limits(&mut self) -> Result<(), LimitsError> {
         let settings = &mut self.settings;
         let limits = settings.limits;
         limits.validate()?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::runtime::Stop;
+use crate::runtime::CancelFlag;
 
 /// Stops the calls of one lease, from any thread: [`Lease::canceller`](crate::Lease::canceller).
 ///
@@ -24,17 +24,17 @@ use crate::runtime::Stop;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Canceller(pub(crate) Arc<Stop>);
+pub struct Canceller(pub(crate) Arc<CancelFlag>);
 
 impl Canceller {
     /// Stops the lease's calls: the one under way, and all that would follow.
     pub fn cancel(&self) {
-        self.0.ask();
+        self.0.cancel();
     }
 
     /// Whether someone has cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_asked()
+        self.0.is_cancelled()
     }
 }
 

@@ -10,9 +10,9 @@ use crate::pool::api::error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
-use crate::pool::hands::Hands;
-use crate::pool::shared::{Effects, FunctionId, Kept, Locked};
-use crate::runtime::Types;
+use crate::pool::claims::Claims;
+use crate::pool::shared::{Effects, FunctionId, Locked, ShellTypes};
+use crate::runtime::TypeText;
 use crate::state::{DefineRefused, ModuleKey, NewFunction, signature};
 use crate::sync::{AtomicU64, fresh_uid};
 
@@ -68,14 +68,14 @@ impl<T: Send + 'static> Pool<T> {
         if changes_type {
             if !may_change_type {
                 return Err(DefineError::TypeChanged {
-                    old: Types(&old.declared).to_string(),
-                    new: Types(&new.declared).to_string(),
+                    old: TypeText(&old.declared).to_string(),
+                    new: TypeText(&new.declared).to_string(),
                     function: prepared.signature,
                 });
             }
             prepared.defined.uid = fresh_uid();
         }
-        self.enter_name(prepared, |locked, new, hands, out| {
+        self.enter_name(prepared, |locked, new, claims, out| {
             // Meanwhile the name may have been given to another function, which is not this one's
             // to replace: handles and threads' tables know functions by their uid.
             let id = locked.state.find(&new.name, &new.arguments);
@@ -84,9 +84,9 @@ impl<T: Send + 'static> Pool<T> {
                 return Err(DefineRefused::Unknown);
             }
             if changes_type {
-                return locked.state.replace_by_another(new, hands, out);
+                return locked.state.replace_by_another(new, claims, out);
             }
-            locked.state.replace(new, hands, out)
+            locked.state.replace(new, claims, out)
         })
     }
 
@@ -98,9 +98,9 @@ impl<T: Send + 'static> Pool<T> {
     /// [`UnknownFunction`] if none is defined.
     pub fn remove(&self, name: impl Into<FunctionName>) -> Result<(), UnknownFunction> {
         let name = name.into();
-        let removed = self.shared.with_state(|locked, hands, out| {
+        let removed = self.shared.with_state(|locked, claims, out| {
             let overloads = functions_of(locked, &name);
-            let remove = |id: &FunctionId<T>| locked.state.remove(*id, hands, out);
+            let remove = |id: &FunctionId<T>| locked.state.remove(*id, claims, out);
             overloads
                 .iter()
                 .map(remove)
@@ -155,7 +155,7 @@ impl<T: Send + 'static> Pool<T> {
         if !known && !<(P, R)>::matches(self.engine(), &defined.declared) {
             return Err(LookupError::WrongSignature {
                 function: full.into(),
-                found: Types(&defined.declared).to_string(),
+                found: TypeText(&defined.declared).to_string(),
                 expected: <(P, R)>::describe(),
             });
         }
@@ -225,10 +225,10 @@ impl<T: Send + 'static> Pool<T> {
     fn enter_name<P, R>(
         &self,
         prepared: Prepared<T>,
-        enter: impl FnOnce(
+        insert: impl FnOnce(
             &mut Locked<T>,
-            NewFunction<Kept<T>>,
-            &mut Hands<T>,
+            NewFunction<ShellTypes<T>>,
+            &mut Claims<T>,
             &mut Effects<T>,
         ) -> Result<FunctionId<T>, DefineRefused>,
     ) -> Result<Function<P, R, T>, DefineError>
@@ -246,7 +246,7 @@ impl<T: Send + 'static> Pool<T> {
         };
         let entered = self
             .shared
-            .with_state(|locked, hands, out| enter(locked, new, hands, out));
+            .with_state(|locked, claims, out| insert(locked, new, claims, out));
         match entered {
             Ok(id) => Ok(Function::new(
                 self.shared.clone(),

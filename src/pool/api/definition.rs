@@ -13,8 +13,8 @@ use crate::pool::api::error::{CallLimit, DefineError};
 use crate::pool::api::function_name::{check_name, join};
 use crate::pool::api::imports::Imports;
 use crate::pool::time::clock::nanos;
-use crate::pool::time::timekeeper::Pulse;
-use crate::runtime::{CallLimits, Facts, HostImports, Types, inspect};
+use crate::pool::time::timekeeper::Timekeeper;
+use crate::runtime::{CallLimits, Facts, HostImports, TypeText, inspect};
 use crate::state::{ModuleKey, signature};
 use crate::sync::AtomicU64;
 
@@ -205,9 +205,9 @@ impl Defined {
     }
 
     /// When the time of a task's lease is over that begins now.
-    pub fn end_of_time(&self, pulse: &Pulse) -> u64 {
+    pub fn end_of_time(&self, timekeeper: &Timekeeper) -> u64 {
         let time = self.timeout.map_or(u64::MAX, nanos);
-        pulse.now().saturating_add(time)
+        timekeeper.now().saturating_add(time)
     }
 }
 
@@ -264,7 +264,7 @@ impl Parts {
             return Err(DefineError::WrongSignature {
                 function: function(),
                 export: self.export.to_string(),
-                found: Types(declared).to_string(),
+                found: TypeText(declared).to_string(),
                 expected: S::describe(),
             });
         }

@@ -17,14 +17,14 @@ use crate::state::Group;
 
 /// A function on whose behalf, and in whose group, something was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asker {
+pub struct Target {
     /// `math.add(bigint, bigint)`.
     pub function: Arc<str>,
     /// The scheduling group, tenant or role.
     pub group: Group,
 }
 
-impl fmt::Display for Asker {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in group {}", self.function, self.group)
     }
@@ -289,13 +289,13 @@ pub enum AcquireError {
     BudgetExceeded(BudgetExceeded),
     /// The deadline came first.
     #[error(
-        "{asker} waited {waited:?} for {waiting_for}{}{}",
+        "{target} waited {waited:?} for {waiting_for}{}{}",
         BetweenCalls(*between_calls),
         Because(shortage.as_deref())
     )]
     Timeout {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// For how long.
         waited: Duration,
         /// For what.
@@ -309,10 +309,10 @@ pub enum AcquireError {
         between_calls: usize,
     },
     /// `try_acquire` would have had to wait.
-    #[error("{asker} would have to wait for {waiting_for}")]
+    #[error("{target} would have to wait for {waiting_for}")]
     WouldBlock {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// For what.
         waiting_for: WaitingFor,
     },
@@ -320,69 +320,71 @@ pub enum AcquireError {
     /// or through other threads that wait. A lease that is held outside of a call may still end on
     /// another thread, and a task may be dropped: a wait for those ends by its deadline
     /// ([`AcquireError::Timeout`]).
-    #[error("{asker} would wait for itself: all its instances are in calls that wait for this one")]
+    #[error(
+        "{target} would wait for itself: all its instances are in calls that wait for this one"
+    )]
     Deadlock {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
     },
     /// The module's code could not be had.
-    #[error("{asker}: {source}")]
+    #[error("{target}: {source}")]
     Module {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// What is wrong with the module.
         source: Arc<ModuleError>,
     },
     /// The start function trapped.
-    #[error("{asker}: the start function trapped: {trap}")]
+    #[error("{target}: the start function trapped: {trap}")]
     StartTrapped {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// What it did.
         #[source]
         trap: GuestTrap,
     },
     /// The start function ran out of fuel or time.
-    #[error("{asker}: the start function ran out of {limit}")]
+    #[error("{target}: the start function ran out of {limit}")]
     StartLimit {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Of what.
         limit: CallLimit,
     },
     /// The operating system refused memory, address space, mappings or files that the instance
     /// takes (or a host function that the start function called says so), even after others that were
     /// idle had been evicted for it.
-    #[error("{asker}: the system refused what an instance takes: {source}")]
+    #[error("{target}: the system refused what an instance takes: {source}")]
     System {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// What the system said.
         source: SystemError,
     },
     /// The instance could not be made: a host function that the start function called failed, or a
     /// create hook did.
-    #[error("{asker}: the instance could not be made: {}", Causes(&**source))]
+    #[error("{target}: the instance could not be made: {}", Causes(&**source))]
     Instantiate {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Why.
         source: SharedError,
     },
     /// The calling thread has too little stack for a guest call.
-    #[error("{asker}: {source}")]
+    #[error("{target}: {source}")]
     StackTooSmall {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Numbers.
         source: StackTooSmall,
     },
     /// The guests of this function run only as tasks, and a thread asked for an instance that would have
     /// to be made.
-    #[error("{asker}: {}: use acquire_async", AsyncReason::TasksOnly)]
+    #[error("{target}: {}: use acquire_async", AsyncReason::TasksOnly)]
     AsyncRequired {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
     },
     /// The function was removed.
     #[error("function {function} was removed")]
@@ -403,10 +405,10 @@ pub enum AcquireError {
         expected: String,
     },
     /// The pool is closed.
-    #[error("{asker}: the pool is closed")]
+    #[error("{target}: the pool is closed")]
     Closed {
         /// Who asked.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
     },
 }
 
@@ -438,41 +440,41 @@ pub enum CallError {
     #[error(transparent)]
     Acquire(#[from] AcquireError),
     /// The guest trapped.
-    #[error("{asker} trapped: {trap}")]
+    #[error("{target} trapped: {trap}")]
     Trap {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// What the guest did.
         #[source]
         trap: GuestTrap,
     },
     /// The lease's fuel or time is used up.
-    #[error("{asker} ran out of {limit}")]
+    #[error("{target} ran out of {limit}")]
     Limit {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Of what.
         limit: CallLimit,
     },
     /// It was stopped from outside: see [`Canceller`](crate::Canceller).
-    #[error("{asker} was cancelled")]
+    #[error("{target} was cancelled")]
     Cancelled {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
     },
     /// A host function failed, or wasmtime did.
-    #[error("{asker}: {}", Causes(&**source))]
+    #[error("{target}: {}", Causes(&**source))]
     Host {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// The host function's error.
         source: SharedError,
     },
     /// The export does not exist, or has another type.
-    #[error("{asker}: export {export:?}: {problem}")]
+    #[error("{target}: export {export:?}: {problem}")]
     Export {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// The export.
         export: String,
         /// What is wrong.
@@ -480,36 +482,36 @@ pub enum CallError {
     },
     /// An earlier call of this lease failed: the instance is not in a defined state any more.
     #[error(
-        "{asker}: an earlier call of this lease failed, so its instance cannot be called again"
+        "{target}: an earlier call of this lease failed, so its instance cannot be called again"
     )]
     Broken {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
     },
     /// The calling thread has too little stack for a guest call.
-    #[error("{asker}: {source}")]
+    #[error("{target}: {source}")]
     StackTooSmall {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Numbers.
         source: StackTooSmall,
     },
     /// A synchronous call of the guest, where only a task can make it. The guest was not called, and the
     /// lease is as it was.
-    #[error("{asker}: {reason}: use {instead}")]
+    #[error("{target}: {reason}: use {instead}")]
     AsyncRequired {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Why.
         reason: AsyncReason,
         /// The function to call instead.
         instead: &'static str,
     },
     /// Bytes could not be passed to the guest or read from it.
-    #[error("{asker}: {source}")]
+    #[error("{target}: {source}")]
     Memory {
         /// Who was called.
-        asker: Arc<Asker>,
+        target: Arc<Target>,
         /// Why.
         source: MemoryError,
     },
@@ -519,8 +521,8 @@ impl CallError {
     /// The same; if only a task can, with the name of what it should call.
     pub(crate) fn with_instead(self, instead: &'static str) -> Self {
         match self {
-            Self::AsyncRequired { asker, reason, .. } => Self::AsyncRequired {
-                asker,
+            Self::AsyncRequired { target, reason, .. } => Self::AsyncRequired {
+                target,
                 reason,
                 instead,
             },

@@ -11,11 +11,11 @@ use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
 use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::lease::Lease;
-use crate::pool::hot::entry::{Entry, Live, Taken};
+use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{FunctionId, Shared};
-use crate::pool::wait::policy::Patience;
-use crate::runtime::Types;
+use crate::pool::wait::policy::WaitPolicy;
+use crate::runtime::TypeText;
 use crate::state::Group;
 
 /// A function of a pool, to be called on behalf of any group. Clones are cheap and share it.
@@ -129,7 +129,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         &self,
         group: impl Into<Group>,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |pool| pool.usual_patience())
+        self.lease(&group.into(), |pool| pool.default_wait_policy())
     }
 
     /// As [`Self::acquire`], without ever waiting for another lease, for room, or for another
@@ -141,7 +141,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         &self,
         group: impl Into<Group>,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |_| Patience::None)
+        self.lease(&group.into(), |_| WaitPolicy::None)
     }
 
     /// As [`Self::acquire`], but waits at most `timeout`, and for room in the budgets too: first
@@ -156,7 +156,9 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: impl Into<Group>,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |pool| Patience::Room(pool.deadline(timeout)))
+        self.lease(&group.into(), |pool| {
+            WaitPolicy::Room(pool.deadline(timeout))
+        })
     }
 
     /// The entry, by this thread's table or under the lock.
@@ -179,14 +181,14 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     fn lease(
         &self,
         group: &Group,
-        patience: impl FnOnce(&Shared<T>) -> Patience,
+        wait_policy: impl FnOnce(&Shared<T>) -> WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let Some(entry) = thread_cache::take::<T>(self.identity.uid, group) else {
-            return self.lease_first(group, patience(&self.pool));
+            return self.lease_first(group, wait_policy(&self.pool));
         };
         match entry.take() {
-            Taken::Idle(live) => Ok(Lease::carried(entry, live)),
-            other => self.lease_slowly(group, Ok((entry, other)), patience(&self.pool)),
+            Taken::Idle(pooled) => Ok(Lease::carried(entry, pooled)),
+            other => self.lease_slowly(group, Ok((entry, other)), wait_policy(&self.pool)),
         }
     }
 
@@ -195,13 +197,13 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     fn lease_first(
         &self,
         group: &Group,
-        patience: Patience,
+        wait_policy: WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let found = self.look_up(group).map(|entry| {
             let taken = entry.take();
             (entry, taken)
         });
-        self.lease_slowly(group, found, patience)
+        self.lease_slowly(group, found, wait_policy)
     }
 
     /// Leases an instance, whatever it takes; of the function that replaced this one, if this one is
@@ -211,13 +213,13 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         &self,
         group: &Group,
         mut found: Result<(Arc<Entry<T>>, Taken<T>), AcquireError>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let mut successor: Option<Self> = None;
         loop {
             let error = match found {
-                Ok((entry, taken)) => match self.pool.lease_slowly(&entry, taken, patience) {
-                    Ok(live) => return Ok(Lease::carried(entry, live)),
+                Ok((entry, taken)) => match self.pool.lease_slowly(&entry, taken, wait_policy) {
+                    Ok(pooled) => return Ok(Lease::carried(entry, pooled)),
                     Err(error) => {
                         thread_cache::put_back(entry);
                         error
@@ -246,7 +248,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         if !(self.types.matches)(self.pool.runtime.engine(), &defined.declared) {
             return Err(AcquireError::TypeChanged {
                 function: self.name.clone(),
-                found: Types(&defined.declared).to_string(),
+                found: TypeText(&defined.declared).to_string(),
                 expected: (self.types.describe)(),
             });
         }
@@ -317,7 +319,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// As [`Function::acquire`].
     #[inline(always)]
     pub fn acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        self.lease(|pool| pool.usual_patience())
+        self.lease(|pool| pool.default_wait_policy())
     }
 
     /// As [`Function::try_acquire`].
@@ -325,7 +327,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::try_acquire`].
     pub fn try_acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        self.lease(|_| Patience::None)
+        self.lease(|_| WaitPolicy::None)
     }
 
     /// As [`Function::acquire_timeout`].
@@ -333,7 +335,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::acquire_timeout`].
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        self.lease(|pool| Patience::Room(pool.deadline(timeout)))
+        self.lease(|pool| WaitPolicy::Room(pool.deadline(timeout)))
     }
 
     /// What it was resolved to.
@@ -349,12 +351,12 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     #[inline(always)]
     fn lease(
         &self,
-        patience: impl FnOnce(&Shared<T>) -> Patience,
+        wait_policy: impl FnOnce(&Shared<T>) -> WaitPolicy,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let entry = self.resolved()?;
         match entry.take() {
-            Taken::Idle(live) => Ok(Lease::borrowed(entry, live)),
-            other => self.lease_slowly(entry, other, patience(&self.function.pool)),
+            Taken::Idle(pooled) => Ok(Lease::borrowed(entry, pooled)),
+            other => self.lease_slowly(entry, other, wait_policy(&self.function.pool)),
         }
     }
 
@@ -363,15 +365,15 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         &'a self,
         entry: &'a Arc<Entry<T>>,
         taken: Taken<T>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
     ) -> Result<Lease<'a, P, R, T>, AcquireError> {
-        match self.function.pool.lease_slowly(entry, taken, patience) {
-            Ok(live) => Ok(Lease::borrowed(entry, live)),
+        match self.function.pool.lease_slowly(entry, taken, wait_policy) {
+            Ok(pooled) => Ok(Lease::borrowed(entry, pooled)),
             Err(error) => {
                 let successor = self.function.follow(error)?;
-                let group = &entry.asker.group;
+                let group = &entry.target.group;
                 let found = successor.entry(group).map(|entry| (entry, Taken::Nothing));
-                successor.lease_slowly(group, found, patience)
+                successor.lease_slowly(group, found, wait_policy)
             }
         }
     }
@@ -414,14 +416,14 @@ impl<T: Send + 'static> Shared<T> {
         self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         taken: Taken<T>,
-        patience: Patience,
-    ) -> Result<Box<Live<T>>, AcquireError> {
+        wait_policy: WaitPolicy,
+    ) -> Result<Box<PooledInstance<T>>, AcquireError> {
         match taken {
-            Taken::Idle(live) => return Ok(live),
-            Taken::Odd(odd) => entry.settle_odd(self, odd),
+            Taken::Idle(pooled) => return Ok(pooled),
+            Taken::Stale(stale) => entry.release_stale(self, stale),
             Taken::Nothing => {}
         }
-        self.acquire(entry, patience)
+        self.acquire(entry, wait_policy)
     }
 
     /// The entry of (function, group), made if it is new. If it is not kept by a handle, it may be

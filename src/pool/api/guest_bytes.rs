@@ -87,7 +87,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         self.refuse_to_tasks(INSTEAD)?;
         let (alloc, length) = (self.allocator()?.alloc, self.length(bytes)?);
         let wanted = length.cast_signed();
-        let called = self.enter(|live| alloc.call(&mut live.instance.store, wanted));
+        let called = self.run_guest(|pooled| alloc.call(&mut pooled.instance.store, wanted));
         let pointer = called.map_err(|error| error.with_instead(INSTEAD))?;
         self.fill(pointer, length, bytes)
     }
@@ -99,8 +99,8 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     pub async fn pass_bytes_async(&mut self, bytes: &[u8]) -> Result<GuestBytes, CallError> {
         let (alloc, length) = (self.allocator()?.alloc, self.length(bytes)?);
         let wanted = length.cast_signed();
-        let called = self.enter_async(move |live| {
-            let store = &mut live.instance.store;
+        let called = self.run_guest_async(move |pooled| {
+            let store = &mut pooled.instance.store;
             Box::pin(async move { alloc.call_async(store, wanted).await })
         });
         let pointer = called.await?;
@@ -157,9 +157,9 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     /// # Errors
     /// As [`Self::read_bytes`], and if it is not UTF-8.
     pub fn read_str(&mut self, at: GuestBytes) -> Result<&str, CallError> {
-        let asker = self.asker().clone();
+        let target = self.target().clone();
         std::str::from_utf8(self.read_bytes(at)?).map_err(|error| CallError::Memory {
-            asker,
+            target,
             source: MemoryError::NotUtf8 {
                 valid_up_to: error.valid_up_to() as u64,
             },
@@ -188,8 +188,8 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         };
         let bytes = self.read_bytes(at)?.to_vec();
         let dealloc = self.allocator()?.dealloc;
-        let called = self.enter_async(move |live| {
-            let store = &mut live.instance.store;
+        let called = self.run_guest_async(move |pooled| {
+            let store = &mut pooled.instance.store;
             Box::pin(async move { dealloc.call_async(store, at.params()).await })
         });
         called.await?;
@@ -221,7 +221,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         };
         let bytes = self.read_bytes(at)?.to_vec();
         let dealloc = self.allocator()?.dealloc;
-        let called = self.enter(|live| dealloc.call(&mut live.instance.store, at.params()));
+        let called = self.run_guest(|pooled| dealloc.call(&mut pooled.instance.store, at.params()));
         called.map_err(|error| error.with_instead(instead))?;
         Ok(Some(bytes))
     }
@@ -240,17 +240,17 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
             return Ok(());
         }
         Err(CallError::AsyncRequired {
-            asker: self.asker().clone(),
+            target: self.target().clone(),
             reason: AsyncReason::LeaseOfATask,
             instead,
         })
     }
 
     fn allocator(&mut self) -> Result<Allocator, CallError> {
-        let asker = self.asker().clone();
+        let target = self.target().clone();
         let found = self.guest().allocator();
         found.map_err(|error| CallError::Export {
-            asker,
+            target,
             export: "alloc, dealloc".into(),
             problem: error.to_string(),
         })
@@ -274,7 +274,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     }
 
     fn memory_error(&self, source: MemoryError) -> CallError {
-        let asker = self.asker().clone();
-        CallError::Memory { asker, source }
+        let target = self.target().clone();
+        CallError::Memory { target, source }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pool::shared::{Kept, Shared, State};
+use crate::pool::shared::{Shared, ShellTypes, State};
 use crate::state::{self, Budget, Group, signature};
 
 /// Holders that an error names.
@@ -37,7 +37,7 @@ impl Holder {
         let Some((first, others)) = all.split_first() else {
             return Ok(());
         };
-        write!(f, ". Held by {first}")?;
+        write!(f, ". Claimed by {first}")?;
         for holder in others {
             write!(f, "; {holder}")?;
         }
@@ -48,11 +48,11 @@ impl Holder {
         }
     }
 
-    fn new<T: Send + 'static>(holding: state::Holding<Kept<T>>) -> Self {
+    fn new<T: Send + 'static>(holding: state::Holding<ShellTypes<T>>) -> Self {
         let (function, group) = match holding.holder {
             state::Holder::Entry(entry) => (
-                entry.asker.function.clone(),
-                Some(entry.asker.group.clone()),
+                entry.target.function.clone(),
+                Some(entry.target.group.clone()),
             ),
             state::Holder::Code(name, arguments) => (signature(&name, &arguments).into(), None),
         };

@@ -8,12 +8,14 @@ use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use crate::pool::api::canceller::Canceller;
 use crate::pool::api::definition::Dynamic;
-use crate::pool::api::error::{Asker, CallError};
-use crate::pool::hot::entry::{Entry, Live};
+use crate::pool::api::error::{CallError, Target};
+use crate::pool::hot::entry::{Entry, PooledInstance};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::InstanceId;
 use crate::pool::tasks::task::AsyncReason;
-use crate::runtime::{CallFailure, StackTooSmall, Stop, StoreData, classify, look_each_tick};
+use crate::runtime::{
+    CallFailure, CancelFlag, StackTooSmall, StoreData, classify, interrupt_each_tick,
+};
 use crate::state::{Group, Reason};
 
 /// An instance of one function, leased for one group.
@@ -40,20 +42,20 @@ use crate::state::{Group, Reason};
 #[must_use = "dropping a lease gives the instance back at once"]
 pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     /// `None` only while the lease is being dropped.
-    pub(crate) live: Option<Box<Live<T>>>,
+    pub(crate) pooled: Option<Box<PooledInstance<T>>>,
     pub(crate) home: Home<'a, T>,
     /// Whether the instance is in a state that the next lease may see.
     pub(crate) healthy: bool,
     /// Whether it was acquired by a task, or called as one.
     pub(crate) is_of_a_task: bool,
     /// Set when the instance is looked at each tick of the epoch.
-    pub(crate) watched: Option<Box<Watched>>,
+    pub(crate) interruptible: Option<Box<Interruptible>>,
     _types: PhantomData<fn(P) -> R>,
 }
 
 /// What few leases have: they can be stopped, or are a task's.
-pub(crate) struct Watched {
-    pub stop: Arc<Stop>,
+pub(crate) struct Interruptible {
+    pub cancel: Arc<CancelFlag>,
     /// When the time of a task's calls is over, in nanoseconds on the pool's clock.
     pub ends: Option<u64>,
 }
@@ -80,66 +82,66 @@ pub(crate) const UNTIL_DROPPED: &str = "a lease has its instance and its entry u
 
 impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     #[inline(always)]
-    pub(crate) fn borrowed(entry: &'a Entry<T>, live: Box<Live<T>>) -> Self {
-        Self::begin(Home::Borrowed(entry), live)
+    pub(crate) fn borrowed(entry: &'a Entry<T>, pooled: Box<PooledInstance<T>>) -> Self {
+        Self::begin(Home::Borrowed(entry), pooled)
     }
 
     #[inline(always)]
-    pub(crate) fn carried(entry: Arc<Entry<T>>, live: Box<Live<T>>) -> Self {
-        Self::begin(Home::Carried(Some(entry)), live)
+    pub(crate) fn carried(entry: Arc<Entry<T>>, pooled: Box<PooledInstance<T>>) -> Self {
+        Self::begin(Home::Carried(Some(entry)), pooled)
     }
 
     #[inline(always)]
-    pub(crate) fn begin(home: Home<'a, T>, mut live: Box<Live<T>>) -> Self {
-        live.uses += 1;
-        let limits = live.defined.limits;
+    pub(crate) fn begin(home: Home<'a, T>, mut pooled: Box<PooledInstance<T>>) -> Self {
+        pooled.uses += 1;
+        let limits = pooled.defined.limits;
         if limits.have_an_end() {
-            home.entry().pulse.keep_ticking();
+            home.entry().timekeeper.keep_ticking();
         }
-        let healthy = live.instance.refresh(limits).is_ok();
+        let healthy = pooled.instance.refresh(limits).is_ok();
         Self {
-            live: Some(live),
+            pooled: Some(pooled),
             home,
             healthy,
             is_of_a_task: false,
-            watched: None,
+            interruptible: None,
             _types: PhantomData,
         }
     }
 
     #[inline]
-    pub(crate) fn live(&self) -> &Live<T> {
-        self.live.as_deref().expect(UNTIL_DROPPED)
+    pub(crate) fn pooled(&self) -> &PooledInstance<T> {
+        self.pooled.as_deref().expect(UNTIL_DROPPED)
     }
 
     #[inline]
-    fn live_mut(&mut self) -> &mut Live<T> {
-        self.live.as_deref_mut().expect(UNTIL_DROPPED)
+    fn pooled_mut(&mut self) -> &mut PooledInstance<T> {
+        self.pooled.as_deref_mut().expect(UNTIL_DROPPED)
     }
 
     /// The group that it was leased for.
     pub fn group(&self) -> &Group {
-        &self.asker().group
+        &self.target().group
     }
 
     /// The function's name and argument types.
     pub fn function(&self) -> &str {
-        &self.asker().function
+        &self.target().function
     }
 
     /// Leases that this instance has served, this one included.
     pub fn uses(&self) -> u64 {
-        self.live().uses
+        self.pooled().uses
     }
 
     /// The host's data in the instance's store.
     pub fn data(&self) -> &T {
-        self.live().instance.store.data()
+        self.pooled().instance.store.data()
     }
 
     /// The host's data in the instance's store.
     pub fn data_mut(&mut self) -> &mut T {
-        self.live_mut().instance.store.data_mut()
+        self.pooled_mut().instance.store.data_mut()
     }
 
     /// The instance's store, for anything that wasmtime offers and this type does not.
@@ -149,23 +151,23 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     /// a call. [`Self::export`] needs no such care. The store stays in the pool: do not swap it for another's, replace its limiter, or set an
     /// epoch callback.
     pub fn store(&mut self) -> &mut Store<StoreData<T>> {
-        &mut self.live_mut().instance.store
+        &mut self.pooled_mut().instance.store
     }
 
     /// The instance itself, to be used with its [`Self::store`].
     pub fn instance(&self) -> wasmtime::Instance {
-        self.live().instance.exports
+        self.pooled().instance.exports
     }
 
     /// The memory that the module exports as `memory`, or else the first that was made for it to import:
     /// see [`ImportsBuilder::memory`](crate::ImportsBuilder::memory).
     pub fn memory(&self) -> Option<Memory> {
-        self.live().instance.memory
+        self.pooled().instance.memory
     }
 
     /// Bytes of linear memory that the instance has now.
     pub fn memory_bytes(&self) -> u64 {
-        self.live().instance.store.data().memory_bytes()
+        self.pooled().instance.store.data().memory_bytes()
     }
 
     /// An exported function, looked up once (about 0.2 µs) and called as often as needed through
@@ -179,19 +181,19 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         B: WasmResults,
     {
         let function = self.home.entry().uid;
-        let asker = self.asker().clone();
-        let live = self.live_mut();
-        let exports = live.instance.exports;
-        let found = exports.get_typed_func::<A, B>(&mut live.instance.store, name);
+        let target = self.target().clone();
+        let pooled = self.pooled_mut();
+        let exports = pooled.instance.exports;
+        let found = exports.get_typed_func::<A, B>(&mut pooled.instance.store, name);
         match found {
             Ok(func) => Ok(Export {
                 function,
-                instance: live.id,
+                instance: pooled.id,
                 name: name.into(),
                 func,
             }),
             Err(error) => Err(CallError::Export {
-                asker,
+                target,
                 export: name.into(),
                 problem: error.to_string(),
             }),
@@ -205,10 +207,11 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     /// As [`Self::call`]; parameters of the wrong number or type are [`CallError::Host`], without
     /// the guest having run, but the instance is retired all the same.
     pub fn call_values(&mut self, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
-        self.enter(|live| {
-            live.instance
+        self.run_guest(|pooled| {
+            pooled
+                .instance
                 .main
-                .call(&mut live.instance.store, params, results)
+                .call(&mut pooled.instance.store, params, results)
         })
     }
 
@@ -218,8 +221,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     pub(crate) fn retire(mut self, reason: Reason) {
-        if let Some(live) = self.live.take() {
-            self.home.entry().retire(live, reason);
+        if let Some(pooled) = self.pooled.take() {
+            self.home.entry().retire(pooled, reason);
         }
     }
 
@@ -228,24 +231,28 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     /// afresh. An engine of the host's own without epoch interruption can only be stopped between
     /// calls, and while a task waits for a host function.
     pub fn canceller(&mut self) -> Canceller {
-        Canceller(self.watched().stop.clone())
+        Canceller(self.interruptible().cancel.clone())
     }
 
     /// Makes sure that the instance is looked at each tick.
-    pub(crate) fn watched(&mut self) -> &mut Watched {
+    pub(crate) fn interruptible(&mut self) -> &mut Interruptible {
         let Self {
-            live,
+            pooled,
             home,
-            watched,
+            interruptible,
             ..
         } = self;
-        watched.get_or_insert_with(|| {
-            let stop = Arc::new(Stop::default());
-            if let Some(live) = live {
-                look_each_tick(&mut live.instance.store, live.defined.limits, stop.clone());
+        interruptible.get_or_insert_with(|| {
+            let cancel = Arc::new(CancelFlag::default());
+            if let Some(pooled) = pooled {
+                interrupt_each_tick(
+                    &mut pooled.instance.store,
+                    pooled.defined.limits,
+                    cancel.clone(),
+                );
             }
-            home.entry().pulse.keep_ticking();
-            Box::new(Watched { stop, ends: None })
+            home.entry().timekeeper.keep_ticking();
+            Box::new(Interruptible { cancel, ends: None })
         })
     }
 
@@ -257,25 +264,29 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     /// Runs guest code: with enough stack, not after a failure, and remembered as broken until it
     /// has returned well.
     #[inline(always)]
-    pub(crate) fn enter<X>(
+    pub(crate) fn run_guest<X>(
         &mut self,
-        run: impl FnOnce(&mut Live<T>) -> wasmtime::Result<X>,
+        run: impl FnOnce(&mut PooledInstance<T>) -> wasmtime::Result<X>,
     ) -> Result<X, CallError> {
         let entry = self.home.entry();
-        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
+        let pooled = self.pooled.as_deref_mut().expect(UNTIL_DROPPED);
         if !self.healthy {
-            return Err(broken(&entry.asker));
+            return Err(broken(&entry.target));
         }
-        if self.watched.as_ref().is_some_and(|w| w.stop.is_asked()) {
+        if self
+            .interruptible
+            .as_ref()
+            .is_some_and(|w| w.cancel.is_cancelled())
+        {
             self.healthy = false;
-            return Err(failed(entry, live, CallFailure::Cancelled));
+            return Err(failed(entry, pooled, CallFailure::Cancelled));
         }
         if let Err(source) = entry.stack.check() {
-            return Err(stack_too_small(&entry.asker, source));
+            return Err(stack_too_small(&entry.target, source));
         }
         self.healthy = false;
-        let calling = entry.slot(live.seat).begin_call();
-        let result = run(live);
+        let calling = entry.slot(pooled.seat).begin_call();
+        let result = run(pooled);
         drop(calling);
         match result {
             Ok(value) => {
@@ -283,7 +294,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
                 Ok(value)
             }
             Err(error) => {
-                let error = explain_sync(entry, live, error);
+                let error = explain_sync(entry, pooled, error);
                 self.healthy = matches!(error, CallError::AsyncRequired { .. });
                 Err(error)
             }
@@ -291,17 +302,17 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     pub(crate) fn result_count(&self) -> usize {
-        self.live().instance.result_count()
+        self.pooled().instance.result_count()
     }
 
     #[inline]
-    pub(crate) fn asker(&self) -> &Arc<Asker> {
-        &self.home.entry().asker
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.home.entry().target
     }
 
     #[inline]
     pub(crate) fn guest(&mut self) -> &mut crate::runtime::Instance<T> {
-        &mut self.live_mut().instance
+        &mut self.pooled_mut().instance
     }
 }
 
@@ -321,18 +332,18 @@ where
     /// run only as tasks, leave everything as it was.
     #[inline(always)]
     pub fn call(&mut self, params: P) -> Result<R, CallError> {
-        self.enter(|live| live.instance.call(params))
+        self.run_guest(|pooled| pooled.instance.call(params))
     }
 }
 
 impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(mut live) = self.live.take() {
-            if self.watched.is_some() {
-                live.instance.look_no_more();
+        if let Some(mut pooled) = self.pooled.take() {
+            if self.interruptible.is_some() {
+                pooled.instance.stop_interrupts();
             }
-            self.home.entry().release(live, self.healthy);
+            self.home.entry().release(pooled, self.healthy);
         }
     }
 }
@@ -350,40 +361,40 @@ impl<T: Send + 'static> Drop for Home<'_, T> {
 }
 
 #[cold]
-pub(crate) fn broken(asker: &Arc<Asker>) -> CallError {
-    let asker = asker.clone();
-    CallError::Broken { asker }
+pub(crate) fn broken(target: &Arc<Target>) -> CallError {
+    let target = target.clone();
+    CallError::Broken { target }
 }
 
 #[cold]
-pub(crate) fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> CallError {
-    let asker = asker.clone();
-    CallError::StackTooSmall { asker, source }
+pub(crate) fn stack_too_small(target: &Arc<Target>, source: StackTooSmall) -> CallError {
+    let target = target.clone();
+    CallError::StackTooSmall { target, source }
 }
 
 #[cold]
 pub(crate) fn explain<T: Send + 'static>(
     entry: &Entry<T>,
-    live: &Live<T>,
+    pooled: &PooledInstance<T>,
     error: wasmtime::Error,
 ) -> CallError {
-    failed(entry, live, classify(error))
+    failed(entry, pooled, classify(error))
 }
 
 /// As `explain`, of a call that no task has made: it may be that only a task can.
 #[cold]
 fn explain_sync<T: Send + 'static>(
     entry: &Entry<T>,
-    live: &mut Live<T>,
+    pooled: &mut PooledInstance<T>,
     error: wasmtime::Error,
 ) -> CallError {
     match classify(error) {
-        CallFailure::Host(_) if live.instance.runs_as_task_only() => CallError::AsyncRequired {
-            asker: entry.asker.clone(),
+        CallFailure::Host(_) if pooled.instance.runs_as_task_only() => CallError::AsyncRequired {
+            target: entry.target.clone(),
             reason: AsyncReason::TasksOnly,
             instead: "call_async",
         },
-        failure => failed(entry, live, failure),
+        failure => failed(entry, pooled, failure),
     }
 }
 
@@ -391,25 +402,25 @@ fn explain_sync<T: Send + 'static>(
 #[cold]
 pub(crate) fn failed<T: Send + 'static>(
     entry: &Entry<T>,
-    live: &Live<T>,
+    pooled: &PooledInstance<T>,
     failure: CallFailure,
 ) -> CallError {
-    let asker = entry.asker.clone();
+    let target = entry.target.clone();
     if let Some(pool) = entry.pool.upgrade() {
         pool.observer.guest_failed(failure.kind());
     }
     match failure {
         CallFailure::Fuel => {
-            let limit = live.defined.fuel_limit();
-            CallError::Limit { asker, limit }
+            let limit = pooled.defined.fuel_limit();
+            CallError::Limit { target, limit }
         }
         CallFailure::Deadline => {
-            let limit = live.defined.time_limit();
-            CallError::Limit { asker, limit }
+            let limit = pooled.defined.time_limit();
+            CallError::Limit { target, limit }
         }
-        CallFailure::Trap(trap) => CallError::Trap { asker, trap },
-        CallFailure::Cancelled => CallError::Cancelled { asker },
-        CallFailure::Host(source) => CallError::Host { asker, source },
+        CallFailure::Trap(trap) => CallError::Trap { target, trap },
+        CallFailure::Cancelled => CallError::Cancelled { target },
+        CallFailure::Host(source) => CallError::Host { target, source },
     }
 }
 
@@ -439,7 +450,7 @@ impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
     /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
     pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
         let func = self.of(lease)?;
-        lease.enter(|live| func.call(&mut live.instance.store, params))
+        lease.run_guest(|pooled| func.call(&mut pooled.instance.store, params))
     }
 }
 
@@ -450,9 +461,9 @@ impl<A, B, T: Send + 'static> Export<A, B, T> {
         lease: &Lease<'_, P, R, T>,
     ) -> Result<&TypedFunc<A, B>, CallError> {
         let function = lease.home.entry().uid;
-        if (function, lease.live().id) != (self.function, self.instance) {
+        if (function, lease.pooled().id) != (self.function, self.instance) {
             return Err(CallError::Export {
-                asker: lease.asker().clone(),
+                target: lease.target().clone(),
                 export: self.name.to_string(),
                 problem: "it belongs to the instance of another lease".into(),
             });

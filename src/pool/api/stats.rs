@@ -269,7 +269,7 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 let idle = IdleInstance {
                     function: entry.handle.name.clone(),
-                    signature: entry.handle.asker.function.clone(),
+                    signature: entry.handle.target.function.clone(),
                     group: entry.group.clone(),
                     memory_bytes,
                     age: Duration::from_nanos(now.saturating_sub(born)),
@@ -280,6 +280,6 @@ impl<T: Send + 'static> Shared<T> {
                 }
             }
         }
-        self.with_state(|locked, hands, out| locked.state.evict(&unwanted, hands, out))
+        self.with_state(|locked, claims, out| locked.state.evict(&unwanted, claims, out))
     }
 }

@@ -4,24 +4,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pool::api::error::{AcquireError, Asker, WaitingFor};
-use crate::pool::hot::entry::{Entry, Live, thread_number};
+use crate::pool::api::error::{AcquireError, Target, WaitingFor};
+use crate::pool::hot::entry::{Entry, PooledInstance, thread_number};
 use crate::pool::shared::{RequestId, Shared, Signal};
 use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::block_on::block_on;
-use crate::pool::wait::policy::Patience;
-use crate::pool::wait::waiter::{Mail, Waiter};
+use crate::pool::wait::policy::WaitPolicy;
+use crate::pool::wait::waiter::{Waiter, Wakeup};
 use crate::runtime::StackTooSmall;
-use crate::state::{Enter, SeatWait, Ticket};
+use crate::state::{SeatOffer, SeatWait, Ticket};
 
 /// Who waits for a compilation looks whether it still goes on, each time that its deadline comes; not more
 /// often than this.
-const LOOKS_AGAIN: Duration = Duration::from_millis(100);
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// What to do once the lock is let go.
 enum Step<T: Send + 'static> {
-    Lease(Box<Live<T>>),
+    Lease(Box<PooledInstance<T>>),
     Make(RequestId<T>),
     Wait(Arc<Waiter<T>>, Ticket),
     Fail(AcquireError),
@@ -29,7 +29,7 @@ enum Step<T: Send + 'static> {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn deadline(&self, wait: Duration) -> Deadline {
-        let began = self.pulse.now();
+        let began = self.timekeeper.now();
         Deadline {
             began,
             ends: began.saturating_add(nanos(wait)),
@@ -39,15 +39,15 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// The patience of `acquire`.
-    pub fn usual_patience(&self) -> Patience {
+    pub fn default_wait_policy(&self) -> WaitPolicy {
         let deadline = Deadline {
             pauses: true,
             ..self.deadline(self.settings.wait_timeout)
         };
         if self.settings.wait_for_room {
-            Patience::Room(deadline)
+            WaitPolicy::Room(deadline)
         } else {
-            Patience::Instance(deadline)
+            WaitPolicy::Instance(deadline)
         }
     }
 
@@ -56,65 +56,66 @@ impl<T: Send + 'static> Shared<T> {
     pub fn acquire(
         self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
-        patience: Patience,
-    ) -> Result<Box<Live<T>>, AcquireError> {
+        wait_policy: WaitPolicy,
+    ) -> Result<Box<PooledInstance<T>>, AcquireError> {
         self.stack
             .check()
-            .map_err(|source| stack_too_small(&entry.asker, source))?;
-        block_on(self.obtain(entry, patience), &self.pulse)
+            .map_err(|source| stack_too_small(&entry.target, source))?;
+        block_on(self.obtain(entry, wait_policy), &self.timekeeper)
     }
 
     /// The same, as a task or on a thread. Dropped before it is ready, it leaves nothing behind.
     pub async fn obtain(
         self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
-        patience: Patience,
-    ) -> Result<Box<Live<T>>, AcquireError> {
+        wait_policy: WaitPolicy,
+    ) -> Result<Box<PooledInstance<T>>, AcquireError> {
         loop {
-            let mail = match self.enter(entry, patience) {
-                Step::Lease(live) => return Ok(live),
-                Step::Make(request) => return self.make(entry, request, patience).await,
+            let wakeup = match self.find_seat(entry, wait_policy) {
+                Step::Lease(pooled) => return Ok(pooled),
+                Step::Make(request) => return self.make(entry, request, wait_policy).await,
                 Step::Wait(waiter, ticket) => {
-                    self.wait_for_seat(entry, &waiter, ticket, patience).await?
+                    self.wait_for_seat(entry, &waiter, ticket, wait_policy)
+                        .await?
                 }
                 Step::Fail(error) => return Err(error),
             };
-            match mail {
-                Mail::Instance(live) => return Ok(leased_again(entry, live)),
-                Mail::Signal(Signal::Seat(request)) => {
-                    return self.make(entry, request, patience).await;
+            match wakeup {
+                Wakeup::Instance(pooled) => return Ok(leased_again(entry, pooled)),
+                Wakeup::Signal(Signal::Seat(request)) => {
+                    return self.make(entry, request, wait_policy).await;
                 }
-                Mail::Signal(Signal::Gone) => return Err(removed(&entry.asker)),
-                Mail::Signal(Signal::Closed) => return Err(closed(&entry.asker)),
+                Wakeup::Signal(Signal::Gone) => return Err(removed(&entry.target)),
+                Wakeup::Signal(Signal::Closed) => return Err(closed(&entry.target)),
                 // Whoever is late has not come here.
-                Mail::Signal(Signal::Retry | Signal::Late) => {}
+                Wakeup::Signal(Signal::Retry | Signal::Late) => {}
             }
         }
     }
 
-    fn enter(&self, entry: &Arc<Entry<T>>, patience: Patience) -> Step<T> {
+    fn find_seat(&self, entry: &Arc<Entry<T>>, wait_policy: WaitPolicy) -> Step<T> {
         let (thread, near) = (thread_number(), entry.preferred_seat());
-        self.with_state(|locked, hands, out| {
-            let idle = match locked.state.enter_near(entry.id, near, hands, out) {
-                Enter::Idle(id) => id,
-                Enter::Seat(request) => return Step::Make(request),
-                Enter::Gone => return Step::Fail(removed(&entry.asker)),
-                Enter::Closed => return Step::Fail(closed(&entry.asker)),
-                Enter::Full if patience.deadline().is_none() => {
-                    return Step::Fail(would_block(&entry.asker, WaitingFor::Instance));
+        self.with_state(|locked, claims, out| {
+            let idle = match locked.state.try_seat_near(entry.id, near, claims, out) {
+                SeatOffer::Idle(id) => id,
+                SeatOffer::Seat(request) => return Step::Make(request),
+                SeatOffer::Gone => return Step::Fail(removed(&entry.target)),
+                SeatOffer::Closed => return Step::Fail(closed(&entry.target)),
+                SeatOffer::Full if wait_policy.deadline().is_none() => {
+                    return Step::Fail(would_block(&entry.target, WaitingFor::Instance));
                 }
-                Enter::Full if locked.blocked.would_wait_for_itself(thread, entry) => {
-                    let asker = entry.asker.clone();
-                    return Step::Fail(AcquireError::Deadlock { asker });
+                SeatOffer::Full if locked.blocked.would_wait_for_itself(thread, entry) => {
+                    let target = entry.target.clone();
+                    return Step::Fail(AcquireError::Deadlock { target });
                 }
-                Enter::Full => {
-                    let waiter = Waiter::of(patience, None);
-                    let (told, until) = (waiter.clone(), patience.ends());
-                    match (locked.state).wait_for_seat(entry.id, told, until, hands) {
+                SeatOffer::Full => {
+                    let waiter = Waiter::of(wait_policy, None);
+                    let (told, until) = (waiter.clone(), wait_policy.ends());
+                    match (locked.state).wait_for_seat(entry.id, told, until, claims) {
                         SeatWait::Idle(id) => id,
                         SeatWait::Queued(ticket) => {
                             // A task has no thread that could wait for itself.
-                            if !patience.is_of_a_task() {
+                            if !wait_policy.is_of_a_task() {
                                 locked.blocked.begin(thread, entry.clone());
                             }
                             return Step::Wait(waiter, ticket);
@@ -122,10 +123,10 @@ impl<T: Send + 'static> Shared<T> {
                     }
                 }
             };
-            match hands.take(idle) {
-                Some(held) => Step::Lease(leased_again(entry, held.live)),
+            match claims.take(idle) {
+                Some(claimed) => Step::Lease(leased_again(entry, claimed.pooled)),
                 // The core has claimed it into these hands; nothing takes it out in between.
-                None => Step::Fail(removed(&entry.asker)),
+                None => Step::Fail(removed(&entry.target)),
             }
         })
     }
@@ -135,20 +136,20 @@ impl<T: Send + 'static> Shared<T> {
         entry: &Arc<Entry<T>>,
         waiter: &Waiter<T>,
         ticket: Ticket,
-        patience: Patience,
-    ) -> Result<Mail<T>, AcquireError> {
+        wait_policy: WaitPolicy,
+    ) -> Result<Wakeup<T>, AcquireError> {
         let leave = || {
-            self.with_state(|locked, hands, _| {
-                locked.state.leave_seat_queue(entry.id, ticket, hands)
+            self.with_state(|locked, claims, _| {
+                locked.state.leave_seat_queue(entry.id, ticket, claims)
             })
         };
         let waiting_for = WaitingFor::Instance;
-        let mail = self.wait(&entry.asker, waiter, patience, waiting_for, leave);
-        let mail = mail.await;
-        if !patience.is_of_a_task() {
+        let wakeup = self.wait(&entry.target, waiter, wait_policy, waiting_for, leave);
+        let wakeup = wakeup.await;
+        if !wait_policy.is_of_a_task() {
             self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
         }
-        mail.map_err(|mut error| {
+        wakeup.map_err(|mut error| {
             if let AcquireError::Timeout { between_calls, .. } = &mut error {
                 *between_calls = entry.leases_between_calls();
             }
@@ -161,30 +162,30 @@ impl<T: Send + 'static> Shared<T> {
     /// meanwhile, it leaves the queue, and passes on what the mail brings.
     pub(crate) async fn wait(
         &self,
-        asker: &Arc<Asker>,
+        target: &Arc<Target>,
         waiter: &Waiter<T>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
         waiting_for: WaitingFor,
         leave: impl Fn() -> bool,
-    ) -> Result<Mail<T>, AcquireError> {
+    ) -> Result<Wakeup<T>, AcquireError> {
         let never = || false;
-        self.wait_while(asker, waiter, patience, waiting_for, leave, never)
+        self.wait_while(target, waiter, wait_policy, waiting_for, leave, never)
             .await
     }
 
     /// As `wait`, but when the deadline comes while `goes_on`, waits as long again.
     pub(crate) async fn wait_while(
         &self,
-        asker: &Arc<Asker>,
+        target: &Arc<Target>,
         waiter: &Waiter<T>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
         waiting_for: WaitingFor,
         leave: impl Fn() -> bool,
         goes_on: impl Fn() -> bool,
-    ) -> Result<Mail<T>, AcquireError> {
-        let began = self.pulse.now();
-        let mut deadline = patience.deadline();
-        let since = |then| Duration::from_nanos(self.pulse.now().saturating_sub(then));
+    ) -> Result<Wakeup<T>, AcquireError> {
+        let began = self.timekeeper.now();
+        let mut deadline = wait_policy.deadline();
+        let since = |then| Duration::from_nanos(self.timekeeper.now().saturating_sub(then));
         let mut place = InQueue {
             pool: self,
             waiter,
@@ -193,41 +194,45 @@ impl<T: Send + 'static> Shared<T> {
         let timeout = || {
             self.observer.waited(since(began), "timeout");
             AcquireError::Timeout {
-                asker: asker.clone(),
-                waited: since(patience.deadline().map_or(began, |deadline| deadline.began)),
+                target: target.clone(),
+                waited: since(
+                    wait_policy
+                        .deadline()
+                        .map_or(began, |deadline| deadline.began),
+                ),
                 waiting_for,
                 shortage: None,
                 between_calls: 0,
             }
         };
-        let mail = loop {
-            let mail = waiter.mail(deadline, &self.pulse).await;
-            if mail.is_some() || !goes_on() {
-                break mail;
+        let wakeup = loop {
+            let wakeup = waiter.wakeup(deadline, &self.timekeeper).await;
+            if wakeup.is_some() || !goes_on() {
+                break wakeup;
             }
-            let again = self.settings.wait_timeout.max(LOOKS_AGAIN);
-            let ends = self.pulse.now().saturating_add(nanos(again));
+            let again = self.settings.wait_timeout.max(RECHECK);
+            let ends = self.timekeeper.now().saturating_add(nanos(again));
             deadline = deadline.map(|deadline| Deadline { ends, ..deadline });
         };
-        let mail = match mail {
-            Some(mail) => mail,
+        let wakeup = match wakeup {
+            Some(wakeup) => wakeup,
             None if leave() => {
                 place.leave = None;
                 return Err(timeout());
             }
             None => loop {
                 // It has no deadline, so it does not end without mail.
-                if let Some(mail) = waiter.mail(None, &self.pulse).await {
-                    break mail;
+                if let Some(wakeup) = waiter.wakeup(None, &self.timekeeper).await {
+                    break wakeup;
                 }
             },
         };
         place.leave = None;
-        if let Mail::Signal(Signal::Late) = mail {
+        if let Wakeup::Signal(Signal::Late) = wakeup {
             return Err(timeout());
         }
         self.observer.waited(since(began), "served");
-        Ok(mail)
+        Ok(wakeup)
     }
 }
 
@@ -243,35 +248,41 @@ impl<T: Send + 'static, Leave: Fn() -> bool> Drop for InQueue<'_, T, Leave> {
     fn drop(&mut self) {
         if let Some(leave) = self.leave {
             leave();
-            if let Some(unread) = self.waiter.close() {
-                self.pool.return_to_sender(unread);
+            if let Some(undelivered) = self.waiter.close() {
+                self.pool.redirect(undelivered);
             }
         }
     }
 }
 
 /// A lease begins, of an instance that was idle or changes hands.
-fn leased_again<T: Send + 'static>(entry: &Entry<T>, live: Box<Live<T>>) -> Box<Live<T>> {
-    entry.slot(live.seat).lease();
-    live
+fn leased_again<T: Send + 'static>(
+    entry: &Entry<T>,
+    pooled: Box<PooledInstance<T>>,
+) -> Box<PooledInstance<T>> {
+    entry.slot(pooled.seat).lease();
+    pooled
 }
 
-pub(crate) fn removed(asker: &Arc<Asker>) -> AcquireError {
-    let function = asker.function.clone();
+pub(crate) fn removed(target: &Arc<Target>) -> AcquireError {
+    let function = target.function.clone();
     AcquireError::Removed { function }
 }
 
-pub(crate) fn closed(asker: &Arc<Asker>) -> AcquireError {
-    let asker = asker.clone();
-    AcquireError::Closed { asker }
+pub(crate) fn closed(target: &Arc<Target>) -> AcquireError {
+    let target = target.clone();
+    AcquireError::Closed { target }
 }
 
-pub(crate) fn stack_too_small(asker: &Arc<Asker>, source: StackTooSmall) -> AcquireError {
-    let asker = asker.clone();
-    AcquireError::StackTooSmall { asker, source }
+pub(crate) fn stack_too_small(target: &Arc<Target>, source: StackTooSmall) -> AcquireError {
+    let target = target.clone();
+    AcquireError::StackTooSmall { target, source }
 }
 
-pub(crate) fn would_block(asker: &Arc<Asker>, waiting_for: WaitingFor) -> AcquireError {
-    let asker = asker.clone();
-    AcquireError::WouldBlock { asker, waiting_for }
+pub(crate) fn would_block(target: &Arc<Target>, waiting_for: WaitingFor) -> AcquireError {
+    let target = target.clone();
+    AcquireError::WouldBlock {
+        target,
+        waiting_for,
+    }
 }

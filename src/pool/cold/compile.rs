@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::pool::api::definition::{Defined, Source};
-use crate::pool::api::error::{AcquireError, Asker, ModuleError, WaitingFor};
+use crate::pool::api::error::{AcquireError, ModuleError, Target, WaitingFor};
 use crate::pool::cold::acquire::{closed, removed, would_block};
-use crate::pool::cold::request::{Making, compiles_here};
+use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
 use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{Shared, Signal};
 use crate::pool::time::alarms::until;
 use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;
-use crate::pool::wait::policy::Patience;
-use crate::pool::wait::waiter::{Mail, Waiter};
+use crate::pool::wait::policy::WaitPolicy;
+use crate::pool::wait::waiter::{Waiter, Wakeup};
 use crate::runtime::{
     Artifact, Code, InstanceNeeds, LoadFailure, Relief, code_estimate, compile, compile_estimate,
     guarded, is_scarce, refused_by_system, share,
@@ -33,7 +33,7 @@ enum Step<T: Send + 'static> {
     Ready(Ready<T>),
     Lead(Lead<T>),
     Follow(
-        ModuleId<crate::pool::shared::Kept<T>>,
+        ModuleId<crate::pool::shared::ShellTypes<T>>,
         Arc<Waiter<T>>,
         Ticket,
     ),
@@ -61,17 +61,17 @@ impl<T: Send + 'static> Shared<T> {
     /// does if that comes to nothing, or a row of them could hold this one up for ever.
     pub(crate) async fn code_for(
         self: &Arc<Self>,
-        making: Making<T>,
+        guard: RequestGuard<T>,
         entry: &Entry<T>,
-        mut patience: Patience,
-    ) -> Result<(Making<T>, Ready<T>, Patience), AcquireError> {
-        let asker = &entry.asker;
+        mut wait_policy: WaitPolicy,
+    ) -> Result<(RequestGuard<T>, Ready<T>, WaitPolicy), AcquireError> {
+        let target = &entry.target;
         let mut followed = 0;
         loop {
-            let began = self.pulse.now();
-            match self.prepare(&making, asker, patience) {
-                Step::Ready(ready) => return Ok((making, ready, patience.later(followed))),
-                Step::Lead(lead) => return self.lead(making, asker, lead, patience).await,
+            let began = self.timekeeper.now();
+            match self.prepare(&guard, target, wait_policy) {
+                Step::Ready(ready) => return Ok((guard, ready, wait_policy.later(followed))),
+                Step::Lead(lead) => return self.lead(guard, target, lead, wait_policy).await,
                 Step::Follow(module, waiter, ticket) => {
                     let leave = || {
                         self.with_state(|locked, _, _| locked.state.leave_flight(module, ticket));
@@ -80,9 +80,9 @@ impl<T: Send + 'static> Shared<T> {
                     let goes_on =
                         || self.with_state(|locked, _, _| locked.compiling.contains(&module));
                     let waiting_for = WaitingFor::Compilation;
-                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave, goes_on)
+                    self.wait_for_turn(target, &waiter, wait_policy, waiting_for, leave, goes_on)
                         .await?;
-                    followed += self.pulse.now().saturating_sub(began);
+                    followed += self.timekeeper.now().saturating_sub(began);
                 }
                 Step::Queue(waiter, ticket) => {
                     let leave = || {
@@ -91,9 +91,9 @@ impl<T: Send + 'static> Shared<T> {
                     };
                     let goes_on = || self.with_state(|locked, _, _| !locked.compiling.is_empty());
                     let waiting_for = WaitingFor::Compiler;
-                    self.wait_for_turn(asker, &waiter, patience, waiting_for, leave, goes_on)
+                    self.wait_for_turn(target, &waiter, wait_policy, waiting_for, leave, goes_on)
                         .await?;
-                    patience = patience.later(self.pulse.now().saturating_sub(began));
+                    wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
                 }
                 Step::Again => {}
                 Step::Fail(error) => return Err(error),
@@ -102,20 +102,29 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Whoever waits for a compilation as long as it takes has so much time to take what it is told.
-    fn slack(&self, patience: Patience) -> Option<u64> {
-        let pauses = patience.pauses();
+    fn slack(&self, wait_policy: WaitPolicy) -> Option<u64> {
+        let pauses = wait_policy.pauses();
         pauses.then(|| nanos(self.settings.wait_timeout))
     }
 
-    fn waiter_for_compilation(&self, patience: Patience, making: &Making<T>) -> Arc<Waiter<T>> {
-        Waiter::of_compilation(patience, making.id(), self.slack(patience))
+    fn waiter_for_compilation(
+        &self,
+        wait_policy: WaitPolicy,
+        guard: &RequestGuard<T>,
+    ) -> Arc<Waiter<T>> {
+        Waiter::of_compilation(wait_policy, guard.id(), self.slack(wait_policy))
     }
 
-    fn prepare(&self, making: &Making<T>, asker: &Arc<Asker>, patience: Patience) -> Step<T> {
-        let waits = patience.deadline().is_some();
+    fn prepare(
+        &self,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
+        wait_policy: WaitPolicy,
+    ) -> Step<T> {
+        let waits = wait_policy.deadline().is_some();
         self.with_state(|locked, _, out| {
             let state = &mut locked.state;
-            match state.prepare(making.id(), out) {
+            match state.prepare(guard.id(), out) {
                 Prepare::Ready {
                     code,
                     source,
@@ -134,49 +143,49 @@ impl<T: Send + 'static> Shared<T> {
                     defined: definition,
                     code_bytes,
                 }),
-                Prepare::Leaving(_, shortage) if !patience.waits_for_room() => {
+                Prepare::Leaving(_, shortage) if !wait_policy.waits_for_room() => {
                     state.count_refusal();
-                    let exceeded = Self::exceeded(state, shortage, asker);
+                    let exceeded = Self::exceeded(state, shortage, target);
                     Step::Fail(AcquireError::BudgetExceeded(exceeded))
                 }
                 Prepare::Follow(_) if !waits => {
-                    Step::Fail(would_block(asker, WaitingFor::Compilation))
+                    Step::Fail(would_block(target, WaitingFor::Compilation))
                 }
                 Prepare::Follow(module) | Prepare::Leaving(module, _) => {
-                    let waiter = self.waiter_for_compilation(patience, making);
-                    let (told, until) = (waiter.clone(), patience.ends_of_compilations());
-                    match state.follow(module, making.id(), told, until) {
+                    let waiter = self.waiter_for_compilation(wait_policy, guard);
+                    let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
+                    match state.follow(module, guard.id(), told, until) {
                         Some(ticket) => Step::Follow(module, waiter, ticket),
                         None => Step::Again,
                     }
                 }
-                Prepare::Queue if !waits => Step::Fail(would_block(asker, WaitingFor::Compiler)),
+                Prepare::Queue if !waits => Step::Fail(would_block(target, WaitingFor::Compiler)),
                 Prepare::Queue => {
-                    let waiter = self.waiter_for_compilation(patience, making);
-                    let (told, until) = (waiter.clone(), patience.ends_of_compilations());
-                    let ticket = state.wait_for_compiler(making.id(), told, until);
+                    let waiter = self.waiter_for_compilation(wait_policy, guard);
+                    let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
+                    let ticket = state.wait_for_compiler(guard.id(), told, until);
                     Step::Queue(waiter, ticket)
                 }
-                Prepare::Failed(source) => Step::Fail(module_error(asker, source)),
-                Prepare::Gone => Step::Fail(removed(asker)),
-                Prepare::Closed => Step::Fail(closed(asker)),
+                Prepare::Failed(source) => Step::Fail(module_error(target, source)),
+                Prepare::Gone => Step::Fail(removed(target)),
+                Prepare::Closed => Step::Fail(closed(target)),
             }
         })
     }
 
     async fn wait_for_turn(
         &self,
-        asker: &Arc<Asker>,
+        target: &Arc<Target>,
         waiter: &Waiter<T>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
         waiting_for: WaitingFor,
         leave: impl Fn() -> bool,
         goes_on: impl Fn() -> bool,
     ) -> Result<(), AcquireError> {
-        let goes_on = || patience.pauses() && !compiles_here() && goes_on();
-        let mail = self.wait_while(asker, waiter, patience, waiting_for, leave, goes_on);
-        match mail.await? {
-            Mail::Signal(Signal::Closed) => Err(closed(asker)),
+        let goes_on = || wait_policy.pauses() && !compiles_here() && goes_on();
+        let wakeup = self.wait_while(target, waiter, wait_policy, waiting_for, leave, goes_on);
+        match wakeup.await? {
+            Wakeup::Signal(Signal::Closed) => Err(closed(target)),
             _ => Ok(()),
         }
     }
@@ -186,84 +195,87 @@ impl<T: Send + 'static> Shared<T> {
     /// flight ends with the request, and one of the followers leads the next.
     async fn lead(
         self: &Arc<Self>,
-        making: Making<T>,
-        asker: &Arc<Asker>,
+        guard: RequestGuard<T>,
+        target: &Arc<Target>,
         lead: Lead<T>,
-        mut patience: Patience,
-    ) -> Result<(Making<T>, Ready<T>, Patience), AcquireError> {
+        mut wait_policy: WaitPolicy,
+    ) -> Result<(RequestGuard<T>, Ready<T>, WaitPolicy), AcquireError> {
         let facts = &lead.source.0.facts;
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts, &self.runtime);
         let code = code_estimate(facts, lead.code_bytes);
-        let first = self.needs(&needs, patience);
+        let first = self.needs(&needs, wait_policy);
         let compiling = sum(&[first, compile_estimate(wasm.len() as u64)]);
-        self.reserve(making.id(), asker, sum(&[compiling, code]), patience)
+        self.reserve(guard.id(), target, sum(&[compiling, code]), wait_policy)
             .await?;
 
-        let (pool, for_whom, source) = (self.clone(), asker.clone(), lead.source.clone());
-        let work =
-            move |making: &Making<T>| pool.compile_and_load(making, &for_whom, &source, compiling);
-        let began = self.pulse.now();
-        let (making, compiled) = self.work(making, asker, patience, work).await?;
-        patience = patience.later(self.pulse.now().saturating_sub(began));
-        let (making, code) = match compiled? {
-            Compiled::Loaded(code) => (making, code),
+        let (pool, for_whom, source) = (self.clone(), target.clone(), lead.source.clone());
+        let work = move |guard: &RequestGuard<T>| {
+            pool.compile_and_load(guard, &for_whom, &source, compiling)
+        };
+        let began = self.timekeeper.now();
+        let (guard, compiled) = self.work(guard, target, wait_policy, work).await?;
+        wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
+        let (guard, code) = match compiled? {
+            Compiled::Loaded(code) => (guard, code),
             Compiled::LacksRoom(artifact, compile_time) => {
                 let exactly = sum(&[compiling, artifact.amounts()]);
-                self.reserve(making.id(), asker, exactly, patience).await?;
-                let (pool, for_whom, source) = (self.clone(), asker.clone(), lead.source.clone());
-                let work = move |making: &Making<T>| {
-                    pool.load(making, &for_whom, &source, artifact, compile_time)
+                self.reserve(guard.id(), target, exactly, wait_policy)
+                    .await?;
+                let (pool, for_whom, source) = (self.clone(), target.clone(), lead.source.clone());
+                let work = move |guard: &RequestGuard<T>| {
+                    pool.load(guard, &for_whom, &source, artifact, compile_time)
                 };
-                let began = self.pulse.now();
-                let (making, loaded) = self.work(making, asker, patience, work).await?;
-                patience = patience.later(self.pulse.now().saturating_sub(began));
-                (making, loaded?)
+                let began = self.timekeeper.now();
+                let (guard, loaded) = self.work(guard, target, wait_policy, work).await?;
+                wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
+                (guard, loaded?)
             }
         };
         self.with_state(|locked, _, out| {
-            locked.state.settle(making.id(), first, out);
+            locked.state.shrink_to(guard.id(), first, out);
         });
         let ready = Ready {
             code,
             defined: lead.defined,
             needs,
         };
-        Ok((making, ready, patience))
+        Ok((guard, ready, wait_policy))
     }
 
     /// Works for a request: on this thread, or, if this is a task's, aside. The work keeps the request
     /// until it is done, even when nobody waits for it any more: what it has reserved is in use.
     async fn work<R: Send + 'static>(
         &self,
-        making: Making<T>,
-        asker: &Arc<Asker>,
-        patience: Patience,
-        work: impl FnOnce(&Making<T>) -> R + Send + 'static,
-    ) -> Result<(Making<T>, R), AcquireError> {
+        guard: RequestGuard<T>,
+        target: &Arc<Target>,
+        wait_policy: WaitPolicy,
+        work: impl FnOnce(&RequestGuard<T>) -> R + Send + 'static,
+    ) -> Result<(RequestGuard<T>, R), AcquireError> {
         let work = move || {
-            let compiling = making.begin_compiling();
-            let result = work(&making);
+            let compiling = guard.begin_compiling();
+            let result = work(&guard);
             drop(compiling);
-            (making, result)
+            (guard, result)
         };
-        if !patience.is_of_a_task() {
+        if !wait_policy.is_of_a_task() {
             return Ok(work());
         }
-        let began = self.pulse.now();
+        let began = self.timekeeper.now();
         let done = self.workers.run(work);
-        let deadline = patience.deadline().and_then(Deadline::of_compilations);
-        let ends = patience.ends();
+        let deadline = wait_policy.deadline().and_then(Deadline::of_compilations);
+        let ends = wait_policy.ends();
         if ends != u64::MAX {
-            self.unread.add(ends, done.parcel(self.slack(patience)));
+            self.undelivered
+                .add(ends, done.delivery(self.slack(wait_policy)));
         }
-        match until(done, deadline, &self.pulse).await {
+        match until(done, deadline, &self.timekeeper).await {
             Some(Some(done)) => Ok(done),
-            Some(None) if self.pulse.now() < ends => Err(self.nothing_came_back(asker)),
+            Some(None) if self.timekeeper.now() < ends => Err(self.worker_failed(target)),
             // Late, and perhaps what came has been taken back.
             Some(None) | None => Err(AcquireError::Timeout {
-                asker: asker.clone(),
-                waited: Duration::from_nanos(self.pulse.now().saturating_sub(began)),
+                target: target.clone(),
+                waited: Duration::from_nanos(self.timekeeper.now().saturating_sub(began)),
                 waiting_for: WaitingFor::Compilation,
                 shortage: None,
                 between_calls: 0,
@@ -275,46 +287,46 @@ impl<T: Send + 'static> Shared<T> {
     /// not wait for is there for the next.
     fn compile_and_load(
         &self,
-        making: &Making<T>,
-        asker: &Arc<Asker>,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
         source: &Source<T>,
         compiling: Amounts,
     ) -> Result<Compiled<T>, AcquireError> {
-        let (artifact, compile_time) = self.compile(making, asker, source)?;
+        let (artifact, compile_time) = self.compile(guard, target, source)?;
         // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
         let code = artifact.amounts();
         self.with_state(|locked, _, _| {
             let bytes = code.get(Budget::Code);
-            locked.state.note_code_bytes(making.id(), bytes);
+            locked.state.note_code_bytes(guard.id(), bytes);
         });
-        if self.has_room(making.id(), asker, sum(&[compiling, code])) {
-            let loaded = self.load(making, asker, source, artifact, compile_time)?;
+        if self.has_room(guard.id(), target, sum(&[compiling, code])) {
+            let loaded = self.load(guard, target, source, artifact, compile_time)?;
             return Ok(Compiled::Loaded(loaded));
         }
         Ok(Compiled::LacksRoom(artifact, compile_time))
     }
 
     /// From the workers: the pool is closed, or the compiler has panicked.
-    fn nothing_came_back(&self, asker: &Arc<Asker>) -> AcquireError {
+    fn worker_failed(&self, target: &Arc<Target>) -> AcquireError {
         if self.with_state(|locked, _, _| locked.state.is_closed()) {
-            return closed(asker);
+            return closed(target);
         }
         let panicked: Box<dyn std::error::Error + Send + Sync> = "the compiler panicked".into();
         AcquireError::Instantiate {
-            asker: asker.clone(),
+            target: target.clone(),
             source: panicked.into(),
         }
     }
 
     fn compile(
         &self,
-        making: &Making<T>,
-        asker: &Arc<Asker>,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
         source: &Source<T>,
     ) -> Result<(Artifact, Duration), AcquireError> {
         let _span = tracing::info_span!(
             "compile",
-            function = %asker.function,
+            function = %target.function,
             wasm_bytes = source.0.wasm.len(),
         )
         .entered();
@@ -330,33 +342,33 @@ impl<T: Send + 'static> Shared<T> {
                 Ok((artifact, began.elapsed()))
             }
             Err(error) => Err(match refused_by_system(&error) {
-                Some(refused) => self.refused(making, asker, refused),
-                None => self.fail(making, asker, ModuleError::Compile(share(error))),
+                Some(refused) => self.refused(guard, target, refused),
+                None => self.fail(guard, target, ModuleError::Compile(share(error))),
             }),
         }
     }
 
     fn load(
         &self,
-        making: &Making<T>,
-        asker: &Arc<Asker>,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
         source: &Source<T>,
         artifact: Artifact,
         compile_time: Duration,
     ) -> Result<Code<T>, AcquireError> {
-        let _span = tracing::info_span!("load", function = %asker.function).entered();
+        let _span = tracing::info_span!("load", function = %target.function).entered();
         let began = Instant::now();
         let code = match self.map(&artifact, source) {
             Ok(code) => code,
             Err(LoadFailure::Map(error)) => {
                 return Err(match refused_by_system(&error) {
-                    Some(refused) => self.refused(making, asker, refused),
-                    None => self.fail(making, asker, ModuleError::Load(share(error))),
+                    Some(refused) => self.refused(guard, target, refused),
+                    None => self.fail(guard, target, ModuleError::Load(share(error))),
                 });
             }
             Err(LoadFailure::Link(error)) => {
                 let error = ModuleError::Link(share(error));
-                return Err(self.fail_until(u64::MAX, making, asker, error));
+                return Err(self.fail_until(u64::MAX, guard, target, error));
             }
         };
         drop(artifact);
@@ -367,7 +379,7 @@ impl<T: Send + 'static> Shared<T> {
             locked.loads += 1;
             locked
                 .state
-                .loaded(making.id(), code.clone(), code.amounts(), cost, out);
+                .loaded(guard.id(), code.clone(), code.amounts(), cost, out);
         });
         Ok(code)
     }
@@ -391,39 +403,47 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// All who wait are told what the system said; whoever asks next tries again.
-    fn refused(&self, making: &Making<T>, asker: &Arc<Asker>, refused: io::Error) -> AcquireError {
-        self.fail_until(0, making, asker, ModuleError::System(refused.into()))
+    fn refused(
+        &self,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
+        refused: io::Error,
+    ) -> AcquireError {
+        self.fail_until(0, guard, target, ModuleError::System(refused.into()))
     }
 
     /// All who wait get this failure, and so does whoever asks within the cool-down.
-    fn fail(&self, making: &Making<T>, asker: &Arc<Asker>, error: ModuleError) -> AcquireError {
+    fn fail(
+        &self,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
+        error: ModuleError,
+    ) -> AcquireError {
         let cooldown = nanos(self.settings.compile_cooldown);
-        let until = self.pulse.now().saturating_add(cooldown);
-        self.fail_until(until, making, asker, error)
+        let until = self.timekeeper.now().saturating_add(cooldown);
+        self.fail_until(until, guard, target, error)
     }
 
     /// As `fail`, for whoever asks until then, in nanoseconds since the clock's origin.
     fn fail_until(
         &self,
         until: u64,
-        making: &Making<T>,
-        asker: &Arc<Asker>,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
         error: ModuleError,
     ) -> AcquireError {
         self.observer.compile_failed();
         let failure = Arc::new(error);
         self.with_state(|locked, _, out| {
-            locked
-                .state
-                .failed(making.id(), failure.clone(), until, out);
+            locked.state.failed(guard.id(), failure.clone(), until, out);
         });
-        module_error(asker, failure)
+        module_error(target, failure)
     }
 }
 
-fn module_error(asker: &Arc<Asker>, source: Arc<ModuleError>) -> AcquireError {
-    let asker = asker.clone();
-    AcquireError::Module { asker, source }
+fn module_error(target: &Arc<Target>, source: Arc<ModuleError>) -> AcquireError {
+    let target = target.clone();
+    AcquireError::Module { target, source }
 }
 
 fn sum(parts: &[Amounts]) -> Amounts {

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::pool::cold::request::Making;
+use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Asking;
 use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{InstanceId, RequestId, Shared};
 use crate::pool::wait::block_on::block_on;
-use crate::pool::wait::policy::Patience;
+use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::GrowthAccount;
 use crate::state::Amounts;
 
@@ -18,12 +18,12 @@ const SOON: Duration = Duration::from_secs(1);
 /// Charges growth to whoever the instance is at the time.
 pub(crate) struct Account<T: Send + 'static> {
     entry: Weak<Entry<T>>,
-    holder: Holder<T>,
+    grower: Grower<T>,
 }
 
 type Keepers<T> = (Arc<Entry<T>>, Arc<Shared<T>>);
 
-enum Holder<T: Send + 'static> {
+enum Grower<T: Send + 'static> {
     /// The instance is being made: its start function grows it.
     Request(RequestId<T>),
     Instance(InstanceId<T>),
@@ -33,14 +33,14 @@ impl<T: Send + 'static> Account<T> {
     pub fn of_request(entry: &Arc<Entry<T>>, id: RequestId<T>) -> Self {
         Self {
             entry: Arc::downgrade(entry),
-            holder: Holder::Request(id),
+            grower: Grower::Request(id),
         }
     }
 
     pub fn of_instance(entry: &Arc<Entry<T>>, id: InstanceId<T>) -> Self {
         Self {
             entry: Arc::downgrade(entry),
-            holder: Holder::Instance(id),
+            grower: Grower::Instance(id),
         }
     }
 
@@ -54,29 +54,29 @@ impl<T: Send + 'static> Account<T> {
 
 impl<T: Send + 'static> Entry<T> {
     /// Reserves, evicting idle instances if that makes room; never waits for a lease.
-    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, target: Amounts) -> bool {
+    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, wanted: Amounts) -> bool {
         let deadline = pool.deadline(SOON);
-        let patience = Patience::Instance(deadline);
+        let wait_policy = WaitPolicy::Instance(deadline);
         // The guest sees −1: who holds what is nobody's to read.
         let reserving = pool.reserve_as(Asking {
             request,
-            asker: &self.asker,
-            target,
-            patience,
+            target: &self.target,
+            wanted,
+            wait_policy,
             queue: true,
             explained: false,
         });
-        block_on(reserving, &pool.pulse).is_ok()
+        block_on(reserving, &pool.timekeeper).is_ok()
     }
 
     /// Growth is always a request of its own: what its instance holds is never given back while it
     /// waits.
-    fn grow(&self, pool: &Arc<Shared<T>>, holder: &Holder<T>, more: Amounts) -> bool {
+    fn grow(&self, pool: &Arc<Shared<T>>, grower: &Grower<T>, more: Amounts) -> bool {
         let request = pool.with_state(|locked, _, _| {
             let state = &mut locked.state;
-            let has = match holder {
-                Holder::Request(id) => state.held(*id),
-                Holder::Instance(id) => state.instance(*id).map(|i| i.charge.amounts()),
+            let has = match grower {
+                Grower::Request(id) => state.held(*id),
+                Grower::Instance(id) => state.instance(*id).map(|i| i.charge.amounts()),
             };
             // Where nobody's eviction could help, nobody's instance is looked at: a guest may ask
             // for the impossible as often as it likes.
@@ -86,12 +86,12 @@ impl<T: Send + 'static> Entry<T> {
         let Some(request) = request else {
             return false;
         };
-        let growth = Making::new(pool, request);
+        let growth = RequestGuard::new(pool, request);
         let granted = self.reserve(pool, growth.id(), more);
         if granted {
-            pool.with_state(|locked, _, out| match holder {
-                Holder::Request(id) => locked.state.grown_unborn(growth.id(), *id, out),
-                Holder::Instance(id) => locked.state.grown(growth.id(), *id, out),
+            pool.with_state(|locked, _, out| match grower {
+                Grower::Request(id) => locked.state.grown_for_request(growth.id(), *id, out),
+                Grower::Instance(id) => locked.state.grown(growth.id(), *id, out),
             });
         }
         granted
@@ -103,7 +103,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
         let Some((entry, pool)) = self.keepers() else {
             return false;
         };
-        let granted = entry.grow(&pool, &self.holder, more);
+        let granted = entry.grow(&pool, &self.grower, more);
         if !granted {
             self.refused();
         }
@@ -112,10 +112,10 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
 
     fn refund(&self, less: Amounts) {
         if let Some((_, pool)) = self.keepers() {
-            pool.with_state(|locked, _, out| match self.holder {
+            pool.with_state(|locked, _, out| match self.grower {
                 // What a request holds too much is given back when it ends.
-                Holder::Request(_) => {}
-                Holder::Instance(id) => locked.state.shrink(id, less, out),
+                Grower::Request(_) => {}
+                Grower::Instance(id) => locked.state.shrink(id, less, out),
             });
         }
     }

@@ -7,23 +7,24 @@ use crate::pool::api::error::AcquireError;
 use crate::pool::cold::acquire::{closed, stack_too_small};
 use crate::pool::cold::compile::Ready;
 use crate::pool::cold::growth::Account;
-use crate::pool::cold::request::Making;
+use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::{Asking, Reserving};
-use crate::pool::hot::entry::{Entry, Live};
+use crate::pool::hot::entry::{Entry, PooledInstance};
 use crate::pool::hot::slots::Slot;
 use crate::pool::shared::{RequestId, Shared};
-use crate::pool::tasks::watch::{Ended, Watch};
-use crate::pool::wait::policy::Patience;
+use crate::pool::tasks::guest_poll::{Ended, GuestPoll};
+use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, CallLimits, Instance, InstanceNeeds, InstantiateFailure, Meter, Purse, Relief,
-    Stop, look_each_tick, new_store, runs_as_task_only, set_yields, settle, share,
+    CallFailure, CallLimits, CancelFlag, Instance, InstanceNeeds, InstantiateFailure, Meter,
+    Relief, StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only,
+    set_yields, share,
 };
 use crate::state::{Amounts, Stale};
 
 /// An instance that is not born yet.
 struct Made<T: Send + 'static> {
     instance: Instance<T>,
-    purse: Option<Arc<Purse>>,
+    stack_quota: Option<Arc<StackQuota>>,
 }
 
 impl<T: Send + 'static> Shared<T> {
@@ -32,18 +33,18 @@ impl<T: Send + 'static> Shared<T> {
         self: &Arc<Self>,
         entry: &Arc<Entry<T>>,
         request: RequestId<T>,
-        mut patience: Patience,
-    ) -> Result<Box<Live<T>>, AcquireError> {
-        let mut making = Making::new(self, request);
+        mut wait_policy: WaitPolicy,
+    ) -> Result<Box<PooledInstance<T>>, AcquireError> {
+        let mut guard = RequestGuard::new(self, request);
         let mut relief = Relief::default();
         loop {
             let ready;
-            (making, ready, patience) = self.code_for(making, entry, patience).await?;
+            (guard, ready, wait_policy) = self.code_for(guard, entry, wait_policy).await?;
             let mut asking = Asking {
-                request: making.id(),
-                asker: &entry.asker,
-                target: self.needs(&ready.needs, patience),
-                patience,
+                request: guard.id(),
+                target: &entry.target,
+                wanted: self.needs(&ready.needs, wait_policy),
+                wait_policy,
                 queue: false,
                 explained: true,
             };
@@ -59,7 +60,7 @@ impl<T: Send + 'static> Shared<T> {
                     continue;
                 }
             }
-            let made = match self.instantiate(&making, entry, &ready, patience).await {
+            let made = match self.instantiate(&guard, entry, &ready, wait_policy).await {
                 Err(AcquireError::System { .. })
                     if relief.next().is_some_and(|n| self.relieve(n)) =>
                 {
@@ -70,8 +71,8 @@ impl<T: Send + 'static> Shared<T> {
             let (needs, defined) = (ready.needs, ready.defined.clone());
             // The pin ends with the birth; nothing but the instance may hold the code then.
             drop(ready);
-            match self.birth(&making, entry, made, defined, needs) {
-                Ok(live) => return Ok(live),
+            match self.install(&guard, entry, made, defined, needs) {
+                Ok(pooled) => return Ok(pooled),
                 // Replaced meanwhile: what was made is old, and gone again.
                 Err(Stale) => continue,
             }
@@ -79,8 +80,8 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// What an instance takes when it is made: for a task, a stack as well.
-    pub(crate) fn needs(&self, needs: &InstanceNeeds, patience: Patience) -> Amounts {
-        let stack = match patience.is_of_a_task() {
+    pub(crate) fn needs(&self, needs: &InstanceNeeds, wait_policy: WaitPolicy) -> Amounts {
+        let stack = match wait_policy.is_of_a_task() {
             true => self.runtime.stack_amounts(),
             false => Amounts::ZERO,
         };
@@ -89,18 +90,18 @@ impl<T: Send + 'static> Shared<T> {
 
     async fn instantiate(
         &self,
-        making: &Making<T>,
+        guard: &RequestGuard<T>,
         entry: &Arc<Entry<T>>,
         ready: &Ready<T>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
     ) -> Result<Made<T>, AcquireError> {
         let limits = ready.defined.limits;
-        if limits.have_an_end() || patience.is_of_a_task() {
-            self.pulse.keep_ticking();
+        if limits.have_an_end() || wait_policy.is_of_a_task() {
+            self.timekeeper.keep_ticking();
         }
-        let account = || Account::of_request(entry, making.id());
-        let purse = (patience.is_of_a_task())
-            .then(|| Purse::new(self.runtime.stack_amounts(), Arc::new(account())));
+        let account = || Account::of_request(entry, guard.id());
+        let stack_quota = (wait_policy.is_of_a_task())
+            .then(|| StackQuota::new(self.runtime.stack_amounts(), Arc::new(account())));
         let meter = Meter::new(
             Box::new(account()),
             self.settings.instance.memory,
@@ -108,44 +109,44 @@ impl<T: Send + 'static> Shared<T> {
             ready.needs.metered,
         );
         // Host code runs from here on; should it lease from this entry, it would wait for itself.
-        if patience.is_of_a_task() {
+        if wait_policy.is_of_a_task() {
             // Whoever polls it may be anywhere by now.
             self.stack
                 .check_for_task()
-                .map_err(|source| stack_too_small(&entry.asker, source))?;
+                .map_err(|source| stack_too_small(&entry.target, source))?;
         }
-        let seat = self.with_state(|locked, _, _| locked.state.seat_of(making.id()));
+        let seat = self.with_state(|locked, _, _| locked.state.seat_of(guard.id()));
         let slot = seat.map(|seat| entry.slot(seat));
         let explain = |failure| self.explain(entry, &ready.defined, failure);
         let span = self.instantiate_span(entry);
         let mut store = {
             let _calling = slot.map(|slot| slot.begin_call());
-            let data = span.in_scope(|| (self.make_data)(&entry.name, &entry.asker.group));
+            let data = span.in_scope(|| (self.make_data)(&entry.name, &entry.target.group));
             let fuel_yield = self.settings.fuel_yield;
             new_store(&self.runtime, data, meter, limits, fuel_yield).map_err(explain)?
         };
-        let instantiated = match &purse {
+        let instantiated = match &stack_quota {
             None => {
                 let _calling = slot.map(|slot| slot.begin_call());
                 let made = span.in_scope(|| ready.code.linked().instantiate(&mut store));
                 if made.is_err() && runs_as_task_only(&mut store) {
-                    let asker = entry.asker.clone();
-                    return Err(AcquireError::AsyncRequired { asker });
+                    let target = entry.target.clone();
+                    return Err(AcquireError::AsyncRequired { target });
                 }
                 made
             }
-            Some(purse) => {
-                let stop = Arc::new(Stop::default());
-                look_each_tick(&mut store, limits, stop.clone());
+            Some(stack_quota) => {
+                let cancel = Arc::new(CancelFlag::default());
+                interrupt_each_tick(&mut store, limits, cancel.clone());
                 set_yields(&mut store, true);
-                let watch = Watch {
-                    pulse: &self.pulse,
+                let guest_poll = GuestPoll {
+                    timekeeper: &self.timekeeper,
                     slot,
-                    purse,
-                    stop: &stop,
-                    ends: ready.defined.end_of_time(&self.pulse),
+                    stack_quota,
+                    cancel: &cancel,
+                    ends: ready.defined.end_of_time(&self.timekeeper),
                 };
-                let started = watch.run(ready.code.linked().instantiate_async(&mut store));
+                let started = guest_poll.run(ready.code.linked().instantiate_async(&mut store));
                 match started.await {
                     Ok(instantiated) => instantiated,
                     Err(Ended::Cancelled | Ended::Late) => {
@@ -156,17 +157,20 @@ impl<T: Send + 'static> Shared<T> {
             }
         };
         let export = &ready.defined.export;
-        let mut instance = settle(store, instantiated, export).map_err(explain)?;
-        instance.look_no_more();
+        let mut instance = resolve_exports(store, instantiated, export).map_err(explain)?;
+        instance.stop_interrupts();
         self.created(entry, slot, &mut instance, limits)?;
-        Ok(Made { instance, purse })
+        Ok(Made {
+            instance,
+            stack_quota,
+        })
     }
 
     fn instantiate_span(&self, entry: &Entry<T>) -> tracing::Span {
         tracing::debug_span!(
             "instantiate",
-            function = %entry.asker.function,
-            group = %entry.asker.group,
+            function = %entry.target.function,
+            group = %entry.target.group,
         )
     }
 
@@ -185,12 +189,12 @@ impl<T: Send + 'static> Shared<T> {
         // A task's acquire is polled on any stack, and a hook may call the guest.
         self.stack
             .check()
-            .map_err(|source| stack_too_small(&entry.asker, source))?;
+            .map_err(|source| stack_too_small(&entry.target, source))?;
         let _calling = slot.map(|slot| slot.begin_call());
         let looked = instance.refresh(limits);
         let looked = looked.and_then(|()| hook(&mut instance.store, &instance.exports));
         looked.map_err(|error| AcquireError::Instantiate {
-            asker: entry.asker.clone(),
+            target: entry.target.clone(),
             source: share(error),
         })
     }
@@ -201,82 +205,82 @@ impl<T: Send + 'static> Shared<T> {
         defined: &Defined,
         failure: InstantiateFailure,
     ) -> AcquireError {
-        let asker = entry.asker.clone();
+        let target = entry.target.clone();
         let failure = match failure {
             InstantiateFailure::Start(failure) => failure,
             InstantiateFailure::Other(source) => {
-                return AcquireError::Instantiate { asker, source };
+                return AcquireError::Instantiate { target, source };
             }
             InstantiateFailure::System(refused) => {
                 let source = refused.into();
-                return AcquireError::System { asker, source };
+                return AcquireError::System { target, source };
             }
             InstantiateFailure::Refused(refusal) => {
                 let source = Arc::new(refusal);
-                return AcquireError::Instantiate { asker, source };
+                return AcquireError::Instantiate { target, source };
             }
         };
         self.observer.guest_failed(failure.kind());
         match failure {
             CallFailure::Fuel => {
                 let limit = defined.fuel_limit();
-                AcquireError::StartLimit { asker, limit }
+                AcquireError::StartLimit { target, limit }
             }
             CallFailure::Deadline => {
                 let limit = defined.time_limit();
-                AcquireError::StartLimit { asker, limit }
+                AcquireError::StartLimit { target, limit }
             }
-            CallFailure::Trap(trap) => AcquireError::StartTrapped { asker, trap },
-            CallFailure::Host(source) => AcquireError::Instantiate { asker, source },
-            CallFailure::Cancelled => closed(&asker),
+            CallFailure::Trap(trap) => AcquireError::StartTrapped { target, trap },
+            CallFailure::Host(source) => AcquireError::Instantiate { target, source },
+            CallFailure::Cancelled => closed(&target),
         }
     }
 
     /// The instance is there: it takes its charge and its seat. If its function was replaced while
     /// it was made, it is destroyed here, and its charge stays with the request.
-    fn birth(
+    fn install(
         &self,
-        making: &Making<T>,
+        guard: &RequestGuard<T>,
         entry: &Arc<Entry<T>>,
         made: Made<T>,
         defined: Arc<Defined>,
         needs: InstanceNeeds,
-    ) -> Result<Box<Live<T>>, Stale> {
+    ) -> Result<Box<PooledInstance<T>>, Stale> {
         let Made {
             mut instance,
-            purse,
+            stack_quota,
         } = made;
         let mut held = needs.with_metered(instance.store.data_mut().meter().held());
-        if purse.is_some() {
+        if stack_quota.is_some() {
             held = held.saturating_add(&self.runtime.stack_amounts());
         }
-        let now = self.pulse.now();
-        let (id, seat, version, stamp) = self.with_state(|locked, hands, out| {
+        let now = self.timekeeper.now();
+        let (id, seat, version, stamp) = self.with_state(|locked, claims, out| {
             let stamp = locked.stamp(now);
-            let id = locked.state.born(making.id(), held, stamp, hands, out)?;
+            let id = locked.state.install(guard.id(), held, stamp, claims, out)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
             let (seat, version) = (born.seat, born.version);
             entry.slot(seat).lease_new(stamp);
             Ok((id, seat, version, stamp))
         })?;
         let account = || Account::of_instance(entry, id);
-        if let Some(purse) = purse {
-            purse.settle(Arc::new(account()));
-            instance.set_purse(purse);
+        if let Some(stack_quota) = stack_quota {
+            stack_quota.rebind(Arc::new(account()));
+            instance.set_stack_quota(stack_quota);
         }
         instance
             .store
             .data_mut()
             .meter()
-            .settle(Box::new(account()));
-        Ok(Box::new(Live {
+            .rebind(Box::new(account()));
+        Ok(Box::new(PooledInstance {
             instance,
             id,
             seat,
             pass: Entry::<T>::pass_of(version),
             defined,
             uses: 0,
-            born: stamp.at,
+            created_at: stamp.at,
         }))
     }
 }

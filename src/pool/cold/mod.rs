@@ -8,5 +8,5 @@ pub(crate) mod deadlock;
 pub(crate) mod growth;
 pub(crate) mod make;
 pub(crate) mod release;
-pub(crate) mod request;
+pub(crate) mod request_guard;
 pub(crate) mod reserve;

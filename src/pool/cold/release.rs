@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::pool::hands::Hands;
-use crate::pool::hot::entry::{Entry, Live, Unparked};
+use crate::pool::claims::Claims;
+use crate::pool::hot::entry::{Entry, NotReturned, PooledInstance};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{Effects, Locked, Shared};
 use crate::pool::time::clock::nanos;
-use crate::pool::wait::waiter::{Mail, Waiter};
+use crate::pool::wait::waiter::{Waiter, Wakeup};
 use crate::runtime::guarded;
 use crate::state::{Reason, Returned};
 
 /// An instance, and who gets it.
-type Handed<T> = (Arc<Waiter<T>>, Box<Live<T>>);
+type Handed<T> = (Arc<Waiter<T>>, Box<PooledInstance<T>>);
 
 impl<T: Send + 'static> Shared<T> {
     /// Whether an instance may have to go when its lease ends, though it is healthy.
-    pub fn looks_at_releases(&self) -> bool {
+    pub fn needs_release_checks(&self) -> bool {
         let settings = &self.settings;
         settings.max_uses != u64::MAX
             || settings.max_lifetime.is_some()
@@ -29,46 +29,49 @@ impl<T: Send + 'static> Entry<T> {
     /// A lease ends. Healthy, its instance goes back to its slot; anything else is decided under
     /// the lock.
     #[inline(never)]
-    pub fn release(&self, live: Box<Live<T>>, healthy: bool) {
+    pub fn release(&self, pooled: Box<PooledInstance<T>>, healthy: bool) {
         // The holder may have panicked between two writes into the guest's memory.
         let healthy = healthy && !std::thread::panicking();
-        if !healthy || self.looks {
-            return self.look_and_release(live, healthy);
+        if !healthy || self.needs_release_check {
+            return self.check_and_release(pooled, healthy);
         }
-        if let Err(unparked) = self.put(live) {
-            self.release_slowly(unparked);
+        if let Err(not_returned) = self.put(pooled) {
+            self.release_slowly(not_returned);
         }
     }
 
     #[cold]
-    fn look_and_release(&self, mut live: Box<Live<T>>, healthy: bool) {
+    fn check_and_release(&self, mut pooled: Box<PooledInstance<T>>, healthy: bool) {
         let reason = if healthy {
-            self.reason_to_retire(&mut live)
+            self.reason_to_retire(&mut pooled)
         } else {
             Some(Reason::Failed)
         };
         match reason {
-            Some(reason) => self.retire(live, reason),
+            Some(reason) => self.retire(pooled, reason),
             None => {
-                if let Err(unparked) = self.put(live) {
-                    self.release_slowly(unparked);
+                if let Err(not_returned) = self.put(pooled) {
+                    self.release_slowly(not_returned);
                 }
             }
         }
     }
 
-    fn reason_to_retire(&self, live: &mut Live<T>) -> Option<Reason> {
+    fn reason_to_retire(&self, pooled: &mut PooledInstance<T>) -> Option<Reason> {
         // Without a pool, there is nothing to stay in.
         let pool = self.pool.upgrade()?;
         let settings = &pool.settings;
-        let age = self.pulse.roughly_now().saturating_sub(live.born);
-        if live.uses >= settings.max_uses {
+        let age = self
+            .timekeeper
+            .roughly_now()
+            .saturating_sub(pooled.created_at);
+        if pooled.uses >= settings.max_uses {
             return Some(Reason::Uses);
         }
         if settings.max_lifetime.is_some_and(|most| age >= nanos(most)) {
             return Some(Reason::Lifetime);
         }
-        if live.instance.store.data().memory_bytes() > settings.max_idle_memory {
+        if pooled.instance.store.data().memory_bytes() > settings.max_idle_memory {
             return Some(Reason::Oversize);
         }
         let hook = pool.on_recycle.as_ref()?;
@@ -76,14 +79,14 @@ impl<T: Send + 'static> Entry<T> {
         if self.stack.check().is_err() {
             return Some(Reason::Discarded);
         }
-        let instance = &mut live.instance;
+        let instance = &mut pooled.instance;
         // What the hook calls has fuel and time of its own, whatever the lease has left of them.
-        if instance.refresh(live.defined.limits).is_err() {
+        if instance.refresh(pooled.defined.limits).is_err() {
             return Some(Reason::Discarded);
         }
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose
         // the instance with its charge.
-        let calling = self.slot(live.seat).begin_call();
+        let calling = self.slot(pooled.seat).begin_call();
         let kept = guarded("the recycle hook", || {
             hook(&mut instance.store, &instance.exports).is_ok()
         });
@@ -96,28 +99,28 @@ impl<T: Send + 'static> Entry<T> {
 
     /// Ends an instance that its lease holds.
     #[cold]
-    pub fn retire(&self, live: Box<Live<T>>, reason: Reason) {
+    pub fn retire(&self, pooled: Box<PooledInstance<T>>, reason: Reason) {
         let Some(pool) = self.pool.upgrade() else {
-            return self.orphan(live);
+            return self.orphan(pooled);
         };
-        let id = live.id;
-        pool.with_state(|locked, hands, out| {
-            self.slot(live.seat).unwatch();
-            hands.hold(self, live);
+        let id = pooled.id;
+        pool.with_state(|locked, claims, out| {
+            self.slot(pooled.seat).clear_notify();
+            claims.insert(self, pooled);
             locked.state.dismiss(id, reason, None, out);
         });
     }
 
     #[cold]
-    fn release_slowly(&self, unparked: Unparked<T>) {
+    fn release_slowly(&self, not_returned: NotReturned<T>) {
         let Some(pool) = self.pool.upgrade() else {
             return self
-                .pick_up(unparked)
+                .pick_up(not_returned)
                 .into_iter()
-                .for_each(|live| self.orphan(live));
+                .for_each(|pooled| self.orphan(pooled));
         };
-        let handed = pool.with_state(|locked, hands, out| match self.pick_up(unparked) {
-            Some(live) => self.settle(live, locked, hands, out),
+        let handed = pool.with_state(|locked, claims, out| match self.pick_up(not_returned) {
+            Some(pooled) => self.finish_release(pooled, locked, claims, out),
             // Another lease has it already, and answers for it when it ends.
             None => {
                 locked.state.wake_room(out);
@@ -128,45 +131,45 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     /// Under the lock: the instance of a lease that has ended, if it is still this one's.
-    fn pick_up(&self, unparked: Unparked<T>) -> Option<Box<Live<T>>> {
-        match unparked {
-            Unparked::InHand(live) => {
-                self.slot(live.seat).unwatch();
-                Some(live)
+    fn pick_up(&self, not_returned: NotReturned<T>) -> Option<Box<PooledInstance<T>>> {
+        match not_returned {
+            NotReturned::InHand(pooled) => {
+                self.slot(pooled.seat).clear_notify();
+                Some(pooled)
             }
-            Unparked::InSlot(seat) => self.slot(seat).answer(),
+            NotReturned::InSlot(seat) => self.slot(seat).take_released(),
         }
     }
 
     /// An acquire took an instance that it may not lease: of an old version.
     #[cold]
-    pub fn settle_odd(&self, pool: &Shared<T>, odd: Box<Live<T>>) {
-        let handed = pool.with_state(|locked, hands, out| {
-            self.slot(odd.seat).unwatch();
-            self.settle(odd, locked, hands, out)
+    pub fn release_stale(&self, pool: &Shared<T>, stale: Box<PooledInstance<T>>) {
+        let handed = pool.with_state(|locked, claims, out| {
+            self.slot(stale.seat).clear_notify();
+            self.finish_release(stale, locked, claims, out)
         });
         deliver(pool, handed);
     }
 
     /// Under the lock, with the instance in hand: back to its slot, on to a waiter, or out.
-    fn settle(
+    fn finish_release(
         &self,
-        live: Box<Live<T>>,
+        pooled: Box<PooledInstance<T>>,
         locked: &mut Locked<T>,
-        hands: &mut Hands<T>,
+        claims: &mut Claims<T>,
         out: &mut Effects<T>,
     ) -> Option<Handed<T>> {
-        let (id, slot) = (live.id, self.slot(live.seat));
+        let (id, slot) = (pooled.id, self.slot(pooled.seat));
         let now = locked.state.now();
-        slot.stamp(locked.stamp(now));
-        match locked.state.returned(id, hands, out) {
+        slot.mark_idle(locked.stamp(now));
+        match locked.state.returned(id, claims, out) {
             Returned::Park => {
-                slot.restore(live);
-                locked.state.repay(hands, out);
+                slot.restore(pooled);
+                locked.state.repay(claims, out);
             }
-            Returned::Hand(waiter) => return Some((waiter, live)),
+            Returned::Hand(waiter) => return Some((waiter, pooled)),
             Returned::Retire(reason) => {
-                hands.hold(self, live);
+                claims.insert(self, pooled);
                 locked.state.dismiss(id, reason, None, out);
             }
         }
@@ -174,16 +177,16 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     /// The pool is gone, its accounts with it: all that is left to do is to free the memory.
-    fn orphan(&self, live: Box<Live<T>>) {
-        drop(live);
-        self.pulse.orphan_ended();
+    fn orphan(&self, pooled: Box<PooledInstance<T>>) {
+        drop(pooled);
+        self.timekeeper.orphan_ended();
         thread_cache::announce_closed();
     }
 }
 
 /// Outside the lock.
 fn deliver<T: Send + 'static>(pool: &Shared<T>, handed: Option<Handed<T>>) {
-    if let Some((waiter, live)) = handed {
-        pool.deliver(&waiter, Mail::Instance(live));
+    if let Some((waiter, pooled)) = handed {
+        pool.deliver(&waiter, Wakeup::Instance(pooled));
     }
 }

@@ -4,22 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pool::api::budget_exceeded::BudgetExceeded;
-use crate::pool::api::error::{AcquireError, Asker, WaitingFor};
+use crate::pool::api::error::{AcquireError, Target, WaitingFor};
 use crate::pool::api::holders::IN_AN_ERROR;
+use crate::pool::claims::Claims;
 use crate::pool::cold::acquire::closed;
-use crate::pool::hands::Hands;
 use crate::pool::shared::{Effects, RequestId, Shared, Signal, State};
-use crate::pool::wait::policy::Patience;
-use crate::pool::wait::waiter::{Mail, Waiter};
-use crate::state::{Amounts, Room, Shortage, Ticket};
+use crate::pool::wait::policy::WaitPolicy;
+use crate::pool::wait::waiter::{Waiter, Wakeup};
+use crate::state::{Amounts, ReserveOutcome, Shortage, Ticket};
 
 /// A request for room, on its way.
 pub(crate) struct Asking<'a, T: Send + 'static> {
     pub request: RequestId<T>,
-    pub asker: &'a Arc<Asker>,
+    pub target: &'a Arc<Target>,
     /// All that it wants to hold.
-    pub target: Amounts,
-    pub patience: Patience,
+    pub wanted: Amounts,
+    pub wait_policy: WaitPolicy,
     /// Whether it joins them when there is no room.
     pub queue: bool,
     /// Whether somebody reads why it was refused.
@@ -51,33 +51,33 @@ impl<T: Send + 'static> Asking<'_, T> {
         &self,
         in_turn: bool,
         state: &mut State<T>,
-        hands: &mut Hands<T>,
+        claims: &mut Claims<T>,
         out: &mut Effects<T>,
     ) -> Reserving<T> {
-        state.step_back(self.request, out);
-        let waiter = Waiter::of(self.patience, Some(self.request));
-        if !self.patience.waits_for_room() {
-            return self.wait_soon(waiter, state, hands, out);
+        state.release_to_wait(self.request, out);
+        let waiter = Waiter::of(self.wait_policy, Some(self.request));
+        if !self.wait_policy.waits_for_room() {
+            return self.wait_for_frees(waiter, state, claims, out);
         }
-        if (state.wait_for_room(self.request, waiter.clone(), hands)).is_none() {
+        if (state.wait_for_room(self.request, waiter.clone(), claims)).is_none() {
             return Reserving::Again;
         }
-        hands.watch_what_is_leased();
-        let room = in_turn.then(|| state.reserve(self.request, self.target, hands, out));
+        claims.notify_of_leased();
+        let room = in_turn.then(|| state.reserve(self.request, self.wanted, claims, out));
         let shortage = match room {
             // Nobody reads what this waiter is told: the request looks after its turn itself.
-            Some(Room::Granted) => {
+            Some(ReserveOutcome::Granted) => {
                 waiter.close();
                 return Reserving::Done;
             }
-            Some(Room::Evicting) => {
+            Some(ReserveOutcome::Evicting) => {
                 waiter.close();
                 return Reserving::Again;
             }
-            Some(Room::Soon(short) | Room::Refused(short)) => Some(short),
+            Some(ReserveOutcome::AwaitFrees(short) | ReserveOutcome::Refused(short)) => Some(short),
             None => None,
         };
-        state.sleep_for_room(self.request, self.patience.ends());
+        state.sleep_for_room(self.request, self.wait_policy.ends());
         Reserving::Wait(Some(Waiting {
             waiter,
             shortage,
@@ -86,19 +86,23 @@ impl<T: Send + 'static> Asking<'_, T> {
     }
 
     /// Waits until something has been destroyed, if that is still what it takes.
-    fn wait_soon(
+    fn wait_for_frees(
         &self,
         waiter: Arc<Waiter<T>>,
         state: &mut State<T>,
-        hands: &mut Hands<T>,
+        claims: &mut Claims<T>,
         out: &mut Effects<T>,
     ) -> Reserving<T> {
-        match state.reserve(self.request, self.target, hands, out) {
-            Room::Granted => Reserving::Done,
-            Room::Evicting => Reserving::Again,
-            Room::Refused(short) => self.refuse(state, short),
-            Room::Soon(short) => Reserving::Wait(Some(Waiting {
-                soon: Some(state.wait_soon(self.request, waiter.clone(), self.patience.ends())),
+        match state.reserve(self.request, self.wanted, claims, out) {
+            ReserveOutcome::Granted => Reserving::Done,
+            ReserveOutcome::Evicting => Reserving::Again,
+            ReserveOutcome::Refused(short) => self.refuse(state, short),
+            ReserveOutcome::AwaitFrees(short) => Reserving::Wait(Some(Waiting {
+                soon: Some(state.wait_for_frees(
+                    self.request,
+                    waiter.clone(),
+                    self.wait_policy.ends(),
+                )),
                 shortage: Some(short),
                 waiter,
             })),
@@ -114,9 +118,9 @@ impl<T: Send + 'static> Asking<'_, T> {
     fn explain(&self, shortage: Shortage, state: &State<T>) -> BudgetExceeded {
         // Who holds what does not matter to what can never fit.
         if self.explained && shortage.requested <= shortage.limit {
-            return Shared::exceeded(state, shortage, self.asker);
+            return Shared::exceeded(state, shortage, self.target);
         }
-        BudgetExceeded::new(shortage, self.asker.clone(), Vec::new())
+        BudgetExceeded::new(shortage, self.target.clone(), Vec::new())
     }
 }
 
@@ -125,27 +129,27 @@ impl<T: Send + 'static> Shared<T> {
     pub(crate) fn exceeded(
         state: &State<T>,
         shortage: Shortage,
-        asker: &Arc<Asker>,
+        target: &Arc<Target>,
     ) -> BudgetExceeded {
         let holders = Self::holders(state, &[shortage.budget], IN_AN_ERROR);
         let holders = holders.into_iter().flatten().collect();
-        BudgetExceeded::new(shortage, asker.clone(), holders)
+        BudgetExceeded::new(shortage, target.clone(), holders)
     }
 
-    /// Makes the request hold `target`, evicting what is idle, waiting as far as patience goes. While
-    /// it waits it holds nothing but its compiler's work: see `State::step_back`.
+    /// Makes the request hold `wanted`, evicting what is idle, waiting as far as patience goes. While
+    /// it waits it holds nothing but its compiler's work: see `State::release_to_wait`.
     pub(crate) async fn reserve(
         &self,
         request: RequestId<T>,
-        asker: &Arc<Asker>,
-        target: Amounts,
-        patience: Patience,
+        target: &Arc<Target>,
+        wanted: Amounts,
+        wait_policy: WaitPolicy,
     ) -> Result<(), AcquireError> {
         let asking = Asking {
             request,
-            asker,
             target,
-            patience,
+            wanted,
+            wait_policy,
             queue: true,
             explained: true,
         };
@@ -158,24 +162,24 @@ impl<T: Send + 'static> Shared<T> {
         Ok(())
     }
 
-    /// Makes the request hold `target` if that takes no waiting.
+    /// Makes the request hold `wanted` if that takes no waiting.
     pub(crate) fn has_room(
         &self,
         request: RequestId<T>,
-        asker: &Arc<Asker>,
-        target: Amounts,
+        target: &Arc<Target>,
+        wanted: Amounts,
     ) -> bool {
         let asking = Asking {
             request,
-            asker,
             target,
+            wanted,
             // It would wait, but does not queue.
-            patience: Patience::Room(self.deadline(Duration::ZERO)),
+            wait_policy: WaitPolicy::Room(self.deadline(Duration::ZERO)),
             queue: false,
             explained: false,
         };
         // A refusal is for whoever asks for good.
-        let possible = self.with_state(|locked, _, _| locked.state.can_ever_hold(&target));
+        let possible = self.with_state(|locked, _, _| locked.state.can_ever_hold(&wanted));
         loop {
             match possible.then(|| self.try_reserve(&asking)) {
                 Some(Reserving::Done) => return true,
@@ -204,36 +208,38 @@ impl<T: Send + 'static> Shared<T> {
     pub(crate) fn try_reserve(&self, asking: &Asking<'_, T>) -> Reserving<T> {
         let Asking {
             request,
-            asker,
             target,
-            patience,
+            wanted,
+            wait_policy,
             queue,
             ..
         } = *asking;
-        self.with_state(|locked, hands, out| {
+        self.with_state(|locked, claims, out| {
             let state = &mut locked.state;
             if state.is_closed() {
-                return Reserving::Fail(closed(asker));
+                return Reserving::Fail(closed(target));
             }
-            let can_wait = state.can_ever_hold(&target);
+            let can_wait = state.can_ever_hold(&wanted);
             // Whoever would wait for room queues behind those who wait already; but not if it holds
             // some already, which they may be waiting for.
             let in_turn = !can_wait
                 || state.has_waited_for_room(request)
                 || state.holds_anything(request)
-                || !patience.waits_for_room()
+                || !wait_policy.waits_for_room()
                 || !state.is_room_awaited();
-            match in_turn.then(|| state.reserve(request, target, hands, out)) {
-                Some(Room::Granted) => Reserving::Done,
-                Some(Room::Evicting) => Reserving::Again,
-                Some(Room::Soon(short)) if patience.deadline().is_none() => {
+            match in_turn.then(|| state.reserve(request, wanted, claims, out)) {
+                Some(ReserveOutcome::Granted) => Reserving::Done,
+                Some(ReserveOutcome::Evicting) => Reserving::Again,
+                Some(ReserveOutcome::AwaitFrees(short)) if wait_policy.deadline().is_none() => {
                     asking.refuse(state, short)
                 }
-                Some(Room::Refused(short)) if !(can_wait && patience.waits_for_room()) => {
+                Some(ReserveOutcome::Refused(short))
+                    if !(can_wait && wait_policy.waits_for_room()) =>
+                {
                     asking.refuse(state, short)
                 }
                 _ if !queue => Reserving::Wait(None),
-                _ => asking.join_queue(in_turn, state, hands, out),
+                _ => asking.join_queue(in_turn, state, claims, out),
             }
         })
     }
@@ -245,22 +251,22 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<(), AcquireError> {
         let Asking {
             request,
-            asker,
-            patience,
+            target,
+            wait_policy,
             ..
         } = *asking;
         let leave = || {
             // If it had been woken, the turn goes to the next: nobody has to wait for its mail.
             self.with_state(|locked, _, out| match waiting.soon {
-                Some(ticket) => locked.state.leave_soon(ticket),
+                Some(ticket) => locked.state.leave_frees_queue(ticket),
                 None => locked.state.leave_room(request, out),
             });
             true
         };
         let waiting_for = WaitingFor::Room;
-        let mail = self.wait(asker, &waiting.waiter, patience, waiting_for, leave);
-        match mail.await {
-            Ok(Mail::Signal(Signal::Closed)) => Err(closed(asker)),
+        let wakeup = self.wait(target, &waiting.waiter, wait_policy, waiting_for, leave);
+        match wakeup.await {
+            Ok(Wakeup::Signal(Signal::Closed)) => Err(closed(target)),
             Ok(_) => Ok(()),
             Err(mut error) => {
                 if let AcquireError::Timeout { shortage: why, .. } = &mut error {

@@ -16,12 +16,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::pool::api::definition::Defined;
-use crate::pool::api::error::Asker;
+use crate::pool::api::error::Target;
 use crate::pool::hot::preferred_seat;
 use crate::pool::hot::slots::{Slot, SlotTable};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{EntryId, Function, InstanceId, Shared};
-use crate::pool::time::timekeeper::Pulse;
+use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{Instance, StackCheck};
 use crate::state::{Group, Stamp};
 use crate::sync::{AtomicU64, Ordering, fresh_thread_number, thread_local};
@@ -46,14 +46,14 @@ pub(crate) struct Entry<T: Send + 'static> {
     /// Names the function among all functions of all pools.
     pub uid: u64,
     pub stack: StackCheck,
-    pub pulse: Arc<Pulse>,
+    pub timekeeper: Arc<Timekeeper>,
     /// Whether there is anything to look at when a lease ends.
-    pub looks: bool,
+    pub needs_release_check: bool,
     pub group: Group,
     pub id: EntryId<T>,
     /// The function's name, without its arguments.
     pub name: Arc<str>,
-    pub asker: Arc<Asker>,
+    pub target: Arc<Target>,
     /// Where its hits are kept when it is gone: the function's, and the pool's.
     past_hits: [Arc<AtomicU64>; 2],
     pub pool: Weak<Shared<T>>,
@@ -61,7 +61,7 @@ pub(crate) struct Entry<T: Send + 'static> {
 
 /// An instance with its place in the pool. In this order for the same reason as `Entry`.
 #[repr(C)]
-pub(crate) struct Live<T: Send + 'static> {
+pub(crate) struct PooledInstance<T: Send + 'static> {
     /// The control word under which it may be leased.
     pub pass: u64,
     pub seat: usize,
@@ -70,14 +70,14 @@ pub(crate) struct Live<T: Send + 'static> {
     pub id: InstanceId<T>,
     pub defined: Arc<Defined>,
     /// Nanoseconds since the clock's origin.
-    pub born: u64,
+    pub created_at: u64,
 }
 
 /// What an acquire finds in the slots.
 pub(crate) enum Taken<T: Send + 'static> {
-    Idle(Box<Live<T>>),
+    Idle(Box<PooledInstance<T>>),
     /// Of another version than the control word says: for the slow path.
-    Odd(Box<Live<T>>),
+    Stale(Box<PooledInstance<T>>),
     Nothing,
 }
 
@@ -136,16 +136,16 @@ impl<T: Send + 'static> Entry<T> {
             uid,
             hash: thread_cache::hash(uid, &group),
             stack: pool.stack,
-            looks: pool.looks_at_releases(),
+            needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
-            asker: Arc::new(Asker {
+            target: Arc::new(Target {
                 function: signature,
                 group: group.clone(),
             }),
             group,
             past_hits: [of.definition.past_hits.clone(), pool.past_hits.clone()],
             pool: pool.this.clone(),
-            pulse: pool.pulse.clone(),
+            timekeeper: pool.timekeeper.clone(),
             control: AtomicU64::new(Self::pass_of(of.version)),
             slots: SlotTable::new(seats),
         }
@@ -160,12 +160,12 @@ impl<T: Send + 'static> Entry<T> {
         }
         let preferred = self.preferred_seat();
         let slot = self.slots.get(preferred);
-        match slot.look() {
-            Some(live) if live.pass == pass => {
+        match slot.take_idle() {
+            Some(pooled) if pooled.pass == pass => {
                 slot.lease();
-                Taken::Idle(live)
+                Taken::Idle(pooled)
             }
-            Some(live) => Taken::Odd(live),
+            Some(pooled) => Taken::Stale(pooled),
             None => self.take_elsewhere(pass, preferred),
         }
     }
@@ -176,13 +176,13 @@ impl<T: Send + 'static> Entry<T> {
         let count = self.slots.len();
         for seat in (preferred + 1..count).chain(0..preferred) {
             let slot = self.slots.get(seat);
-            if let Some(live) = slot.look() {
-                if live.pass != pass {
-                    return Taken::Odd(live);
+            if let Some(pooled) = slot.take_idle() {
+                if pooled.pass != pass {
+                    return Taken::Stale(pooled);
                 }
                 slot.lease();
                 preferred_seat::remember(self.hash, seat);
-                return Taken::Idle(live);
+                return Taken::Idle(pooled);
             }
         }
         Taken::Nothing
@@ -197,14 +197,14 @@ impl<T: Send + 'static> Entry<T> {
 
     /// Puts an instance back into its slot; what could not be put back is for the slow path.
     #[inline(always)]
-    pub fn put(&self, live: Box<Live<T>>) -> Result<(), Unparked<T>> {
-        if live.pass != self.control.load(Ordering::Acquire) {
-            return Err(Unparked::InHand(live));
+    pub fn put(&self, pooled: Box<PooledInstance<T>>) -> Result<(), NotReturned<T>> {
+        if pooled.pass != self.control.load(Ordering::Acquire) {
+            return Err(NotReturned::InHand(pooled));
         }
-        let seat = live.seat;
-        match self.slots.get(seat).put(live, self.stamp()) {
+        let seat = pooled.seat;
+        match self.slots.get(seat).put(pooled, self.stamp()) {
             true => Ok(()),
-            false => Err(Unparked::InSlot(seat)),
+            false => Err(NotReturned::InSlot(seat)),
         }
     }
 
@@ -212,7 +212,7 @@ impl<T: Send + 'static> Entry<T> {
     #[inline(always)]
     pub fn stamp(&self) -> Stamp {
         Stamp {
-            at: self.pulse.roughly_now(),
+            at: self.timekeeper.roughly_now(),
             sequence: next_sequence(),
         }
     }
@@ -283,8 +283,8 @@ impl<T: Send + 'static> Entry<T> {
 }
 
 /// An instance whose lease ended, and that must be dealt with under the lock.
-pub(crate) enum Unparked<T: Send + 'static> {
-    InHand(Box<Live<T>>),
+pub(crate) enum NotReturned<T: Send + 'static> {
+    InHand(Box<PooledInstance<T>>),
     /// It lies in this slot, which is watched.
     InSlot(usize),
 }
@@ -298,7 +298,7 @@ impl<T: Send + 'static> Drop for Entry<T> {
 impl<T: Send + 'static> fmt::Debug for Entry<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
-            .field("asker", &self.asker)
+            .field("target", &self.target)
             .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ const HINTS: usize = 1024;
 thread_local! {
     /// By an entry's hash: eight other bits of the hash, and the seat.
     static SEATS: [Cell<u16>; HINTS] = const { [const { Cell::new(u16::MAX) }; HINTS] };
-    static LANE: Lane = Lane::enter();
+    static LANE: Lane = Lane::take();
 }
 
 /// The seat that this thread prefers among `count` of the entry with this hash.
@@ -61,7 +61,7 @@ struct Lane(usize);
 static LEFT: Mutex<(BTreeSet<usize>, usize)> = Mutex::new((BTreeSet::new(), 0));
 
 impl Lane {
-    fn enter() -> Self {
+    fn take() -> Self {
         let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
         Self(left.0.pop_first().unwrap_or_else(|| {
             left.1 += 1;

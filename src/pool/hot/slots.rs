@@ -2,7 +2,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::pool::hot::entry::{Live, thread_number};
+use crate::pool::hot::entry::{PooledInstance, thread_number};
 use crate::state::Stamp;
 use crate::sync::{AtomicBool, AtomicCell, AtomicU64, OnceLock, Ordering};
 
@@ -102,7 +102,7 @@ impl<T: Send + 'static> Further<T> {
 
 /// A place for one idle instance, and what its leases leave behind.
 pub(crate) struct Slot<T: Send + 'static> {
-    cell: AtomicCell<Option<Box<Live<T>>>>,
+    cell: AtomicCell<Option<Box<PooledInstance<T>>>>,
     used_at: AtomicU64,
     used_sequence: AtomicU64,
     /// Leases that found an instance here. Written by the lease's holder alone, and, once nothing is
@@ -113,7 +113,7 @@ pub(crate) struct Slot<T: Send + 'static> {
     /// The thread that is in a call of the instance, or 0.
     calling: AtomicU64,
     /// Whether the lease must take the lock when it ends. Written under the lock alone.
-    watched: AtomicBool,
+    notifies: AtomicBool,
 }
 
 /// A call under way; see [`Slot::begin_call`].
@@ -135,13 +135,13 @@ impl<T: Send + 'static> Slot<T> {
             hits: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             calling: AtomicU64::new(0),
-            watched: AtomicBool::new(false),
+            notifies: AtomicBool::new(false),
         }
     }
 
     /// The instance, if one lies here: taken out.
     #[inline(always)]
-    pub fn look(&self) -> Option<Box<Live<T>>> {
+    pub fn take_idle(&self) -> Option<Box<PooledInstance<T>>> {
         match self.idle.load(Ordering::Relaxed) {
             true => self.cell.take(),
             false => None,
@@ -150,10 +150,10 @@ impl<T: Send + 'static> Slot<T> {
 
     /// A lease ends, and its instance lies here. False if somebody must hear of that.
     #[inline(always)]
-    pub fn put(&self, live: Box<Live<T>>, stamp: Stamp) -> bool {
-        self.stamp(stamp);
-        drop(self.cell.swap(Some(live)));
-        !self.watched.load(Ordering::Relaxed)
+    pub fn put(&self, pooled: Box<PooledInstance<T>>, stamp: Stamp) -> bool {
+        self.mark_idle(stamp);
+        drop(self.cell.swap(Some(pooled)));
+        !self.notifies.load(Ordering::Relaxed)
     }
 
     /// A lease begins with an instance that was idle.
@@ -166,13 +166,13 @@ impl<T: Send + 'static> Slot<T> {
 
     /// A lease begins with a new instance.
     pub fn lease_new(&self, stamp: Stamp) {
-        self.stamp(stamp);
+        self.mark_idle(stamp);
         self.idle.store(false, Ordering::Relaxed);
     }
 
     /// A lease ends.
     #[inline(always)]
-    pub fn stamp(&self, stamp: Stamp) {
+    pub fn mark_idle(&self, stamp: Stamp) {
         self.used_at.store(stamp.at, Ordering::Relaxed);
         self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
         self.idle.store(true, Ordering::Relaxed);
@@ -215,49 +215,49 @@ impl<T: Send + 'static> Slot<T> {
 
     /// The idle instance. A watched slot counts as leased: either it is, or the release that saw it
     /// watched is about to take the lock and says so.
-    pub fn claim(&self) -> Option<Box<Live<T>>> {
-        if self.watched.load(Ordering::Relaxed) {
+    pub fn claim(&self) -> Option<Box<PooledInstance<T>>> {
+        if self.notifies.load(Ordering::Relaxed) {
             return None;
         }
         self.take_out()
     }
 
-    pub fn restore(&self, live: Box<Live<T>>) {
+    pub fn restore(&self, pooled: Box<PooledInstance<T>>) {
         self.idle.store(true, Ordering::Relaxed);
-        self.cell.store(Some(live));
+        self.cell.store(Some(pooled));
     }
 
     /// Asks the lease to take the lock when it ends; false when the instance was idle after all.
-    pub fn watch(&self) -> bool {
-        if self.watched.load(Ordering::Relaxed) {
+    pub fn notify_on_release(&self) -> bool {
+        if self.notifies.load(Ordering::Relaxed) {
             return true;
         }
-        self.watched.store(true, Ordering::Relaxed);
+        self.notifies.store(true, Ordering::Relaxed);
         // Said before this exchange: a release that comes after it sees it.
         let Some(idle) = self.take_out() else {
             return true;
         };
-        self.unwatch();
+        self.clear_notify();
         self.restore(idle);
         false
     }
 
     /// The lease in this slot has put its instance back and seen that it is watched. The instance;
     /// or `None` if another lease has taken it since: then that one will see it too.
-    pub fn answer(&self) -> Option<Box<Live<T>>> {
+    pub fn take_released(&self) -> Option<Box<PooledInstance<T>>> {
         let ended = self.take_out()?;
-        self.unwatch();
+        self.clear_notify();
         Some(ended)
     }
 
     /// The lease in this slot has reported with its instance in hand.
-    pub fn unwatch(&self) {
-        self.watched.store(false, Ordering::Relaxed);
+    pub fn clear_notify(&self) {
+        self.notifies.store(false, Ordering::Relaxed);
     }
 
     /// An exchange even if there is nothing in the cell: releases that come later see all that was
     /// written before it.
-    fn take_out(&self) -> Option<Box<Live<T>>> {
+    fn take_out(&self) -> Option<Box<PooledInstance<T>>> {
         let taken = self.cell.take()?;
         self.idle.store(false, Ordering::Relaxed);
         Some(taken)

@@ -6,7 +6,7 @@
 //! here is fetched under the lock.
 //!
 //! Entries that are closed (forgotten, or of a function or a pool that is gone) leave a table when its
-//! thread next fetches one, if this was announced since: after every [`PATIENCE`] forgotten entries, and
+//! thread next fetches one, if this was announced since: after every [`ANNOUNCE_EVERY`] forgotten entries, and
 //! when a pool goes. A thread that never leases anything again keeps its table until it ends.
 
 use std::any::Any;
@@ -25,7 +25,7 @@ const SETS: usize = 1024;
 /// Lines of a set. With four, a thousand entries in use hardly ever meet.
 const WAYS: usize = 4;
 /// Entries that a pool forgets before the threads are to look for them. To look takes some microseconds.
-pub(crate) const PATIENCE: u64 = 1024;
+pub(crate) const ANNOUNCE_EVERY: u64 = 1024;
 
 /// What a line keeps: an [`Entry`] of some pool.
 trait Cached: Any + Send + Sync {

@@ -61,7 +61,7 @@ fn run<T: Send + 'static>(pool: &Weak<Shared<T>>, until_dropped: &Receiver<()>, 
 fn keep_house<T: Send + 'static>(pool: &Arc<Shared<T>>) {
     // A lease that slipped through the pause is found here at the latest.
     if pool.is_anything_leased() {
-        pool.pulse.keep_ticking();
+        pool.timekeeper.keep_ticking();
     }
     guarded("a sweep", || pool.evict_and_report());
     pool.rest_if_idle();

@@ -2,5 +2,5 @@
 
 pub(crate) mod housekeeper;
 pub(crate) mod observe;
-pub(crate) mod unread;
+pub(crate) mod undelivered;
 pub(crate) mod workers;

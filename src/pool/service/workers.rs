@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::pool::service::unread::Parcel;
+use crate::pool::service::undelivered::Delivery;
 use crate::pool::shared::Shared;
 use crate::pool::time::threads::Threads;
 use crate::runtime::{discard, guarded, wake};
@@ -45,7 +45,7 @@ impl Workers {
     pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Outcome<R> {
         let shared = Arc::new(Mutex::new(Desk {
             result: None,
-            reader: None,
+            waker: None,
             done: false,
             closed: false,
         }));
@@ -114,7 +114,7 @@ impl Workers {
 /// Where a worker leaves the result.
 struct Desk<R> {
     result: Option<R>,
-    reader: Option<Waker>,
+    waker: Option<Waker>,
     done: bool,
     /// Its reader's deadline has come: what comes now is for nobody.
     closed: bool,
@@ -128,14 +128,14 @@ struct Worker<R> {
 
 impl<R> Drop for Worker<R> {
     fn drop(&mut self) {
-        let reader = {
+        let waker = {
             let mut desk = self.desk.lock();
             desk.done = true;
-            desk.reader.take()
+            desk.waker.take()
         };
-        if let Some(reader) = reader {
+        if let Some(waker) = waker {
             // If the pool is gone already, nobody reads it.
-            self.threads.aside(|| wake(reader));
+            self.threads.aside(|| wake(waker));
         }
     }
 }
@@ -146,7 +146,7 @@ pub(crate) struct Outcome<R>(Arc<Mutex<Desk<R>>>);
 impl<R: Send + 'static> Outcome<R> {
     /// To take back what is not read in time. With `slack`, the work takes as long as it takes, and its result is
     /// taken back when it has lain there for so many nanoseconds.
-    pub fn parcel<T: Send + 'static>(&self, slack: Option<u64>) -> Arc<dyn Parcel<T>> {
+    pub fn delivery<T: Send + 'static>(&self, slack: Option<u64>) -> Arc<dyn Delivery<T>> {
         Arc::new(Awaited {
             desk: Arc::downgrade(&self.0),
             slack,
@@ -163,13 +163,13 @@ struct Awaited<R> {
     was_done: bool,
 }
 
-impl<R: Send + 'static, T: Send + 'static> Parcel<T> for Awaited<R> {
-    fn is_collected(&self) -> bool {
-        let collected = |desk: Arc<Mutex<Desk<R>>>| {
+impl<R: Send + 'static, T: Send + 'static> Delivery<T> for Awaited<R> {
+    fn is_taken(&self) -> bool {
+        let taken = |desk: Arc<Mutex<Desk<R>>>| {
             let desk = desk.lock();
             desk.done && desk.result.is_none()
         };
-        self.desk.upgrade().is_none_or(collected)
+        self.desk.upgrade().is_none_or(taken)
     }
 
     fn take_back(&self, pool: &Shared<T>) {
@@ -182,15 +182,15 @@ impl<R: Send + 'static, T: Send + 'static> Parcel<T> for Awaited<R> {
                 slack: self.slack,
                 was_done: desk.lock().done,
             };
-            let at = pool.pulse.now().saturating_add(slack);
-            return pool.unread.add(at, Arc::new(again));
+            let at = pool.timekeeper.now().saturating_add(slack);
+            return pool.undelivered.add(at, Arc::new(again));
         }
-        let unread = {
+        let undelivered = {
             let mut desk = desk.lock();
             desk.closed = true;
             desk.result.take()
         };
-        drop(unread);
+        drop(undelivered);
     }
 }
 
@@ -198,13 +198,13 @@ impl<R> Future for Outcome<R> {
     type Output = Option<R>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
-        let reader = context.waker().clone();
+        let waker = context.waker().clone();
         let before = {
             let mut desk = self.0.lock();
             if desk.done {
                 return Poll::Ready(desk.result.take());
             }
-            desk.reader.replace(reader)
+            desk.waker.replace(waker)
         };
         // The host's: not dropped under the lock.
         discard(before);

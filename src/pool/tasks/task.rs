@@ -9,20 +9,20 @@ use std::time::Duration;
 use wasmtime::{Val, WasmParams, WasmResults};
 
 use crate::pool::api::definition::Dynamic;
-use crate::pool::api::error::{AcquireError, Asker, CallError};
+use crate::pool::api::error::{AcquireError, CallError, Target};
 use crate::pool::api::function::{Function, InGroup};
 use crate::pool::api::lease::{
     Export, Home, Lease, UNTIL_DROPPED, broken, explain, failed, stack_too_small,
 };
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::growth::Account;
-use crate::pool::cold::request::Making;
-use crate::pool::hot::entry::{Entry, Live, Taken};
+use crate::pool::cold::request_guard::RequestGuard;
+use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
-use crate::pool::tasks::watch::{Ended, Watch};
-use crate::pool::wait::policy::Patience;
-use crate::runtime::{CallFailure, Purse, set_yields};
+use crate::pool::tasks::guest_poll::{Ended, GuestPoll};
+use crate::pool::wait::policy::WaitPolicy;
+use crate::runtime::{CallFailure, StackQuota, set_yields};
 use crate::state::{Group, Reason};
 
 /// Why a guest can be called by a task alone.
@@ -68,8 +68,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         &self,
         group: impl Into<Group>,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let patience = || self.pool.usual_patience();
-        self.lease_async(group.into(), patience).await
+        let wait_policy = || self.pool.default_wait_policy();
+        self.lease_async(group.into(), wait_policy).await
     }
 
     /// As [`Self::acquire_timeout`], without blocking a thread.
@@ -81,14 +81,14 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: impl Into<Group>,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let patience = || Patience::Room(self.pool.deadline(timeout));
-        self.lease_async(group.into(), patience).await
+        let wait_policy = || WaitPolicy::Room(self.pool.deadline(timeout));
+        self.lease_async(group.into(), wait_policy).await
     }
 
     async fn lease_async(
         &self,
         group: Group,
-        patience: impl Fn() -> Patience,
+        wait_policy: impl Fn() -> WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let mut successor: Option<Self> = None;
         loop {
@@ -96,7 +96,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
             let leased = match function.entry(&group) {
                 Ok(entry) => {
                     let home = || Home::Carried(Some(entry.clone()));
-                    let leased = self.pool.lease_for_task(home, &entry, &patience).await;
+                    let leased = self.pool.lease_for_task(home, &entry, &wait_policy).await;
                     // For the thread's other tasks.
                     thread_cache::put_back(entry);
                     leased
@@ -117,8 +117,8 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::acquire_async`].
     pub async fn acquire_async(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let patience = || self.function.pool.usual_patience();
-        self.lease_async(patience).await
+        let wait_policy = || self.function.pool.default_wait_policy();
+        self.lease_async(wait_policy).await
     }
 
     /// As [`Function::acquire_async_timeout`].
@@ -129,22 +129,22 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         &self,
         timeout: Duration,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let patience = || Patience::Room(self.function.pool.deadline(timeout));
-        self.lease_async(patience).await
+        let wait_policy = || WaitPolicy::Room(self.function.pool.deadline(timeout));
+        self.lease_async(wait_policy).await
     }
 
     async fn lease_async(
         &self,
-        patience: impl Fn() -> Patience,
+        wait_policy: impl Fn() -> WaitPolicy,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
         let (pool, entry) = (&self.function.pool, self.resolved()?);
         let home = || Home::Borrowed(entry);
-        match pool.lease_for_task(home, entry, &patience).await {
+        match pool.lease_for_task(home, entry, &wait_policy).await {
             Ok(lease) => Ok(lease),
             Err(error) => {
                 let successor = self.function.follow(error)?;
-                let group = entry.asker.group.clone();
-                successor.lease_async(group, patience).await
+                let group = entry.target.group.clone();
+                successor.lease_async(group, wait_policy).await
             }
         }
     }
@@ -196,7 +196,7 @@ where
     /// As [`Self::call`]; [`CallError::Acquire`] when the stack budget has no room (only for a lease
     /// that was not acquired as a task).
     pub async fn call_async(&mut self, params: P) -> Result<R, CallError> {
-        self.enter_async(|live| Box::pin(live.instance.call_async(params)))
+        self.run_guest_async(|pooled| Box::pin(pooled.instance.call_async(params)))
             .await
     }
 }
@@ -218,8 +218,8 @@ where
     ) -> Result<B, CallError> {
         let func = self.of(lease)?.clone();
         lease
-            .enter_async(move |live| {
-                let store = &mut live.instance.store;
+            .run_guest_async(move |pooled| {
+                let store = &mut pooled.instance.store;
                 Box::pin(async move { func.call_async(store, params).await })
             })
             .await
@@ -234,9 +234,9 @@ impl<T: Send + 'static> Lease<'_, Dynamic, Dynamic, T> {
     pub async fn call_values_async(&mut self, params: &[Val]) -> Result<Vec<Val>, CallError> {
         let params = params.to_vec();
         let mut results = vec![Val::I32(0); self.result_count()];
-        self.enter_async(move |live| {
-            let main = live.instance.main;
-            let store = &mut live.instance.store;
+        self.run_guest_async(move |pooled| {
+            let main = pooled.instance.main;
+            let store = &mut pooled.instance.store;
             Box::pin(async move {
                 main.call_async(store, &params, &mut results).await?;
                 Ok(results)
@@ -247,94 +247,106 @@ impl<T: Send + 'static> Lease<'_, Dynamic, Dynamic, T> {
 }
 
 impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
-    /// As `enter`, for a task.
-    pub(crate) async fn enter_async<X>(
+    /// As `run_guest`, for a task.
+    pub(crate) async fn run_guest_async<X>(
         &mut self,
-        run: impl for<'x> FnOnce(&'x mut Live<T>) -> Running<'x, X> + Send,
+        run: impl for<'x> FnOnce(&'x mut PooledInstance<T>) -> Running<'x, X> + Send,
     ) -> Result<X, CallError> {
         self.is_of_a_task = true;
-        self.have_stack_at_last().await?;
+        self.ensure_stack_for_call().await?;
         if let Err(source) = self.home.entry().stack.check_for_task() {
-            return Err(stack_too_small(self.asker(), source));
+            return Err(stack_too_small(self.target(), source));
         }
         let ends = self.end_of_time();
-        let stop = self.watched().stop.clone();
-        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
+        let cancel = self.interruptible().cancel.clone();
+        let pooled = self.pooled.as_deref_mut().expect(UNTIL_DROPPED);
         let entry = self.home.entry();
-        let purse = live.instance.purse().filter(|_| self.healthy).cloned();
-        let Some(purse) = purse else {
-            return Err(broken(&entry.asker));
+        let stack_quota = pooled
+            .instance
+            .stack_quota()
+            .filter(|_| self.healthy)
+            .cloned();
+        let Some(stack_quota) = stack_quota else {
+            return Err(broken(&entry.target));
         };
         self.healthy = false;
-        let watch = Watch {
-            pulse: &entry.pulse,
-            slot: Some(entry.slot(live.seat)),
-            purse: &purse,
-            stop: &stop,
+        let guest_poll = GuestPoll {
+            timekeeper: &entry.timekeeper,
+            slot: Some(entry.slot(pooled.seat)),
+            stack_quota: &stack_quota,
+            cancel: &cancel,
             ends,
         };
-        set_yields(&mut live.instance.store, true);
-        let ended = watch.run(run(live)).await;
-        set_yields(&mut live.instance.store, false);
+        set_yields(&mut pooled.instance.store, true);
+        let ended = guest_poll.run(run(pooled)).await;
+        set_yields(&mut pooled.instance.store, false);
         match ended {
             Ok(Ok(value)) => {
                 self.healthy = true;
                 Ok(value)
             }
-            Ok(Err(error)) => Err(explain(entry, live, error)),
-            Err(ended) => Err(interrupted(entry, live, &ended)),
+            Ok(Err(error)) => Err(explain(entry, pooled, error)),
+            Err(ended) => Err(interrupted(entry, pooled, &ended)),
         }
     }
 
     /// A lease that was acquired by a thread gets its stack at the first call of a task.
-    async fn have_stack_at_last(&mut self) -> Result<(), CallError> {
+    async fn ensure_stack_for_call(&mut self) -> Result<(), CallError> {
         let entry = self.home.entry();
-        let has_one = self.live().instance.purse().is_some();
+        let has_one = self.pooled().instance.stack_quota().is_some();
         if has_one {
             return Ok(());
         }
         let Some(pool) = entry.pool.upgrade() else {
-            return Err(closed(&entry.asker).into());
+            return Err(closed(&entry.target).into());
         };
-        let patience = pool.usual_patience().of_a_task();
-        Ok(self.have_stack(&pool, patience).await?)
+        let wait_policy = pool.default_wait_policy().of_a_task();
+        Ok(self.ensure_stack(&pool, wait_policy).await?)
     }
 
     /// When the time of this lease's tasks is over. It begins with the first call.
     fn end_of_time(&mut self) -> u64 {
-        if let Some(ends) = self.watched().ends {
+        if let Some(ends) = self.interruptible().ends {
             return ends;
         }
-        let ends = self.live().defined.end_of_time(&self.home.entry().pulse);
-        *self.watched().ends.insert(ends)
+        let ends = self
+            .pooled()
+            .defined
+            .end_of_time(&self.home.entry().timekeeper);
+        *self.interruptible().ends.insert(ends)
     }
 
     /// Charges a stack, if the instance has none yet.
-    async fn have_stack(
+    async fn ensure_stack(
         &mut self,
         pool: &Arc<Shared<T>>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
     ) -> Result<(), AcquireError> {
-        let live = self.live.as_deref_mut().expect(UNTIL_DROPPED);
-        if live.instance.purse().is_some() {
+        let pooled = self.pooled.as_deref_mut().expect(UNTIL_DROPPED);
+        if pooled.instance.stack_quota().is_some() {
             return Ok(());
         }
-        let entry = pool.with_state(|locked, _, _| locked.state.home_of(live.id));
-        let entry = entry.ok_or_else(|| closed(&self.home.entry().asker))?;
-        pool.charge_stack(&entry.asker, live.id, patience).await?;
-        let account = Arc::new(Account::of_instance(&entry, live.id));
-        let purse = Purse::new(pool.runtime.stack_amounts(), account);
-        live.instance.set_purse(purse);
+        let entry = pool.with_state(|locked, _, _| locked.state.home_of(pooled.id));
+        let entry = entry.ok_or_else(|| closed(&self.home.entry().target))?;
+        pool.charge_stack(&entry.target, pooled.id, wait_policy)
+            .await?;
+        let account = Arc::new(Account::of_instance(&entry, pooled.id));
+        let stack_quota = StackQuota::new(pool.runtime.stack_amounts(), account);
+        pooled.instance.set_stack_quota(stack_quota);
         Ok(())
     }
 }
 
-fn interrupted<T: Send + 'static>(entry: &Entry<T>, live: &Live<T>, ended: &Ended) -> CallError {
+fn interrupted<T: Send + 'static>(
+    entry: &Entry<T>,
+    pooled: &PooledInstance<T>,
+    ended: &Ended,
+) -> CallError {
     let failure = match ended {
         Ended::Cancelled => CallFailure::Cancelled,
         Ended::Late => CallFailure::Deadline,
     };
-    failed(entry, live, failure)
+    failed(entry, pooled, failure)
 }
 
 impl<T: Send + 'static> Shared<T> {
@@ -343,35 +355,35 @@ impl<T: Send + 'static> Shared<T> {
         self: &Arc<Self>,
         home: impl Fn() -> Home<'a, T>,
         entry: &Arc<Entry<T>>,
-        patience: impl Fn() -> Patience,
+        wait_policy: impl Fn() -> WaitPolicy,
     ) -> Result<Lease<'a, P, R, T>, AcquireError> {
-        let begin = |live| {
-            let mut lease = Lease::begin(home(), live);
+        let begin = |pooled| {
+            let mut lease = Lease::begin(home(), pooled);
             lease.is_of_a_task = true;
             lease
         };
         let mut warm = match entry.take() {
-            Taken::Idle(live) => Some(begin(live)),
-            Taken::Odd(odd) => {
-                entry.settle_odd(self, odd);
+            Taken::Idle(pooled) => Some(begin(pooled)),
+            Taken::Stale(stale) => {
+                entry.release_stale(self, stale);
                 None
             }
             Taken::Nothing => None,
         };
-        if let Some(lease) = warm.take_if(|lease| lease.live().instance.purse().is_some()) {
+        if let Some(lease) = warm.take_if(|lease| lease.pooled().instance.stack_quota().is_some()) {
             return Ok(lease);
         }
-        let patience = patience().of_a_task();
+        let wait_policy = wait_policy().of_a_task();
         loop {
             let mut lease = match warm.take() {
                 Some(lease) => lease,
-                None => begin(self.obtain(entry, patience).await?),
+                None => begin(self.obtain(entry, wait_policy).await?),
             };
-            match lease.have_stack(self, patience).await {
+            match lease.ensure_stack(self, wait_policy).await {
                 Ok(()) => return Ok(lease),
                 // Whoever waits for room holds nothing. Made anew, it waits for all that it needs.
                 Err(AcquireError::BudgetExceeded(short))
-                    if patience.waits_for_room() && short.requested <= short.limit =>
+                    if wait_policy.waits_for_room() && short.requested <= short.limit =>
                 {
                     lease.retire(Reason::Room);
                 }
@@ -383,15 +395,16 @@ impl<T: Send + 'static> Shared<T> {
     /// Charges a stack to an instance, evicting what is idle; never waits for a lease.
     async fn charge_stack(
         self: &Arc<Self>,
-        asker: &Arc<Asker>,
+        target: &Arc<Target>,
         instance: InstanceId<T>,
-        patience: Patience,
+        wait_policy: WaitPolicy,
     ) -> Result<(), AcquireError> {
         let request = self.with_state(|locked, _, _| locked.state.begin_growth());
-        let growth = Making::new(self, request);
+        let growth = RequestGuard::new(self, request);
         let stack = self.runtime.stack_amounts();
-        let patience = patience.without_room();
-        self.reserve(growth.id(), asker, stack, patience).await?;
+        let wait_policy = wait_policy.without_room();
+        self.reserve(growth.id(), target, stack, wait_policy)
+            .await?;
         self.with_state(|locked, _, out| locked.state.grown(growth.id(), instance, out));
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::pool::time::deadline::Deadline;
-use crate::pool::time::timekeeper::Pulse;
+use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{discard, guarded, wake};
 use crate::sync::{Condvar, Mutex};
 
@@ -26,7 +26,7 @@ const PATROL: Duration = Duration::from_millis(2);
 pub(crate) struct Alarms {
     book: Mutex<Book>,
     /// The first alarm is another one now, or all is over. For the ringer on watch.
-    watch: Condvar,
+    sentry: Condvar,
     /// The watch is free. For the ringer in reserve.
     reserve: Condvar,
 }
@@ -42,8 +42,8 @@ struct Book {
     /// Ringers that call a waker.
     ringing: usize,
     /// Whether a ringer is on watch, and whether another is in reserve.
-    watched: bool,
-    reserved: bool,
+    has_sentry: bool,
+    has_reserve: bool,
     /// The pool is gone: only leases that outlived it have alarms.
     ending: bool,
 }
@@ -94,12 +94,12 @@ impl Alarms {
     pub fn new() -> Self {
         Self {
             book: Mutex::new(Book::default()),
-            watch: Condvar::new(),
+            sentry: Condvar::new(),
             reserve: Condvar::new(),
         }
     }
 
-    pub fn set(&self, at: u64, waker: Waker, pulse: &Pulse) -> Alarm<'_> {
+    pub fn set(&self, at: u64, waker: Waker, timekeeper: &Timekeeper) -> Alarm<'_> {
         let mut book = self.book.lock();
         book.set += 1;
         let key = (at, book.set);
@@ -107,14 +107,14 @@ impl Alarms {
         let is_first = first.is_none_or(|(first, _)| key < *first);
         book.due.insert(key, waker);
         if is_first {
-            self.watch.notify_one();
+            self.sentry.notify_one();
         }
-        let nobody_watches = !book.watched && !book.reserved && book.ringing == book.ringers;
-        let start = nobody_watches && book.ringers < RINGERS && pulse.has_threads();
+        let no_sentry = !book.has_sentry && !book.has_reserve && book.ringing == book.ringers;
+        let start = no_sentry && book.ringers < RINGERS && timekeeper.has_threads();
         book.ringers += usize::from(start);
         drop(book);
         if start {
-            self.start(pulse);
+            self.start(timekeeper);
         }
         Alarm { alarms: self, key }
     }
@@ -134,17 +134,17 @@ impl Alarms {
     pub fn end(&self) {
         let mut book = self.book.lock();
         book.ending = true;
-        self.watch.notify_all();
+        self.sentry.notify_all();
         self.reserve.notify_all();
     }
 
     /// One more, that has been counted.
-    fn start(&self, pulse: &Pulse) {
-        let Some(pulse) = pulse.this.upgrade() else {
+    fn start(&self, timekeeper: &Timekeeper) {
+        let Some(timekeeper) = timekeeper.this.upgrade() else {
             return;
         };
-        let threads = pulse.clone();
-        let ring = move || pulse.alarms.run(&pulse);
+        let threads = timekeeper.clone();
+        let ring = move || timekeeper.alarms.run(&timekeeper);
         if let Err(error) = threads.threads.start("wasm-pool alarm", ring) {
             self.book.lock().ringers -= 1;
             guarded("a subscriber", || {
@@ -153,30 +153,30 @@ impl Alarms {
         }
     }
 
-    fn run(&self, pulse: &Pulse) {
+    fn run(&self, timekeeper: &Timekeeper) {
         // What had been rung when this one last went to sleep; `None` while it rings.
         let mut seen = Some(u64::MAX);
         loop {
             let first = self.book.lock().first();
-            let now = pulse.now();
-            let sleep = first.map(|at| pulse.sleep_for(at.saturating_sub(now)));
-            let waker = match self.next_duty(&Look { first, now, sleep }, &mut seen, pulse) {
+            let now = timekeeper.now();
+            let sleep = first.map(|at| timekeeper.sleep_for(at.saturating_sub(now)));
+            let waker = match self.next_duty(&Look { first, now, sleep }, &mut seen, timekeeper) {
                 Duty::Leave => return,
                 Duty::LookAgain => continue,
                 Duty::Ring(waker) => waker,
                 Duty::RingAndStart(waker) => {
-                    self.start(pulse);
+                    self.start(timekeeper);
                     waker
                 }
             };
-            pulse.threads.aside(|| wake(waker));
+            timekeeper.threads.aside(|| wake(waker));
             self.book.lock().ringing -= 1;
         }
     }
 
-    fn next_duty(&self, look: &Look, seen: &mut Option<u64>, pulse: &Pulse) -> Duty {
+    fn next_duty(&self, look: &Look, seen: &mut Option<u64>, timekeeper: &Timekeeper) -> Duty {
         let mut book = self.book.lock();
-        if book.ending && (book.due.is_empty() || pulse.orphans() == 0) {
+        if book.ending && (book.due.is_empty() || timekeeper.orphans() == 0) {
             return book.leave();
         }
         if book.first() != look.first {
@@ -185,37 +185,37 @@ impl Alarms {
         let others_ring = book.ringing > 0 && seen.is_some_and(|seen| seen != book.rung);
         if !others_ring && let Some(waker) = book.take_due(look.now) {
             *seen = None;
-            return self.ring_with_a_watch(&mut book, waker);
+            return self.ring_with_a_sentry(&mut book, waker);
         }
-        if book.watched && book.reserved {
+        if book.has_sentry && book.has_reserve {
             return book.leave();
         }
         *seen = Some(book.rung);
         let is_due = look.first.is_some_and(|at| at <= look.now);
-        if book.watched {
-            book.reserved = true;
+        if book.has_sentry {
+            book.has_reserve = true;
             self.reserve.wait(&mut book);
-            book.reserved = false;
+            book.has_reserve = false;
         } else {
-            book.watched = true;
+            book.has_sentry = true;
             match look.sleep.map(|sleep| if is_due { PATROL } else { sleep }) {
                 Some(sleep) => {
-                    self.watch.wait_for(&mut book, sleep);
+                    self.sentry.wait_for(&mut book, sleep);
                 }
-                None => self.watch.wait(&mut book),
+                None => self.sentry.wait(&mut book),
             }
-            book.watched = false;
+            book.has_sentry = false;
         }
         Duty::LookAgain
     }
 
     /// Before a ringer calls host code, somebody else is on watch.
-    fn ring_with_a_watch(&self, book: &mut Book, waker: Waker) -> Duty {
+    fn ring_with_a_sentry(&self, book: &mut Book, waker: Waker) -> Duty {
         book.ringing += 1;
-        if book.watched || book.ringers == RINGERS {
+        if book.has_sentry || book.ringers == RINGERS {
             return Duty::Ring(waker);
         }
-        if book.reserved {
+        if book.has_reserve {
             self.reserve.notify_one();
             return Duty::Ring(waker);
         }
@@ -228,7 +228,7 @@ impl Alarms {
 pub(crate) async fn until<F: Future>(
     future: F,
     deadline: Option<Deadline>,
-    pulse: &Pulse,
+    timekeeper: &Timekeeper,
 ) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = None;
@@ -239,14 +239,14 @@ pub(crate) async fn until<F: Future>(
         let Some(deadline) = deadline.filter(Deadline::needs_an_alarm) else {
             return Poll::Pending;
         };
-        if pulse.now() >= deadline.ends {
+        if timekeeper.now() >= deadline.ends {
             return Poll::Ready(None);
         }
         alarm = None;
         alarm = Some(
-            pulse
+            timekeeper
                 .alarms
-                .set(deadline.ends, context.waker().clone(), pulse),
+                .set(deadline.ends, context.waker().clone(), timekeeper),
         );
         Poll::Pending
     })

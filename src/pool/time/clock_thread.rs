@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::pool::time::ticker::Ticker;
-use crate::pool::time::timekeeper::Pulse;
+use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::Epoch;
 
 /// What the clock thread is told.
@@ -34,11 +34,11 @@ pub(crate) fn channel() -> (Sender<Control>, Receiver<Control>) {
 }
 
 impl ClockThread {
-    pub fn run(self, pulse: &Pulse) {
+    pub fn run(self, timekeeper: &Timekeeper) {
         let mut ticker = None;
         let mut ending = false;
-        while !(ending && pulse.orphans() == 0) {
-            let period = self.period.filter(|_| ending || pulse.is_ticking());
+        while !(ending && timekeeper.orphans() == 0) {
+            let period = self.period.filter(|_| ending || timekeeper.is_ticking());
             let start = |period| Ticker::new(period, Instant::now());
             ticker = period.map(|period| ticker.take().unwrap_or_else(|| start(period)));
             let next = ticker.as_ref().map(|t| t.until_next(Instant::now()));
@@ -47,7 +47,7 @@ impl ClockThread {
                 Ok(Control::End) | Err(RecvTimeoutError::Disconnected) => ending = true,
                 Ok(Control::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
-            pulse.beat();
+            timekeeper.beat();
             if let Some(ticker) = &mut ticker {
                 self.epoch.advance(ticker.due(Instant::now()));
             }

@@ -15,7 +15,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// What every lease needs of time, without a lock and without asking the system: reading the
 /// system's clock costs as much as a guest call.
-pub(crate) struct Pulse {
+pub(crate) struct Timekeeper {
     pub this: Weak<Self>,
     clock: Source,
     /// The clock as of the clock thread's last beat; `None` when nobody beats, or when the clock is the host's own
@@ -41,7 +41,7 @@ enum Source {
     },
 }
 
-impl Pulse {
+impl Timekeeper {
     /// With `control`, there are threads that move the epoch and ring alarms.
     pub fn new(clock: Option<Arc<dyn Clock>>, control: Option<Sender<Control>>) -> Arc<Self> {
         let clock = match clock {
@@ -98,7 +98,7 @@ impl Pulse {
     }
 
     /// Remembers what the host's clock says.
-    pub fn look(&self) {
+    pub fn remember_now(&self) {
         if let Source::Host { said, .. } = &self.clock {
             said.store(self.now(), Ordering::Relaxed);
         }
@@ -178,9 +178,9 @@ impl Pulse {
     }
 }
 
-impl fmt::Debug for Pulse {
+impl fmt::Debug for Timekeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pulse")
+        f.debug_struct("Timekeeper")
             .field("now", &self.now())
             .finish_non_exhaustive()
     }

@@ -7,16 +7,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::pool::time::timekeeper::Pulse;
+use crate::pool::time::timekeeper::Timekeeper;
 use crate::sync::{Condvar, Mutex, thread_local};
 
 /// A thread that sleeps until it is woken.
-struct Sleeper {
+struct Parker {
     woken: Mutex<bool>,
     bell: Condvar,
 }
 
-impl Wake for Sleeper {
+impl Wake for Parker {
     fn wake(self: Arc<Self>) {
         *self.woken.lock() = true;
         self.bell.notify_one();
@@ -44,13 +44,13 @@ impl Drop for Outer {
 }
 
 /// Polls the future whenever it is woken, and when it wants to be.
-pub(crate) fn block_on<F: Future>(future: F, pulse: &Pulse) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F, timekeeper: &Timekeeper) -> F::Output {
     let mut future = pin!(future);
-    let sleeper = Arc::new(Sleeper {
+    let parker = Arc::new(Parker {
         woken: Mutex::new(false),
         bell: Condvar::new(),
     });
-    let waker = Waker::from(sleeper.clone());
+    let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);
     let _outer = Outer(AGAIN_AT.with(Cell::get));
     loop {
@@ -59,19 +59,19 @@ pub(crate) fn block_on<F: Future>(future: F, pulse: &Pulse) -> F::Output {
             return output;
         }
         let until = AGAIN_AT.with(Cell::get);
-        sleeper.sleep((until != u64::MAX).then_some(until), pulse);
+        parker.sleep((until != u64::MAX).then_some(until), timekeeper);
     }
 }
 
-impl Sleeper {
-    fn sleep(&self, until: Option<u64>, pulse: &Pulse) {
+impl Parker {
+    fn sleep(&self, until: Option<u64>, timekeeper: &Timekeeper) {
         loop {
             // The clock may be the host's: not under the lock.
-            let remaining = until.map(|until| until.saturating_sub(pulse.now()));
+            let remaining = until.map(|until| until.saturating_sub(timekeeper.now()));
             if remaining == Some(0) {
                 return;
             }
-            let slice = remaining.map(|remaining| pulse.sleep_for(remaining));
+            let slice = remaining.map(|remaining| timekeeper.sleep_for(remaining));
             let mut woken = self.woken.lock();
             if !*woken {
                 match slice {

@@ -4,7 +4,7 @@ use crate::pool::time::deadline::Deadline;
 
 /// How long an acquire waits, and for what.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience {
+pub(crate) enum WaitPolicy {
     /// For nobody.
     None,
     /// For an instance or a compilation, until the deadline; for room only as long as something is
@@ -14,7 +14,7 @@ pub(crate) enum Patience {
     Room(Deadline),
 }
 
-impl Patience {
+impl WaitPolicy {
     pub fn deadline(&self) -> Option<Deadline> {
         match self {
             Self::None => None,

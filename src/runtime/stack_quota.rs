@@ -16,7 +16,7 @@ use crate::state::Amounts;
 use crate::sync::thread_local;
 
 /// One instance's.
-pub(crate) struct Purse(Mutex<Contents>);
+pub(crate) struct StackQuota(Mutex<Contents>);
 
 struct Contents {
     /// Stacks that are charged: those that exist, and always one.
@@ -37,14 +37,14 @@ pub(crate) struct NoStack;
 
 /// The purses that are open on a thread: host functions of one instance call others.
 struct Open {
-    innermost: Option<Arc<Purse>>,
+    innermost: Option<Arc<StackQuota>>,
     /// Innermost last; allocates only while there are any.
-    others: Vec<Arc<Purse>>,
+    others: Vec<Arc<StackQuota>>,
 }
 
 impl Open {
     /// From the inside.
-    fn iter(&self) -> impl Iterator<Item = &Arc<Purse>> {
+    fn iter(&self) -> impl Iterator<Item = &Arc<StackQuota>> {
         self.innermost.iter().chain(self.others.iter().rev())
     }
 }
@@ -63,7 +63,7 @@ pub(crate) struct Opened {
     stack: StackBounds,
 }
 
-impl Purse {
+impl StackQuota {
     /// With one stack charged already.
     pub fn new(stack: Amounts, account: Arc<dyn GrowthAccount>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Contents {
@@ -76,7 +76,7 @@ impl Purse {
     }
 
     /// The instance is another account's from now on.
-    pub fn settle(&self, account: Arc<dyn GrowthAccount>) {
+    pub fn rebind(&self, account: Arc<dyn GrowthAccount>) {
         self.0.lock().account = account;
     }
 
@@ -99,9 +99,9 @@ impl Purse {
 
     /// The stack that `here` is on, if it belongs to a purse that is open on this thread.
     pub fn open_stack(here: usize) -> Option<StackBounds> {
-        let on = |purse: &Arc<Self>| {
-            let purse = purse.0.lock();
-            let mut stacks = purse.stacks.iter().copied();
+        let on = |stack_quota: &Arc<Self>| {
+            let stack_quota = stack_quota.0.lock();
+            let mut stacks = stack_quota.stacks.iter().copied();
             stacks.find(|stack| stack.below(here).is_some())
         };
         OPEN.with(|open| open.borrow().iter().find_map(on))
@@ -116,20 +116,20 @@ impl Purse {
     /// A stack is about to be made.
     pub fn spend(&self) -> Result<(), NoStack> {
         let (stack, account) = {
-            let mut purse = self.0.lock();
-            if purse.exist < purse.charged {
-                purse.exist += 1;
+            let mut stack_quota = self.0.lock();
+            if stack_quota.exist < stack_quota.charged {
+                stack_quota.exist += 1;
                 return Ok(());
             }
-            (purse.stack, purse.account.clone())
+            (stack_quota.stack, stack_quota.account.clone())
         };
         // The pool's lock is taken in there: not within this one.
         if !account.charge(stack) {
             return Err(NoStack);
         }
-        let mut purse = self.0.lock();
-        purse.charged += 1;
-        purse.exist += 1;
+        let mut stack_quota = self.0.lock();
+        stack_quota.charged += 1;
+        stack_quota.exist += 1;
         Ok(())
     }
 
@@ -147,13 +147,13 @@ impl Purse {
     /// A stack is gone. One stays charged for the next call.
     pub fn put_back(&self) {
         let (stack, account) = {
-            let mut purse = self.0.lock();
-            purse.exist -= 1;
-            if purse.charged == 1 {
+            let mut stack_quota = self.0.lock();
+            stack_quota.exist -= 1;
+            if stack_quota.charged == 1 {
                 return;
             }
-            purse.charged -= 1;
-            (purse.stack, purse.account.clone())
+            stack_quota.charged -= 1;
+            (stack_quota.stack, stack_quota.account.clone())
         };
         account.refund(stack);
     }

@@ -9,21 +9,21 @@ use core::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-/// Names one `V` of a [`Registry`], for ever: the place may be used again, the serial is not.
+/// Names one `V` of a [`Arena`], for ever: the place may be used again, the serial is not.
 pub struct Id<V> {
-    place: u32,
-    serial: u32,
+    index: u32,
+    generation: u32,
     _of: PhantomData<fn() -> V>,
 }
 
 impl<V> Id<V> {
     /// Orders ids by when they were made.
     pub const fn age(&self) -> u32 {
-        self.serial
+        self.generation
     }
 
     const fn key(&self) -> (u32, u32) {
-        (self.place, self.serial)
+        (self.index, self.generation)
     }
 }
 
@@ -63,35 +63,35 @@ impl<V> Hash for Id<V> {
 
 impl<V> fmt::Debug for Id<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}.{}", self.place, self.serial)
+        write!(f, "#{}.{}", self.index, self.generation)
     }
 }
 
 #[derive(Debug)]
-pub struct Registry<V> {
+pub struct Arena<V> {
     slab: Slab<(u32, V)>,
-    serial: u32,
+    generation: u32,
 }
 
-impl<V> Registry<V> {
+impl<V> Arena<V> {
     pub const fn new() -> Self {
         Self {
             slab: Slab::new(),
-            serial: 0,
+            generation: 0,
         }
     }
 
     /// Stores what `make` makes of the id that it will have.
     pub fn insert_with(&mut self, make: impl FnOnce(Id<V>) -> V) -> Id<V> {
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
         let vacant = self.slab.vacant_entry();
         let id = Id {
-            place: vacant.key() as u32,
-            serial,
+            index: vacant.key() as u32,
+            generation,
             _of: PhantomData,
         };
-        vacant.insert((serial, make(id)));
+        vacant.insert((generation, make(id)));
         id
     }
 
@@ -100,29 +100,29 @@ impl<V> Registry<V> {
     }
 
     pub fn get(&self, id: Id<V>) -> Option<&V> {
-        match self.slab.get(id.place as usize) {
-            Some((serial, value)) if *serial == id.serial => Some(value),
+        match self.slab.get(id.index as usize) {
+            Some((generation, value)) if *generation == id.generation => Some(value),
             _ => None,
         }
     }
 
     pub fn get_mut(&mut self, id: Id<V>) -> Option<&mut V> {
-        match self.slab.get_mut(id.place as usize) {
-            Some((serial, value)) if *serial == id.serial => Some(value),
+        match self.slab.get_mut(id.index as usize) {
+            Some((generation, value)) if *generation == id.generation => Some(value),
             _ => None,
         }
     }
 
     pub fn remove(&mut self, id: Id<V>) -> Option<V> {
         self.get(id)?;
-        Some(self.slab.remove(id.place as usize).1)
+        Some(self.slab.remove(id.index as usize).1)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Id<V>, &V)> {
-        self.slab.iter().map(|(place, (serial, value))| {
+        self.slab.iter().map(|(index, (generation, value))| {
             let id = Id {
-                place: place as u32,
-                serial: *serial,
+                index: index as u32,
+                generation: *generation,
                 _of: PhantomData,
             };
             (id, value)
@@ -138,11 +138,11 @@ impl<V> Registry<V> {
     pub fn some_ids(&self, from: usize, count: usize) -> (Vec<Id<V>>, usize) {
         let places = self.slab.capacity();
         let end = places.min(from.saturating_add(count));
-        let ids = (from..end).filter_map(|place| {
-            let (serial, _) = self.slab.get(place)?;
+        let ids = (from..end).filter_map(|index| {
+            let (generation, _) = self.slab.get(index)?;
             Some(Id {
-                place: place as u32,
-                serial: *serial,
+                index: index as u32,
+                generation: *generation,
                 _of: PhantomData,
             })
         });
@@ -159,7 +159,7 @@ impl<V> Registry<V> {
 }
 
 /// For ids that a numbered invariant says are alive.
-impl<V> Index<Id<V>> for Registry<V> {
+impl<V> Index<Id<V>> for Arena<V> {
     type Output = V;
 
     fn index(&self, id: Id<V>) -> &V {
@@ -167,7 +167,7 @@ impl<V> Index<Id<V>> for Registry<V> {
     }
 }
 
-impl<V> IndexMut<Id<V>> for Registry<V> {
+impl<V> IndexMut<Id<V>> for Arena<V> {
     fn index_mut(&mut self, id: Id<V>) -> &mut V {
         self.get_mut(id)
             .expect("S1: ids kept in the state are alive")

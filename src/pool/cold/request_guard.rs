@@ -3,18 +3,18 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::pool::shared::{Kept, RequestId, Shared};
+use crate::pool::shared::{RequestId, Shared, ShellTypes};
 use crate::state::ModuleId;
 use crate::sync::thread_local;
 
 /// A request under way. Dropped before its instance is born, it gives back its seat, its pin, the
 /// lead of its module's flight and every charge.
-pub(crate) struct Making<T: Send + 'static> {
+pub(crate) struct RequestGuard<T: Send + 'static> {
     pool: Arc<Shared<T>>,
     id: RequestId<T>,
 }
 
-impl<T: Send + 'static> Making<T> {
+impl<T: Send + 'static> RequestGuard<T> {
     pub fn new(pool: &Arc<Shared<T>>, id: RequestId<T>) -> Self {
         let pool = pool.clone();
         Self { pool, id }
@@ -51,10 +51,10 @@ pub(crate) fn compiles_here() -> bool {
     COMPILES.with(Cell::get)
 }
 
-/// A compilation that goes on; see [`Making::begin_compiling`].
+/// A compilation that goes on; see [`RequestGuard::begin_compiling`].
 pub(crate) struct Compiling<T: Send + 'static> {
     pool: Arc<Shared<T>>,
-    module: Option<ModuleId<Kept<T>>>,
+    module: Option<ModuleId<ShellTypes<T>>>,
     before: bool,
 }
 
@@ -68,7 +68,7 @@ impl<T: Send + 'static> Drop for Compiling<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Making<T> {
+impl<T: Send + 'static> Drop for RequestGuard<T> {
     fn drop(&mut self) {
         // A request that has ended well is gone already, and this changes nothing.
         self.pool

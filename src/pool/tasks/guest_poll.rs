@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::pool::hot::slots::Slot;
-use crate::pool::time::timekeeper::Pulse;
-use crate::runtime::{Purse, Stop};
+use crate::pool::time::timekeeper::Timekeeper;
+use crate::runtime::{CancelFlag, StackQuota};
 
 /// Under what a guest's future is polled.
-pub(crate) struct Watch<'a, T: Send + 'static> {
-    pub pulse: &'a Pulse,
+pub(crate) struct GuestPoll<'a, T: Send + 'static> {
+    pub timekeeper: &'a Timekeeper,
     pub slot: Option<&'a Slot<T>>,
-    pub purse: &'a Arc<Purse>,
-    pub stop: &'a Stop,
+    pub stack_quota: &'a Arc<StackQuota>,
+    pub cancel: &'a CancelFlag,
     /// Nanoseconds on the pool's clock.
     pub ends: u64,
 }
@@ -25,28 +25,32 @@ pub(crate) enum Ended {
     Late,
 }
 
-impl<T: Send + 'static> Watch<'_, T> {
+impl<T: Send + 'static> GuestPoll<'_, T> {
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Ended> {
         let mut future = pin!(future);
         let mut alarm = None;
         poll_fn(|context| {
-            if self.stop.is_asked() {
+            if self.cancel.is_cancelled() {
                 return Poll::Ready(Err(Ended::Cancelled));
             }
-            if self.pulse.now() >= self.ends {
+            if self.timekeeper.now() >= self.ends {
                 return Poll::Ready(Err(Ended::Late));
             }
             let polled = {
-                let _purse = self.purse.open();
+                let _purse = self.stack_quota.open();
                 let _calling = self.slot.map(Slot::begin_call);
                 future.as_mut().poll(context)
             };
             if polled.is_pending() {
                 let waker = context.waker();
-                self.stop.listen(waker.clone());
+                self.cancel.notify(waker.clone());
                 if self.ends != u64::MAX {
                     alarm = None;
-                    alarm = Some(self.pulse.alarms.set(self.ends, waker.clone(), self.pulse));
+                    alarm = Some(self.timekeeper.alarms.set(
+                        self.ends,
+                        waker.clone(),
+                        self.timekeeper,
+                    ));
                 }
             }
             polled.map(Ok)

@@ -10,8 +10,8 @@ use corosensei::stack::{DefaultStack, Stack};
 use wasmtime::{Engine, Module, StackCreator, StackMemory};
 
 use super::engine::Runtime;
-use super::purse::Purse;
 use super::stack::StackBounds;
+use super::stack_quota::StackQuota;
 use super::system::{Relief, is_scarce};
 
 /// Machine code as the compiler left it, in heap memory.
@@ -44,26 +44,26 @@ pub(super) struct ChargedStacks;
 // lower end. `DefaultStack` maps fresh memory, the lowest page of it without access.
 unsafe impl StackCreator for ChargedStacks {
     fn new_stack(&self, size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
-        let purse = Purse::innermost();
-        if let Some(purse) = &purse {
-            purse.spend()?;
+        let stack_quota = StackQuota::innermost();
+        if let Some(stack_quota) = &stack_quota {
+            stack_quota.spend()?;
         }
         // From here on, dropping it gives back what was spent.
         let mut stack = ChargedStack {
             stack: None,
             size,
-            purse,
+            stack_quota,
         };
-        stack.stack = Some(make_stack(size, stack.purse.as_deref())?);
-        if let Some(purse) = &stack.purse {
-            purse.made(StackBounds::new(stack.range()));
+        stack.stack = Some(make_stack(size, stack.stack_quota.as_deref())?);
+        if let Some(stack_quota) = &stack.stack_quota {
+            stack_quota.made(StackBounds::new(stack.range()));
         }
         Ok(Box::new(stack))
     }
 }
 
 /// If the system has no room for it, others that are idle make some.
-fn make_stack(size: usize, purse: Option<&Purse>) -> wasmtime::Result<DefaultStack> {
+fn make_stack(size: usize, stack_quota: Option<&StackQuota>) -> wasmtime::Result<DefaultStack> {
     let mut relief = Relief::default();
     loop {
         let refused = match DefaultStack::new(size) {
@@ -71,9 +71,9 @@ fn make_stack(size: usize, purse: Option<&Purse>) -> wasmtime::Result<DefaultSta
             Err(refused) => refused,
         };
         let count = relief.next().filter(|_| is_scarce(&refused));
-        if !purse
+        if !stack_quota
             .zip(count)
-            .is_some_and(|(purse, count)| purse.relieve(count))
+            .is_some_and(|(stack_quota, count)| stack_quota.relieve(count))
         {
             return Err(wasmtime::Error::new(refused).context("the system refused a fiber stack"));
         }
@@ -86,7 +86,7 @@ struct ChargedStack {
     /// Bytes without the guard: whole pages.
     size: usize,
     /// `None` for a store that the host has made itself.
-    purse: Option<Arc<Purse>>,
+    stack_quota: Option<Arc<StackQuota>>,
 }
 
 impl ChargedStack {
@@ -121,13 +121,13 @@ unsafe impl StackMemory for ChargedStack {
 
 impl Drop for ChargedStack {
     fn drop(&mut self) {
-        if let (Some(purse), Some(_)) = (&self.purse, &self.stack) {
-            purse.ends(StackBounds::new(self.range()));
+        if let (Some(stack_quota), Some(_)) = (&self.stack_quota, &self.stack) {
+            stack_quota.ends(StackBounds::new(self.range()));
         }
         // The memory first, its charge after.
         drop(self.stack.take());
-        if let Some(purse) = &self.purse {
-            purse.put_back();
+        if let Some(stack_quota) = &self.stack_quota {
+            stack_quota.put_back();
         }
     }
 }

@@ -4,58 +4,58 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::pool::api::error::Asker;
-use crate::pool::hot::entry::{Entry, Live};
-use crate::pool::shared::{InstanceId, Kept};
+use crate::pool::api::error::Target;
+use crate::pool::hot::entry::{Entry, PooledInstance};
+use crate::pool::shared::{InstanceId, ShellTypes};
 use crate::state::{Slots, Stamp};
 
 /// An instance, and whose it is.
-pub(crate) struct Held<T: Send + 'static> {
-    pub asker: Arc<Asker>,
-    pub live: Box<Live<T>>,
+pub(crate) struct Claimed<T: Send + 'static> {
+    pub target: Arc<Target>,
+    pub pooled: Box<PooledInstance<T>>,
 }
 
-pub(crate) struct Hands<T: Send + 'static> {
-    held: HashMap<InstanceId<T>, Held<T>>,
+pub(crate) struct Claims<T: Send + 'static> {
+    claimed: HashMap<InstanceId<T>, Claimed<T>>,
     /// Whether what cannot be claimed is watched.
-    watch: bool,
+    notify: bool,
 }
 
-impl<T: Send + 'static> Hands<T> {
+impl<T: Send + 'static> Claims<T> {
     pub fn new() -> Self {
         Self {
-            held: HashMap::new(),
-            watch: false,
+            claimed: HashMap::new(),
+            notify: false,
         }
     }
 
     /// From now on, an instance that cannot be claimed is asked to report when its lease ends. So at
     /// the last look before a sleep each instance is either in hand, or will be heard of.
-    pub fn watch_what_is_leased(&mut self) {
-        self.watch = true;
+    pub fn notify_of_leased(&mut self) {
+        self.notify = true;
     }
 
-    pub fn hold(&mut self, entry: &Entry<T>, live: Box<Live<T>>) {
-        let asker = entry.asker.clone();
-        self.held.insert(live.id, Held { asker, live });
+    pub fn insert(&mut self, entry: &Entry<T>, pooled: Box<PooledInstance<T>>) {
+        let target = entry.target.clone();
+        self.claimed.insert(pooled.id, Claimed { target, pooled });
     }
 
-    pub fn take(&mut self, id: InstanceId<T>) -> Option<Held<T>> {
-        self.held.remove(&id)
+    pub fn take(&mut self, id: InstanceId<T>) -> Option<Claimed<T>> {
+        self.claimed.remove(&id)
     }
 }
 
-impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
+impl<T: Send + 'static> Slots<ShellTypes<T>> for Claims<T> {
     fn claim(&mut self, entry: &Arc<Entry<T>>, seat: usize, id: InstanceId<T>) -> bool {
         let slot = entry.slot(seat);
         loop {
             match slot.claim() {
-                Some(live) => {
-                    debug_assert!(live.id == id, "a seat's instance lies in its slot");
-                    self.hold(entry, live);
+                Some(pooled) => {
+                    debug_assert!(pooled.id == id, "a seat's instance lies in its slot");
+                    self.insert(entry, pooled);
                     return true;
                 }
-                None if !self.watch || slot.watch() => return false,
+                None if !self.notify || slot.notify_on_release() => return false,
                 // Its lease ended just now.
                 None => {}
             }
@@ -63,8 +63,8 @@ impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
     }
 
     fn restore(&mut self, entry: &Arc<Entry<T>>, seat: usize, id: InstanceId<T>) {
-        if let Some(held) = self.take(id) {
-            entry.slot(seat).restore(held.live);
+        if let Some(claimed) = self.take(id) {
+            entry.slot(seat).restore(claimed.pooled);
         }
     }
 
@@ -72,8 +72,8 @@ impl<T: Send + 'static> Slots<Kept<T>> for Hands<T> {
         entry.slot(seat).last_used()
     }
 
-    fn watch(&mut self, entry: &Arc<Entry<T>>, seat: usize) -> bool {
-        entry.slot(seat).watch()
+    fn notify_on_release(&mut self, entry: &Arc<Entry<T>>, seat: usize) -> bool {
+        entry.slot(seat).notify_on_release()
     }
 
     fn set_waited(&mut self, entry: &Arc<Entry<T>>, waited: bool) {

@@ -7,59 +7,59 @@ use crate::pool::shared::Shared;
 use crate::sync::Mutex;
 
 /// Something that a task has been handed.
-pub(crate) trait Parcel<T: Send + 'static>: Send + Sync {
+pub(crate) trait Delivery<T: Send + 'static>: Send + Sync {
     /// Whether the task has taken it, or will never be handed it.
-    fn is_collected(&self) -> bool;
+    fn is_taken(&self) -> bool;
     /// Takes it back, unless it has been collected. Never under a lock.
     fn take_back(&self, pool: &Shared<T>);
 }
 
-pub(crate) struct Unread<T: Send + 'static>(Mutex<List<T>>);
+pub(crate) struct Undelivered<T: Send + 'static>(Mutex<List<T>>);
 
 struct List<T: Send + 'static> {
     /// With the deadlines, in nanoseconds on the pool's clock.
-    parcels: Vec<Due<T>>,
+    deliveries: Vec<Due<T>>,
     /// When there are so many, those that were collected are sorted out.
     enough: usize,
 }
 
-type Due<T> = (u64, Arc<dyn Parcel<T>>);
+type Due<T> = (u64, Arc<dyn Delivery<T>>);
 
 /// Fewer are not worth a look.
 const FEW: usize = 64;
 
-impl<T: Send + 'static> Unread<T> {
+impl<T: Send + 'static> Undelivered<T> {
     pub fn new() -> Self {
         Self(Mutex::new(List {
-            parcels: Vec::new(),
+            deliveries: Vec::new(),
             enough: FEW,
         }))
     }
 
     /// This is to be taken back when its deadline has come.
-    pub fn add(&self, deadline: u64, parcel: Arc<dyn Parcel<T>>) {
+    pub fn add(&self, deadline: u64, delivery: Arc<dyn Delivery<T>>) {
         let all = {
             let mut list = self.0.lock();
-            list.parcels.push((deadline, parcel));
-            if list.parcels.len() < list.enough {
+            list.deliveries.push((deadline, delivery));
+            if list.deliveries.len() < list.enough {
                 return;
             }
-            std::mem::take(&mut list.parcels)
+            std::mem::take(&mut list.deliveries)
         };
         // What is looked at may turn out to be dropped here, with host code in it: not under the lock.
-        let (collected, unread): (Vec<_>, _) = all.into_iter().partition(|(_, p)| p.is_collected());
-        drop(collected);
+        let (taken, undelivered): (Vec<_>, _) = all.into_iter().partition(|(_, p)| p.is_taken());
+        drop(taken);
         let mut list = self.0.lock();
-        list.enough = 2 * unread.len() + FEW;
-        list.parcels.extend(unread);
+        list.enough = 2 * undelivered.len() + FEW;
+        list.deliveries.extend(undelivered);
     }
 
     /// Takes out what is due.
-    pub fn due(&self, now: u64) -> Vec<Arc<dyn Parcel<T>>> {
+    pub fn due(&self, now: u64) -> Vec<Arc<dyn Delivery<T>>> {
         let mut list = self.0.lock();
-        let all = std::mem::take(&mut list.parcels);
+        let all = std::mem::take(&mut list.deliveries);
         let (due, later): (Vec<_>, _) = all.into_iter().partition(|(until, _)| *until <= now);
-        list.parcels = later;
-        due.into_iter().map(|(_, parcel)| parcel).collect()
+        list.deliveries = later;
+        due.into_iter().map(|(_, delivery)| delivery).collect()
     }
 }

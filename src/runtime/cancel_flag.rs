@@ -1,0 +1,43 @@
+//! How a call is stopped from outside.
+
+use std::task::Waker;
+
+use super::host_code::{discard, wake};
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// Whether somebody has asked for the calls of a lease to stop.
+#[derive(Default)]
+pub(crate) struct CancelFlag {
+    cancelled: AtomicBool,
+    /// Who polls the call, if it is a task's.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// A call was stopped from outside.
+#[derive(Debug, thiserror::Error)]
+#[error("the call was cancelled")]
+pub(crate) struct Cancelled;
+
+impl CancelFlag {
+    /// A guest notices at the next tick of the epoch, a task that waits for its host at once.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Wakes this one when somebody cancels, or at once if that has happened.
+    pub fn notify(&self, waker: Waker) {
+        let before = self.waker.lock().replace(waker);
+        discard(before);
+        if self.is_cancelled() {
+            self.cancel();
+        }
+    }
+}
