@@ -46,6 +46,7 @@ impl<T: Default> AtomicCell<T> {
 }
 
 /// parking_lot's mutex: not poisoned by panics.
+#[derive(Default)]
 pub(crate) struct Mutex<T>(checked::Mutex<T>);
 
 pub(crate) struct MutexGuard<'a, T> {
