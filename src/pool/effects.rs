@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::pool::claims::{Claimed, Claims};
 use crate::pool::service::observe::Eviction;
 use crate::pool::shared::{DyingId, Effects, Shared, ShellTypes, Signal};
-use crate::pool::wait::waiter::{Waiter, Wakeup};
+use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
 use crate::state::{Budget, Destroy, Reason};
 
@@ -82,9 +82,13 @@ impl<T: Send + 'static> Shared<T> {
     pub(crate) fn expire(&self) {
         self.with_state(|locked, _, out| locked.state.expire(out));
         for delivery in self.undelivered.due(self.timekeeper.now()) {
-            guarded("taking back what nobody has read", || {
-                delivery.take_back(self);
+            let later = guarded("taking back what nobody has read", || {
+                delivery.take_back(self)
             });
+            if let Some(delay) = later.flatten() {
+                let at = self.timekeeper.now().saturating_add(delay);
+                self.undelivered.add(at, delivery);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod effects;
 mod report;
 mod settings;
 mod shared;
+mod wakeup;
 
 use std::fmt;
 use std::sync::Arc;

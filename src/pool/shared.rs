@@ -14,14 +14,14 @@ use crate::pool::claims::Claims;
 use crate::pool::cold::deadlock::Blocked;
 use crate::pool::hot::entry::{Entry, agree_on_sequence};
 use crate::pool::hot::thread_cache;
-use crate::pool::service::housekeeper::Housekeeper;
+use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::observe::Observer;
 use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
 use crate::pool::settings::Settings;
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::pool::wait::block_on::block_on;
-use crate::pool::wait::waiter::Waiter;
+use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
@@ -67,7 +67,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
-    pub undelivered: Undelivered<T>,
+    pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
     locked: Mutex<Locked<T>>,
@@ -269,7 +269,7 @@ impl<T: Send + 'static> Shared<T> {
         let waiter = Waiter::new();
         self.with_state(|locked, _, _| locked.drained.push(waiter.clone()));
         let deadline = self.deadline(timeout);
-        let drained = waiter.wakeup(Some(deadline), &self.timekeeper);
+        let drained = waiter.next(Some(deadline), &self.timekeeper);
         let drained = block_on(drained, &self.timekeeper).is_some();
         if !drained {
             self.with_state(|locked, _, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
@@ -315,6 +315,17 @@ impl<T: Send + 'static> Shared<T> {
         let state = &locked.state;
         state.is_anything_requested()
             || state.is_any_leased(|entry, seat| entry.slot(seat).is_leased())
+    }
+}
+
+impl<T: Send + 'static> KeepHouse for Shared<T> {
+    fn keep_house(&self) {
+        // A lease that slipped through the pause is found here at the latest.
+        if self.is_anything_leased() {
+            self.timekeeper.keep_ticking();
+        }
+        guarded("a sweep", || self.evict_and_report());
+        self.rest_if_idle();
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::task::Waker;
 
-use super::host_code::{discard, wake};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use super::waker_cell::WakerCell;
+use crate::sync::{AtomicBool, Ordering};
 
 /// Whether somebody has asked for the calls of a lease to stop.
 #[derive(Default)]
 pub(crate) struct CancelFlag {
     cancelled: AtomicBool,
     /// Who polls the call, if it is a task's.
-    waker: Mutex<Option<Waker>>,
+    waker: WakerCell,
 }
 
 /// A call was stopped from outside.
@@ -22,10 +22,7 @@ impl CancelFlag {
     /// A guest notices at the next tick of the epoch, a task that waits for its host at once.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            wake(waker);
-        }
+        self.waker.wake();
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -33,11 +30,10 @@ impl CancelFlag {
     }
 
     /// Wakes this one when somebody cancels, or at once if that has happened.
-    pub fn notify(&self, waker: Waker) {
-        let before = self.waker.lock().replace(waker);
-        discard(before);
+    pub fn notify(&self, waker: &Waker) {
+        self.waker.set(waker);
         if self.is_cancelled() {
-            self.cancel();
+            self.waker.wake();
         }
     }
 }

@@ -21,6 +21,7 @@ mod sizes;
 mod stack;
 mod stack_quota;
 mod system;
+mod waker_cell;
 
 pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{Artifact, Code, LoadFailure, compile};
@@ -41,6 +42,7 @@ pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};
+pub(crate) use waker_cell::WakerCell;
 
 pub use failure::{GuestTrap, SharedError};
 pub use imports::{ImportError, MissingImport};

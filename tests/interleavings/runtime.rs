@@ -41,6 +41,8 @@ mod stack;
 mod stack_quota;
 #[path = "../../src/runtime/system.rs"]
 mod system;
+#[path = "../../src/runtime/waker_cell.rs"]
+mod waker_cell;
 
 #[path = "code.rs"]
 mod code;
@@ -66,6 +68,7 @@ pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};
+pub(crate) use waker_cell::WakerCell;
 
 pub use failure::{GuestTrap, SharedError};
 pub use imports::{ImportError, MissingImport};

@@ -11,7 +11,7 @@ use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::block_on::block_on;
 use crate::pool::wait::policy::WaitPolicy;
-use crate::pool::wait::waiter::{Waiter, Wakeup};
+use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::StackTooSmall;
 use crate::state::{SeatOffer, SeatWait, Ticket};
 
@@ -206,7 +206,7 @@ impl<T: Send + 'static> Shared<T> {
             }
         };
         let wakeup = loop {
-            let wakeup = waiter.wakeup(deadline, &self.timekeeper).await;
+            let wakeup = waiter.next(deadline, &self.timekeeper).await;
             if wakeup.is_some() || !goes_on() {
                 break wakeup;
             }
@@ -222,7 +222,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             None => loop {
                 // It has no deadline, so it does not end without mail.
-                if let Some(wakeup) = waiter.wakeup(None, &self.timekeeper).await {
+                if let Some(wakeup) = waiter.next(None, &self.timekeeper).await {
                     break wakeup;
                 }
             },

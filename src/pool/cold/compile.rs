@@ -15,7 +15,7 @@ use crate::pool::time::alarms::until;
 use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::policy::WaitPolicy;
-use crate::pool::wait::waiter::{Waiter, Wakeup};
+use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::{
     Artifact, Code, InstanceNeeds, LoadFailure, Relief, code_estimate, compile, compile_estimate,
     guarded, is_scarce, refused_by_system, share,
@@ -112,7 +112,7 @@ impl<T: Send + 'static> Shared<T> {
         wait_policy: WaitPolicy,
         guard: &RequestGuard<T>,
     ) -> Arc<Waiter<T>> {
-        Waiter::of_compilation(wait_policy, guard.id(), self.slack(wait_policy))
+        Waiter::with_slack(wait_policy, Some(guard.id()), self.slack(wait_policy))
     }
 
     fn prepare(

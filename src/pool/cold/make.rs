@@ -7,12 +7,12 @@ use crate::pool::api::error::AcquireError;
 use crate::pool::cold::acquire::{closed, stack_too_small};
 use crate::pool::cold::compile::Ready;
 use crate::pool::cold::growth::Account;
+use crate::pool::cold::guest_poll::{Ended, GuestPoll};
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::{Asking, Reserving};
 use crate::pool::hot::entry::{Entry, PooledInstance};
 use crate::pool::hot::slots::Slot;
 use crate::pool::shared::{RequestId, Shared};
-use crate::pool::tasks::guest_poll::{Ended, GuestPoll};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
     CallFailure, CallLimits, CancelFlag, Instance, InstanceNeeds, InstantiateFailure, Meter,

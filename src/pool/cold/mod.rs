@@ -6,6 +6,7 @@ pub(crate) mod acquire;
 pub(crate) mod compile;
 pub(crate) mod deadlock;
 pub(crate) mod growth;
+pub(crate) mod guest_poll;
 pub(crate) mod make;
 pub(crate) mod release;
 pub(crate) mod request_guard;

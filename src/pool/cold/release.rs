@@ -7,7 +7,7 @@ use crate::pool::hot::entry::{Entry, NotReturned, PooledInstance};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{Effects, Locked, Shared};
 use crate::pool::time::clock::nanos;
-use crate::pool::wait::waiter::{Waiter, Wakeup};
+use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
 use crate::state::{Reason, Returned};
 

@@ -10,7 +10,7 @@ use crate::pool::claims::Claims;
 use crate::pool::cold::acquire::closed;
 use crate::pool::shared::{Effects, RequestId, Shared, Signal, State};
 use crate::pool::wait::policy::WaitPolicy;
-use crate::pool::wait::waiter::{Waiter, Wakeup};
+use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::state::{Amounts, ReserveOutcome, Shortage, Ticket};
 
 /// A request for room, on its way.

@@ -3,32 +3,32 @@
 
 use std::sync::Arc;
 
-use crate::pool::shared::Shared;
 use crate::sync::Mutex;
 
 /// Something that a task has been handed.
-pub(crate) trait Delivery<T: Send + 'static>: Send + Sync {
+pub(crate) trait Delivery<P>: Send + Sync {
     /// Whether the task has taken it, or will never be handed it.
     fn is_taken(&self) -> bool;
-    /// Takes it back, unless it has been collected. Never under a lock.
-    fn take_back(&self, pool: &Shared<T>);
+    /// Takes it back, unless it has been taken. Never under a lock. Or says that this is too early, and after
+    /// how many nanoseconds it is to be tried again.
+    fn take_back(&self, pool: &P) -> Option<u64>;
 }
 
-pub(crate) struct Undelivered<T: Send + 'static>(Mutex<List<T>>);
+pub(crate) struct Undelivered<P>(Mutex<List<P>>);
 
-struct List<T: Send + 'static> {
+struct List<P> {
     /// With the deadlines, in nanoseconds on the pool's clock.
-    deliveries: Vec<Due<T>>,
-    /// When there are so many, those that were collected are sorted out.
+    deliveries: Vec<Due<P>>,
+    /// When there are so many, those that were taken are sorted out.
     enough: usize,
 }
 
-type Due<T> = (u64, Arc<dyn Delivery<T>>);
+type Due<P> = (u64, Arc<dyn Delivery<P>>);
 
 /// Fewer are not worth a look.
 const FEW: usize = 64;
 
-impl<T: Send + 'static> Undelivered<T> {
+impl<P> Undelivered<P> {
     pub fn new() -> Self {
         Self(Mutex::new(List {
             deliveries: Vec::new(),
@@ -37,7 +37,7 @@ impl<T: Send + 'static> Undelivered<T> {
     }
 
     /// This is to be taken back when its deadline has come.
-    pub fn add(&self, deadline: u64, delivery: Arc<dyn Delivery<T>>) {
+    pub fn add(&self, deadline: u64, delivery: Arc<dyn Delivery<P>>) {
         let all = {
             let mut list = self.0.lock();
             list.deliveries.push((deadline, delivery));
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Undelivered<T> {
     }
 
     /// Takes out what is due.
-    pub fn due(&self, now: u64) -> Vec<Arc<dyn Delivery<T>>> {
+    pub fn due(&self, now: u64) -> Vec<Arc<dyn Delivery<P>>> {
         let mut list = self.0.lock();
         let all = std::mem::take(&mut list.deliveries);
         let (due, later): (Vec<_>, _) = all.into_iter().partition(|(until, _)| *until <= now);

@@ -3,15 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use crate::pool::service::undelivered::Delivery;
-use crate::pool::shared::Shared;
 use crate::pool::time::threads::Threads;
-use crate::runtime::{discard, guarded, wake};
+use crate::runtime::{WakerCell, guarded, wake};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -43,27 +42,18 @@ impl Workers {
     /// future is dropped before the work has begun, it is not begun; either way what it owns is
     /// dropped when nobody works with it any more.
     pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Outcome<R> {
-        let shared = Arc::new(Mutex::new(Desk {
-            result: None,
-            waker: None,
-            done: false,
-            closed: false,
-        }));
-        let outcome = Outcome(shared.clone());
-        // A job that is not taken is dropped, and its desk with it: that says so, too.
-        let desk = Worker {
-            desk: shared,
+        let desk = Arc::new(Desk::new());
+        let outcome = Outcome(desk.clone());
+        // A job that is not taken is dropped, and its worker with it: that says so, too.
+        let worker = Worker {
+            desk,
             threads: self.threads.clone(),
         };
         let job: Job = Box::new(move || {
-            if Arc::strong_count(&desk.desk) > 1 && !desk.desk.lock().closed {
-                let mut result = Some(work());
-                let mut desk = desk.desk.lock();
-                if !desk.closed {
-                    desk.result = result.take();
-                }
-                // What nobody waits for any more is dropped when the desk is free again.
-                drop(desk);
+            let desk = &worker.desk;
+            let is_awaited = Arc::strong_count(desk) > 1 && !desk.work.lock().closed;
+            if is_awaited {
+                drop(desk.leave(work()));
             }
         });
         let sender = self.sender.lock().clone();
@@ -113,84 +103,103 @@ impl Workers {
 
 /// Where a worker leaves the result.
 struct Desk<R> {
+    work: Mutex<Work<R>>,
+    /// Who waits for the result.
+    waker: WakerCell,
+}
+
+struct Work<R> {
     result: Option<R>,
-    waker: Option<Waker>,
     done: bool,
-    /// Its reader's deadline has come: what comes now is for nobody.
+    /// The deadline of whoever waits has come: what comes now is for nobody.
     closed: bool,
+}
+
+impl<R> Desk<R> {
+    fn new() -> Self {
+        Self {
+            work: Mutex::new(Work {
+                result: None,
+                done: false,
+                closed: false,
+            }),
+            waker: WakerCell::default(),
+        }
+    }
+
+    /// Leaves the result; gives it back if nobody waits for it any more.
+    fn leave(&self, result: R) -> Option<R> {
+        let mut work = self.work.lock();
+        if work.closed {
+            return Some(result);
+        }
+        work.result = Some(result);
+        None
+    }
 }
 
 /// Says that the work is over when it goes, however it goes.
 struct Worker<R> {
-    desk: Arc<Mutex<Desk<R>>>,
+    desk: Arc<Desk<R>>,
     threads: Arc<Threads>,
 }
 
 impl<R> Drop for Worker<R> {
     fn drop(&mut self) {
-        let waker = {
-            let mut desk = self.desk.lock();
-            desk.done = true;
-            desk.waker.take()
-        };
-        if let Some(waker) = waker {
-            // If the pool is gone already, nobody reads it.
+        self.desk.work.lock().done = true;
+        if let Some(waker) = self.desk.waker.take() {
+            // If the pool is gone already, nobody waits for it.
             self.threads.aside(|| wake(waker));
         }
     }
 }
 
 /// What becomes of a job; see [`Workers::run`].
-pub(crate) struct Outcome<R>(Arc<Mutex<Desk<R>>>);
+pub(crate) struct Outcome<R>(Arc<Desk<R>>);
 
 impl<R: Send + 'static> Outcome<R> {
     /// To take back what is not read in time. With `slack`, the work takes as long as it takes, and its result is
     /// taken back when it has lain there for so many nanoseconds.
-    pub fn delivery<T: Send + 'static>(&self, slack: Option<u64>) -> Arc<dyn Delivery<T>> {
-        Arc::new(Awaited {
+    pub fn delivery<P>(&self, slack: Option<u64>) -> Arc<dyn Delivery<P>> {
+        Arc::new(Unread {
             desk: Arc::downgrade(&self.0),
             slack,
-            was_done: false,
+            was_done: AtomicBool::new(false),
         })
     }
 }
 
-/// A result that is awaited.
-struct Awaited<R> {
-    desk: Weak<Mutex<Desk<R>>>,
+/// A result that nobody has read yet.
+struct Unread<R> {
+    desk: Weak<Desk<R>>,
     slack: Option<u64>,
-    /// Whether the work was done already at the last look.
-    was_done: bool,
+    /// Whether the work was done already when it was to be taken back last.
+    was_done: AtomicBool,
 }
 
-impl<R: Send + 'static, T: Send + 'static> Delivery<T> for Awaited<R> {
+impl<R: Send + 'static, P> Delivery<P> for Unread<R> {
     fn is_taken(&self) -> bool {
-        let taken = |desk: Arc<Mutex<Desk<R>>>| {
-            let desk = desk.lock();
-            desk.done && desk.result.is_none()
+        let taken = |desk: Arc<Desk<R>>| {
+            let work = desk.work.lock();
+            work.done && work.result.is_none()
         };
         self.desk.upgrade().is_none_or(taken)
     }
 
-    fn take_back(&self, pool: &Shared<T>) {
-        let Some(desk) = self.desk.upgrade() else {
-            return;
-        };
-        if let Some(slack) = self.slack.filter(|_| !self.was_done) {
-            let again = Self {
-                desk: self.desk.clone(),
-                slack: self.slack,
-                was_done: desk.lock().done,
-            };
-            let at = pool.timekeeper.now().saturating_add(slack);
-            return pool.undelivered.add(at, Arc::new(again));
+    fn take_back(&self, _: &P) -> Option<u64> {
+        let desk = self.desk.upgrade()?;
+        let done = desk.work.lock().done;
+        let was_done = self.was_done.swap(done, Ordering::Relaxed);
+        if let Some(slack) = self.slack.filter(|_| !was_done) {
+            return Some(slack);
         }
-        let undelivered = {
-            let mut desk = desk.lock();
-            desk.closed = true;
-            desk.result.take()
+        let unread = {
+            let mut work = desk.work.lock();
+            work.closed = true;
+            work.result.take()
         };
-        drop(undelivered);
+        drop(unread);
+        None
     }
 }
 
@@ -198,17 +207,12 @@ impl<R> Future for Outcome<R> {
     type Output = Option<R>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
-        let waker = context.waker().clone();
-        let before = {
-            let mut desk = self.0.lock();
-            if desk.done {
-                return Poll::Ready(desk.result.take());
-            }
-            desk.waker.replace(waker)
-        };
-        // The host's: not dropped under the lock.
-        discard(before);
-        Poll::Pending
+        self.0.waker.set(context.waker());
+        let mut work = self.0.work.lock();
+        match work.done {
+            true => Poll::Ready(work.result.take()),
+            false => Poll::Pending,
+        }
     }
 }
 
@@ -220,6 +224,8 @@ fn be_nice() {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     fn poll<R>(outcome: &mut Outcome<R>) -> Poll<Option<R>> {

@@ -16,11 +16,11 @@ use crate::pool::api::lease::{
 };
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::growth::Account;
+use crate::pool::cold::guest_poll::{Ended, GuestPoll};
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
-use crate::pool::tasks::guest_poll::{Ended, GuestPoll};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{CallFailure, StackQuota, set_yields};
 use crate::state::{Group, Reason};

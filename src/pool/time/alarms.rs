@@ -224,6 +224,31 @@ impl Alarms {
     }
 }
 
+/// The alarm of a future that is polled: set anew by each poll that leaves it pending.
+pub(crate) struct PollAlarm<'a> {
+    timekeeper: &'a Timekeeper,
+    alarm: Option<Alarm<'a>>,
+}
+
+impl<'a> PollAlarm<'a> {
+    pub fn new(timekeeper: &'a Timekeeper) -> Self {
+        Self {
+            timekeeper,
+            alarm: None,
+        }
+    }
+
+    /// Polls again at this time, in nanoseconds on the pool's clock; never for `u64::MAX`.
+    pub fn set(&mut self, at: u64, waker: &Waker) {
+        // The one before goes first: it may be the only one that is set.
+        self.alarm = None;
+        if at != u64::MAX {
+            let alarms = &self.timekeeper.alarms;
+            self.alarm = Some(alarms.set(at, waker.clone(), self.timekeeper));
+        }
+    }
+}
+
 /// The future's output, or `None` when the deadline comes first.
 pub(crate) async fn until<F: Future>(
     future: F,
@@ -231,7 +256,7 @@ pub(crate) async fn until<F: Future>(
     timekeeper: &Timekeeper,
 ) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut alarm = None;
+    let mut alarm = PollAlarm::new(timekeeper);
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));
@@ -242,12 +267,7 @@ pub(crate) async fn until<F: Future>(
         if timekeeper.now() >= deadline.ends {
             return Poll::Ready(None);
         }
-        alarm = None;
-        alarm = Some(
-            timekeeper
-                .alarms
-                .set(deadline.ends, context.waker().clone(), timekeeper),
-        );
+        alarm.set(deadline.ends, context.waker());
         Poll::Pending
     })
     .await

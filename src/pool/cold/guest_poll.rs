@@ -1,4 +1,5 @@
-//! A guest that runs as a task: polled with its purse open, stopped when asked or late.
+//! A guest that runs as a task: each poll charges new stacks to its instance, and looks whether it is
+//! cancelled or late.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::pool::hot::slots::Slot;
+use crate::pool::time::alarms::PollAlarm;
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{CancelFlag, StackQuota};
 
@@ -28,7 +30,7 @@ pub(crate) enum Ended {
 impl<T: Send + 'static> GuestPoll<'_, T> {
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Ended> {
         let mut future = pin!(future);
-        let mut alarm = None;
+        let mut alarm = PollAlarm::new(self.timekeeper);
         poll_fn(|context| {
             if self.cancel.is_cancelled() {
                 return Poll::Ready(Err(Ended::Cancelled));
@@ -37,21 +39,13 @@ impl<T: Send + 'static> GuestPoll<'_, T> {
                 return Poll::Ready(Err(Ended::Late));
             }
             let polled = {
-                let _purse = self.stack_quota.open();
+                let _charged_to = self.stack_quota.open();
                 let _calling = self.slot.map(Slot::begin_call);
                 future.as_mut().poll(context)
             };
             if polled.is_pending() {
-                let waker = context.waker();
-                self.cancel.notify(waker.clone());
-                if self.ends != u64::MAX {
-                    alarm = None;
-                    alarm = Some(self.timekeeper.alarms.set(
-                        self.ends,
-                        waker.clone(),
-                        self.timekeeper,
-                    ));
-                }
+                self.cancel.notify(context.waker());
+                alarm.set(self.ends, context.waker());
             }
             polled.map(Ok)
         })
