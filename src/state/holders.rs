@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::amounts::{Amounts, Budget};
-use super::entries::{Entry, Seat};
-use super::functions::Function;
-use super::modules::{Module, ModuleId, Phase};
+use super::records::amounts::{Amounts, Budget};
+use super::records::entries::{Entry, Seat};
+use super::records::functions::Function;
+use super::records::modules::{Module, ModuleId, Phase};
 use super::{State, Types};
 
 /// What one holder has of a budget.

@@ -15,54 +15,40 @@
 //! Invariants are numbered on the fields that they govern; [`State::recount`] counts them all
 //! again from the records.
 
-mod acquire;
-mod amounts;
-mod arena;
-mod collect;
-mod define;
-mod entries;
-mod functions;
-mod group;
+mod flow;
 mod holders;
-mod instances;
-mod ledger;
-mod modules;
-mod policy;
-mod queue;
-mod recency;
+mod records;
 mod recount;
-mod release;
-mod requests;
-mod room;
 mod snapshot;
-mod upkeep;
 
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-pub use acquire::{Prepare, SeatOffer, SeatWait, Stale};
-pub use amounts::{Amounts, Budget, PerBudget};
-pub use arena::{Arena, Id};
-pub use define::{DefineRefused, NewFunction};
-pub use entries::{Entry, EntryId, Seat, Unused};
-pub use functions::{Function, FunctionCounts, FunctionId, signature};
-pub use group::Group;
+pub use flow::code::Prepare;
+pub use flow::define::{DefineRefused, NewFunction};
+pub use flow::release::Returned;
+pub use flow::requests::Stale;
+pub use flow::room::ReserveOutcome;
+pub use flow::seats::{SeatOffer, SeatWait};
+pub use flow::upkeep::Expiry;
 pub use holders::{Holder, Holding};
-pub use instances::{Dying, DyingId, Instance, InstanceId, Reason};
-pub use ledger::{Charge, Ledger, Shortage};
-pub use modules::{Module, ModuleId, ModuleKey, Phase};
-pub use policy::{History, Policy, Worth};
-pub use queue::{Queue, Sleeper, Ticket};
-pub use recency::{Recency, Stamp};
-pub use release::Returned;
-pub use requests::{Request, RequestId};
-pub use room::ReserveOutcome;
+pub use records::amounts::{Amounts, Budget, PerBudget};
+pub use records::arena::{Arena, Id};
+pub use records::entries::{Entry, EntryId, Seat, Unused};
+pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
+pub use records::group::Group;
+pub use records::instances::{Dying, DyingId, Instance, InstanceId, Reason};
+pub use records::ledger::{Charge, Ledger, Shortage};
+pub use records::modules::{Module, ModuleId, ModuleKey, Phase};
+pub use records::policy::{History, Policy, Worth};
+pub use records::queue::{Queue, Sleeper, Ticket};
+pub use records::recency::{Recency, Stamp};
+pub use records::requests::{Request, RequestId};
 pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
-pub use upkeep::Expiry;
 
-use functions::Names;
-use upkeep::Swept;
+use flow::upkeep::Swept;
+use records::functions::Names;
 
 /// What the shell keeps with the records; the core only stores and returns it.
 pub trait Types: Sized {

@@ -3,9 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::amounts::{Amounts, Budget};
-use super::entries::Seat;
-use super::modules::Phase;
+use super::records::amounts::{Amounts, Budget};
+use super::records::entries::Seat;
+use super::records::modules::Phase;
 use super::{State, Types};
 
 type Check = Result<(), String>;

@@ -3,11 +3,11 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::amounts::{Budget, PerBudget};
-use super::arena::Id;
-use super::functions::{Function, FunctionCounts};
-use super::group::Group;
-use super::instances::InstanceId;
+use super::records::amounts::{Budget, PerBudget};
+use super::records::arena::Id;
+use super::records::functions::{Function, FunctionCounts};
+use super::records::group::Group;
+use super::records::instances::InstanceId;
 use super::{EntryId, State, Types};
 
 /// Counts and sums, all of the same instant.

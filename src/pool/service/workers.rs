@@ -6,11 +6,12 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 
 use crate::pool::service::undelivered::Delivery;
 use crate::pool::time::threads::Threads;
 use crate::runtime::{WakerCell, guarded, wake};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -7,13 +7,10 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::amounts::{Amounts, Budget, PerBudget};
-use super::instances::{InstanceId, Reason};
-use super::ledger::Shortage;
-use super::modules::{ModuleId, Phase};
-use super::recency::Stamp;
-use super::requests::RequestId;
-use super::{Effects, Slots, State, Types};
+use crate::state::{
+    Amounts, Budget, Effects, Instance, InstanceId, Module, ModuleId, PerBudget, Phase, Reason,
+    RequestId, Shortage, Slots, Stamp, State, Types,
+};
 
 /// What became of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +31,13 @@ enum Victim<H: Types> {
     Module(ModuleId<H>, Vec<InstanceId<H>>),
 }
 
-pub(super) struct Plan<H: Types> {
+pub(crate) struct Plan<H: Types> {
     /// What is missing in each budget before the request fits.
-    pub(super) missing: PerBudget<u64>,
+    pub(crate) missing: PerBudget<u64>,
     victims: Vec<(Victim<H>, Amounts)>,
     claimed: BTreeSet<InstanceId<H>>,
     doomed: BTreeSet<ModuleId<H>>,
-    pub(super) freed: Amounts,
+    pub(crate) freed: Amounts,
 }
 
 impl<H: Types> Plan<H> {
@@ -62,7 +59,7 @@ impl<H: Types> Plan<H> {
         budgets.iter().any(|b| self.lacks(*b))
     }
 
-    pub(super) fn is_enough(&self) -> bool {
+    pub(crate) fn is_enough(&self) -> bool {
         !self.lacks_any(&Budget::ALL)
     }
 
@@ -82,7 +79,7 @@ impl<H: Types> Plan<H> {
 }
 
 /// Parts of one ledger always add up to less than the ledger.
-pub(super) fn sum(a: &Amounts, b: &Amounts) -> Amounts {
+pub(crate) fn sum(a: &Amounts, b: &Amounts) -> Amounts {
     a.checked_add(b).expect("L1: charges of one ledger add up")
 }
 
@@ -209,7 +206,7 @@ impl<H: Types> State<H> {
     }
 
     /// The overdraft beyond what is being destroyed for nobody in particular.
-    pub(super) fn overdraft_of_leases(&self) -> PerBudget<u64> {
+    pub(crate) fn overdraft_of_leases(&self) -> PerBudget<u64> {
         let (_, incoming) = self.awaited();
         let overdraft = self.ledger.overdraft();
         PerBudget::from_fn(|b| overdraft[b].saturating_sub(incoming[b]))
@@ -218,12 +215,12 @@ impl<H: Types> State<H> {
     /// What requests still wait for, against what is being destroyed: first, what they lack beyond
     /// what their victims will bring (there is room for it in one budget but not yet in another,
     /// so it looks free and is not); second, what is being destroyed and promised to none of them.
-    pub(super) fn awaited(&self) -> (PerBudget<u64>, PerBudget<u64>) {
+    pub(crate) fn awaited(&self) -> (PerBudget<u64>, PerBudget<u64>) {
         self.awaited_by_others(None)
     }
 
     /// The same, as if this request waited for nothing.
-    pub(super) fn awaited_by_others(
+    pub(crate) fn awaited_by_others(
         &self,
         but: Option<RequestId<H>>,
     ) -> (PerBudget<u64>, PerBudget<u64>) {
@@ -246,12 +243,12 @@ impl<H: Types> State<H> {
     }
 
     /// What is being destroyed for this request.
-    pub(super) fn brought_to(&self, id: RequestId<H>) -> Amounts {
+    pub(crate) fn brought_to(&self, id: RequestId<H>) -> Amounts {
         let of_it = self.dying.iter().filter(|(_, d)| d.heir == Some(id));
         of_it.fold(Amounts::ZERO, |all, (_, d)| sum(&all, &d.charge.amounts()))
     }
 
-    pub(super) fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
+    pub(crate) fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
         let mut plan = Plan::new(missing);
         if plan.lacks(Budget::Code) {
             self.claim_modules(&mut plan, &[Budget::Code], slots);
@@ -317,7 +314,7 @@ impl<H: Types> State<H> {
     }
 
     /// Loaded modules, the least worthy first; `pinned` ones too, or not.
-    pub(super) fn modules_by_worth(
+    pub(crate) fn modules_by_worth(
         &mut self,
         pinned: bool,
         slots: &impl Slots<H>,
@@ -366,7 +363,7 @@ impl<H: Types> State<H> {
 
     /// The next instance in true order of last use; stale places in the order are mended on the
     /// way.
-    pub(super) fn next_by_recency(
+    pub(crate) fn next_by_recency(
         &mut self,
         cursor: &mut Option<(Stamp, InstanceId<H>)>,
         slots: &impl Slots<H>,
@@ -383,7 +380,7 @@ impl<H: Types> State<H> {
     }
 
     /// Puts back victims that turned out not to be needed, the worthiest first.
-    pub(super) fn spare(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
+    pub(crate) fn spare(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
         let mut at = plan.victims.len();
         while at > 0 {
             at -= 1;
@@ -429,7 +426,7 @@ impl<H: Types> State<H> {
     }
 
     /// Hands the victims to the shell to destroy: instances first, then the code they ran.
-    pub(super) fn execute(
+    pub(crate) fn execute(
         &mut self,
         plan: Plan<H>,
         heir: Option<RequestId<H>>,

@@ -2,11 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::amounts::PerBudget;
-use super::instances::{InstanceId, Reason};
-use super::modules::ModuleId;
-use super::recency::Stamp;
-use super::{Effects, Signal, Slots, State, Types};
+use crate::state::{
+    Effects, InstanceId, ModuleId, PerBudget, Reason, Signal, Slots, Stamp, State, Types,
+};
 
 /// How long things may lie about, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]

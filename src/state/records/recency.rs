@@ -7,8 +7,8 @@
 
 use alloc::collections::BTreeSet;
 
-use super::Types;
 use super::instances::InstanceId;
+use crate::state::Types;
 
 /// When something was last used: time, then a sequence number that orders uses within one reading
 /// of a coarse clock.

@@ -8,11 +8,11 @@ use core::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::Types;
 use super::arena::{Arena, Id};
 use super::entries::EntryId;
 use super::group::Group;
 use super::modules::ModuleId;
+use crate::state::Types;
 
 pub type FunctionId<H> = Id<Function<H>>;
 

@@ -1,12 +1,12 @@
 //! What is under way: acquires that must make an instance, and growth of an instance.
 
-use super::Types;
 use super::amounts::Amounts;
 use super::arena::Id;
 use super::entries::EntryId;
 use super::ledger::Charge;
 use super::modules::ModuleId;
 use super::queue::Ticket;
+use crate::state::Types;
 
 pub type RequestId<H> = Id<Request<H>>;
 

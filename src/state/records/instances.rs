@@ -1,12 +1,12 @@
 //! Live instances, and what is being destroyed.
 
-use super::Types;
 use super::arena::Id;
 use super::entries::EntryId;
 use super::ledger::Charge;
 use super::modules::ModuleId;
 use super::recency::Stamp;
 use super::requests::RequestId;
+use crate::state::Types;
 
 pub type InstanceId<H> = Id<Instance<H>>;
 pub type DyingId<H> = Id<Dying<H>>;

@@ -3,11 +3,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::functions::{Function, FunctionCounts, FunctionId};
-use super::group::Group;
-use super::instances::Reason;
-use super::modules::{Module, ModuleId, ModuleKey};
-use super::{Effects, Entry, EntryId, Signal, Slots, State, Types};
+use crate::state::{
+    Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Module, ModuleId,
+    ModuleKey, Reason, Signal, Slots, State, Types,
+};
 
 /// What `define` and `replace` are given.
 pub struct NewFunction<H: Types> {
@@ -186,7 +185,7 @@ impl<H: Types> State<H> {
     }
 
     /// Something uses the entry now.
-    pub(super) fn note_use(&mut self, id: EntryId<H>) {
+    pub(crate) fn note_use(&mut self, id: EntryId<H>) {
         if let Some(rank) = self.entries[id].unused.take() {
             self.unused.leave(rank);
         }
@@ -194,7 +193,7 @@ impl<H: Types> State<H> {
 
     /// An entry of a removed function goes when it is vacant. An unused one of another function stays
     /// for its next use, as the last to go of those that may stay.
-    pub(super) fn forget_if_unused(&mut self, id: EntryId<H>, out: &mut Effects<H>) {
+    pub(crate) fn forget_if_unused(&mut self, id: EntryId<H>, out: &mut Effects<H>) {
         let Some(entry) = self.entries.get(id) else {
             return;
         };
@@ -250,7 +249,7 @@ impl<H: Types> State<H> {
     }
 
     /// Idle instances of the entry are dismissed; leases are asked to report when they end.
-    pub(super) fn dismiss_all(
+    pub(crate) fn dismiss_all(
         &mut self,
         entry: EntryId<H>,
         reason: Reason,

@@ -2,13 +2,13 @@
 
 use alloc::collections::BTreeSet;
 
-use super::Types;
 use super::arena::Id;
 use super::instances::InstanceId;
 use super::ledger::Charge;
 use super::policy::History;
 use super::queue::Queue;
 use super::requests::RequestId;
+use crate::state::Types;
 
 pub type ModuleId<H> = Id<Module<H>>;
 

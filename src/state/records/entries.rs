@@ -5,13 +5,13 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use core::num::NonZeroU64;
 
-use super::Types;
 use super::arena::Id;
 use super::functions::FunctionId;
 use super::group::Group;
 use super::instances::InstanceId;
 use super::queue::Queue;
 use super::requests::RequestId;
+use crate::state::Types;
 
 pub type EntryId<H> = Id<Entry<H>>;
 

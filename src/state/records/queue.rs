@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::amounts::Amounts;
 use super::requests::RequestId;
-use super::{Effects, Signal, State, Types};
+use crate::state::Types;
 
 /// What a waiter keeps to leave the queue again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,66 +109,5 @@ impl<H: Types> Queue<H> {
 
     pub fn len(&self) -> usize {
         self.waiting.len()
-    }
-}
-
-impl<H: Types> State<H> {
-    /// They left their queues because their deadlines have come. Their requests end with them, or with the next
-    /// `expire`.
-    pub(super) fn notify_late(&mut self, late: Vec<Sleeper<H>>, out: &mut Effects<H>) {
-        for sleeper in late {
-            if let Some(id) = sleeper.request {
-                // Nothing more comes to it: it is out of its queue.
-                self.end_collecting(id, out);
-                if let Some(request) = self.requests.get_mut(id) {
-                    request.expected = Amounts::ZERO;
-                }
-            }
-            out.wake.push((sleeper.waiter, Signal::Late));
-        }
-    }
-
-    /// The sleeper has been woken: from here on its request looks after itself.
-    pub(super) fn wake(&mut self, sleeper: Sleeper<H>, out: &mut Effects<H>) {
-        if let Some(request) = sleeper.request.and_then(|id| self.requests.get_mut(id)) {
-            request.asleep_until = None;
-        }
-        out.wake.push((sleeper.waiter, Signal::Retry));
-    }
-
-    /// Ends the requests that sleep and whose deadlines have come. Most end by themselves; but nobody may
-    /// poll a task's any more, and then its seat, its place and its charge would be lost.
-    pub fn expire(&mut self, out: &mut Effects<H>) {
-        let now = self.now;
-        let is_late = |request: &super::Request<H>| request.asleep_until.is_some_and(|t| t <= now);
-        let requests = self.requests.iter();
-        let late: Vec<_> = requests
-            .filter(|(_, request)| is_late(request))
-            .map(|(id, request)| (id, request.module))
-            .collect();
-        let mut sleepers = Vec::new();
-        for queue in [
-            &mut self.room_queue,
-            &mut self.awaiting_frees,
-            &mut self.compilers,
-        ] {
-            queue.drop_late(now, &mut sleepers);
-        }
-        let mut modules: alloc::collections::BTreeSet<_> =
-            late.iter().filter_map(|(_, m)| *m).collect();
-        if self.collecting.is_some() && !late.is_empty() {
-            // Who waits for a module to leave does not pin it.
-            let leaving = self.modules.iter().filter(|(_, m)| m.leaving.is_some());
-            modules.extend(leaving.map(|(id, _)| id));
-        }
-        for id in modules {
-            if let Some(module) = self.modules.get_mut(id) {
-                module.followers.drop_late(now, &mut sleepers);
-            }
-        }
-        self.notify_late(sleepers, out);
-        for (id, _) in late {
-            self.abandon(id, out);
-        }
     }
 }

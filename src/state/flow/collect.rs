@@ -15,13 +15,11 @@
 
 use alloc::vec::Vec;
 
-use super::amounts::{Amounts, Budget, PerBudget};
-use super::instances::{InstanceId, Reason};
-use super::ledger::Shortage;
-use super::modules::{ModuleId, ModuleKey, Phase};
-use super::requests::RequestId;
-use super::room::{ReserveOutcome, sum};
-use super::{Effects, Signal, Slots, State, Types};
+use super::room::sum;
+use crate::state::{
+    Amounts, Budget, Effects, InstanceId, ModuleId, ModuleKey, PerBudget, Phase, Reason, RequestId,
+    ReserveOutcome, Shortage, Slots, State, Types,
+};
 
 impl<H: Types> State<H> {
     pub fn collecting(&self) -> Option<RequestId<H>> {
@@ -40,26 +38,26 @@ impl<H: Types> State<H> {
     }
 
     /// Somebody got what the first of those who wait for room might have had.
-    pub(super) fn note_pass(&mut self) {
+    pub(crate) fn note_pass(&mut self) {
         if self.is_room_awaited() {
             self.passes += 1;
         }
     }
 
-    pub(super) fn is_first_for_room(&self, id: RequestId<H>) -> bool {
+    pub(crate) fn is_first_for_room(&self, id: RequestId<H>) -> bool {
         let place = self.requests[id].room_ticket;
         place.is_some() && place == self.turn.or_else(|| self.room_queue.first())
     }
 
     /// Whether the request has been passed so often that it collects if it finds no room.
-    pub(super) fn may_collect(&self, id: RequestId<H>) -> bool {
+    pub(crate) fn may_collect(&self, id: RequestId<H>) -> bool {
         let since = self.requests[id].since;
         let passed = since.is_some_and(|since| self.passes - since >= self.config.max_passes);
         passed && self.is_first_for_room(id)
     }
 
     /// Takes what there is, and sees to it that the rest comes to this request.
-    pub(super) fn collect(
+    pub(crate) fn collect(
         &mut self,
         id: RequestId<H>,
         need: Amounts,
@@ -121,7 +119,7 @@ impl<H: Types> State<H> {
     }
 
     /// Whether an instance whose lease has ended must go for the request that collects.
-    pub(super) fn is_collected(&self, id: InstanceId<H>) -> bool {
+    pub(crate) fn is_collected(&self, id: InstanceId<H>) -> bool {
         let Some(by) = self.collecting else {
             return false;
         };
@@ -177,7 +175,7 @@ impl<H: Types> State<H> {
     }
 
     /// Why nobody else may begin to use a module that leaves.
-    pub(super) fn collected_code(&self, id: ModuleId<H>) -> Shortage {
+    pub(crate) fn collected_code(&self, id: ModuleId<H>) -> Shortage {
         let by = self.collecting.and_then(|by| self.requests.get(by));
         let promised = by.map_or(Amounts::ZERO, |by| sum(&by.held.amounts(), &by.expected));
         let of_code = Budget::ALL.into_iter().filter(|b| is_of_code(*b));
@@ -198,7 +196,7 @@ impl<H: Types> State<H> {
     }
 
     /// Others may use the module again.
-    pub(super) fn open_module(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
+    pub(crate) fn open_module(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
         let module = &mut self.modules[id];
         if module.leaving.take().is_some() {
             let (now, mut late) = (self.now, Vec::new());
@@ -210,7 +208,7 @@ impl<H: Types> State<H> {
     }
 
     /// The request is served, or gives up.
-    pub(super) fn end_collecting(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+    pub(crate) fn end_collecting(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
         if self.collecting.take_if(|by| *by == id).is_some() {
             for module in self.modules.ids() {
                 self.open_module(module, out);

@@ -1,0 +1,315 @@
+//! A module's code: one request compiles or loads it, the others follow; without users it goes.
+
+use alloc::vec::Vec;
+
+use crate::state::{
+    Amounts, Budget, Destroy, Dying, Effects, ModuleId, Phase, Queue, RequestId, Shortage, Sleeper,
+    Stamp, State, Ticket, Types,
+};
+
+/// What a request that needs its module's code must do.
+pub enum Prepare<H: Types> {
+    /// The code is loaded and pinned.
+    Ready {
+        code: H::Code,
+        source: H::Source,
+        definition: H::Definition,
+    },
+    /// The code is nowhere, and this request leads: compile or load it, for all.
+    Lead {
+        source: H::Source,
+        definition: H::Definition,
+        /// What the code took last time, in bytes, when there was one.
+        code_bytes: Option<u64>,
+    },
+    /// Another request leads: `follow` it, then ask again.
+    Follow(ModuleId<H>),
+    /// The code is collected for somebody who has waited for long: `follow` that, then ask again; or be
+    /// refused.
+    Leaving(ModuleId<H>, Shortage),
+    /// As many compilations run as may: wait for one to end, then ask again.
+    Queue,
+    /// The module failed a short while ago.
+    Failed(H::Failure),
+    /// The function was removed.
+    Gone,
+    Closed,
+}
+
+impl<H: Types> Prepare<H> {
+    const fn is_wait(&self) -> bool {
+        matches!(self, Self::Follow(_) | Self::Leaving(..) | Self::Queue)
+    }
+}
+
+impl<H: Types> State<H> {
+    /// Pins the request's module, at the function's present version, and says where its code is.
+    pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
+        let prepared = self.find_code(id, out);
+        if prepared.is_wait() {
+            // Whom it waits for may itself wait for room: it must not be the one in the way.
+            let expected = core::mem::take(&mut self.requests[id].expected);
+            self.shrink_to(id, Amounts::ZERO, out);
+            self.leave_room(id, out);
+            if expected != Amounts::ZERO {
+                self.wake_room(out);
+            }
+        }
+        // Whoever was woken to compile and does not leaves its turn to the next.
+        self.wake_compiler(out);
+        prepared
+    }
+
+    fn find_code(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
+        if self.closed {
+            return Prepare::Closed;
+        }
+        let seat = self.requests[id].seat;
+        let function = seat.and_then(|(entry, _)| {
+            let function = self.entries.get(entry)?.function;
+            self.functions.get(function)
+        });
+        let Some(function) = function else {
+            return Prepare::Gone;
+        };
+        let (version, module) = (function.version, function.module);
+        let definition = function.definition.clone();
+        self.requests[id].version = version;
+        if self.modules[module].leaving.is_some_and(|by| by != id) {
+            // Its code is as good as gone: a pin would only keep it.
+            if let Some(before) = self.requests[id].module.take() {
+                self.unpin(id, before, out);
+            }
+            return Prepare::Leaving(module, self.collected_code(module));
+        }
+        self.pin(id, module, out);
+        let now = self.now;
+        let full = self.compiling >= self.config.max_compilations;
+        let followed = self.requests[id].followed.take() == Some(module);
+        let record = &mut self.modules[module];
+        match &record.phase {
+            Phase::Loaded { code, .. } => Prepare::Ready {
+                code: code.clone(),
+                source: record.source.clone(),
+                definition,
+            },
+            Phase::InFlight { .. } => {
+                self.requests[id].followed = Some(module);
+                Prepare::Follow(module)
+            }
+            Phase::Failed { failure, until } if now < *until || followed => {
+                Prepare::Failed(failure.clone())
+            }
+            Phase::Cold | Phase::Failed { .. } if full => Prepare::Queue,
+            Phase::Cold | Phase::Failed { .. } => {
+                record.phase = Phase::InFlight { leader: id };
+                self.compiling += 1;
+                Prepare::Lead {
+                    source: record.source.clone(),
+                    definition,
+                    code_bytes: record.code_bytes,
+                }
+            }
+        }
+    }
+
+    /// The request sleeps until the flight on this module has ended, or its code is collected no more; `None`
+    /// when that is so.
+    pub fn follow(
+        &mut self,
+        module: ModuleId<H>,
+        id: RequestId<H>,
+        waiter: H::Waiter,
+        until: u64,
+    ) -> Option<Ticket> {
+        let record = self.modules.get_mut(module)?;
+        let goes_on = matches!(record.phase, Phase::InFlight { .. }) || record.leaving.is_some();
+        if !goes_on {
+            return None;
+        }
+        self.requests[id].asleep_until = Some(until);
+        let request = Some(id);
+        Some(record.followers.join(Sleeper {
+            waiter,
+            until,
+            request,
+        }))
+    }
+
+    pub fn leave_flight(&mut self, module: ModuleId<H>, ticket: Ticket) {
+        if let Some(module) = self.modules.get_mut(module) {
+            module.followers.leave(ticket);
+        }
+    }
+
+    /// The request sleeps until a compilation has ended.
+    pub fn wait_for_compiler(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
+        self.requests[id].asleep_until = Some(until);
+        let request = Some(id);
+        self.compilers.join(Sleeper {
+            waiter,
+            until,
+            request,
+        })
+    }
+
+    pub fn leave_compilers(&mut self, ticket: Ticket, out: &mut Effects<H>) {
+        if !self.compilers.leave(ticket) {
+            // Woken and gone: the turn is the next one's.
+            self.wake_compiler(out);
+        }
+    }
+
+    /// The leader has loaded the code: it is charged `held` of what the request holds, and all
+    /// followers look again. `cost` is what it took, in nanoseconds.
+    pub fn loaded(
+        &mut self,
+        id: RequestId<H>,
+        code: H::Code,
+        held: Amounts,
+        cost: u64,
+        out: &mut Effects<H>,
+    ) {
+        let charge = self.requests[id].held.split(&held);
+        debug_assert_eq!(
+            charge.amounts(),
+            held,
+            "code is reserved before it is mapped"
+        );
+        let Some(module) = self.requests[id].module else {
+            return self.ledger.release(charge);
+        };
+        let now = self.now;
+        let record = &mut self.modules[module];
+        record.code_bytes = Some(held.get(Budget::Code));
+        record.history.cost = cost;
+        record.history.used(Stamp {
+            at: now,
+            sequence: 0,
+        });
+        self.loaded += 1;
+        self.end_flight(module, Phase::Loaded { code, charge }, out);
+    }
+
+    /// The leader could not: followers and whoever asks before `until` get the same failure.
+    pub fn failed(
+        &mut self,
+        id: RequestId<H>,
+        failure: H::Failure,
+        until: u64,
+        out: &mut Effects<H>,
+    ) {
+        if let Some(module) = self.requests[id].module {
+            self.end_flight(module, Phase::Failed { failure, until }, out);
+        }
+    }
+
+    /// The exact size of the code is known before it is mapped; the next flight will reserve it.
+    pub fn note_code_bytes(&mut self, id: RequestId<H>, bytes: u64) {
+        if let Some(module) = self.requests[id].module {
+            self.modules[module].code_bytes = Some(bytes);
+        }
+    }
+
+    fn end_flight(&mut self, module: ModuleId<H>, phase: Phase<H>, out: &mut Effects<H>) {
+        let record = &mut self.modules[module];
+        let flight = core::mem::replace(&mut record.phase, phase);
+        if let Phase::InFlight { .. } = flight {
+            let (now, mut late) = (self.now, Vec::new());
+            while let Some((_, sleeper)) = self.modules[module].followers.pop(now, &mut late) {
+                self.wake(sleeper, out);
+            }
+            self.notify_late(late, out);
+            self.compiling -= 1;
+            self.wake_compiler(out);
+        }
+    }
+
+    pub(crate) fn wake_compiler(&mut self, out: &mut Effects<H>) {
+        if self.compiling < self.config.max_compilations {
+            let mut late = Vec::new();
+            let next = self.compilers.pop(self.now, &mut late);
+            self.notify_late(late, out);
+            if let Some((_, sleeper)) = next {
+                self.wake(sleeper, out);
+            }
+        }
+    }
+
+    pub(crate) fn forget_failure(&mut self, module: ModuleId<H>) {
+        let phase = &mut self.modules[module].phase;
+        if matches!(phase, Phase::Failed { .. }) {
+            *phase = Phase::Cold;
+        }
+    }
+
+    fn pin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
+        let before = self.requests[id].module.replace(module);
+        if before == Some(module) {
+            return;
+        }
+        self.modules[module].pins += 1;
+        if let Some(before) = before {
+            self.unpin(id, before, out);
+        }
+    }
+
+    pub(crate) fn unpin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
+        let record = &mut self.modules[module];
+        record.pins -= 1;
+        // Only who was refused for this pin has to look again: waiters pin their modules whenever
+        // they look, and would wake each other for ever.
+        let wanted = record.pins == 0 && core::mem::take(&mut record.wanted);
+        let led = matches!(&record.phase, Phase::InFlight { leader } if *leader == id);
+        if led {
+            self.end_flight(module, Phase::Cold, out);
+        }
+        self.drop_out_if_unused(module, out);
+        if wanted {
+            self.wake_room(out);
+        }
+    }
+
+    /// Code without instances stays or goes, as the policy says; without functions it goes, and
+    /// its record with it.
+    pub(crate) fn drop_out_if_unused(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
+        let Some(module) = self.modules.get(id) else {
+            return;
+        };
+        if !module.is_unused() {
+            return;
+        }
+        let unnamed = module.functions == 0;
+        let leaves = module.leaving.is_some();
+        if unnamed || leaves || self.closed || !self.config.policy.retains_code() {
+            self.unload(id, None, out);
+        }
+        if unnamed && let Some(module) = self.modules.remove(id) {
+            self.module_index.remove(&module.key);
+        }
+    }
+
+    /// Takes a module's code away; nothing may be using it.
+    pub(crate) fn unload(
+        &mut self,
+        id: ModuleId<H>,
+        heir: Option<RequestId<H>>,
+        out: &mut Effects<H>,
+    ) {
+        let module = &mut self.modules[id];
+        if !module.is_loaded() {
+            return;
+        }
+        if let Phase::Loaded { code, charge } = core::mem::replace(&mut module.phase, Phase::Cold) {
+            self.open_module(id, out);
+            self.code_dropped += 1;
+            self.loaded -= 1;
+            let dying = self.dying.insert(Dying {
+                charge,
+                module: None,
+                heir: heir.or(self.collecting),
+            });
+            out.destroy.push(Destroy::Code { dying, code });
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The way back: leases end, instances go, and the kernel gets its memory.
+
+use alloc::vec::Vec;
+
+use crate::state::{
+    Destroy, Dying, DyingId, Effects, InstanceId, PerBudget, Reason, RequestId, Slots, Stamp,
+    State, Types,
+};
+
+/// What becomes of an instance whose lease has ended and that the caller holds.
+pub enum Returned<H: Types> {
+    /// Put it into its slot.
+    Park,
+    /// Hand it to this waiter.
+    Hand(H::Waiter),
+    /// It must not be leased again: `dismiss` it.
+    Retire(Reason),
+}
+
+impl<H: Types> State<H> {
+    /// A healthy lease has ended.
+    pub fn returned(
+        &mut self,
+        id: InstanceId<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Returned<H> {
+        if self.closed {
+            return Returned::Retire(Reason::Closed);
+        }
+        let instance = &self.instances[id];
+        match self.functions.get(self.entries[instance.entry].function) {
+            None => return Returned::Retire(Reason::Removed),
+            Some(function) if function.version != instance.version => {
+                return Returned::Retire(Reason::Replaced);
+            }
+            Some(_) => {}
+        }
+        if self.is_collected(id) {
+            return Returned::Retire(Reason::Room);
+        }
+        let (home, seat) = (instance.entry, instance.seat);
+        self.note_pass();
+        let mut late = Vec::new();
+        let entry = &mut self.entries[home];
+        let next = entry.queue.pop(self.now, &mut late);
+        if entry.queue.is_empty() {
+            slots.set_waited(&entry.handle, false);
+        }
+        let handed_on =
+            next.is_some() && (!self.room_queue.is_empty() || self.ledger.is_overdrawn());
+        if handed_on {
+            // Whoever needs room was to hear of this lease's end: of the next one's now.
+            slots.notify_on_release(&entry.handle, seat);
+        }
+        self.notify_late(late, out);
+        match next {
+            Some((_, sleeper)) => Returned::Hand(sleeper.waiter),
+            None => {
+                // Idle, it may be evicted for whoever waits for room.
+                self.wake_room(out);
+                Returned::Park
+            }
+        }
+    }
+
+    /// Ends the life of an instance that the caller holds or has claimed. Its charge stays until
+    /// it is freed; its seat is free for the next at once.
+    pub fn dismiss(
+        &mut self,
+        id: InstanceId<H>,
+        reason: Reason,
+        heir: Option<RequestId<H>>,
+        out: &mut Effects<H>,
+    ) {
+        let Some(instance) = self.instances.remove(id) else {
+            return;
+        };
+        let heir = heir.or(self.collecting);
+        self.recency.remove(instance.known, id);
+        let module = &mut self.modules[instance.module];
+        module.live.remove(&id);
+        module.dying += 1;
+        if reason.ends_a_lease() {
+            let at = self.now;
+            module.history.used(Stamp { at, sequence: 0 });
+        }
+        let function = self.entries[instance.entry].function;
+        self.count(function, |counts| match reason.is_eviction() {
+            true => counts.evictions += 1,
+            false => counts.retirements += 1,
+        });
+        let dying = self.dying.insert(Dying {
+            charge: instance.charge,
+            module: Some(instance.module),
+            heir,
+        });
+        out.destroy.push(Destroy::Instance {
+            dying,
+            instance: id,
+            reason,
+        });
+        self.vacate(instance.entry, instance.seat, out);
+    }
+
+    /// The shell has destroyed it. What it held goes to its heir as far as that one needs it, and
+    /// to everybody otherwise.
+    pub fn freed(&mut self, id: DyingId<H>, out: &mut Effects<H>) {
+        let Some(dying) = self.dying.remove(id) else {
+            return;
+        };
+        self.ledger.release(dying.charge);
+        let heir = dying.heir;
+        // Whoever collects may lack more than its victims bring; the rest is not there for it yet.
+        let earmarked = match heir.is_some() && heir == self.collecting {
+            true => self.awaited_by_others(heir).0,
+            false => PerBudget::default(),
+        };
+        if let Some(heir) = heir.and_then(|heir| self.requests.get_mut(heir)) {
+            let part = self.ledger.headroom(&heir.expected, &earmarked);
+            if let Some(charge) = self.ledger.reserve(&part) {
+                heir.held.merge(charge);
+                heir.expected = heir.expected.beyond(&part);
+            }
+        }
+        if let Some(module) = dying.module {
+            self.modules[module].dying -= 1;
+            self.drop_out_if_unused(module, out);
+        }
+        let mut late = Vec::new();
+        while let Some((_, sleeper)) = self.awaiting_frees.pop(self.now, &mut late) {
+            self.wake(sleeper, out);
+        }
+        self.notify_late(late, out);
+        self.wake_room(out);
+    }
+
+    /// Refreshes what is known of an instance's last use, for the order and for its module.
+    pub(crate) fn observe(&mut self, id: InstanceId<H>, seen: Stamp) {
+        let instance = &mut self.instances[id];
+        self.recency.remove(instance.known, id);
+        self.recency.insert(seen, id);
+        instance.known = seen;
+        self.modules[instance.module].history.used(seen);
+    }
+}

@@ -1,0 +1,187 @@
+//! What becomes of a request: an instance, growth of one, or nothing.
+
+use crate::state::{
+    Amounts, Budget, Charge, Effects, EntryId, Instance, InstanceId, ModuleId, Phase, Request,
+    RequestId, Seat, Slots, Stamp, State, Types,
+};
+
+/// The function was replaced or removed while the instance was made: destroy it and start again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+impl<H: Types> State<H> {
+    /// The instance exists and is leased to the caller. It takes `held` of the request's charge;
+    /// the rest is given back.
+    pub fn install(
+        &mut self,
+        id: RequestId<H>,
+        held: Amounts,
+        stamp: Stamp,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> Result<InstanceId<H>, Stale> {
+        let request = &self.requests[id];
+        let (Some((entry, seat)), Some(module)) = (request.seat, request.module) else {
+            return Err(Stale);
+        };
+        let function = self.functions.get(self.entries[entry].function);
+        let current = function.is_some_and(|f| f.version == request.version);
+        if !current || self.closed {
+            return Err(Stale);
+        }
+        let version = request.version;
+        let charge = self.requests[id].held.split(&held);
+        debug_assert_eq!(
+            charge.amounts(),
+            held,
+            "what an instance holds was reserved for it"
+        );
+        let instance = self.instances.insert(Instance {
+            entry,
+            seat,
+            module,
+            version,
+            charge,
+            known: stamp,
+            created_at: self.now,
+        });
+        self.recency.insert(stamp, instance);
+        self.entries[entry].seats[seat] = Seat::Taken(instance);
+        let record = &mut self.modules[module];
+        record.live.insert(instance);
+        record.history.used(stamp);
+        self.requests[id].seat = None;
+        if !self.room_queue.is_empty() || self.ledger.is_overdrawn() {
+            // Whoever needs room asked all leases to report their end, and this one is new.
+            self.notify_on_release(instance, slots);
+        }
+        self.abandon(id, out);
+        Ok(instance)
+    }
+
+    /// Ends a request, wherever it stands: seat, pin, flight and charge are given back. An id that
+    /// has ended changes nothing.
+    pub fn abandon(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        let Some(mut request) = self.requests.remove(id) else {
+            return;
+        };
+        self.end_collecting(id, out);
+        self.release(request.held.take(), out);
+        if request.expected != Amounts::ZERO {
+            self.wake_room(out);
+        }
+        if let Some(ticket) = request.room_ticket {
+            self.leave_room_queue(ticket, out);
+        }
+        if let Some(module) = request.module {
+            self.unpin(id, module, out);
+        }
+        if let Some((entry, seat)) = request.seat {
+            self.vacate(entry, seat, out);
+        }
+        // It may have been woken to compile, and taken no turn.
+        self.wake_compiler(out);
+    }
+
+    /// A request that is about to wait gives back what others may be waiting for: what it holds,
+    /// but for the compiler's work, and its pin, unless it leads a flight. It asks for all of it
+    /// again when it is woken: nobody waits for room and holds some, but the one who collects.
+    pub fn release_to_wait(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        if self.collecting == Some(id) {
+            return;
+        }
+        let compile = self.requests[id].held.amounts().get(Budget::Compile);
+        self.shrink_to(id, Amounts::ZERO.compile(compile), out);
+        let Some(module) = self.requests[id].module else {
+            return;
+        };
+        let phase = &self.modules[module].phase;
+        if !matches!(phase, Phase::InFlight { leader } if *leader == id) {
+            self.requests[id].module = None;
+            self.unpin(id, module, out);
+        }
+    }
+
+    /// Gives back what the request holds beyond `keep`.
+    pub fn shrink_to(&mut self, id: RequestId<H>, keep: Amounts, out: &mut Effects<H>) {
+        let kept = self.requests[id].held.split(&keep);
+        let surplus = core::mem::replace(&mut self.requests[id].held, kept);
+        self.release(surplus, out);
+    }
+
+    /// Growth of a live instance is a request of its own, without a seat.
+    pub fn begin_growth(&mut self) -> RequestId<H> {
+        self.requests.insert(Request::new(None, 0))
+    }
+
+    /// What the request holds becomes part of the instance's charge.
+    pub fn grown(&mut self, id: RequestId<H>, instance: InstanceId<H>, out: &mut Effects<H>) {
+        let charge = self.requests[id].held.take();
+        match self.instances.get_mut(instance) {
+            Some(instance) => instance.charge.merge(charge),
+            None => self.release(charge, out),
+        }
+        self.abandon(id, out);
+    }
+
+    /// What the request holds becomes part of what `of` holds, whose instance is not born yet.
+    pub fn grown_for_request(&mut self, id: RequestId<H>, of: RequestId<H>, out: &mut Effects<H>) {
+        let charge = self.requests[id].held.take();
+        match self.requests.get_mut(of) {
+            Some(request) => request.held.merge(charge),
+            None => self.release(charge, out),
+        }
+        self.abandon(id, out);
+    }
+
+    /// A growth that was granted did not happen.
+    pub fn shrink(&mut self, instance: InstanceId<H>, by: Amounts, out: &mut Effects<H>) {
+        if let Some(instance) = self.instances.get_mut(instance) {
+            let charge = instance.charge.split(&by);
+            self.release(charge, out);
+        }
+    }
+
+    pub fn count_growth_refusal(&mut self, entry: EntryId<H>) {
+        if let Some(entry) = self.entries.get(entry) {
+            let function = entry.function;
+            self.count(function, |counts| counts.growth_refusals += 1);
+        }
+    }
+
+    /// The module that a request has pinned.
+    pub fn module_of(&self, id: RequestId<H>) -> Option<ModuleId<H>> {
+        self.requests.get(id)?.module
+    }
+
+    /// The seat that was promised to a request.
+    pub fn seat_of(&self, id: RequestId<H>) -> Option<usize> {
+        let (_, seat) = self.requests.get(id)?.seat?;
+        Some(seat)
+    }
+
+    /// Whether the request has a place among those who wait for room.
+    pub fn has_waited_for_room(&self, id: RequestId<H>) -> bool {
+        self.requests
+            .get(id)
+            .is_some_and(|r| r.room_ticket.is_some())
+    }
+
+    pub fn holds_anything(&self, id: RequestId<H>) -> bool {
+        self.held(id).is_some_and(|held| held != Amounts::ZERO)
+    }
+
+    /// What a request holds now.
+    pub fn held(&self, id: RequestId<H>) -> Option<Amounts> {
+        Some(self.requests.get(id)?.held.amounts())
+    }
+
+    pub(crate) fn release(&mut self, charge: Charge, out: &mut Effects<H>) {
+        if charge != Charge::NONE {
+            self.ledger.release(charge);
+            self.wake_room(out);
+        } else {
+            self.ledger.release(charge);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Seats of an entry: an idle instance is found, a vacant seat promised, or somebody waits.
+
+use alloc::vec::Vec;
+
+use crate::state::{
+    Effects, EntryId, InstanceId, Reason, Request, RequestId, Seat, Signal, Sleeper, Slots, State,
+    Ticket, Types,
+};
+
+/// What an entry has for an acquire.
+pub enum SeatOffer<H: Types> {
+    /// An idle instance, claimed for the caller.
+    Idle(InstanceId<H>),
+    /// A vacant seat, promised to this new request: make an instance.
+    Seat(RequestId<H>),
+    /// Every seat is leased, promised, or awaited by somebody who came before.
+    Full,
+    /// The function was removed.
+    Gone,
+    Closed,
+}
+
+/// Whether a caller that found the entry full must really wait.
+pub enum SeatWait<H: Types> {
+    Queued(Ticket),
+    /// A lease ended just now: this instance is claimed for the caller.
+    Idle(InstanceId<H>),
+}
+
+impl<H: Types> State<H> {
+    pub fn try_seat(
+        &mut self,
+        id: EntryId<H>,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> SeatOffer<H> {
+        self.try_seat_near(id, 0, slots, out)
+    }
+
+    /// As `try_seat`, preferring the seat `near`, or the next after it.
+    pub fn try_seat_near(
+        &mut self,
+        id: EntryId<H>,
+        near: usize,
+        slots: &mut impl Slots<H>,
+        out: &mut Effects<H>,
+    ) -> SeatOffer<H> {
+        if self.closed {
+            return SeatOffer::Closed;
+        }
+        let Some(entry) = self.entries.get(id) else {
+            return SeatOffer::Gone;
+        };
+        let Some(function) = self.functions.get(entry.function) else {
+            return SeatOffer::Gone;
+        };
+        if !entry.queue.is_empty() {
+            return SeatOffer::Full;
+        }
+        slots.set_waited(&entry.handle, false);
+        let version = function.version;
+        for seat in entry.seats_from(near) {
+            let Seat::Taken(instance) = self.entries[id].seats[seat] else {
+                continue;
+            };
+            if !self.claim(instance, slots) {
+                continue;
+            }
+            if self.instances[instance].version == version {
+                return SeatOffer::Idle(instance);
+            }
+            self.dismiss(instance, Reason::Replaced, None, out);
+        }
+        let entry = &mut self.entries[id];
+        let (count, most) = (entry.seats.len(), self.config.seats_per_entry);
+        if let Some(seat) = entry.vacant_seat(near) {
+            return SeatOffer::Seat(self.promise(id, seat));
+        }
+        if count == most {
+            return SeatOffer::Full;
+        }
+        entry.add_seats(most);
+        slots.add_seats(&entry.handle, entry.seats.len());
+        SeatOffer::Seat(self.promise(id, count))
+    }
+
+    /// Queues for a seat of an entry that `try_seat` found full, and counts a block.
+    pub fn wait_for_seat(
+        &mut self,
+        id: EntryId<H>,
+        waiter: H::Waiter,
+        until: u64,
+        slots: &mut impl Slots<H>,
+    ) -> SeatWait<H> {
+        let entry = &self.entries[id];
+        let first = entry.queue.is_empty();
+        slots.set_waited(&entry.handle, true);
+        for (seat, instance) in entry.taken() {
+            let ended = !slots.notify_on_release(&entry.handle, seat);
+            if ended && first && slots.claim(&entry.handle, seat, instance) {
+                slots.set_waited(&entry.handle, false);
+                return SeatWait::Idle(instance);
+            }
+        }
+        let entry = &mut self.entries[id];
+        let ticket = entry.queue.join(Sleeper {
+            waiter,
+            until,
+            request: None,
+        });
+        let function = entry.function;
+        self.count(function, |counts| counts.blocks += 1);
+        SeatWait::Queued(ticket)
+    }
+
+    /// Leaves the queue; false when the waiter had been served already.
+    pub fn leave_seat_queue(
+        &mut self,
+        id: EntryId<H>,
+        ticket: Ticket,
+        slots: &mut impl Slots<H>,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return false;
+        };
+        let left = entry.queue.leave(ticket);
+        if entry.queue.is_empty() {
+            slots.set_waited(&entry.handle, false);
+        }
+        left
+    }
+
+    pub(crate) fn promise(&mut self, entry: EntryId<H>, seat: usize) -> RequestId<H> {
+        let function = self.entries[entry].function;
+        self.count(function, |counts| counts.misses += 1);
+        let version = self.functions.get(function).map_or(0, |f| f.version);
+        let request = Request::new(Some((entry, seat)), version);
+        let id = self.requests.insert(request);
+        self.entries[entry].seats[seat] = Seat::Promised(id);
+        self.note_use(entry);
+        id
+    }
+
+    /// A seat is free: for the first in the queue, or for anybody.
+    pub(crate) fn vacate(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
+        let entry = &mut self.entries[id];
+        entry.seats[seat] = Seat::Vacant;
+        let mut late = Vec::new();
+        let next = entry.queue.pop(self.now, &mut late);
+        self.notify_late(late, out);
+        if let Some((_, sleeper)) = next {
+            let request = self.promise(id, seat);
+            out.wake.push((sleeper.waiter, Signal::Seat(request)));
+        } else {
+            self.forget_if_unused(id, out);
+        }
+    }
+}

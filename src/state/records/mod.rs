@@ -1,0 +1,14 @@
+//! What the pool keeps in mind, as plain data: each record with the invariants that govern it.
+
+pub mod amounts;
+pub mod arena;
+pub mod entries;
+pub mod functions;
+pub mod group;
+pub mod instances;
+pub mod ledger;
+pub mod modules;
+pub mod policy;
+pub mod queue;
+pub mod recency;
+pub mod requests;
