@@ -816,7 +816,7 @@ fn an_ambiguous_name_comes_with_its_overloads() {
         "{error}"
     );
     let one = pool.function::<(), i32>("f(text, int)").unwrap();
-    assert_eq!(one.name(), "f(text, int)");
+    assert_eq!(one.signature(), "f(text, int)");
     for unknown in ["f()", "f(text)", "f(", "f)", "(int)", ""] {
         let error = pool.function::<(), i32>(unknown).unwrap_err();
         assert!(

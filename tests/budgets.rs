@@ -747,7 +747,7 @@ fn b1_the_memory_budget_refuses() {
     assert_eq!(exceeded.limit, instance_bytes(1) + instance_bytes(2));
     assert_eq!(exceeded.charged, instance_bytes(1) + instance_bytes(2));
     assert_eq!(exceeded.evictable, 0);
-    assert_eq!(&*exceeded.target.function, "big()");
+    assert_eq!(&*exceeded.target.signature, "big()");
     assert_eq!(exceeded.target.group, "nightly".into());
     assert_eq!(
         exceeded.to_string(),
@@ -823,7 +823,7 @@ fn b1_the_code_budget_refuses() {
         (exceeded.limit, exceeded.charged, exceeded.evictable),
         (limit, code, 0)
     );
-    assert_eq!(&*exceeded.target.function, "g()");
+    assert_eq!(&*exceeded.target.signature, "g()");
     drop(lease);
     g.call(1, ()).unwrap();
     assert!(!pool.stats().function("f").unwrap().code_loaded);

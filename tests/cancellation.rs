@@ -312,7 +312,7 @@ fn what_compiles_in_a_nested_acquire() {
     let scene = || {
         let (scene, inner) = nesting(1);
         let scene = scene.with_code();
-        scene.hold_up(inner.name().trim_end_matches("()"));
+        scene.hold_up(inner.signature().trim_end_matches("()"));
         scene
     };
     let step = |scene: &Scene, _| scene.go_on();

@@ -420,7 +420,7 @@ fn defect_11_concurrent_first_uses_compile_once_and_share_a_failure() {
         define(&pool, "bad", bad),
     );
     for (function, works) in [(&good, true), (&bad, false)] {
-        let compiling = spans::hold("compile", function.name());
+        let compiling = spans::hold("compile", function.signature());
         thread::scope(|scope| {
             let threads = [1, 2, 3, 4].map(|group| scope.spawn(move || function.call(group, ())));
             until(|| pool.stats().waiting == 3);
@@ -429,7 +429,7 @@ fn defect_11_concurrent_first_uses_compile_once_and_share_a_failure() {
                 assert_eq!(thread.join().unwrap().is_ok(), works);
             }
         });
-        assert_eq!(spans::begun("compile", function.name()), 1);
+        assert_eq!(spans::begun("compile", function.signature()), 1);
     }
     assert!(
         bad.call(1, ()).is_err(),

@@ -176,7 +176,7 @@ fn packed_results_are_read_as_unsigned() {
 fn memory_error(error: CallError) -> MemoryError {
     match error {
         CallError::Memory { target, source } => {
-            assert_eq!(&*target.function, "f()");
+            assert_eq!(&*target.signature, "f()");
             source
         }
         other => panic!("{other:?}"),

@@ -49,7 +49,7 @@ fn builder(limits: Limits) -> (Builder, ManualClock, Left) {
         .eviction_listener({
             let left = left.clone();
             move |e| {
-                let one = (e.function.to_string(), e.group.clone(), e.reason);
+                let one = (e.signature.to_string(), e.group.clone(), e.reason);
                 left.0.lock().unwrap().push(one);
             }
         });
@@ -777,7 +777,7 @@ fn who_stays(policy: Policy) -> Vec<String> {
     for _ in 0..1000 {
         clock.advance(10 * SECOND);
         often.call(1, ()).unwrap();
-        pool.retain(|idle| &*idle.function == "rarely");
+        pool.retain(|idle| idle.name() == "rarely");
     }
     pool.retain(|_| false);
     clock.advance(SECOND);

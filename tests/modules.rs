@@ -42,7 +42,7 @@ fn answer(function: &Function<(), i32>, group: u64) -> Answer {
 /// Eight threads want the function's first instance, each for a group of its own; one of them is
 /// stopped as it begins to compile, until the other seven wait for it.
 fn herd(pool: &Pool, function: &Function<(), i32>) -> Vec<Answer> {
-    let compiling = spans::hold("compile", function.name());
+    let compiling = spans::hold("compile", function.signature());
     thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|group| scope.spawn(move || answer(function, group)))
@@ -102,7 +102,7 @@ fn check_failed_once(pool: &Pool, function: &Function<(), i32>) {
         .into_iter()
         .map(|answer| module_error(answer.unwrap_err()))
         .collect();
-    assert_eq!(spans::begun("compile", function.name()), 1);
+    assert_eq!(spans::begun("compile", function.signature()), 1);
     assert!(matches!(*errors[0], ModuleError::Compile(_)));
     assert!(errors.iter().all(|error| Arc::ptr_eq(error, &errors[0])));
     assert_eq!(charges(pool), before);

@@ -204,13 +204,13 @@ fn o1_retain_shows_what_is_idle_and_evicts_what_is_not_wanted() {
     let evicted = pool.retain(|idle| {
         let memory = idle.memory_bytes;
         seen.push((
-            idle.function.to_string(),
+            idle.name().to_owned(),
             idle.group.clone(),
             memory,
             idle.age,
             idle.idle,
         ));
-        &*idle.function == "f"
+        idle.name() == "f"
     });
     seen.sort();
     let of_f = (
@@ -417,7 +417,7 @@ fn o1_an_eviction_says_who_and_how_much() {
     let [eviction] = &seen[..] else {
         panic!("{seen:?}");
     };
-    assert_eq!(&*eviction.function, "math.grow(int)");
+    assert_eq!(&*eviction.signature, "math.grow(int)");
     assert_eq!(
         (&eviction.group, eviction.reason),
         (&"reports".into(), Reason::NotRetained)
@@ -626,7 +626,7 @@ fn eventful() -> Pool {
     big.acquire(2).unwrap_err();
     big.acquire_timeout(1, Duration::ZERO).unwrap_err();
     drop(lease);
-    pool.retain(|idle| &*idle.function != "big");
+    pool.retain(|idle| idle.name() != "big");
     let trap: Function<i32, i32> = pool
         .define(Definition::new("trap_if").wasm(guest("rogue_trap")))
         .unwrap();

@@ -183,7 +183,7 @@ impl Tenant {
                 Ok([answer, expected]) if answer == expected => more(&self.tally.right),
                 Ok([answer, expected]) => self.tally.complain(format!(
                     "{} answered {answer:?} instead of {expected:?}",
-                    lease.function()
+                    lease.signature()
                 )),
                 // The budget was full, and the guest was told so: the host decides what that means.
                 Err(CallError::Memory {

@@ -134,7 +134,7 @@ impl<T: Send + 'static> Shared<T> {
 fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: Reason) -> Eviction {
     let Claimed { target, pooled } = claimed;
     let eviction = Eviction {
-        function: target.function.clone(),
+        signature: target.signature.clone(),
         group: target.group.clone(),
         reason,
         memory_bytes: pooled.instance.store.data().memory_bytes(),
@@ -143,7 +143,7 @@ fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: Reason) -> Evic
     let enter = || {
         tracing::debug_span!(
             "evict",
-            function = %eviction.function,
+            function = %eviction.signature,
             group = %eviction.group,
             reason = reason.name(),
         )

@@ -43,7 +43,7 @@ impl Scene {
     }
 
     pub fn name(&self) -> String {
-        self.function.name().trim_end_matches("()").to_owned()
+        self.function.signature().trim_end_matches("()").to_owned()
     }
 
     /// Lets the first of them go on.

@@ -193,7 +193,7 @@ impl World {
     /// Leases that this one's entry has now.
     fn count(&self, lease: &Leased<'_>, more: isize) -> usize {
         let mut leased = self.leased.lock().expect("nothing panics in here");
-        let key = format!("{} for {}", lease.function(), lease.group());
+        let key = format!("{} for {}", lease.signature(), lease.group());
         let count = leased.entry(key).or_default();
         *count = count.checked_add_signed(more).expect("leases end once");
         *count

@@ -28,7 +28,7 @@ fn exceeded<X>(result: Result<X, AcquireError>) -> BudgetExceeded {
 fn read(holders: &[Holder]) -> Vec<(&str, Option<String>, u64, u64)> {
     let read = |h: &Holder| {
         let group = h.group.as_ref().map(ToString::to_string);
-        (h.function.clone(), group, h.leased, h.idle)
+        (h.signature.clone(), group, h.leased, h.idle)
     };
     let all = holders.iter().map(read);
     all.map(|(f, g, l, i)| (&*Box::leak(Box::<str>::from(&*f)), g, l, i))

@@ -113,8 +113,8 @@ fn promise_24_errors_and_reports_spell_a_signature_in_one_way() {
     assert_eq!(*of_text.arguments, *"decimal(10, 2), int[]");
     assert!(stats.function("f(int)").is_none());
     let f: Function<(), i32> = pool.function("f").unwrap();
-    assert_eq!(f.name(), "f(decimal(10, 2), int[])");
-    let again: Function<(), i32> = pool.function(f.name()).unwrap();
+    assert_eq!(f.signature(), "f(decimal(10, 2), int[])");
+    let again: Function<(), i32> = pool.function(f.signature()).unwrap();
     assert_eq!(again.call("tenant", ()).unwrap(), 1);
     pool.retain(|idle| {
         assert_eq!(*idle.signature, *"f(decimal(10, 2), int[])");

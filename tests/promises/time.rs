@@ -219,7 +219,7 @@ fn promise_01_a_listener_that_never_returns() {
         .idle_timeout(MILLI)
         .eviction_listener(move |eviction| {
             // What fails is reported on its caller's thread.
-            if &*eviction.function == "f()" {
+            if &*eviction.signature == "f()" {
                 bar.pass();
             }
         });
@@ -239,7 +239,7 @@ fn promise_01_a_listener_that_calls_a_guest_that_spins() {
         .idle_timeout(MILLI)
         .eviction_listener(move |eviction| {
             let spin = function.lock().unwrap().take();
-            if let Some(spin) = spin.filter(|_| &*eviction.function == "f()") {
+            if let Some(spin) = spin.filter(|_| &*eviction.signature == "f()") {
                 ended.send(spin.call(9, ()).unwrap_err()).unwrap();
             }
         });

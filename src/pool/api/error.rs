@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::LimitsError;
-use crate::pool::api::function_name::NameError;
+use crate::pool::api::function_name::{NameError, name_of};
 use crate::pool::api::guest_bytes::MemoryError;
 use crate::pool::tasks::task::AsyncReason;
 use crate::runtime::{
@@ -18,15 +18,27 @@ use crate::state::Group;
 /// A function on whose behalf, and in whose group, something was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// `math.add(bigint, bigint)`.
-    pub function: Arc<str>,
+    /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
+    pub signature: Arc<str>,
     /// The scheduling group, tenant or role.
     pub group: Group,
 }
 
+impl Target {
+    /// The function's name, without its argument types.
+    pub fn name(&self) -> &str {
+        name_of(&self.signature)
+    }
+
+    /// The function's name with its argument types.
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in group {}", self.function, self.group)
+        write!(f, "{} in group {}", self.signature, self.group)
     }
 }
 

@@ -9,7 +9,7 @@ use wasmtime::{Val, WasmParams, WasmResults};
 
 use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
 use crate::pool::api::error::{AcquireError, CallError};
-use crate::pool::api::function_name::FunctionName;
+use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::lease::Lease;
 use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
 use crate::pool::hot::thread_cache;
@@ -40,7 +40,8 @@ use crate::state::Group;
 pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     pub(crate) pool: Arc<Shared<T>>,
     identity: Identity<T>,
-    name: Arc<str>,
+    /// Its name with its argument types.
+    signature: Arc<str>,
     types: HandleTypes,
     _types: PhantomData<fn(P) -> R>,
 }
@@ -74,21 +75,26 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     pub(crate) fn new(
         pool: Arc<Shared<T>>,
         identity: Identity<T>,
-        name: Arc<str>,
+        signature: Arc<str>,
         types: HandleTypes,
     ) -> Self {
         Self {
             pool,
             identity,
-            name,
+            signature,
             types,
             _types: PhantomData,
         }
     }
 
-    /// Name and argument types.
+    /// The name, without the argument types: `math.add`.
     pub fn name(&self) -> &str {
-        &self.name
+        name_of(&self.signature)
+    }
+
+    /// The name with the argument types: `math.add(bigint, bigint)`.
+    pub fn signature(&self) -> &str {
+        &self.signature
     }
 
     /// This function in one group: resolved once, so that a warm acquire hashes nothing.
@@ -98,12 +104,12 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         let entry = loop {
             match function
                 .pool
-                .entry(&function.identity, &function.name, &group, true)
+                .entry(&function.identity, &function.signature, &group, true)
             {
                 Ok(entry) => break Ok(entry),
                 Err(error) => match function.follow(error) {
                     Ok(successor) => function = successor,
-                    Err(error) => break Err(error),
+                    Err(error) => break Err(Box::new(Unresolved { group, error })),
                 },
             }
         };
@@ -174,7 +180,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     #[cold]
     fn look_up(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
         thread_cache::drop_closed();
-        self.pool.entry(&self.identity, &self.name, group, false)
+        self.pool.entry(&self.identity, &self.signature, group, false)
     }
 
     #[inline(always)]
@@ -242,18 +248,18 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         if !matches!(error, AcquireError::Removed { .. }) {
             return Err(error);
         }
-        let Some((identity, defined)) = self.pool.successor(&self.identity, &self.name) else {
+        let Some((identity, defined)) = self.pool.successor(&self.identity, &self.signature) else {
             return Err(error);
         };
         if !(self.types.matches)(self.pool.runtime.engine(), &defined.declared) {
             return Err(AcquireError::TypeChanged {
-                function: self.name.clone(),
+                function: self.signature.clone(),
                 found: TypeText(&defined.declared).to_string(),
                 expected: (self.types.describe)(),
             });
         }
-        let (pool, name) = (self.pool.clone(), self.name.clone());
-        Ok(Self::new(pool, identity, name, self.types))
+        let (pool, signature) = (self.pool.clone(), self.signature.clone());
+        Ok(Self::new(pool, identity, signature, self.types))
     }
 }
 
@@ -293,14 +299,14 @@ impl<T: Send + 'static> Function<Dynamic, Dynamic, T> {
 
 impl<P, R, T: Send + 'static> Clone for Function<P, R, T> {
     fn clone(&self) -> Self {
-        let (pool, name) = (self.pool.clone(), self.name.clone());
-        Self::new(pool, self.identity, name, self.types)
+        let (pool, signature) = (self.pool.clone(), self.signature.clone());
+        Self::new(pool, self.identity, signature, self.types)
     }
 }
 
 impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Function").field(&self.name).finish()
+        f.debug_tuple("Function").field(&self.signature).finish()
     }
 }
 
@@ -309,10 +315,40 @@ impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
 pub struct InGroup<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     pub(crate) function: Function<P, R, T>,
     /// The entry, or why there is none.
-    entry: Result<Arc<Entry<T>>, AcquireError>,
+    entry: Result<Arc<Entry<T>>, Box<Unresolved>>,
+}
+
+/// A group in which a function could not be resolved.
+#[derive(Clone)]
+struct Unresolved {
+    group: Group,
+    error: AcquireError,
 }
 
 impl<P, R, T: Send + 'static> InGroup<P, R, T> {
+    /// The function.
+    pub fn function(&self) -> &Function<P, R, T> {
+        &self.function
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Group {
+        match &self.entry {
+            Ok(entry) => &entry.group,
+            Err(unresolved) => &unresolved.group,
+        }
+    }
+
+    /// The function's name, without its argument types.
+    pub fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    /// The function's name with its argument types.
+    pub fn signature(&self) -> &str {
+        self.function.signature()
+    }
+
     /// As [`Function::acquire`].
     ///
     /// # Errors
@@ -342,10 +378,10 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     #[inline(always)]
     pub(crate) fn resolved(&self) -> Result<&Arc<Entry<T>>, AcquireError> {
         #[cold]
-        fn unresolved(error: &AcquireError) -> AcquireError {
-            error.clone()
+        fn unresolved(unresolved: &Unresolved) -> AcquireError {
+            unresolved.error.clone()
         }
-        self.entry.as_ref().map_err(unresolved)
+        self.entry.as_ref().map_err(|error| unresolved(error))
     }
 
     #[inline(always)]
@@ -407,7 +443,10 @@ impl<P, R, T: Send + 'static> Drop for InGroup<P, R, T> {
 
 impl<P, R, T: Send + 'static> fmt::Debug for InGroup<P, R, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("InGroup").field(&self.function.name).finish()
+        f.debug_struct("InGroup")
+            .field("function", &self.signature())
+            .field("group", self.group())
+            .finish()
     }
 }
 
@@ -431,7 +470,7 @@ impl<T: Send + 'static> Shared<T> {
     fn entry(
         &self,
         of: &Identity<T>,
-        name: &Arc<str>,
+        signature: &Arc<str>,
         group: &Group,
         kept: bool,
     ) -> Result<Arc<Entry<T>>, AcquireError> {
@@ -439,7 +478,7 @@ impl<T: Send + 'static> Shared<T> {
         self.with_state(|locked, _, out| {
             let state = &mut locked.state;
             let make = |entry, function: &_| {
-                let (signature, group) = (name.clone(), group.clone());
+                let (signature, group) = (signature.clone(), group.clone());
                 Arc::new(Entry::new(entry, function, signature, group, self))
             };
             let found = state.entry(of.id, group, make, out);
@@ -448,14 +487,14 @@ impl<T: Send + 'static> Shared<T> {
             }
             let handle = found.and_then(|entry| state.entry_handle(entry));
             handle.cloned().ok_or_else(|| AcquireError::Removed {
-                function: name.clone(),
+                function: signature.clone(),
             })
         })
     }
 
     /// The function that has replaced this one, with another type; or this one, if it is still there.
-    fn successor(&self, of: &Identity<T>, name: &str) -> Option<(Identity<T>, Arc<Defined>)> {
-        let name = FunctionName::from(name);
+    fn successor(&self, of: &Identity<T>, signature: &str) -> Option<(Identity<T>, Arc<Defined>)> {
+        let name = FunctionName::from(signature);
         let (name, arguments) = name.parts()?;
         self.with_state(|locked, _, _| {
             if let Some(function) = locked.state.function(of.id) {

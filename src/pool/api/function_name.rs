@@ -18,8 +18,10 @@ use std::sync::Arc;
 /// let by_name: Function = pool.function("sum")?;
 /// let by_both: Function = pool.function(("sum", ["int", "decimal(10,2)"]))?;
 /// let by_text: Function = pool.function("sum(int, decimal(10, 2))")?;
-/// assert_eq!(by_both.name(), "sum(int, decimal(10, 2))");
-/// # assert_eq!((by_name.name(), by_text.name()), (by_both.name(), by_both.name()));
+/// assert_eq!(by_both.name(), "sum");
+/// assert_eq!(by_both.signature(), "sum(int, decimal(10, 2))");
+/// # assert_eq!(by_name.signature(), by_both.signature());
+/// # assert_eq!(by_text.signature(), by_both.signature());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +148,11 @@ where
             parts: arguments.map(|arguments| (name.to_owned(), Some(arguments))),
         }
     }
+}
+
+/// The name in a signature: what stands before its argument types. No name has a parenthesis in it.
+pub(crate) fn name_of(signature: &str) -> &str {
+    signature.split('(').next().unwrap_or(signature)
 }
 
 /// Nothing in a name can be taken for argument types, or for another name that looks the same.

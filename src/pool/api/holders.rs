@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::pool::api::function_name::name_of;
 use crate::pool::shared::{Shared, ShellTypes, State};
 use crate::state::{self, Budget, Group, signature};
 
@@ -16,8 +17,9 @@ pub(crate) const IN_STATS: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// The function, as in `math.add(bigint, bigint)`; for code, one of those that share it.
-    pub function: Arc<str>,
+    /// The function's name with its argument types, as in `math.add(bigint, bigint)`; for code, of one of
+    /// those that share it.
+    pub signature: Arc<str>,
     /// The group whose instances these are. `None` for code, which all groups share.
     pub group: Option<Group>,
     /// Bytes (or mappings) of leased instances and of requests under way, or of code that they need.
@@ -27,6 +29,16 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// The function's name, without its argument types.
+    pub fn name(&self) -> &str {
+        name_of(&self.signature)
+    }
+
+    /// The function's name with its argument types.
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
+
     /// Leased and idle together.
     pub fn amount(&self) -> u64 {
         self.leased.saturating_add(self.idle)
@@ -49,15 +61,15 @@ impl Holder {
     }
 
     fn new<T: Send + 'static>(holding: state::Holding<ShellTypes<T>>) -> Self {
-        let (function, group) = match holding.holder {
+        let (signature, group) = match holding.holder {
             state::Holder::Entry(entry) => (
-                entry.target.function.clone(),
+                entry.target.signature.clone(),
                 Some(entry.target.group.clone()),
             ),
             state::Holder::Code(name, arguments) => (signature(&name, &arguments).into(), None),
         };
         Self {
-            function,
+            signature,
             group,
             leased: holding.leased,
             idle: holding.idle,
@@ -68,8 +80,8 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.group {
-            Some(group) => write!(f, "{} in group {group}: ", self.function)?,
-            None => write!(f, "code of {}: ", self.function)?,
+            Some(group) => write!(f, "{} in group {group}: ", self.signature)?,
+            None => write!(f, "code of {}: ", self.signature)?,
         }
         match (self.leased, self.idle) {
             (leased, 0) => write!(f, "{leased} in use"),

@@ -124,9 +124,14 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         &self.target().group
     }
 
-    /// The function's name and argument types.
-    pub fn function(&self) -> &str {
-        &self.target().function
+    /// The function's name, without its argument types.
+    pub fn name(&self) -> &str {
+        self.target().name()
+    }
+
+    /// The function's name with its argument types.
+    pub fn signature(&self) -> &str {
+        self.target().signature()
     }
 
     /// Leases that this instance has served, this one included.
@@ -427,7 +432,7 @@ pub(crate) fn failed<T: Send + 'static>(
 impl<P, R, T: Send + 'static> fmt::Debug for Lease<'_, P, R, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("function", &self.function())
+            .field("function", &self.signature())
             .field("group", self.group())
             .field("broken", &self.is_broken())
             .finish_non_exhaustive()

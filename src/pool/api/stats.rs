@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pool::api::function_name::FunctionName;
+use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::holders::{Holder, IN_STATS};
 use crate::pool::shared::Shared;
 use crate::state::{Budget, Group, PerBudget, signature};
@@ -116,7 +116,7 @@ impl Stats {
     /// f.call("tenant", ())?;
     /// let stats = pool.stats();
     /// let largest = &stats.holders(Budget::Memory)[0];
-    /// assert_eq!((&*largest.function, largest.leased), ("f()", 0));
+    /// assert_eq!((largest.signature(), largest.leased), ("f()", 0));
     /// assert!(largest.idle >= 65_536);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -144,7 +144,12 @@ impl Stats {
 }
 
 impl FunctionStats {
-    /// Its name and argument types, as errors spell them.
+    /// Its name, without its argument types.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its name with its argument types, as errors spell them.
     pub fn signature(&self) -> String {
         signature(&self.name, &self.arguments)
     }
@@ -154,9 +159,7 @@ impl FunctionStats {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IdleInstance {
-    /// The function's name.
-    pub function: Arc<str>,
-    /// The function's name and argument types, as errors spell them.
+    /// The function's name with its argument types, as errors spell them.
     pub signature: Arc<str>,
     /// The group it was made for.
     pub group: Group,
@@ -166,6 +169,18 @@ pub struct IdleInstance {
     pub age: Duration,
     /// Time since its last lease ended.
     pub idle: Duration,
+}
+
+impl IdleInstance {
+    /// The function's name, without its argument types.
+    pub fn name(&self) -> &str {
+        name_of(&self.signature)
+    }
+
+    /// The function's name with its argument types.
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
 }
 
 /// Leases that found an instance idle, of one instant.
@@ -268,8 +283,7 @@ impl<T: Send + 'static> Shared<T> {
                     continue;
                 }
                 let idle = IdleInstance {
-                    function: entry.handle.name.clone(),
-                    signature: entry.handle.target.function.clone(),
+                    signature: entry.handle.target.signature.clone(),
                     group: entry.group.clone(),
                     memory_bytes,
                     age: Duration::from_nanos(now.saturating_sub(born)),

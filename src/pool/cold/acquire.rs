@@ -265,7 +265,7 @@ fn leased_again<T: Send + 'static>(
 }
 
 pub(crate) fn removed(target: &Arc<Target>) -> AcquireError {
-    let function = target.function.clone();
+    let function = target.signature.clone();
     AcquireError::Removed { function }
 }
 

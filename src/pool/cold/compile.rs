@@ -326,7 +326,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<(Artifact, Duration), AcquireError> {
         let _span = tracing::info_span!(
             "compile",
-            function = %target.function,
+            function = %target.signature,
             wasm_bytes = source.0.wasm.len(),
         )
         .entered();
@@ -356,7 +356,7 @@ impl<T: Send + 'static> Shared<T> {
         artifact: Artifact,
         compile_time: Duration,
     ) -> Result<Code<T>, AcquireError> {
-        let _span = tracing::info_span!("load", function = %target.function).entered();
+        let _span = tracing::info_span!("load", function = %target.signature).entered();
         let began = Instant::now();
         let code = match self.map(&artifact, source) {
             Ok(code) => code,

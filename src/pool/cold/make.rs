@@ -169,7 +169,7 @@ impl<T: Send + 'static> Shared<T> {
     fn instantiate_span(&self, entry: &Entry<T>) -> tracing::Span {
         tracing::debug_span!(
             "instantiate",
-            function = %entry.target.function,
+            function = %entry.target.signature,
             group = %entry.target.group,
         )
     }

@@ -139,7 +139,7 @@ impl<T: Send + 'static> Entry<T> {
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {
-                function: signature,
+                signature,
                 group: group.clone(),
             }),
             group,

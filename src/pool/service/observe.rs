@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
+use crate::pool::api::function_name::name_of;
 use crate::runtime::guarded;
 use crate::state::{Group, Reason};
 
@@ -12,8 +13,8 @@ use crate::state::{Group, Reason};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Eviction {
-    /// `math.add(bigint, bigint)`.
-    pub function: Arc<str>,
+    /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
+    pub signature: Arc<str>,
     /// The group it was made for.
     pub group: Group,
     /// Why it left.
@@ -22,6 +23,18 @@ pub struct Eviction {
     pub memory_bytes: u64,
     /// Leases that it served.
     pub uses: u64,
+}
+
+impl Eviction {
+    /// The function's name, without its argument types.
+    pub fn name(&self) -> &str {
+        name_of(&self.signature)
+    }
+
+    /// The function's name with its argument types.
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
 }
 
 pub(crate) type Listener = dyn Fn(&Eviction) + Send + Sync;
