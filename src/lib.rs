@@ -104,7 +104,7 @@
 //!   - Stacks that the pool does not know: fibers of the host's own, or of an engine that the host has
 //!     brought. On a thread's own stack, a segment of `stacker`'s and the pool's own fibers, each way into a
 //!     guest looks first at what is left ([`StackTooSmall`]); guests that are called through
-//!     [`Lease::store`] do not.
+//!     [`Lease::store_mut`] do not.
 //! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.
 //!
 //! # Imports

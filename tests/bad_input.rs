@@ -1093,7 +1093,7 @@ fn try_everything(pool: &Pool, wasm: Vec<u8>, export: &str) {
                 continue;
             };
             let ty = lease.instance();
-            let ty = ty.get_func(lease.store(), export).unwrap();
+            let ty = ty.get_func(lease.store_mut(), export).unwrap();
             let ty = ty.ty(lease.store());
             let default = |ty| wasmtime::Val::default_for_ty(&ty);
             let params: Option<Vec<_>> = ty.params().map(default).collect();

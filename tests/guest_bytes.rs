@@ -523,7 +523,7 @@ fn values_of_another_store_are_an_error() {
     let mut mine = function.acquire(1).unwrap();
     let mut other = function.acquire(1).unwrap();
     let instance = mine.instance();
-    let foreign = Val::from(instance.get_func(mine.store(), "f"));
+    let foreign = Val::from(instance.get_func(mine.store_mut(), "f"));
     let mut results = [Val::null_func_ref()];
     mine.call_values(&[foreign], &mut results).unwrap();
     let error = other.call_values(&[foreign], &mut results).unwrap_err();

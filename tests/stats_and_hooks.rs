@@ -469,7 +469,7 @@ fn o1_reasons_of_leased_instances() {
     (0..9).for_each(|_| drop(f.call(1, ())));
     left(&seen, &[Reason::Uses]);
     let mut lease = f.acquire(1).unwrap();
-    lease.memory().unwrap().grow(lease.store(), 1).unwrap();
+    lease.memory().unwrap().grow(lease.store_mut(), 1).unwrap();
     drop(lease);
     left(&seen, &[Reason::Oversize]);
     f.acquire(1).unwrap().discard();

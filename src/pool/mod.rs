@@ -16,6 +16,7 @@ mod shared;
 mod wakeup;
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,6 +163,12 @@ impl<T: Send + 'static> Clone for Pool<T> {
         }
     }
 }
+
+// No foreign code runs under the lock, and what a panic of host code leaves half made undoes itself: so nothing
+// behind a handle is ever seen in a broken state. What a panic may have broken, an instance, is never
+// leased again.
+impl<T: Send + 'static> UnwindSafe for Pool<T> {}
+impl<T: Send + 'static> RefUnwindSafe for Pool<T> {}
 
 impl<T: Send + 'static> fmt::Debug for Pool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

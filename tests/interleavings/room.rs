@@ -341,7 +341,7 @@ fn growth_takes_the_room_of_what_is_idle() {
                 let mut lease = f.acquire_timeout(1, FOR_EVER).unwrap();
                 world.begin(&mut lease, 1);
                 let memory = lease.memory().expect("it exports one");
-                let grown = memory.grow(lease.store(), 1).is_ok();
+                let grown = memory.grow(lease.store_mut(), 1).is_ok();
                 world.end(lease);
                 grown
             });

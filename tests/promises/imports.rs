@@ -165,7 +165,7 @@ fn promise_17_what_belongs_to_a_store_of_the_hosts_is_told_in_define() {
     let other = pool().build().unwrap();
     let function: Function<(), i32> = other.define(f(answering(1))).unwrap();
     let mut lease = function.acquire(1).unwrap();
-    let store = lease.store();
+    let store = lease.store_mut();
     let memory = Memory::new(&mut *store, MemoryType::new(1, None)).unwrap();
     let own = Func::wrap(&mut *store, || ());
     let mut linker: Linker<StoreData<()>> = Linker::new(&engine);

@@ -373,7 +373,7 @@ fn promise_26_a_global_cannot_begin_in_another_store() {
     let function: Function<(), ()> = pool.define(f(wasm)).unwrap();
     let mut lease = function.acquire(1).unwrap();
     let instance = lease.instance();
-    let reference = instance.get_func(lease.store(), "f");
+    let reference = instance.get_func(lease.store_mut(), "f");
     assert!(reference.is_some());
     let imports = pool.imports().global("env", "f", Val::FuncRef(reference));
     let error = imports.build().unwrap_err();
@@ -391,7 +391,7 @@ fn promise_26_a_global_cannot_begin_in_another_store() {
     // A table of a lease's own store is the host's affair, and charged to that lease.
     let before = charged(&pool, Budget::Memory);
     let ty = TableType::new(RefType::FUNCREF, 1024, None);
-    Table::new(lease.store(), ty, Ref::Func(None)).unwrap();
+    Table::new(lease.store_mut(), ty, Ref::Func(None)).unwrap();
     assert_eq!(charged(&pool, Budget::Memory) - before, 8192);
 }
 
@@ -431,7 +431,7 @@ fn promise_26_host_functions_find_what_was_made_for_the_instance() {
     let function: Function<(), i32> = pool.define(f(wasm).imports(&imports)).unwrap();
     assert_eq!(function.call(1, ()).unwrap(), 105);
     assert_eq!(block_on(function.call_async(2, ())).unwrap(), 105);
-    let mut lease = function.acquire(1).unwrap();
+    let lease = function.acquire(1).unwrap();
     let imported = lease.store().data().imported("env", "memory");
     assert!(imported.and_then(Extern::into_memory).is_some());
 }

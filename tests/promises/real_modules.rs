@@ -59,11 +59,11 @@ type Argon2 = (
 fn argon2id(lease: &mut Lease<'_, Argon2, i32, ()>, password: &[u8], salt: &[u8]) -> Vec<u8> {
     const LENGTH: usize = 32;
     let instance = lease.instance();
-    let memory: Memory = instance.get_memory(lease.store(), "c").unwrap();
+    let memory: Memory = instance.get_memory(lease.store_mut(), "c").unwrap();
     let malloc = lease.export::<i32, i32>("f").unwrap();
     let mut place = |bytes: &[u8]| {
         let at = malloc.call(lease, bytes.len() as i32).unwrap();
-        memory.write(lease.store(), at as usize, bytes).unwrap();
+        memory.write(lease.store_mut(), at as usize, bytes).unwrap();
         at
     };
     let (password_at, salt_at) = (place(password), place(salt));
@@ -182,7 +182,7 @@ fn promise_26_tree_sitter_runs_with_a_memory_a_table_and_globals_of_the_hosts() 
         assert_ne!(parser, 0, "a parser was made");
         let text = lease.call(64).unwrap();
         memory
-            .write(lease.store(), text as usize, b"tree-sitter\0")
+            .write(lease.store_mut(), text as usize, b"tree-sitter\0")
             .unwrap();
         let compare = lease.export::<(i32, i32, i32), i32>("strncmp").unwrap();
         assert_eq!(compare.call(&mut lease, (text, text, 11)).unwrap(), 0);

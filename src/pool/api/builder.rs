@@ -20,7 +20,7 @@ use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
-type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()>;
+type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
 
 /// Settings of a pool to be built. What is not set has the default that its method names.
 pub struct Builder<T: Send + 'static = ()> {
@@ -289,7 +289,7 @@ impl<T: Send + 'static> Builder<T> {
     /// [`Pool::imports`] makes others for some, and memories, tables and globals of each instance's own.
     pub fn imports(
         mut self,
-        add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + 'static,
+        add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send + 'static,
     ) -> Self {
         self.imports.push(Box::new(add));
         self

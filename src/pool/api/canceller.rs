@@ -1,6 +1,7 @@
 //! Stopping a call from outside.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use crate::runtime::CancelFlag;
@@ -37,6 +38,10 @@ impl Canceller {
         self.0.is_cancelled()
     }
 }
+
+// A flag and a waker: a panic of the waker comes after everything has been said.
+impl UnwindSafe for Canceller {}
+impl RefUnwindSafe for Canceller {}
 
 impl fmt::Debug for Canceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,7 +181,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     #[cold]
     fn look_up(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
         thread_cache::drop_closed();
-        self.pool.entry(&self.identity, &self.signature, group, false)
+        self.pool
+            .entry(&self.identity, &self.signature, group, false)
     }
 
     #[inline(always)]
@@ -304,6 +306,10 @@ impl<P, R, T: Send + 'static> Clone for Function<P, R, T> {
     }
 }
 
+// As of the pool.
+impl<P, R, T: Send + 'static> UnwindSafe for Function<P, R, T> {}
+impl<P, R, T: Send + 'static> RefUnwindSafe for Function<P, R, T> {}
+
 impl<P, R, T: Send + 'static> fmt::Debug for Function<P, R, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Function").field(&self.signature).finish()
@@ -349,13 +355,38 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         self.function.signature()
     }
 
-    /// As [`Function::acquire`].
+    /// As [`Function::acquire`]. The lease borrows this handle, and so counts no reference;
+    /// [`Self::acquire_owned`] gives one that borrows nothing.
     ///
     /// # Errors
     /// As [`Function::acquire`].
     #[inline(always)]
     pub fn acquire(&self) -> Result<Lease<'_, P, R, T>, AcquireError> {
         self.lease(|pool| pool.default_wait_policy())
+    }
+
+    /// As [`Self::acquire`], with a lease that borrows nothing: it may be kept and sent away, and outlive
+    /// this handle. A reference is counted for it.
+    ///
+    /// # Errors
+    /// As [`Function::acquire`].
+    pub fn acquire_owned(&self) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease_owned(|pool| pool.default_wait_policy())
+    }
+
+    fn lease_owned(
+        &self,
+        wait_policy: impl FnOnce(&Shared<T>) -> WaitPolicy,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let entry = self.resolved()?.clone();
+        let function = &self.function;
+        match entry.take() {
+            Taken::Idle(pooled) => Ok(Lease::carried(entry, pooled)),
+            other => {
+                let wait_policy = wait_policy(&function.pool);
+                function.lease_slowly(self.group(), Ok((entry, other)), wait_policy)
+            }
+        }
     }
 
     /// As [`Function::try_acquire`].
@@ -430,6 +461,25 @@ where
         self.acquire()?.call(params)
     }
 }
+
+/// Takes the pool's lock for a moment: what a handle stands for is not forgotten while it exists.
+impl<P, R, T: Send + 'static> Clone for InGroup<P, R, T> {
+    fn clone(&self) -> Self {
+        if let Ok(entry) = &self.entry {
+            let id = entry.id;
+            let pool = &self.function.pool;
+            pool.with_state(|locked, _, _| locked.state.keep_entry(id));
+        }
+        Self {
+            function: self.function.clone(),
+            entry: self.entry.clone(),
+        }
+    }
+}
+
+// As of the pool.
+impl<P, R, T: Send + 'static> UnwindSafe for InGroup<P, R, T> {}
+impl<P, R, T: Send + 'static> RefUnwindSafe for InGroup<P, R, T> {}
 
 impl<P, R, T: Send + 'static> Drop for InGroup<P, R, T> {
     fn drop(&mut self) {

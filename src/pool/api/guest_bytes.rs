@@ -136,7 +136,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         let Some(memory) = self.memory() else {
             return Err(self.memory_error(MemoryError::NoMemory));
         };
-        memory.data_mut(self.store())[range].copy_from_slice(bytes);
+        memory.data_mut(self.store_mut())[range].copy_from_slice(bytes);
         Ok(())
     }
 

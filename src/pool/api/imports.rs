@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use wasmtime::{Linker, Val};
@@ -77,6 +78,10 @@ impl<T: Send + 'static> PartialEq for Imports<T> {
 }
 
 impl<T: Send + 'static> Eq for Imports<T> {}
+
+// Nothing in it ever changes.
+impl<T: Send + 'static> UnwindSafe for Imports<T> {}
+impl<T: Send + 'static> RefUnwindSafe for Imports<T> {}
 
 impl<T: Send + 'static> fmt::Debug for Imports<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

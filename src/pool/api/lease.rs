@@ -4,7 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use wasmtime::{Memory, Store, TypedFunc, Val, WasmParams, WasmResults};
+use wasmtime::{
+    AsContext, AsContextMut, Memory, Store, StoreContext, StoreContextMut, TypedFunc, Val,
+    WasmParams, WasmResults,
+};
 
 use crate::pool::api::canceller::Canceller;
 use crate::pool::api::definition::Dynamic;
@@ -149,17 +152,23 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         self.pooled_mut().instance.store.data_mut()
     }
 
-    /// The instance's store, for anything that wasmtime offers and this type does not.
+    /// The instance's store, to look at. The lease itself does as well: it is wasmtime's `AsContext`.
+    pub fn store(&self) -> &Store<StoreData<T>> {
+        &self.pooled().instance.store
+    }
+
+    /// The instance's store, for anything that wasmtime offers and this type does not. The lease itself does
+    /// as well: it is wasmtime's `AsContextMut`.
     ///
     /// A guest function called through it that fails leaves the instance in an undefined state,
     /// and the pool cannot see that: call [`Self::discard`] then. Nor does it look at the stack for such
     /// a call. [`Self::export`] needs no such care. The store stays in the pool: do not swap it for another's, replace its limiter, or set an
     /// epoch callback.
-    pub fn store(&mut self) -> &mut Store<StoreData<T>> {
+    pub fn store_mut(&mut self) -> &mut Store<StoreData<T>> {
         &mut self.pooled_mut().instance.store
     }
 
-    /// The instance itself, to be used with its [`Self::store`].
+    /// The instance itself, to be used with its store: the lease, or [`Self::store_mut`].
     pub fn instance(&self) -> wasmtime::Instance {
         self.pooled().instance.exports
     }
@@ -439,13 +448,38 @@ impl<P, R, T: Send + 'static> fmt::Debug for Lease<'_, P, R, T> {
     }
 }
 
+impl<P, R, T: Send + 'static> AsContext for Lease<'_, P, R, T> {
+    type Data = StoreData<T>;
+
+    fn as_context(&self) -> StoreContext<'_, StoreData<T>> {
+        self.store().as_context()
+    }
+}
+
+/// As [`Lease::store_mut`], with the same duties.
+impl<P, R, T: Send + 'static> AsContextMut for Lease<'_, P, R, T> {
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, StoreData<T>> {
+        self.store_mut().as_context_mut()
+    }
+}
+
 /// An exported function of the instance of one lease; see [`Lease::export`].
 pub struct Export<A, B, T: Send + 'static = ()> {
     /// Names the function among those of all pools: instances are numbered within one.
     function: u64,
     instance: InstanceId<T>,
-    name: Box<str>,
+    name: Arc<str>,
     func: TypedFunc<A, B>,
+}
+
+impl<A, B, T: Send + 'static> Clone for Export<A, B, T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            func: self.func.clone(),
+            ..*self
+        }
+    }
 }
 
 impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {

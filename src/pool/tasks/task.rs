@@ -121,6 +121,15 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         self.lease_async(wait_policy).await
     }
 
+    /// As [`Self::acquire_async`], with a lease that borrows nothing: see [`Self::acquire_owned`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_async`].
+    pub async fn acquire_owned_async(&self) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.resolved()?;
+        self.function.acquire_async(self.group()).await
+    }
+
     /// As [`Function::acquire_async_timeout`].
     ///
     /// # Errors

@@ -1,0 +1,6 @@
+//! What the handles, errors and settings offer beside calls: everything here is about the API's shape.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod handles;
