@@ -1,7 +1,6 @@
-//! A global allocator that counts the heap in use, for tests that compare charges with it. Every
-//! such test is a process of its own, with one test in it.
+//! A global allocator that counts the heap in use, for tests that compare charges with it. Such tests
+//! have a binary of their own, in which one test runs at a time.
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};

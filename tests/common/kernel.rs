@@ -1,5 +1,4 @@
 //! What Linux says of this process.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;
 

@@ -1,8 +1,21 @@
 //! What the tests share: real guests, small hand-written ones, and a look at the books.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each binary of tests uses its own part"
+)]
 
 pub mod child;
+pub mod failures;
 pub mod heap;
+#[cfg(target_os = "linux")]
+pub mod kernel;
+pub mod polling;
+pub mod pools;
+pub mod scene;
+pub mod spans;
+
+pub use pools::*;
 
 use wasm_pool::{Budget, Pool, Stats};
 
@@ -57,8 +70,6 @@ pub fn check_empty<T: Send + 'static>(pool: &Pool<T>) {
         assert_eq!(charged, 0, "{budget}");
     }
 }
-
-pub mod spans;
 
 /// Looks again and again until the condition holds; gives up after a minute.
 #[track_caller]

@@ -1,5 +1,4 @@
 //! Futures polled by hand, and host functions that keep their guests waiting.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -1,5 +1,4 @@
 //! What is dropped in the middle, and where.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasm_pool::{Budget, Builder, Definition, Function, Lease, Limits, Pool};
 
+use crate::common::polling::{ByHand, Gate, MINUTE, Work, waiting_host};
 use crate::common::*;
-use crate::polling::{ByHand, Gate, MINUTE, Work, waiting_host};
 
 /// A pool, a function in it, and what is in the function's way.
 pub struct Scene {

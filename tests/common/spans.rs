@@ -2,7 +2,7 @@
 //! else shows, or holds up, a compilation.
 //!
 //! Spans are known by name and by the function they are for, so tests of one process do not
-//! disturb each other as long as each defines functions of its own names.
+//! disturb each other as long as each watches functions whose names no other test uses.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,8 @@ pub fn panic_at(span: &'static str, function: &str) {
 pub fn hold(span: &'static str, function: &str) -> Held {
     let key = (span, function.to_owned());
     let before = begun(span, function);
-    with(|seen| seen.held.insert(key.clone()));
+    let is_new = with(|seen| seen.held.insert(key.clone()));
+    assert!(is_new, "{key:?} is another test's");
     Held { key, before }
 }
 

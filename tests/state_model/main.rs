@@ -1,0 +1,245 @@
+//! The pure core against a naive model, over random sequences of operations.
+//!
+//! `fake.rs` plays the shell's slots, races included; `model.rs` keeps who holds what in plain
+//! lists; `room.rs` works out the slow way what making room may cost; `world.rs`, `lease.rs` and
+//! `acquire.rs` do every operation to both sides; `check.rs` compares them after every step;
+//! `finish.rs` ends each run and sees that nothing is left. `found.rs` keeps what was found.
+//! `policy_choices.rs` asks the core itself, with the same fake shell, who goes when room is needed.
+//!
+//! A binary of its own, which includes the core by path, and links no wasmtime.
+//!
+//! `PROPTEST_CASES` sets the number of cases.
+
+extern crate alloc;
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/state/mod.rs"]
+mod state;
+
+mod acquire;
+mod check;
+mod fake;
+mod finish;
+mod found;
+mod lease;
+mod model;
+mod policy_choices;
+mod room;
+mod world;
+
+use std::cell::RefCell;
+use std::fmt;
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+
+use world::{Op, Seen, Setup, World};
+
+const CASES: u32 = 10_000;
+
+/// Each of these must occur in a few hundred cases, or the operations have become too tame.
+const INTERESTING: &[&str] = &[
+    "blocked",
+    "born",
+    "closed",
+    "collected as its lease ended",
+    "collecting",
+    "collecting a part",
+    "code dropped",
+    "code eviction",
+    "code larger than estimated",
+    "code ready",
+    "displaced instance leased again",
+    "entered a forgotten entry",
+    "entered a removed function",
+    "entry forgotten",
+    "evicting",
+    "expired",
+    "failed",
+    "follow",
+    "granted",
+    "growth abandoned",
+    "growth granted",
+    "growth refused",
+    "handed over",
+    "heir got its victim's",
+    "idle",
+    "idle eviction",
+    "idle found by enter",
+    "idle found without the lock",
+    "instantiation failed",
+    "leaked",
+    "lease ended as it was awaited",
+    "lease ended as room was awaited",
+    "left the queue for a seat",
+    "lifetime",
+    "loaded",
+    "lowered limits repaid",
+    "module evicted with its instances",
+    "module failed",
+    "module leaves",
+    "module under two names",
+    "more seats",
+    "not_retained",
+    "notice answered",
+    "notice displaced",
+    "notice left for the next lease",
+    "overdraft",
+    "queued to compile",
+    "refused",
+    "refused while cooling down",
+    "release raced with a notice",
+    "released without the lock",
+    "relieved",
+    "remove",
+    "removed",
+    "replaced",
+    "room",
+    "room after waiting",
+    "seat served from the queue",
+    "several victims",
+    "soon",
+    "stale",
+    "superseded",
+    "taken back",
+    "told that it is late",
+    "turn to compile passed on",
+    "waits for a module to leave",
+    "waits for room",
+];
+
+fn op() -> impl Strategy<Value = Op> {
+    let one = any::<u8>;
+    let two = || (any::<u8>(), any::<u8>());
+    prop_oneof![
+        3 => two().prop_map(|(a, b)| Op::Define(a, b)),
+        2 => two().prop_map(|(a, b)| Op::Replace(a, b)),
+        1 => two().prop_map(|(a, b)| Op::Supersede(a, b)),
+        2 => one().prop_map(Op::Relieve),
+        1 => one().prop_map(Op::Remove),
+        10 => two().prop_map(|(a, b)| Op::Enter(a, b)),
+        14 => two().prop_map(|(a, b)| Op::Warm(a, b)),
+        1 => one().prop_map(Op::Stray),
+        10 => two().prop_map(|(a, b)| Op::Fast(a, b)),
+        1 => one().prop_map(Op::LeaveSeat),
+        3 => one().prop_map(Op::Leak),
+        40 => two().prop_map(|(a, b)| Op::Step(a, b)),
+        1 => one().prop_map(Op::GiveUp),
+        10 => one().prop_map(Op::Free),
+        9 => two().prop_map(|(a, b)| Op::ReleaseFast(a, b)),
+        4 => one().prop_map(Op::ReleaseSlow),
+        5 => one().prop_map(Op::Race),
+        2 => one().prop_map(Op::Answer),
+        1 => one().prop_map(Op::Trap),
+        8 => two().prop_map(|(a, b)| Op::Grow(a, b)),
+        1 => two().prop_map(|(a, b)| Op::Shrink(a, b)),
+        5 => one().prop_map(Op::Pass),
+        3 => one().prop_map(Op::Sweep),
+        1 => one().prop_map(Op::Limits),
+        1 => one().prop_map(Op::Retain),
+        2 => two().prop_map(|(a, b)| Op::Keep(a, b)),
+        1 => one().prop_map(Op::LetGo),
+    ]
+}
+
+#[derive(Clone)]
+struct Run {
+    setup: Setup,
+    ops: Vec<Op>,
+}
+
+/// One operation in a line, since a shrunk run is read as a story.
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.setup)?;
+        for op in &self.ops {
+            writeln!(f, "  {op:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Two functions to begin with, so that most runs do something; one in four is closed midway.
+fn run() -> impl Strategy<Value = Run> {
+    let closes = prop::option::weighted(0.25, 30usize..100);
+    // Short ones only so that shrinking may make them.
+    let steps = prop::collection::vec(op(), 1..140);
+    let all = (setup(), any::<[u8; 2]>(), steps, closes);
+    all.prop_map(|(setup, keys, mut steps, closes)| {
+        if let Some(at) = closes {
+            steps.insert(at.min(steps.len()), Op::Close);
+        }
+        let first = (0u8..).zip(keys).map(|(name, key)| Op::Define(name, key));
+        Run {
+            setup,
+            ops: first.chain(steps).collect(),
+        }
+    })
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    (0..3u8, 1..=3usize, 1..=2usize, any::<u8>(), any::<bool>()).prop_map(
+        |(policy, seats, max_compilations, limits, serve)| Setup {
+            policy,
+            seats,
+            max_compilations,
+            limits,
+            serve,
+        },
+    )
+}
+
+fn play(run: &Run) -> Seen {
+    let mut world = World::new(&run.setup);
+    for op in &run.ops {
+        world.apply(*op);
+        world.check();
+    }
+    world.finish(run.setup.serve);
+    world.seen
+}
+
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_core_does_what_the_model_says(run in run()) {
+        play(&run);
+    }
+}
+
+/// The same few hundred runs every time: do the operations reach what they are meant to test?
+#[test]
+fn the_operations_reach_everything() {
+    let config = ProptestConfig {
+        cases: 400,
+        ..config()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let all = RefCell::new(Seen::default());
+    let outcome = runner.run(&run(), |run| {
+        for (what, times) in play(&run).0 {
+            *all.borrow_mut().0.entry(what).or_default() += times;
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    let all = all.into_inner();
+    println!("{:#?}", all.0);
+    let missed: Vec<_> = (INTERESTING.iter())
+        .filter(|what| !all.0.contains_key(*what))
+        .collect();
+    assert!(missed.is_empty(), "never seen: {missed:?}");
+}

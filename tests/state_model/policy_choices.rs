@@ -1,0 +1,597 @@
+//! Who goes when room is needed: the policies' choices of modules, and the order of instances.
+
+use std::cmp::Ordering;
+
+use crate::fake::{Content, Doors, Fake, Instance};
+use crate::state::{
+    Amounts, Budget, Config, Destroy, Effects, EntryId, Group, History, NewFunction, PerBudget,
+    Policy, Prepare, ReserveOutcome, SeatOffer, Slots, Stamp, State,
+};
+
+const NONE: Amounts = Amounts::ZERO;
+
+/// What a module and its instances take.
+#[derive(Clone, Copy)]
+struct Module {
+    /// Its key; its code gets the same number.
+    key: u8,
+    code: u64,
+    /// What it cost to compile.
+    cost: u64,
+    memory: u64,
+}
+
+impl Module {
+    const fn new(key: u8, code: u64) -> Self {
+        Self {
+            key,
+            code,
+            cost: 1000,
+            memory: 1,
+        }
+    }
+}
+
+/// A pool with one function and one entry per module.
+struct Pool {
+    state: State<Fake>,
+    doors: Doors,
+    out: Effects<Fake>,
+}
+
+/// What was destroyed, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Gone {
+    instances: Vec<Instance>,
+    code: Vec<u32>,
+}
+
+impl Pool {
+    /// A pool in which nothing is scarce but what `limits` says.
+    fn new(policy: Policy, limits: &[(Budget, u64)]) -> Self {
+        let config = Config {
+            policy,
+            seats_per_entry: 2,
+            first_seats: 2,
+            max_unused_entries: 100,
+            max_compilations: 1,
+            max_passes: u64::MAX,
+        };
+        let mut all = PerBudget::from_fn(|_| 1_000_000);
+        for (budget, limit) in limits {
+            all.set(*budget, *limit);
+        }
+        Self {
+            state: State::new(config, all),
+            doors: Doors::default(),
+            out: Effects::new(),
+        }
+    }
+
+    fn entry(&mut self, module: Module) -> EntryId<Fake> {
+        let name = format!("f{}", module.key);
+        let new = NewFunction {
+            name: name.as_str().into(),
+            arguments: "".into(),
+            definition: 0,
+            key: [module.key; 32],
+            source: module.key,
+        };
+        let known = self.state.find(&name, "");
+        let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));
+        let doors = &mut self.doors;
+        let open = |_, _: &crate::state::Function<Fake>| doors.open(0, 2);
+        let entry = self
+            .state
+            .entry(function, &Group::from(1), open, &mut self.out);
+        entry.expect("the function is defined")
+    }
+
+    /// Another instance, leased.
+    fn lease_new(&mut self, module: Module) -> Instance {
+        let entry = self.entry(module);
+        let entered = self.state.try_seat(entry, &mut self.doors, &mut self.out);
+        let SeatOffer::Seat(request) = entered else {
+            panic!("no vacant seat");
+        };
+        let code = NONE.code(module.code).mappings(1);
+        if let Prepare::Lead { .. } = self.state.prepare(request, &mut self.out) {
+            let room = (self.state).reserve(request, code, &mut self.doors, &mut self.out);
+            assert_eq!(room, ReserveOutcome::Granted);
+            let serial = u32::from(module.key);
+            (self.state).loaded(request, serial, code, module.cost, &mut self.out);
+        }
+        let holds = NONE.memory(module.memory).stack(1).mappings(1);
+        let room = (self.state).reserve(request, holds, &mut self.doors, &mut self.out);
+        assert_eq!(room, ReserveOutcome::Granted);
+        let stamp = self.doors.next_stamp();
+        let born = (self.state).install(request, holds, stamp, &mut self.doors, &mut self.out);
+        born.expect("nothing was replaced")
+    }
+
+    /// Back into its slot, used just now; the core is not told.
+    fn park(&mut self, id: Instance) {
+        let instance = self.state.instance(id).expect("a live instance");
+        let door = self.state.entry_handle(instance.entry);
+        let (door, seat) = (*door.expect("its entry"), instance.seat);
+        self.doors.put(door, seat, id);
+    }
+
+    /// Another instance, idle.
+    fn idle(&mut self, module: Module) -> Instance {
+        let id = self.lease_new(module);
+        self.park(id);
+        id
+    }
+
+    fn is_idle(&self, id: Instance) -> bool {
+        let slots = self.doors.doors.iter().flat_map(|door| &door.slots);
+        slots.into_iter().any(|s| s.content == Content::Idle(id))
+    }
+
+    /// Takes an instance out of its slot and puts it back, at this time.
+    fn use_at(&mut self, id: Instance, now: u64) {
+        self.pass_until(now);
+        let instance = self.state.instance(id).expect("a live instance");
+        let door = *self.state.entry_handle(instance.entry).expect("its entry");
+        let seat = instance.seat;
+        assert!(self.doors.claim(&door, seat, id), "not idle");
+        self.park(id);
+    }
+
+    fn pass_until(&mut self, now: u64) {
+        self.doors.now = now;
+        self.state.advance(now);
+    }
+
+    /// Somebody asks for this much, and the victims die for it.
+    fn ask(&mut self, need: Amounts) -> (ReserveOutcome, Gone) {
+        let request = self.state.begin_growth();
+        let room = (self.state).reserve(request, need, &mut self.doors, &mut self.out);
+        let gone = self.destroy();
+        if room == ReserveOutcome::Evicting {
+            let again = (self.state).reserve(request, need, &mut self.doors, &mut self.out);
+            assert_eq!(again, ReserveOutcome::Granted, "the victims were enough");
+        }
+        assert_eq!(self.state.recount(), Ok(()));
+        self.state.abandon(request, &mut self.out);
+        (room, gone)
+    }
+
+    /// A look at all modules, as every request for more code than there is takes it: what was
+    /// used since the last look is noted.
+    fn look(&mut self) {
+        let (room, gone) = self.ask(NONE.code(900_000));
+        assert!(matches!(room, ReserveOutcome::Refused(_)));
+        assert_eq!(gone, Gone::default());
+    }
+
+    fn destroy(&mut self) -> Gone {
+        let mut gone = Gone::default();
+        while !self.out.destroy.is_empty() {
+            for destroy in std::mem::take(&mut self.out.destroy) {
+                let dying = match destroy {
+                    Destroy::Instance {
+                        dying, instance, ..
+                    } => {
+                        gone.instances.push(instance);
+                        dying
+                    }
+                    Destroy::Code { dying, code } => {
+                        gone.code.push(code);
+                        dying
+                    }
+                };
+                self.state.freed(dying, &mut self.out);
+            }
+        }
+        gone
+    }
+}
+
+fn gone(instances: &[Instance], code: &[u32]) -> Gone {
+    Gone {
+        instances: instances.to_vec(),
+        code: code.to_vec(),
+    }
+}
+
+// Whether code outlives its last instance: ────────────────────────────────────────────────────────
+
+fn evict_the_last_instance(policy: Policy) -> (Instance, Gone) {
+    let mut pool = Pool::new(policy, &[]);
+    let last = pool.idle(Module::new(1, 10));
+    let evicted = pool.state.evict(&[last], &mut pool.doors, &mut pool.out);
+    assert_eq!(evicted, 1);
+    (last, pool.destroy())
+}
+
+#[test]
+fn lru_drops_code_with_its_last_instance() {
+    let (last, all) = evict_the_last_instance(Policy::Lru);
+    assert_eq!(all, gone(&[last], &[1]));
+}
+
+#[test]
+fn module_lru_and_cost_aware_retain_code() {
+    for policy in [Policy::ModuleLru, Policy::CostAware] {
+        let (last, all) = evict_the_last_instance(policy);
+        assert_eq!(all, gone(&[last], &[]), "{policy:?}");
+    }
+}
+
+#[test]
+fn lru_keeps_code_while_another_instance_lives() {
+    let mut pool = Pool::new(Policy::Lru, &[]);
+    let module = Module::new(1, 10);
+    let (one, other) = (pool.lease_new(module), pool.lease_new(module));
+    pool.park(one);
+    pool.state.evict(&[one], &mut pool.doors, &mut pool.out);
+    assert_eq!(pool.destroy(), gone(&[one], &[]));
+    assert!(pool.state.instance(other).is_some());
+}
+
+// Which module goes: ──────────────────────────────────────────────────────────────────────────────
+
+/// The modules that go, one after the other, when ever more code is asked for.
+fn order(policy: Policy, modules: &[Module]) -> Vec<u32> {
+    let total = modules.iter().map(|m| m.code).sum();
+    let mut pool = Pool::new(policy, &[(Budget::Code, total)]);
+    for (at, module) in (10..).zip(modules) {
+        pool.pass_until(at);
+        pool.idle(*module);
+    }
+    pool.pass_until(1000);
+    let mut order = Vec::new();
+    while order.len() < modules.len() {
+        // What the ones before freed is free; one byte more takes the next.
+        let charged = pool.state.ledger().charged().get(Budget::Code);
+        let (room, all) = pool.ask(NONE.code(total - charged + 1));
+        assert_eq!(room, ReserveOutcome::Evicting);
+        order.extend(all.code);
+    }
+    order
+}
+
+#[test]
+fn lru_and_module_lru_take_the_least_recently_used_module() {
+    let modules = [Module::new(1, 10), Module::new(2, 40), Module::new(3, 5)];
+    assert_eq!(order(Policy::Lru, &modules), [1, 2, 3]);
+    assert_eq!(order(Policy::ModuleLru, &modules), [1, 2, 3]);
+}
+
+#[test]
+fn cost_aware_takes_what_is_cheap_to_bring_back() {
+    let costs = [(1, 1_000_000), (2, 1), (3, 1000)];
+    let modules = costs.map(|(key, cost)| Module {
+        cost,
+        ..Module::new(key, 10)
+    });
+    assert_eq!(order(Policy::CostAware, &modules), [2, 3, 1]);
+}
+
+#[test]
+fn cost_aware_takes_what_is_large_for_its_cost() {
+    let modules = [
+        Module::new(1, 10),
+        Module::new(2, 1000),
+        Module::new(3, 100),
+    ];
+    assert_eq!(order(Policy::CostAware, &modules), [2, 3, 1]);
+}
+
+/// A is used every 10, B every 40; when room is needed, B was used last.
+fn often_or_lately(policy: Policy) -> Vec<u32> {
+    let mut pool = Pool::new(policy, &[(Budget::Code, 20)]);
+    pool.pass_until(1);
+    let a = pool.idle(Module::new(1, 10));
+    let b = pool.idle(Module::new(2, 10));
+    for at in 1..=8 {
+        pool.use_at(a, at * 10);
+        if at % 4 == 0 {
+            pool.use_at(b, at * 10 + 2);
+        }
+        pool.look();
+    }
+    pool.pass_until(85);
+    let (room, all) = pool.ask(NONE.code(1));
+    assert_eq!(room, ReserveOutcome::Evicting);
+    all.code
+}
+
+#[test]
+fn cost_aware_takes_what_is_used_seldom() {
+    assert_eq!(often_or_lately(Policy::CostAware), [2]);
+    assert_eq!(often_or_lately(Policy::ModuleLru), [1]);
+}
+
+#[test]
+fn code_goes_with_all_its_instances_or_not_at_all() {
+    let mut pool = Pool::new(Policy::ModuleLru, &[(Budget::Code, 30)]);
+    let (busy, free) = (Module::new(1, 10), Module::new(2, 10));
+    let beside_a_lease = pool.idle(busy);
+    // The idle one is in its seat, so that this takes it out; it goes back when there are two.
+    let entry = pool.entry(busy);
+    let entered = pool.state.try_seat(entry, &mut pool.doors, &mut pool.out);
+    assert!(matches!(entered, SeatOffer::Idle(id) if id == beside_a_lease));
+    let leased = pool.lease_new(busy);
+    pool.park(beside_a_lease);
+    let (one, other) = (pool.lease_new(free), pool.lease_new(free));
+    pool.park(one);
+    pool.park(other);
+
+    let (room, all) = pool.ask(NONE.code(15));
+    assert_eq!(room, ReserveOutcome::Evicting);
+    assert_eq!(all, gone(&[one, other], &[2]));
+    assert!(pool.is_idle(beside_a_lease), "evicting it frees no code");
+    assert!(pool.state.instance(leased).is_some());
+}
+
+#[test]
+fn a_refused_request_evicts_nothing() {
+    let mut pool = Pool::new(Policy::ModuleLru, &[(Budget::Code, 30)]);
+    let idle = pool.idle(Module::new(1, 10));
+    let leased = pool.lease_new(Module::new(2, 10));
+    let (room, all) = pool.ask(NONE.code(21));
+    let ReserveOutcome::Refused(shortage) = room else {
+        panic!("{room:?}");
+    };
+    assert_eq!((shortage.budget, shortage.requested), (Budget::Code, 21));
+    assert_eq!((shortage.limit, shortage.charged), (30, 20));
+    assert_eq!(shortage.evictable, 10);
+    assert_eq!(all, Gone::default());
+    assert!(pool.is_idle(idle) && !pool.is_idle(leased));
+}
+
+// Who is spared: ──────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_small_module_is_spared_when_a_large_one_must_go_anyway() {
+    let mut pool = Pool::new(Policy::ModuleLru, &[(Budget::Code, 30)]);
+    let small = pool.idle(Module::new(1, 5));
+    let large = pool.idle(Module::new(2, 20));
+    // 5 are free. The small one is the first victim, but only the large one frees 10.
+    let (room, all) = pool.ask(NONE.code(15));
+    assert_eq!(room, ReserveOutcome::Evicting);
+    assert_eq!(all, gone(&[large], &[2]));
+    assert!(pool.is_idle(small));
+}
+
+#[test]
+fn a_small_instance_is_spared_when_a_large_one_must_go_anyway() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 30)]);
+    let of = |key, memory| Module {
+        memory,
+        ..Module::new(key, 1)
+    };
+    let small = pool.idle(of(1, 5));
+    let large = pool.idle(of(2, 20));
+    let (_, all) = pool.ask(NONE.memory(15));
+    assert_eq!(all, gone(&[large], &[]));
+    assert!(pool.is_idle(small));
+}
+
+#[test]
+fn both_go_when_both_are_needed() {
+    let mut pool = Pool::new(Policy::ModuleLru, &[(Budget::Code, 30)]);
+    let small = pool.idle(Module::new(1, 5));
+    let large = pool.idle(Module::new(2, 20));
+    let (_, all) = pool.ask(NONE.code(27));
+    assert_eq!(all, gone(&[small, large], &[1, 2]));
+}
+
+// What is under way counts: ───────────────────────────────────────────────────────────────────────
+
+#[test]
+fn what_one_request_waits_for_is_not_given_to_another() {
+    let mut pool = Pool::new(
+        Policy::CostAware,
+        &[(Budget::Stack, 1), (Budget::Total, 10)],
+    );
+    let last = pool.idle(Module::new(1, 5));
+    pool.state.evict(&[last], &mut pool.doors, &mut pool.out);
+    pool.destroy();
+    let [filler, first, second] = [(); 3].map(|()| pool.state.begin_growth());
+    let (state, doors, out) = (&mut pool.state, &mut pool.doors, &mut pool.out);
+    let full = state.reserve(filler, NONE.compile(5), doors, out);
+    assert_eq!(full, ReserveOutcome::Granted);
+
+    // The stack is there, the total is not: the code must go, and until then the stack waits.
+    assert_eq!(
+        state.reserve(first, NONE.stack(1), doors, out),
+        ReserveOutcome::Evicting
+    );
+    state.abandon(filler, out);
+    let stolen = state.reserve(second, NONE.stack(1), doors, out);
+    assert!(matches!(stolen, ReserveOutcome::Refused(_)), "{stolen:?}");
+    assert_eq!(pool.destroy(), gone(&[], &[1]));
+    let (state, doors, out) = (&mut pool.state, &mut pool.doors, &mut pool.out);
+    assert_eq!(
+        state.reserve(first, NONE.stack(1), doors, out),
+        ReserveOutcome::Granted
+    );
+}
+
+#[test]
+fn lowered_limits_count_what_is_dying_already() {
+    let mut pool = Pool::new(Policy::CostAware, &[]);
+    let [_, kept] = two_of_ten(&mut pool);
+    let mut limits = PerBudget::from_fn(|_| 1_000_000);
+    limits.set(Budget::Memory, 10);
+    for _ in 0..2 {
+        // The second time, the victim of the first is still charged.
+        (pool.state).set_limits(limits, &mut pool.doors, &mut pool.out);
+        assert_eq!(pool.out.destroy.len(), 1);
+    }
+    assert!(pool.is_idle(kept));
+}
+
+fn two_of_ten(pool: &mut Pool) -> [Instance; 2] {
+    [1, 2].map(|key| {
+        pool.idle(Module {
+            memory: 10,
+            ..Module::new(key, 5)
+        })
+    })
+}
+
+#[test]
+fn an_overdraft_that_leases_hold_costs_nobody_in_vain() {
+    let mut pool = Pool::new(Policy::ModuleLru, &[]);
+    let small = pool.idle(Module {
+        memory: 0,
+        ..Module::new(1, 5)
+    });
+    let large = pool.idle(Module::new(2, 20));
+    let leased = pool.lease_new(Module {
+        memory: 50,
+        ..Module::new(3, 5)
+    });
+    // Memory stays overdrawn whoever goes; the code can be repaid by the large module alone.
+    let mut limits = PerBudget::from_fn(|_| 1_000_000);
+    limits.set(Budget::Memory, 40);
+    limits.set(Budget::Code, 20);
+    (pool.state).set_limits(limits, &mut pool.doors, &mut pool.out);
+    let all = pool.destroy();
+    assert_eq!(all, gone(&[large], &[2]));
+    assert!(pool.is_idle(small));
+    assert!(pool.state.instance(leased).is_some());
+    assert!(pool.state.is_overdrawn());
+}
+
+#[test]
+fn what_no_number_can_count_is_refused() {
+    let mut pool = Pool::new(Policy::CostAware, &[]);
+    let no_limit = PerBudget::from_fn(|_| u64::MAX);
+    (pool.state).set_limits(no_limit, &mut pool.doors, &mut pool.out);
+    pool.idle(Module::new(1, 5));
+    let (room, all) = pool.ask(NONE.memory(u64::MAX));
+    assert!(matches!(room, ReserveOutcome::Refused(_)), "{room:?}");
+    assert_eq!(all, Gone::default());
+}
+
+// Instances first, code last: ─────────────────────────────────────────────────────────────────────
+
+#[test]
+fn memory_and_stacks_come_from_the_least_recently_used() {
+    for budget in [Budget::Memory, Budget::Stack] {
+        let mut pool = Pool::new(Policy::CostAware, &[(budget, 3)]);
+        let [a, b, c] = [1, 2, 3].map(|key| pool.idle(Module::new(key, 10)));
+        pool.use_at(a, 5);
+        let one = match budget {
+            Budget::Memory => NONE.memory(1),
+            _ => NONE.stack(1),
+        };
+        for oldest in [b, c, a] {
+            // Each gives one, so it takes one more to need the next.
+            let held = 3 - pool.state.ledger().charged().get(budget);
+            let need = match budget {
+                Budget::Memory => one.memory(held + 1),
+                _ => one.stack(held + 1),
+            };
+            assert_eq!(pool.ask(need).1, gone(&[oldest], &[]), "{budget}");
+        }
+    }
+}
+
+/// Two idle instances of 6 bytes, each with 4 bytes of code; in mappings, one each.
+fn two(limit: (Budget, u64)) -> (Pool, [Instance; 2]) {
+    let mut pool = Pool::new(Policy::CostAware, &[limit]);
+    let of = |key| Module {
+        memory: 5,
+        ..Module::new(key, 4)
+    };
+    let both = [1, 2].map(|key| pool.idle(of(key)));
+    (pool, both)
+}
+
+#[test]
+fn the_total_comes_from_instances_first_and_from_code_last() {
+    let (mut pool, [a, _]) = two((Budget::Total, 20));
+    assert_eq!(pool.ask(NONE.memory(6)).1, gone(&[a], &[]));
+
+    let (mut pool, [a, b]) = two((Budget::Total, 20));
+    assert_eq!(pool.ask(NONE.memory(12)).1, gone(&[a, b], &[]));
+
+    let (mut pool, [a, b]) = two((Budget::Total, 20));
+    let (_, all) = pool.ask(NONE.memory(13));
+    assert_eq!(all.instances, [a, b]);
+    assert_eq!(all.code.len(), 1, "one module's code is enough");
+}
+
+#[test]
+fn mappings_come_from_instances_first_and_from_code_last() {
+    let (mut pool, [a, b]) = two((Budget::Mappings, 4));
+    assert_eq!(pool.ask(NONE.mappings(2)).1, gone(&[a, b], &[]));
+
+    let (mut pool, [a, b]) = two((Budget::Mappings, 4));
+    let (_, all) = pool.ask(NONE.mappings(3));
+    assert_eq!(all.instances, [a, b]);
+    assert_eq!(all.code.len(), 1);
+}
+
+#[test]
+fn what_compilations_hold_comes_from_nobody() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Compile, 10)]);
+    let idle = pool.idle(Module::new(1, 10));
+    assert!(matches!(
+        pool.ask(NONE.compile(11)).0,
+        ReserveOutcome::Refused(_)
+    ));
+    assert!(pool.is_idle(idle));
+}
+
+// The history of a module: ────────────────────────────────────────────────────────────────────────
+
+fn at(at: u64) -> Stamp {
+    Stamp { at, sequence: 1 }
+}
+
+fn history(uses: &[u64], cost: u64) -> History {
+    let mut history = History::default();
+    history.cost = cost;
+    uses.iter().for_each(|u| history.used(at(*u)));
+    history
+}
+
+fn compare(a: History, b: History, bytes: [u64; 2]) -> Ordering {
+    let worth = |h: History, bytes| h.worth(Policy::CostAware, bytes, 100);
+    worth(a, bytes[0]).total_cmp(&worth(b, bytes[1]))
+}
+
+#[test]
+fn a_use_that_is_seen_late_does_not_turn_time_back() {
+    let mut history = history(&[10, 50], 1);
+    let before = history;
+    history.used(at(20));
+    assert_eq!(history, before);
+    assert_eq!(history.last_used, at(50));
+}
+
+#[test]
+fn worth_is_cost_over_bytes_over_the_wait() {
+    let usual = history(&[80, 90, 100], 1000);
+    let cheap = history(&[80, 90, 100], 10);
+    let seldom = history(&[20, 60, 100], 1000);
+    let stale = history(&[10, 20, 30], 1000);
+    assert_eq!(compare(cheap, usual, [10, 10]), Ordering::Less);
+    assert_eq!(compare(seldom, usual, [10, 10]), Ordering::Less);
+    assert_eq!(compare(stale, usual, [10, 10]), Ordering::Less);
+    assert_eq!(compare(usual, usual, [20, 10]), Ordering::Less);
+    assert_eq!(compare(usual, usual, [10, 10]), Ordering::Equal);
+}
+
+#[test]
+fn equal_worth_falls_back_to_the_last_use() {
+    let early = history(&[10], 0);
+    let late = history(&[20], 0);
+    assert_eq!(compare(early, late, [10, 10]), Ordering::Less);
+}
+
+#[test]
+fn nothing_known_is_worth_something_finite() {
+    let unknown = History::default();
+    assert_eq!(compare(unknown, unknown, [0, 0]), Ordering::Equal);
+    let far = unknown.worth(Policy::CostAware, 0, u64::MAX);
+    assert_eq!(far.total_cmp(&far), Ordering::Equal);
+}
