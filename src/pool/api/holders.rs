@@ -49,7 +49,7 @@ impl Holder {
         let Some((first, others)) = all.split_first() else {
             return Ok(());
         };
-        write!(f, ". Claimed by {first}")?;
+        write!(f, ". Held by {first}")?;
         for holder in others {
             write!(f, "; {holder}")?;
         }
