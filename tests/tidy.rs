@@ -46,7 +46,7 @@ fn unsafe_stands_in_one_file() {
         .map(|(p, _)| p)
         .collect();
     assert_eq!(files.len(), 1, "{files:?}");
-    assert!(files[0].ends_with("runtime/trusted.rs"), "{files:?}");
+    assert!(files[0].ends_with("runtime/raw.rs"), "{files:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! compiled.
 //!
 //! Each follows from the records that wasmtime 48 makes (`wasmtime_environ::Module`, its type registry,
-//! `VMContext`), at the fullest that their tables get. `tests/promised_charges` compares them with a
+//! `VMContext`), at the fullest that their tables get. `tests/charges/modules` compares them with a
 //! counting allocator.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What things cost, in the kernel's terms.
 //!
 //! Estimates stand where the truth comes too late (before a compilation) or is out of reach (the
-//! host heap of a store). `tests/true_sizes.rs` measures them all.
+//! host heap of a store). `tests/charges/true_sizes.rs` measures them all.
 
 use super::engine::Runtime;
 use super::inspect::Facts;

@@ -408,7 +408,10 @@ fn b6_a_closed_pool_refuses_everything_and_wakes_who_waits() {
             .wasm(memory_module(1, 1))
             .export("f"),
     );
-    assert_eq!(late.unwrap_err().to_string(), "too.late(): the pool is closed");
+    assert_eq!(
+        late.unwrap_err().to_string(),
+        "too.late(): the pool is closed"
+    );
     drop(lease);
     check_empty(&pool);
 }

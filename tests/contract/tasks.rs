@@ -402,7 +402,9 @@ fn a_module_that_does_not_link_fails_as_it_does_for_threads() {
 fn a_compiler_that_panics_costs_its_own_request_only() {
     let pool = builder().build().unwrap();
     spans::panic_at("compile", "doomed.task()");
-    let definition = Definition::new("doomed.task").wasm(answering(1)).export("f");
+    let definition = Definition::new("doomed.task")
+        .wasm(answering(1))
+        .export("f");
     let f: Function<(), i32> = pool.define(definition).unwrap();
     let failed = block_on(f.call_async(1, ()));
     let said_closed = matches!(failed, Err(CallError::Acquire(AcquireError::Closed { .. })));
