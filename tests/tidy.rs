@@ -95,3 +95,83 @@ fn nothing_sleeps_and_nothing_is_left_to_do() {
         }
     }
 }
+
+/// What a line of code takes from elsewhere than `crate::sync`, although threads share things through it.
+fn primitive_from_elsewhere(line: &str) -> bool {
+    let foreign = [
+        "parking_lot",
+        "crossbeam",
+        "std::sync::",
+        "core::sync::",
+        "std::thread_local",
+        "std::{",
+        "std::thread",
+    ];
+    // Counts of references, and what says something of the thread that asks or of the machine.
+    let harmless = [
+        "std::sync::Arc;",
+        "std::sync::{Arc, Weak};",
+        "std::sync::Weak;",
+        "std::thread::panicking()",
+        "std::thread::available_parallelism()",
+    ];
+    let mut line = line.to_owned();
+    for harmless in harmless {
+        line = line.replace(harmless, "");
+    }
+    foreign.iter().any(|word| line.contains(word))
+}
+
+#[test]
+fn every_primitive_comes_from_one_file() {
+    for (path, text) in sources("src") {
+        if path.ends_with("src/sync.rs") {
+            continue;
+        }
+        let seen = code(&text).find(|line| primitive_from_elsewhere(line));
+        assert!(seen.is_none(), "{}: {seen:?}", path.display());
+        // The macro needs no import: without one it is the standard library's.
+        let local = code(&text).any(|line| line.contains("thread_local!"));
+        let imported = code(&text)
+            .any(|line| line.starts_with("use crate::sync::") && line.contains("thread_local"));
+        assert!(imported || !local, "{}: thread_local!", path.display());
+    }
+    for line in [
+        "use std::sync::{Arc, Mutex};",
+        "use std::sync::atomic::AtomicU64;",
+        "std::thread::spawn(move || ())",
+        "std::thread::Builder::new()",
+    ] {
+        assert!(primitive_from_elsewhere(line), "{line}");
+    }
+}
+
+/// The names that a `sync.rs` offers.
+fn offered(text: &str) -> std::collections::BTreeSet<String> {
+    let items = code(text).filter(|line| line.starts_with("pub(crate) "));
+    let mut names = std::collections::BTreeSet::new();
+    for item in items {
+        let item = item.trim_start_matches("pub(crate) ");
+        let (kind, rest) = item.split_once(' ').unwrap();
+        if kind == "use" {
+            let last = rest.trim_end_matches(';').rsplit("::").next().unwrap();
+            let last = last.rsplit(" as ").next().unwrap();
+            let each = last.trim_matches(['{', '}']).split(", ");
+            names.extend(each.map(str::to_owned));
+        } else {
+            let end = |c: char| !c.is_alphanumeric() && c != '_';
+            names.extend(rest.split(end).next().map(str::to_owned));
+        }
+    }
+    names
+}
+
+#[test]
+fn the_model_checker_offers_the_same_primitives() {
+    let [real, model] = ["src/sync.rs", "tests/interleavings/sync.rs"].map(|path| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        offered(&fs::read_to_string(path).unwrap())
+    });
+    assert!(real.contains("AtomicCell") && real.contains("StaticMutex"));
+    assert_eq!(real, model);
+}

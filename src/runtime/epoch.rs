@@ -1,10 +1,10 @@
 //! The engine's epoch, as the pool moves it: how often, and where it was late.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use wasmtime::Engine;
+
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// Jumps that are remembered: enough for every lease that does not last through as many more.
 const JUMPS: usize = 64;
@@ -64,9 +64,14 @@ impl Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::unit_test;
 
     #[test]
     fn promise_02_a_lease_pays_only_for_lateness_that_it_has_seen() {
+        unit_test(lateness);
+    }
+
+    fn lateness() {
         let epoch = Epoch::new(Engine::default());
         for ticks in [1, 5, 3, 1] {
             epoch.advance(ticks);

@@ -6,8 +6,9 @@
 //! counting allocator.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 
 /// Bytes of heap: once for the loaded module, and again for each of its instances.
 #[derive(Debug, Default, Clone, Copy)]

@@ -8,12 +8,10 @@ use std::cell::RefCell;
 use std::mem::{self, ManuallyDrop};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::meter::GrowthAccount;
 use super::stack::{self, StackBounds};
 use crate::state::Amounts;
-use crate::sync::thread_local;
+use crate::sync::{Mutex, thread_local};
 
 /// One instance's.
 pub(crate) struct StackQuota(Mutex<Contents>);

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::host_code::{discard, wake};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 /// The waker of whoever polls, at most one. A future stores its waker here and only then looks whether
 /// it is ready; whoever makes it ready does that first and then wakes. So no wake-up is lost, whichever comes

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use shuttle::sync as checked;
 
+pub(crate) use crossbeam_utils::CachePadded;
+pub(crate) use parking_lot::Mutex as StaticMutex;
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::OnceLock;
@@ -126,19 +128,37 @@ impl Condvar {
     }
 }
 
-/// Begins again with every execution, so that a schedule replays exactly.
-pub(crate) fn fresh_thread_number() -> u64 {
-    this_thread() + 1
-}
+/// Its numbers are unique within an execution, and the same whenever its schedule is replayed: a thread's
+/// number comes first, then how many it has asked for.
+pub(crate) struct StaticCounter;
 
-/// Unique within an execution, and the same whenever its schedule is replayed.
-pub(crate) fn fresh_uid() -> u64 {
-    thread_local! {
-        static NEXT: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
+impl StaticCounter {
+    pub const fn new() -> Self {
+        Self
     }
-    NEXT.with(|next| this_thread() << 32 | next.replace(next.get() + 1))
+
+    pub fn next(&self) -> u64 {
+        thread_local! {
+            static NEXT: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
+        }
+        let thread = usize::from(shuttle::current::me()) as u64;
+        NEXT.with(|next| thread << 32 | next.replace(next.get() + 1))
+    }
 }
 
-fn this_thread() -> u64 {
-    usize::from(shuttle::current::me()) as u64
+/// The real ones: no thread of the pool's own runs in a model.
+pub(crate) mod unchecked {
+    pub(crate) use crossbeam_channel as channel;
+    pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use std::thread;
 }
+
+/// In an execution of its own.
+#[cfg(test)]
+pub(crate) fn unit_test(steps: fn()) {
+    shuttle::check_random(steps, 1);
+}
+
+/// Left out: no thread of the pool's own runs in a model.
+#[cfg(test)]
+pub(crate) fn unit_test_of_threads(_: fn()) {}

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::pool::Pool;
 use crate::pool::api::definition::sealed::Check;
-use crate::pool::api::definition::{Defined, Definition, HandleTypes, Parts, Signature, Source};
+use crate::pool::api::definition::{
+    Defined, Definition, HandleTypes, Parts, Signature, Source, fresh_uid,
+};
 use crate::pool::api::error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
@@ -14,7 +16,7 @@ use crate::pool::claims::Claims;
 use crate::pool::shared::{Effects, FunctionId, Locked, ShellTypes};
 use crate::runtime::TypeText;
 use crate::state::{DefineRefused, ModuleKey, NewFunction, signature};
-use crate::sync::{AtomicU64, fresh_uid};
+use crate::sync::AtomicU64;
 
 impl<T: Send + 'static> Pool<T> {
     /// Defines a function. Nothing is compiled yet; but the module's sections are read, so that

@@ -16,7 +16,7 @@ use crate::pool::time::clock::nanos;
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{CallLimits, Facts, HostImports, TypeText, inspect};
 use crate::state::{ModuleKey, signature};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, StaticCounter};
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
 ///
@@ -171,6 +171,12 @@ pub(crate) struct Parts {
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
     pub may_change_type: bool,
+}
+
+/// A number for a function, or for imports, from 1. Of all pools: threads' tables are shared by all.
+pub(crate) fn fresh_uid() -> u64 {
+    static UIDS: StaticCounter = StaticCounter::new();
+    UIDS.next()
 }
 
 /// What the pool keeps of a definition.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use wasmtime::{Linker, Val};
 
 use crate::pool::Pool;
+use crate::pool::api::definition::fresh_uid;
 use crate::runtime::{
     Causes, HostImports, Own, OwnItem, SharedError, StoreData, is_of_a_store, share,
 };
-use crate::sync::fresh_uid;
 
 /// Imports for some definitions: what the pool's linker has, other functions beside or instead, and
 /// memories, tables and globals that each instance gets of its own.

@@ -24,7 +24,7 @@ use crate::pool::shared::{EntryId, Function, InstanceId, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{Instance, StackCheck};
 use crate::state::{Group, Stamp};
-use crate::sync::{AtomicU64, Ordering, fresh_thread_number, thread_local};
+use crate::sync::{AtomicU64, Ordering, StaticCounter, thread_local};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -81,6 +81,9 @@ pub(crate) enum Taken<T: Send + 'static> {
     Nothing,
 }
 
+/// Numbers threads.
+static THREADS: StaticCounter = StaticCounter::new();
+
 thread_local! {
     static THREAD: ThreadState = const { ThreadState { number: Cell::new(0), sequence: Cell::new(0) } };
 }
@@ -97,7 +100,7 @@ struct ThreadState {
 pub(crate) fn thread_number() -> u64 {
     THREAD.with(|thread| {
         if thread.number.get() == 0 {
-            thread.number.set(fresh_thread_number());
+            thread.number.set(THREADS.next());
         }
         thread.number.get()
     })

@@ -6,9 +6,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
-use crate::sync::thread_local;
+use crate::sync::{StaticMutex, thread_local};
 
 /// Entries whose seats a thread remembers apart. Two bytes each, in every thread.
 const HINTS: usize = 1024;
@@ -58,11 +57,11 @@ fn tag(hash: u64) -> u16 {
 struct Lane(usize);
 
 /// Lanes that threads have left, below the first that none ever had.
-static LEFT: Mutex<(BTreeSet<usize>, usize)> = Mutex::new((BTreeSet::new(), 0));
+static LEFT: StaticMutex<(BTreeSet<usize>, usize)> = StaticMutex::new((BTreeSet::new(), 0));
 
 impl Lane {
     fn take() -> Self {
-        let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = LEFT.lock();
         Self(left.0.pop_first().unwrap_or_else(|| {
             left.1 += 1;
             left.1 - 1
@@ -72,7 +71,6 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-        left.0.insert(self.0);
+        LEFT.lock().0.insert(self.0);
     }
 }

@@ -1,10 +1,8 @@
 //! Places for idle instances: what a lease takes out of one and puts back.
 
-use crossbeam_utils::CachePadded;
-
 use crate::pool::hot::entry::{PooledInstance, thread_number};
 use crate::state::Stamp;
-use crate::sync::{AtomicBool, AtomicCell, AtomicU64, OnceLock, Ordering};
+use crate::sync::{AtomicBool, AtomicCell, AtomicU64, CachePadded, OnceLock, Ordering};
 
 /// Slots that an entry begins with, if it may have as many. Most entries never need more.
 pub(crate) const FIRST: usize = 8;

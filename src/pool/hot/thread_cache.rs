@@ -12,13 +12,13 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 
 use crate::pool::hot::entry::Entry;
 use crate::state::Group;
-use crate::sync::{Ordering, StaticU64, thread_local};
+use crate::sync::{OnceLock, Ordering, StaticU64, thread_local};
 
 /// Sets of lines; the hash of an entry says in which it may stand.
 const SETS: usize = 1024;

@@ -4,11 +4,10 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
-
 use crate::pool::time::threads::Threads;
 use crate::runtime::guarded;
+use crate::sync::unchecked::Mutex;
+use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 /// What is swept.
 pub(crate) trait KeepHouse: Send + Sync + 'static {

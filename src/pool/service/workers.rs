@@ -5,12 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
-
 use crate::pool::service::undelivered::Delivery;
 use crate::pool::time::threads::Threads;
 use crate::runtime::{WakerCell, guarded, wake};
+use crate::sync::unchecked::Mutex;
+use crate::sync::unchecked::channel::{Receiver, Sender, bounded};
 use crate::sync::{AtomicBool, Ordering};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -69,9 +68,19 @@ impl Workers {
 
     /// Starts one more, if there may be one more; whether there are any.
     fn has_threads(&self) -> bool {
+        let (has_any, error) = self.start_one();
+        if let Some(error) = error {
+            guarded("a subscriber", || {
+                tracing::error!(%error, "no thread to compile on");
+            });
+        }
+        has_any
+    }
+
+    fn start_one(&self) -> (bool, Option<std::io::Error>) {
         let mut started = self.started.lock();
         if *started >= self.most {
-            return true;
+            return (true, None);
         }
         let jobs = self.jobs.clone();
         let work = move || {
@@ -80,15 +89,9 @@ impl Workers {
                 guarded("a compilation", job);
             });
         };
-        match self.threads.start("wasm-pool compiler", work) {
-            Ok(()) => *started += 1,
-            Err(error) => {
-                guarded("a subscriber", || {
-                    tracing::error!(%error, "no thread to compile on");
-                });
-            }
-        }
-        *started > 0
+        let error = self.threads.start("wasm-pool compiler", work).err();
+        *started += usize::from(error.is_none());
+        (*started > 0, error)
     }
 
     /// No more jobs; those that are queued are still done.
@@ -228,6 +231,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::sync::{unit_test, unit_test_of_threads};
 
     fn poll<R>(outcome: &mut Outcome<R>) -> Poll<Option<R>> {
         Pin::new(outcome).poll(&mut Context::from_waker(Waker::noop()))
@@ -235,6 +239,10 @@ mod tests {
 
     #[test]
     fn work_for_a_closed_pool_is_over_at_once() {
+        unit_test(closed_pool);
+    }
+
+    fn closed_pool() {
         let workers = Workers::new(1);
         workers.stop();
         let owned = Arc::new(());
@@ -246,6 +254,10 @@ mod tests {
 
     #[test]
     fn work_that_panics_is_over() {
+        unit_test_of_threads(panicking_work);
+    }
+
+    fn panicking_work() {
         let workers = Workers::new(1);
         let mut outcome: Outcome<()> = workers.run(|| panic!("on purpose"));
         workers.stop();

@@ -5,11 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-
 use crate::pool::time::ticker::Ticker;
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::Epoch;
+use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 /// What the clock thread is told.
 #[derive(Debug, Clone, Copy)]

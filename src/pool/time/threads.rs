@@ -1,10 +1,10 @@
 //! The pool's own threads, and what it waits for when it ends.
 
 use std::collections::HashMap;
-use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::unchecked::thread::{self, JoinHandle, ThreadId};
+use crate::sync::unchecked::{Condvar, Mutex};
 
 /// How long the end of a pool waits for threads that are in host code, which may never return.
 const GRACE: Duration = Duration::from_millis(100);

@@ -4,13 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
 use crate::pool::time::alarms::Alarms;
 use crate::pool::time::clock::{Clock, SystemClock, nanos};
 use crate::pool::time::clock_thread::Control;
 use crate::pool::time::threads::Threads;
 use crate::runtime::guarded;
+use crate::sync::unchecked::channel::Sender;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// What every lease needs of time, without a lock and without asking the system: reading the
