@@ -149,13 +149,13 @@ impl<T: Send + 'static> Locked<T> {
     pub fn recount(&self) -> Result<(), String> {
         self.state.recount()?;
         let lost = self.state.dying().find(|id| !self.destroying.contains(id));
-        match lost {
-            Some(id) => Err(format!("D1: nobody destroys {id:?}, which is charged")),
-            None if self.destroying.len() > self.state.dying().count() => {
-                Err("D1: what is destroyed has been freed already".into())
-            }
-            None => Ok(()),
+        let (destroying, dying) = (self.destroying.len(), self.state.dying().count());
+        if lost.is_some() || destroying != dying {
+            return Err(format!(
+                "D1: {destroying} of {dying} dying are destroyed; not {lost:?}"
+            ));
         }
+        Ok(())
     }
 
     /// Nothing is left of a closed pool: whoever waited for that is to be told.

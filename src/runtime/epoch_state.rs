@@ -59,9 +59,14 @@ impl EpochState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::unit_test;
 
     #[test]
     fn promise_02_ticks_that_came_at_once_have_all_passed() {
+        unit_test(jump);
+    }
+
+    fn jump() {
         let engine = wasmtime::Engine::default();
         let epoch = Arc::new(Epoch::new(engine.clone()));
         let mut epoch_state = EpochState::new(10, Arc::default(), epoch.clone());
@@ -81,6 +86,10 @@ mod tests {
 
     #[test]
     fn promise_02_lateness_from_before_it_began_does_not_count() {
+        unit_test(lateness);
+    }
+
+    fn lateness() {
         let epoch = Arc::new(Epoch::new(wasmtime::Engine::default()));
         let mut epoch_state = EpochState::new(3, Arc::default(), epoch.clone());
         let goes_on = |epoch_state: &mut EpochState| {

@@ -12,8 +12,8 @@
 //!                  queue    follow    evict ────────→ freed ←──── dismiss ←─┴─ sweep, remove, close
 //! ```
 //!
-//! Invariants are numbered on the fields that they govern; [`State::recount`] counts them all
-//! again from the records.
+//! Each invariant has a code, which stands on the record or field that it governs; [`State::recount`] counts
+//! them all again from the records.
 
 mod flow;
 mod holders;
@@ -159,7 +159,8 @@ pub struct Config {
 /// Everything that the pool knows. See the module's documentation.
 ///
 /// Invariants:
-/// - **S1** an id kept in any record names a record that is alive.
+/// - **S1** an id kept in a record names a record that is alive, but for two that may outlive what they name: the
+///   function of an entry, and the heir of what is being destroyed.
 pub struct State<H: Types> {
     config: Config,
     /// Nanoseconds since the clock's origin; moved by `advance` alone.
@@ -183,8 +184,8 @@ pub struct State<H: Types> {
     room_queue: Queue<H>,
     /// Who would not wait for room, but for what is being destroyed already.
     awaiting_frees: Queue<H>,
-    /// **T1** Whose turn it is: the first of them has been woken, and has neither been served nor queued
-    /// again. Nobody else is woken meanwhile, or the later would overtake it.
+    /// **T1** Whose turn it is: one of them has been woken, and has neither been served nor queued again. All
+    /// others sleep meanwhile, or the later would overtake it (or have been told that they are late).
     turn: Option<Ticket>,
     /// How often somebody got what those who wait for room might have had.
     passes: u64,

@@ -9,6 +9,7 @@ use crate::world::World;
 impl World {
     pub fn check(&mut self) {
         assert_eq!(self.state.recount(), Ok(()));
+        assert_eq!(self.state.recount_last_uses(&self.doors), Ok(()));
         self.check_charges();
         self.check_slots();
         self.check_seats();

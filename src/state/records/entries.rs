@@ -15,6 +15,8 @@ use crate::state::Types;
 
 pub type EntryId<H> = Id<Entry<H>>;
 
+/// The instances of one function for one group, and who waits for one.
+///
 /// Invariants:
 /// - **E1** a seat that is `Taken` names a live instance whose entry and seat are these.
 /// - **E2** a seat that is `Promised` names a live request that holds this seat.

@@ -19,8 +19,8 @@ pub type FunctionId<H> = Id<Function<H>>;
 /// One function: a name and argument types, the module it lives in, and who uses it.
 ///
 /// Invariants:
-/// - **F1** a function is listed under its name once, and its module counts it once.
-/// - **F2** `entries` holds exactly the entries whose `function` this is.
+/// - **F1** a function is listed under its name once.
+/// - **F2** `entries` holds exactly the entries whose `function` this is, each under its group.
 pub struct Function<H: Types> {
     pub name: Arc<str>,
     /// Argument types as the host spells them, for example `bigint, bigint`.

@@ -14,9 +14,10 @@ pub type DyingId<H> = Id<Dying<H>>;
 /// One instance, idle or leased: which of the two, only its slot knows.
 ///
 /// Invariants:
-/// - **I1** its entry's seat is `Taken` by it, and its module lists it as live.
-/// - **I2** the recency order holds it under `known`, and `known` is never later than its slot's
-///   stamp.
+/// - **I1** its entry's seat is `Taken` by it.
+/// - **I2** the order of last use holds it once, under `known`.
+/// - **I3** `known` is not later than its slot's stamp, as far as stamps only grow: see
+///   [`State::recount_last_uses`](super::State::recount_last_uses).
 pub struct Instance<H: Types> {
     pub entry: EntryId<H>,
     pub seat: usize,
@@ -24,6 +25,7 @@ pub struct Instance<H: Types> {
     pub version: u64,
     /// All it holds: fixed cost, memories, tables, mappings.
     pub charge: Charge,
+    /// Its last use, as far as the core knows.
     pub known: Stamp,
     /// Nanoseconds since the clock's origin.
     pub created_at: u64,

@@ -63,13 +63,15 @@ impl Shortage {
 
 /// Invariants:
 /// - **L1** `charged` is the sum of all charges in anybody's hands.
-/// - **L2** `charged ≤ limit` for every budget, unless the limit was lowered beneath what leases
-///   hold (overdraft); then nothing is reserved until it is paid back.
-/// - **L3** `peak` is the greatest `charged` ever was.
+/// - **L2** `charged ≤ limit + tolerated` for every budget.
+/// - **L3** `charged ≤ peak`, the greatest that it ever was.
 #[derive(Debug)]
 pub struct Ledger {
     limits: PerBudget<u64>,
     charged: Amounts,
+    /// What was charged beyond a limit when that was set, as far as it has not been paid back: the overdraft.
+    /// Nothing is reserved of a budget that has one.
+    tolerated: PerBudget<u64>,
     peak: PerBudget<u64>,
 }
 
@@ -78,6 +80,7 @@ impl Ledger {
         Self {
             limits,
             charged: Amounts::ZERO,
+            tolerated: PerBudget::default(),
             peak: PerBudget::default(),
         }
     }
@@ -88,6 +91,11 @@ impl Ledger {
 
     pub fn set_limits(&mut self, limits: PerBudget<u64>) {
         self.limits = limits;
+        self.tolerated = self.overdraft();
+    }
+
+    pub fn tolerated(&self) -> &PerBudget<u64> {
+        &self.tolerated
     }
 
     pub fn charged(&self) -> &Amounts {
@@ -141,6 +149,8 @@ impl Ledger {
         self.charged = (self.charged)
             .checked_sub(&charge.0)
             .expect("L1: a charge is released once");
+        let over = self.overdraft();
+        self.tolerated = PerBudget::from_fn(|b| self.tolerated[b].min(over[b]));
     }
 
     /// The greatest part of `need` that fits under every limit now: what a request can hold

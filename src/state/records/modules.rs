@@ -19,11 +19,12 @@ pub type ModuleKey = [u8; 32];
 ///
 /// Invariants:
 /// - **M1** `functions` is the number of functions whose module this is.
-/// - **M2** `pins` is the number of requests that need it now; its code is not evicted meanwhile.
+/// - **M2** `pins` is the number of requests that have pinned it; its code is not evicted meanwhile.
 /// - **M3** `live` holds exactly its live instances; `dying` counts those being destroyed.
-/// - **M4** code is charged while it is loaded, and an instance is live only while it is loaded.
-/// - **M7** `leaving` is the request that collects, and the code is loaded.
+/// - **M4** an instance is live only while its module's code is loaded, and so charged.
 /// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
+/// - **M7** `leaving` is the request that collects, and the code is loaded.
+/// - **C2** the leader of a flight has pinned the module.
 pub struct Module<H: Types> {
     pub key: ModuleKey,
     pub source: H::Source,

@@ -47,6 +47,11 @@ impl<H: Types> Queue<H> {
         self.waiting.insert(position, (ticket, sleeper));
     }
 
+    /// Whether somebody waits with this ticket.
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        self.position(ticket).is_some()
+    }
+
     fn position(&self, ticket: Ticket) -> Option<usize> {
         let found = self.waiting.binary_search_by_key(&ticket.0, |(t, _)| t.0);
         found.ok()

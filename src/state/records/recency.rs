@@ -1,7 +1,7 @@
 //! The order of last use, kept lazily.
 //!
 //! A lease that ends writes a stamp into its slot and tells nobody. So the order kept here is made
-//! of stamps that may be too old, never too new: the oldest one known is refreshed, and when it
+//! of stamps that may be too old, and not too new (**I3**): the oldest one known is refreshed, and when it
 //! was right it belongs to the least recently used instance. Each instance is refreshed at most
 //! once per look, O(log n) each; no use of an instance ever touches this order.
 

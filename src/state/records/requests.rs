@@ -10,13 +10,13 @@ use crate::state::Types;
 
 pub type RequestId<H> = Id<Request<H>>;
 
-/// Holds what has been promised to somebody until it is settled or abandoned.
+/// Holds what has been promised to somebody until it is used or abandoned.
 ///
 /// Invariants:
 /// - **Q1** a request with a seat is the one that the seat is `Promised` to.
-/// - **Q2** a request with a module counts once in the module's pins.
 pub struct Request<H: Types> {
     pub seat: Option<(EntryId<H>, usize)>,
+    /// The module that it has pinned.
     pub module: Option<ModuleId<H>>,
     /// Of the function, when the request began.
     pub version: u64,
@@ -24,8 +24,8 @@ pub struct Request<H: Types> {
     pub followed: Option<ModuleId<H>>,
     /// Its deadline, while it sleeps in a queue.
     ///
-    /// **Q3** It has one exactly until it is woken or leaves; a sleeper that was told it is late keeps it, so
-    /// that whoever sees it late ends the request.
+    /// **Q2** It is that of its place in a queue. A sleeper that was told it is late has no place any more, and
+    /// keeps the deadline, so that whoever sees it late ends the request.
     pub asleep_until: Option<u64>,
     /// Its place among those who wait for room; kept until it is served or ends.
     pub room_ticket: Option<Ticket>,
