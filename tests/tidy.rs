@@ -175,3 +175,45 @@ fn the_model_checker_offers_the_same_primitives() {
     assert!(real.contains("AtomicCell") && real.contains("StaticMutex"));
     assert_eq!(real, model);
 }
+
+/// Codes of invariants (a capital and a digit) that stand between `before` and `after`.
+fn codes<'a>(text: &'a str, before: &str, after: &str) -> Vec<&'a str> {
+    let candidates = text.split(before).skip(1);
+    let code = candidates.filter_map(|rest| rest.split(after).next());
+    code.filter(|code| {
+        let code = code.as_bytes();
+        matches!(code, [letter, digit] if letter.is_ascii_uppercase() && digit.is_ascii_digit())
+    })
+    .collect()
+}
+
+#[test]
+fn each_invariant_has_one_place_one_message_and_one_row() {
+    let design = Path::new(env!("CARGO_MANIFEST_DIR")).join("DESIGN.md");
+    let design = fs::read_to_string(design).unwrap();
+    let mut rows = codes(&design, "\n| ", " |");
+    let sources = sources("src");
+    let texts = || sources.iter().map(|(_, text)| text.as_str());
+    // On what it governs it stands in bold, with the sentence after it.
+    let docs = texts().map(|text| {
+        let doc = |line: &&str| {
+            let line = line.trim_start_matches([' ', '/', '-']);
+            line.starts_with("**")
+        };
+        let lines = text.lines().filter(doc);
+        lines.flat_map(|line| codes(line, "**", "** ")).collect()
+    });
+    let mut docs: Vec<_> = docs.collect::<Vec<Vec<_>>>().concat();
+    let recounts = sources
+        .iter()
+        .filter(|(path, _)| path.ends_with("state/recount.rs") || path.ends_with("pool/shared.rs"));
+    let mut messages: Vec<_> = recounts
+        .flat_map(|(_, text)| codes(text, "\"", ": "))
+        .collect();
+    for codes in [&mut rows, &mut docs, &mut messages] {
+        codes.sort_unstable();
+    }
+    assert!(rows.len() > 20, "{rows:?}");
+    assert_eq!(rows, docs, "rows of DESIGN.md, and comments");
+    assert_eq!(rows, messages, "rows of DESIGN.md, and messages");
+}
