@@ -46,7 +46,7 @@ impl<H: Types> State<H> {
         Ok(())
     }
 
-    /// **I3**, which needs the slots. Not part of `recount`: the shell writes a slot's stamp without the lock, from
+    /// I3, which needs the slots. Not part of `recount`: the shell writes a slot's stamp without the lock, from
     /// a clock that is late by up to one beat, so there it holds to one beat only.
     ///
     /// # Errors
