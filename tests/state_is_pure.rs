@@ -14,7 +14,7 @@ mod state;
 use alloc::vec::Vec;
 
 use state::{
-    Amounts, Budget, Config, Destroy, Effects, EntryId, Group, InstanceId, NewFunction, PerBudget,
+    Amounts, Budget, Config, Context, Destroy, EntryId, Group, InstanceId, NewFunction, PerBudget,
     Policy, Prepare, RequestId, ReserveOutcome, Returned, SeatOffer, Slots, Stamp, State, Types,
 };
 
@@ -62,8 +62,7 @@ const INSTANCE: Amounts = Amounts::ZERO.memory(20).mappings(1);
 
 struct Life {
     state: State<Nothing>,
-    slots: OneSlot,
-    out: Effects<Nothing>,
+    cx: Context<Nothing, OneSlot>,
 }
 
 impl Life {
@@ -78,8 +77,7 @@ impl Life {
         };
         Self {
             state: State::new(config, PerBudget::from_fn(|_| 100)),
-            slots: OneSlot::default(),
-            out: Effects::new(),
+            cx: Context::new(OneSlot::default()),
         }
     }
 
@@ -94,21 +92,19 @@ impl Life {
         let function = function.expect("an open pool takes a new name");
         let entry = self
             .state
-            .entry(function, &Group::from(1), |_, _| (), &mut self.out);
+            .entry(function, &Group::from(1), |_, _| (), &mut self.cx.out);
         entry.expect("the function is defined")
     }
 
     fn try_seat(&mut self, entry: EntryId<Nothing>) -> RequestId<Nothing> {
-        match self.state.try_seat(entry, &mut self.slots, &mut self.out) {
+        match self.state.try_seat(entry, &mut self.cx) {
             SeatOffer::Seat(request) => request,
             _ => panic!("the seat is vacant"),
         }
     }
 
     fn reserve(&mut self, request: RequestId<Nothing>, target: Amounts) {
-        let room = self
-            .state
-            .reserve(request, target, &mut self.slots, &mut self.out);
+        let room = self.state.reserve(request, target, &mut self.cx);
         assert_eq!(room, ReserveOutcome::Granted);
     }
 
@@ -126,7 +122,7 @@ fn one_life() {
     let request = life.try_seat(entry);
     life.check(Amounts::ZERO);
 
-    let prepared = life.state.prepare(request, &mut life.out);
+    let prepared = life.state.prepare(request, &mut life.cx.out);
     assert!(matches!(
         prepared,
         Prepare::Lead {
@@ -136,41 +132,34 @@ fn one_life() {
     ));
     life.reserve(request, COMPILING);
     life.check(COMPILING);
-    life.state.loaded(request, (), CODE, 1000, &mut life.out);
-    life.state.shrink_to(request, Amounts::ZERO, &mut life.out);
+    life.state.loaded(request, (), CODE, 1000, &mut life.cx.out);
+    life.state
+        .shrink_to(request, Amounts::ZERO, &mut life.cx.out);
     life.check(CODE);
 
     life.reserve(request, INSTANCE);
     let both = CODE.checked_add(&INSTANCE).expect("small");
     life.check(both);
     let stamp = Stamp { at: 0, sequence: 1 };
-    let born = life
-        .state
-        .install(request, INSTANCE, stamp, &mut life.slots, &mut life.out);
+    let born = life.state.install(request, INSTANCE, stamp, &mut life.cx);
     let instance = born.expect("nobody replaced the function");
     life.check(both);
 
-    let returned = life
-        .state
-        .returned(instance, &mut life.slots, &mut life.out);
+    let returned = life.state.returned(instance, &mut life.cx);
     assert!(matches!(returned, Returned::Park));
-    life.slots.idle = Some(instance);
-    assert_eq!(
-        life.state
-            .evict(&[instance], &mut life.slots, &mut life.out),
-        1
-    );
+    life.cx.slots.idle = Some(instance);
+    assert_eq!(life.state.evict(&[instance], &mut life.cx), 1);
     life.check(both);
 
     let mut dying = Vec::new();
-    for destroy in life.out.destroy.drain(..) {
+    for destroy in life.cx.out.destroy.drain(..) {
         match destroy {
             Destroy::Instance { dying: id, .. } => dying.push(id),
             Destroy::Code { .. } => panic!("CostAware keeps the code"),
         }
     }
     assert_eq!(dying.len(), 1);
-    life.state.freed(dying[0], &mut life.out);
+    life.state.freed(dying[0], &mut life.cx.out);
     life.check(CODE);
     assert_eq!(life.state.ledger().peak()[Budget::Total], 70);
 }

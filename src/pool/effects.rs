@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::pool::claims::{Claimed, Claims};
 use crate::pool::service::observe::Eviction;
-use crate::pool::shared::{DyingId, Effects, Shared, ShellTypes, Signal};
+use crate::pool::shared::{Context, DyingId, Shared, ShellTypes, Signal};
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
 use crate::state::{Budget, Destroy, Reason};
@@ -29,7 +29,11 @@ impl<T: Send + 'static> Shared<T> {
     /// Wakes who is to be woken and destroys what is to be destroyed; what the core says to that is carried
     /// out as well, until there is nothing left. Each charge is given back as soon as its memory is. Listeners
     /// are told at the end: one that waits for the room of something evicted with it finds it freed.
-    pub(crate) fn carry_out(&self, mut effects: Effects<T>, mut claims: Claims<T>) {
+    pub(crate) fn carry_out(&self, cx: Context<T>) {
+        let Context {
+            slots: mut claims,
+            out: mut effects,
+        } = cx;
         let mut destroying = Destroying {
             pool: self,
             ids: Vec::new(),
@@ -80,7 +84,7 @@ impl<T: Send + 'static> Shared<T> {
     /// What tasks have not taken by their deadlines is for the next; requests whose deadlines have come while
     /// they slept end.
     pub(crate) fn expire(&self) {
-        self.with_state(|locked, _, out| locked.state.expire(out));
+        self.with_state(|locked, cx| locked.state.expire(&mut cx.out));
         for delivery in self.undelivered.due(self.timekeeper.now()) {
             let later = guarded("taking back what nobody has read", || {
                 delivery.take_back(self)
@@ -96,14 +100,14 @@ impl<T: Send + 'static> Shared<T> {
     pub(crate) fn redirect(&self, undelivered: Wakeup<T>) {
         match undelivered {
             Wakeup::Instance(pooled) => {
-                let entry = self.with_state(|locked, _, _| locked.state.home_of(pooled.id));
+                let entry = self.with_state(|locked, _| locked.state.home_of(pooled.id));
                 match entry {
                     Some(entry) => entry.release(pooled, true),
                     None => drop(pooled),
                 }
             }
             Wakeup::Signal(Signal::Seat(request)) => {
-                self.with_state(|locked, _, out| locked.state.abandon(request, out));
+                self.with_state(|locked, cx| locked.state.abandon(request, &mut cx.out));
             }
             Wakeup::Signal(Signal::Retry | Signal::Gone | Signal::Closed | Signal::Late) => {}
         }

@@ -136,8 +136,7 @@ impl<T: Send + 'static> Pool<T> {
 
     /// Whether the pool is closed.
     pub fn is_closed(&self) -> bool {
-        self.shared
-            .with_state(|locked, _, _| locked.state.is_closed())
+        self.shared.with_state(|locked, _| locked.state.is_closed())
     }
 
     /// The engine that runs the code.
@@ -152,7 +151,7 @@ impl<T: Send + 'static> Pool<T> {
     /// time in the square of what there is, under the lock.
     #[doc(hidden)]
     pub fn recount(&self) -> Result<(), String> {
-        self.shared.with_state(|locked, _, _| locked.recount())
+        self.shared.with_state(|locked, _| locked.recount())
     }
 }
 

@@ -15,7 +15,7 @@ impl<T: Send + 'static> Shared<T> {
     pub fn publish_metrics(&self) {
         let pool = &self.observer.pool;
         let uses = self.uses();
-        let now = self.with_state(|locked, _, _| Totals::of(&locked.state));
+        let now = self.with_state(|locked, _| Totals::of(&locked.state));
         for budget in Budget::ALL {
             gauge!(name::CHARGED, "pool" => pool.clone(), "budget" => budget.name())
                 .set(now.charged.get(budget) as f64);
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut from = 0;
         loop {
             let (entries, next) =
-                self.with_state(|locked, _, _| locked.state.some_entries(from, BATCH));
+                self.with_state(|locked, _| locked.state.some_entries(from, BATCH));
             hits += entries.iter().map(|entry| entry.hits()).sum::<u64>();
             from = next;
             if from == 0 {
@@ -61,7 +61,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let mut leased = 0;
         loop {
-            let (count, next) = self.with_state(|locked, _, _| {
+            let (count, next) = self.with_state(|locked, _| {
                 let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
                 locked.state.count_leased(from, BATCH, is_leased)
             });

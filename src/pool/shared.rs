@@ -40,6 +40,7 @@ impl<T: Send + 'static> Types for ShellTypes<T> {
 
 pub(crate) type State<T> = state::State<ShellTypes<T>>;
 pub(crate) type Effects<T> = state::Effects<ShellTypes<T>>;
+pub(crate) type Context<T> = state::Context<ShellTypes<T>, Claims<T>>;
 pub(crate) type Signal<T> = state::Signal<ShellTypes<T>>;
 pub(crate) type EntryId<T> = state::EntryId<ShellTypes<T>>;
 pub(crate) type FunctionId<T> = state::FunctionId<ShellTypes<T>>;
@@ -220,29 +221,25 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Asks the core something, under the lock; then does what it says, outside.
-    pub fn with_state<R>(
-        &self,
-        ask: impl FnOnce(&mut Locked<T>, &mut Claims<T>, &mut Effects<T>) -> R,
-    ) -> R {
-        let mut claims = Claims::new();
-        let mut effects = Effects::new();
+    pub fn with_state<R>(&self, ask: impl FnOnce(&mut Locked<T>, &mut Context<T>) -> R) -> R {
+        let mut cx = Context::new(Claims::new());
         let now = self.timekeeper.now();
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
-            let answer = ask(&mut locked, &mut claims, &mut effects);
-            locked.hand_out(0, &mut effects);
+            let answer = ask(&mut locked, &mut cx);
+            locked.hand_out(0, &mut cx.out);
             answer
         };
-        self.carry_out(effects, claims);
+        self.carry_out(cx);
         answer
     }
 
     /// New limits hold from now on; see `Pool::set_limits`.
     pub fn set_limits(&self, limits: crate::pool::Limits) -> Result<(), LimitsError> {
         limits.validate()?;
-        self.with_state(|locked, claims, out| {
-            locked.state.set_limits(limits.per_budget(), claims, out);
+        self.with_state(|locked, cx| {
+            locked.state.set_limits(limits.per_budget(), cx);
         });
         Ok(())
     }
@@ -250,13 +247,13 @@ impl<T: Send + 'static> Shared<T> {
     /// The system refuses what the budgets grant: evicts so many that are idle, and destroys them;
     /// whether there were any.
     pub fn relieve(&self, count: usize) -> bool {
-        self.with_state(|locked, claims, out| locked.state.relieve(count, claims, out)) > 0
+        self.with_state(|locked, cx| locked.state.relieve(count, cx)) > 0
     }
 
     pub fn close(&self) {
-        self.with_state(|locked, claims, out| {
+        self.with_state(|locked, cx| {
             if !locked.state.is_closed() {
-                locked.state.close(claims, out);
+                locked.state.close(cx);
             }
         });
         self.workers.stop();
@@ -267,12 +264,12 @@ impl<T: Send + 'static> Shared<T> {
     pub fn close_and_drain(&self, timeout: Duration) -> bool {
         self.close();
         let waiter = Waiter::new();
-        self.with_state(|locked, _, _| locked.drained.push(waiter.clone()));
+        self.with_state(|locked, _| locked.drained.push(waiter.clone()));
         let deadline = self.deadline(timeout);
         let drained = waiter.next(Some(deadline), &self.timekeeper);
         let drained = block_on(drained, &self.timekeeper).is_some();
         if !drained {
-            self.with_state(|locked, _, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
+            self.with_state(|locked, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
         }
         drained
     }
@@ -289,9 +286,9 @@ impl<T: Send + 'static> Shared<T> {
         self.expire();
         let expiry = self.settings.expiry(self.timekeeper.is_coarse());
         // A few at a time: others need the lock too.
-        while self.with_state(|locked, claims, out| {
-            let more = locked.state.sweep(expiry, claims, out);
-            locked.state.repay(claims, out);
+        while self.with_state(|locked, cx| {
+            let more = locked.state.sweep(expiry, cx);
+            locked.state.repay(cx);
             more
         }) {}
         guarded("the metrics recorder", || self.publish_metrics());

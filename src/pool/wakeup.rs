@@ -29,7 +29,7 @@ impl<T: Send + 'static> Delivery<Shared<T>> for Waiter<T> {
         if let Some(undelivered) = Waiter::take_back(self) {
             pool.redirect(undelivered);
             if let Some(request) = self.request() {
-                pool.with_state(|locked, _, out| locked.state.abandon(request, out));
+                pool.with_state(|locked, cx| locked.state.abandon(request, &mut cx.out));
             }
         }
         None

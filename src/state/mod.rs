@@ -140,6 +140,21 @@ impl<H: Types> Effects<H> {
     }
 }
 
+/// What one step of the core works with: the slots, and what it leaves for the shell to do.
+pub struct Context<H: Types, S> {
+    pub slots: S,
+    pub out: Effects<H>,
+}
+
+impl<H: Types, S> Context<H, S> {
+    pub const fn new(slots: S) -> Self {
+        Self {
+            slots,
+            out: Effects::new(),
+        }
+    }
+}
+
 /// What does not change while a pool lives.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {

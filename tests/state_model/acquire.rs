@@ -105,7 +105,7 @@ impl World {
     /// The deadline of a waiter: some have one.
     pub fn until(&self, waiter: u32) -> u64 {
         match waiter % 3 {
-            0 => self.doors.now + 3 + u64::from(waiter % 8),
+            0 => self.cx.slots.now + 3 + u64::from(waiter % 8),
             _ => u64::MAX,
         }
     }
@@ -155,7 +155,7 @@ impl World {
                 self.model.request(id).followed = Some(key);
                 Expected::Follow
             }
-            MPhase::Failed { failure, until } if self.doors.now < until || followed => {
+            MPhase::Failed { failure, until } if self.cx.slots.now < until || followed => {
                 Expected::Failed(failure)
             }
             _ if full => Expected::Queue,
@@ -166,7 +166,7 @@ impl World {
     fn prepare(&mut self, id: Request, dice: Dice) {
         let turn = self.model.request(id).nap.take();
         let expected = self.expect_prepare(id);
-        let prepared = self.state.prepare(id, &mut self.out);
+        let prepared = self.state.prepare(id, &mut self.cx.out);
         let found = match &prepared {
             Prepare::Ready {
                 code, definition, ..
@@ -261,8 +261,8 @@ impl World {
         if dice.fails() {
             self.seen.note("module failed");
             let failure = self.model.number();
-            let until = self.doors.now + COOL_DOWN;
-            self.state.failed(id, failure, until, &mut self.out);
+            let until = self.cx.slots.now + COOL_DOWN;
+            self.state.failed(id, failure, until, &mut self.cx.out);
             self.model.module(key).phase = MPhase::Failed { failure, until };
             self.absorb(None);
             return self.give_up(id);
@@ -278,7 +278,7 @@ impl World {
     fn load(&mut self, id: Request, bytes: u64) {
         let (serial, key, holds) = (self.model.number(), self.key(id), code(bytes));
         let cost = 1000 * bytes;
-        self.state.loaded(id, serial, holds, cost, &mut self.out);
+        self.state.loaded(id, serial, holds, cost, &mut self.cx.out);
         self.model.module(key).phase = MPhase::Loaded {
             code: serial,
             holds,
@@ -286,7 +286,7 @@ impl World {
         let request = self.model.request(id);
         request.held = request.held.beyond(&holds);
         self.absorb(None);
-        self.state.shrink_to(id, Amounts::ZERO, &mut self.out);
+        self.state.shrink_to(id, Amounts::ZERO, &mut self.cx.out);
         let request = self.model.request(id);
         request.held = Amounts::ZERO;
         request.step = Step::Instantiate;
@@ -304,15 +304,12 @@ impl World {
         let need = self.instance_need(id);
         let less = u64::from(dice.0 >> 7);
         let holds = need.beyond(&Amounts::ZERO.memory(less));
-        let stamp = self.doors.next_stamp();
+        let stamp = self.cx.slots.next_stamp();
         let request = self.model.request(id);
         let (version, (entry, seat)) = (request.version, request.seat.expect("not a growth"));
         let current = self.model.function_of(entry).map(|f| f.version);
         let stale = self.model.closed || current != Some(version);
-        match self
-            .state
-            .install(id, holds, stamp, &mut self.doors, &mut self.out)
-        {
+        match self.state.install(id, holds, stamp, &mut self.cx) {
             Ok(instance) => {
                 assert!(!stale, "N2: a stale instance was born");
                 let key = self.key(id);
@@ -325,13 +322,13 @@ impl World {
                     version,
                     holds,
                     last: stamp,
-                    created_at: self.doors.now,
+                    created_at: self.cx.slots.now,
                     place: Place::Held,
                     leaked: None,
                 };
                 self.model.instances.insert(instance, record);
                 self.absorb(None);
-                self.doors.slot(entry, seat).stamp = stamp;
+                self.cx.slots.slot(entry, seat).stamp = stamp;
                 self.lease_out(instance, entry);
                 self.seen.note("born");
             }
@@ -357,7 +354,7 @@ impl World {
         let record = self.model.instance(instance);
         let sum = record.holds.checked_add(&held);
         record.holds = sum.expect("small");
-        self.state.grown(id, instance, &mut self.out);
+        self.state.grown(id, instance, &mut self.cx.out);
         self.absorb(None);
     }
 
@@ -381,8 +378,8 @@ impl World {
         request.expects = false;
         request.promised = false;
         request.target = target;
-        let room = (self.state).reserve(id, target, &mut self.doors, &mut self.out);
-        let evicts = !self.out.destroy.is_empty();
+        let room = (self.state).reserve(id, target, &mut self.cx);
+        let evicts = !self.cx.out.destroy.is_empty();
         assert_eq!(evicts, room == ReserveOutcome::Evicting, "R4: {room:?}");
         assert!(
             room == ReserveOutcome::Granted || !promised,
@@ -432,7 +429,7 @@ impl World {
         request.expects = false;
         let lacks = self.model.lacks(id, &target);
         let enough = covers(&self.model.evictable(), &lacks);
-        let room = (self.state).reserve(id, target, &mut self.doors, &mut self.out);
+        let room = (self.state).reserve(id, target, &mut self.cx);
         assert_eq!(self.state.collecting(), Some(id), "passed for ever");
         assert!(!promised, "R5: {room:?} after its victims died");
         self.mirror();
@@ -486,7 +483,7 @@ impl World {
         request.held = request.held.checked_add(&need).expect("small");
         if request.nap.take().is_some() {
             // Served, it lets the next one look.
-            self.state.wake_room(&mut self.out);
+            self.state.wake_room(&mut self.cx.out);
             self.seen.note("room after waiting");
             self.absorb(None);
         }
@@ -546,7 +543,7 @@ impl World {
             Sleep::Room(ticket) => ticket,
             other => panic!("asks for room while it sleeps for {other:?}"),
         });
-        let ticket = (self.state).wait_for_room(id, waiter, &mut self.doors);
+        let ticket = (self.state).wait_for_room(id, waiter, &mut self.cx.slots);
         match ticket {
             Some(ticket) => {
                 self.seen.note("waits for room");
@@ -559,7 +556,7 @@ impl World {
             }
             None => {
                 self.seen.note("lease ended as room was awaited");
-                assert!(self.doors.fired.is_some(), "no lease has ended");
+                assert!(self.cx.slots.fired.is_some(), "no lease has ended");
             }
         }
         self.absorb(None);
@@ -573,17 +570,17 @@ impl World {
         let nap = self.model.request(id).nap.take();
         match nap.map(|nap| nap.sleep) {
             Some(Sleep::Flight(module, ticket)) => self.state.leave_flight(module, ticket),
-            Some(Sleep::Compilers(ticket)) => self.state.leave_compilers(ticket, &mut self.out),
-            Some(Sleep::Room(_)) => self.state.leave_room(id, &mut self.out),
+            Some(Sleep::Compilers(ticket)) => self.state.leave_compilers(ticket, &mut self.cx.out),
+            Some(Sleep::Room(_)) => self.state.leave_room(id, &mut self.cx.out),
             None => {}
         }
         self.absorb(None);
         self.model.end(id);
-        self.state.abandon(id, &mut self.out);
+        self.state.abandon(id, &mut self.cx.out);
         self.absorb(None);
         self.seen.note("request given up");
         // A second time must change nothing.
-        self.state.abandon(id, &mut self.out);
-        assert!(self.out.wake.is_empty() && self.out.destroy.is_empty());
+        self.state.abandon(id, &mut self.cx.out);
+        assert!(self.cx.out.wake.is_empty() && self.cx.out.destroy.is_empty());
     }
 }

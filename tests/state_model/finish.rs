@@ -103,7 +103,7 @@ impl World {
             self.check();
         }
         for id in self.model.leases() {
-            if self.doors.race.is_some_and(|race| race.instance == id) {
+            if self.cx.slots.race.is_some_and(|race| race.instance == id) {
                 self.finish_race();
             } else {
                 self.trap(id);

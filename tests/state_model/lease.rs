@@ -65,7 +65,7 @@ impl World {
     fn enter(&mut self, entry: usize, near: usize) {
         let expected = self.model.expect_enter(entry, near, self.seats);
         let id = self.model.entries[entry].id;
-        let entered = (self.state).try_seat_near(id, near, &mut self.doors, &mut self.out);
+        let entered = (self.state).try_seat_near(id, near, &mut self.cx);
         self.absorb(None);
         let found = match entered {
             SeatOffer::Idle(instance) => {
@@ -77,7 +77,7 @@ impl World {
                 let Expected::Seat(seat) = expected else {
                     panic!("a new seat, not {expected:?}");
                 };
-                let seats = self.doors.doors[entry].slots.len();
+                let seats = self.cx.slots.doors[entry].slots.len();
                 let record = &mut self.model.entries[entry];
                 self.seen.note_if(seats > record.seats.len(), "more seats");
                 assert!(seats <= (2 * record.seats.len()).min(self.seats));
@@ -105,7 +105,7 @@ impl World {
         let id = self.model.entries[entry].id;
         let first = self.model.entries[entry].queue.is_empty();
         let until = self.until(waiter);
-        let wait = (self.state).wait_for_seat(id, waiter, until, &mut self.doors);
+        let wait = (self.state).wait_for_seat(id, waiter, until, &mut self.cx.slots);
         self.absorb(None);
         match wait {
             SeatWait::Queued(ticket) => {
@@ -128,12 +128,12 @@ impl World {
 
     /// An acquire that looks into the slots, and enters when it finds nothing.
     pub fn fast(&mut self, index: u8, first: u8) {
-        let doors = self.doors.doors.len();
+        let doors = self.cx.slots.doors.len();
         if doors == 0 {
             return;
         }
         let entry = usize::from(index) % doors;
-        let door = &mut self.doors.doors[entry];
+        let door = &mut self.cx.slots.doors[entry];
         let seats = door.slots.len();
         for seat in (0..seats).map(|n| (n + usize::from(first)) % seats) {
             if let Content::Idle(instance) = door.slots[seat].content
@@ -176,9 +176,9 @@ impl World {
         let record = &mut self.model.entries[entry];
         record.queue.retain(|w| w.waiter != waiter);
         let id = record.id;
-        let left = self.state.leave_seat_queue(id, ticket, &mut self.doors);
+        let left = self.state.leave_seat_queue(id, ticket, &mut self.cx.slots);
         assert!(left, "who waits can leave");
-        let again = self.state.leave_seat_queue(id, ticket, &mut self.doors);
+        let again = self.state.leave_seat_queue(id, ticket, &mut self.cx.slots);
         assert!(!again, "and leaves once");
     }
 
@@ -189,7 +189,7 @@ impl World {
         let Some(id) = pick(&self.model.leases(), index) else {
             return;
         };
-        if self.doors.race.is_some_and(|race| race.instance == id) {
+        if self.cx.slots.race.is_some_and(|race| race.instance == id) {
             return self.finish_race();
         }
         if !self.is_growing(id) {
@@ -211,7 +211,7 @@ impl World {
     /// case the lock may be taken at once or later.
     pub fn release_fast(&mut self, id: Instance, at_once: bool) {
         let (door, seat, version) = self.home(id);
-        if !self.doors.doors[door].passes(version) {
+        if !self.cx.slots.doors[door].passes(version) {
             return self.release_slow(id);
         }
         self.put(door, seat, id);
@@ -222,7 +222,7 @@ impl World {
     }
 
     fn put(&mut self, door: usize, seat: usize, id: Instance) {
-        let displaced = self.doors.put(door, seat, id);
+        let displaced = self.cx.slots.put(door, seat, id);
         if displaced {
             self.seen.note("notice displaced");
             self.model.answers.push((door, seat));
@@ -233,7 +233,7 @@ impl World {
     }
 
     fn note_parked(&mut self, door: usize, seat: usize, id: Instance) {
-        let slot = self.doors.slot(door, seat);
+        let slot = self.cx.slots.slot(door, seat);
         let (watched, last) = (slot.watched, slot.stamp);
         let instance = self.model.instance(id);
         instance.last = last;
@@ -245,8 +245,8 @@ impl World {
 
     pub fn start_race(&mut self, id: Instance) {
         let (door, seat, version) = self.home(id);
-        if self.doors.race.is_none() && self.doors.doors[door].passes(version) {
-            self.doors.race = Some(Race {
+        if self.cx.slots.race.is_none() && self.cx.slots.doors[door].passes(version) {
+            self.cx.slots.race = Some(Race {
                 door,
                 seat,
                 instance: id,
@@ -256,18 +256,18 @@ impl World {
 
     /// The release that looked at its door some time ago goes on, whatever has happened since.
     pub fn finish_race(&mut self) {
-        if let Some(race) = self.doors.race.take() {
+        if let Some(race) = self.cx.slots.race.take() {
             self.put(race.door, race.seat, race.instance);
         }
     }
 
     /// The same happened inside the core's last call.
     pub fn settle_race(&mut self) {
-        if let Some(race) = self.doors.fired.take() {
+        if let Some(race) = self.cx.slots.fired.take() {
             self.seen.note("release raced with a notice");
             let instance = self.model.instance(race.instance);
             instance.place = Place::Idle;
-            instance.last = self.doors.slot(race.door, race.seat).stamp;
+            instance.last = self.cx.slots.slot(race.door, race.seat).stamp;
         }
     }
 
@@ -278,7 +278,7 @@ impl World {
         };
         let at = self.model.answers.iter().position(|a| *a == place);
         self.model.answers.remove(at.expect("it was picked"));
-        match self.doors.answer(place.0, place.1) {
+        match self.cx.slots.answer(place.0, place.1) {
             Some(id) => {
                 self.seen.note("notice answered");
                 self.give_back(id);
@@ -289,7 +289,7 @@ impl World {
 
     pub fn release_slow(&mut self, id: Instance) {
         let (door, seat, _) = self.home(id);
-        let stamp = self.doors.stamp(door, seat);
+        let stamp = self.cx.slots.stamp(door, seat);
         self.model.instance(id).last = stamp;
         self.give_back(id);
     }
@@ -307,13 +307,13 @@ impl World {
             self.model.skip_late(door);
         }
         let next = self.model.entries[door].queue.front().copied();
-        let returned = (self.state).returned(id, &mut self.doors, &mut self.out);
+        let returned = (self.state).returned(id, &mut self.cx);
         match returned {
             Returned::Park => {
                 assert!(!self.model.closed && current == Some(version) && next.is_none());
                 assert!(!collected, "{id:?} is needed, and stays");
                 self.model.note_pass();
-                self.doors.restore(&door, seat, id);
+                self.cx.slots.restore(&door, seat, id);
                 self.note_parked(door, seat, id);
                 self.absorb(None);
             }
@@ -347,7 +347,7 @@ impl World {
     }
 
     fn take_notice(&mut self, door: usize, seat: usize) {
-        let slot = self.doors.slot(door, seat);
+        let slot = self.cx.slots.slot(door, seat);
         slot.content = Content::Empty;
         slot.watched = false;
     }
@@ -360,7 +360,7 @@ impl World {
     }
 
     fn dismiss(&mut self, id: Instance, reason: Reason) {
-        self.state.dismiss(id, reason, None, &mut self.out);
+        self.state.dismiss(id, reason, None, &mut self.cx.out);
         self.absorb(None);
         assert!(!self.model.instances.contains_key(&id), "dismissed is gone");
     }
@@ -374,7 +374,7 @@ impl World {
 
     pub fn shrink(&mut self, id: Instance, by: u64) {
         let by = Amounts::ZERO.memory(by);
-        self.state.shrink(id, by, &mut self.out);
+        self.state.shrink(id, by, &mut self.cx.out);
         let instance = self.model.instance(id);
         instance.holds = instance.holds.beyond(&by);
         self.absorb(None);

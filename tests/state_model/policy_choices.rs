@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::fake::{Content, Doors, Fake, Instance};
 use crate::state::{
-    Amounts, Budget, Config, Destroy, Effects, EntryId, Group, History, NewFunction, PerBudget,
+    Amounts, Budget, Config, Context, Destroy, EntryId, Group, History, NewFunction, PerBudget,
     Policy, Prepare, ReserveOutcome, SeatOffer, Slots, Stamp, State,
 };
 
@@ -35,8 +35,7 @@ impl Module {
 /// A pool with one function and one entry per module.
 struct Pool {
     state: State<Fake>,
-    doors: Doors,
-    out: Effects<Fake>,
+    cx: Context<Fake, Doors>,
 }
 
 /// What was destroyed, in order.
@@ -63,8 +62,7 @@ impl Pool {
         }
         Self {
             state: State::new(config, all),
-            doors: Doors::default(),
-            out: Effects::new(),
+            cx: Context::new(Doors::default()),
         }
     }
 
@@ -79,33 +77,33 @@ impl Pool {
         };
         let known = self.state.find(&name, "");
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));
-        let doors = &mut self.doors;
+        let doors = &mut self.cx.slots;
         let open = |_, _: &crate::state::Function<Fake>| doors.open(0, 2);
         let entry = self
             .state
-            .entry(function, &Group::from(1), open, &mut self.out);
+            .entry(function, &Group::from(1), open, &mut self.cx.out);
         entry.expect("the function is defined")
     }
 
     /// Another instance, leased.
     fn lease_new(&mut self, module: Module) -> Instance {
         let entry = self.entry(module);
-        let entered = self.state.try_seat(entry, &mut self.doors, &mut self.out);
+        let entered = self.state.try_seat(entry, &mut self.cx);
         let SeatOffer::Seat(request) = entered else {
             panic!("no vacant seat");
         };
         let code = NONE.code(module.code).mappings(1);
-        if let Prepare::Lead { .. } = self.state.prepare(request, &mut self.out) {
-            let room = (self.state).reserve(request, code, &mut self.doors, &mut self.out);
+        if let Prepare::Lead { .. } = self.state.prepare(request, &mut self.cx.out) {
+            let room = (self.state).reserve(request, code, &mut self.cx);
             assert_eq!(room, ReserveOutcome::Granted);
             let serial = u32::from(module.key);
-            (self.state).loaded(request, serial, code, module.cost, &mut self.out);
+            (self.state).loaded(request, serial, code, module.cost, &mut self.cx.out);
         }
         let holds = NONE.memory(module.memory).stack(1).mappings(1);
-        let room = (self.state).reserve(request, holds, &mut self.doors, &mut self.out);
+        let room = (self.state).reserve(request, holds, &mut self.cx);
         assert_eq!(room, ReserveOutcome::Granted);
-        let stamp = self.doors.next_stamp();
-        let born = (self.state).install(request, holds, stamp, &mut self.doors, &mut self.out);
+        let stamp = self.cx.slots.next_stamp();
+        let born = (self.state).install(request, holds, stamp, &mut self.cx);
         born.expect("nothing was replaced")
     }
 
@@ -114,7 +112,7 @@ impl Pool {
         let instance = self.state.instance(id).expect("a live instance");
         let door = self.state.entry_handle(instance.entry);
         let (door, seat) = (*door.expect("its entry"), instance.seat);
-        self.doors.put(door, seat, id);
+        self.cx.slots.put(door, seat, id);
     }
 
     /// Another instance, idle.
@@ -125,7 +123,7 @@ impl Pool {
     }
 
     fn is_idle(&self, id: Instance) -> bool {
-        let slots = self.doors.doors.iter().flat_map(|door| &door.slots);
+        let slots = self.cx.slots.doors.iter().flat_map(|door| &door.slots);
         slots.into_iter().any(|s| s.content == Content::Idle(id))
     }
 
@@ -135,26 +133,26 @@ impl Pool {
         let instance = self.state.instance(id).expect("a live instance");
         let door = *self.state.entry_handle(instance.entry).expect("its entry");
         let seat = instance.seat;
-        assert!(self.doors.claim(&door, seat, id), "not idle");
+        assert!(self.cx.slots.claim(&door, seat, id), "not idle");
         self.park(id);
     }
 
     fn pass_until(&mut self, now: u64) {
-        self.doors.now = now;
+        self.cx.slots.now = now;
         self.state.advance(now);
     }
 
     /// Somebody asks for this much, and the victims die for it.
     fn ask(&mut self, need: Amounts) -> (ReserveOutcome, Gone) {
         let request = self.state.begin_growth();
-        let room = (self.state).reserve(request, need, &mut self.doors, &mut self.out);
+        let room = (self.state).reserve(request, need, &mut self.cx);
         let gone = self.destroy();
         if room == ReserveOutcome::Evicting {
-            let again = (self.state).reserve(request, need, &mut self.doors, &mut self.out);
+            let again = (self.state).reserve(request, need, &mut self.cx);
             assert_eq!(again, ReserveOutcome::Granted, "the victims were enough");
         }
         assert_eq!(self.state.recount(), Ok(()));
-        self.state.abandon(request, &mut self.out);
+        self.state.abandon(request, &mut self.cx.out);
         (room, gone)
     }
 
@@ -168,8 +166,8 @@ impl Pool {
 
     fn destroy(&mut self) -> Gone {
         let mut gone = Gone::default();
-        while !self.out.destroy.is_empty() {
-            for destroy in std::mem::take(&mut self.out.destroy) {
+        while !self.cx.out.destroy.is_empty() {
+            for destroy in std::mem::take(&mut self.cx.out.destroy) {
                 let dying = match destroy {
                     Destroy::Instance {
                         dying, instance, ..
@@ -182,7 +180,7 @@ impl Pool {
                         dying
                     }
                 };
-                self.state.freed(dying, &mut self.out);
+                self.state.freed(dying, &mut self.cx.out);
             }
         }
         gone
@@ -201,7 +199,7 @@ fn gone(instances: &[Instance], code: &[u32]) -> Gone {
 fn evict_the_last_instance(policy: Policy) -> (Instance, Gone) {
     let mut pool = Pool::new(policy, &[]);
     let last = pool.idle(Module::new(1, 10));
-    let evicted = pool.state.evict(&[last], &mut pool.doors, &mut pool.out);
+    let evicted = pool.state.evict(&[last], &mut pool.cx);
     assert_eq!(evicted, 1);
     (last, pool.destroy())
 }
@@ -226,7 +224,7 @@ fn lru_keeps_code_while_another_instance_lives() {
     let module = Module::new(1, 10);
     let (one, other) = (pool.lease_new(module), pool.lease_new(module));
     pool.park(one);
-    pool.state.evict(&[one], &mut pool.doors, &mut pool.out);
+    pool.state.evict(&[one], &mut pool.cx);
     assert_eq!(pool.destroy(), gone(&[one], &[]));
     assert!(pool.state.instance(other).is_some());
 }
@@ -312,7 +310,7 @@ fn code_goes_with_all_its_instances_or_not_at_all() {
     let beside_a_lease = pool.idle(busy);
     // The idle one is in its seat, so that this takes it out; it goes back when there are two.
     let entry = pool.entry(busy);
-    let entered = pool.state.try_seat(entry, &mut pool.doors, &mut pool.out);
+    let entered = pool.state.try_seat(entry, &mut pool.cx);
     assert!(matches!(entered, SeatOffer::Idle(id) if id == beside_a_lease));
     let leased = pool.lease_new(busy);
     pool.park(beside_a_lease);
@@ -389,25 +387,25 @@ fn what_one_request_waits_for_is_not_given_to_another() {
         &[(Budget::Stack, 1), (Budget::Total, 10)],
     );
     let last = pool.idle(Module::new(1, 5));
-    pool.state.evict(&[last], &mut pool.doors, &mut pool.out);
+    pool.state.evict(&[last], &mut pool.cx);
     pool.destroy();
     let [filler, first, second] = [(); 3].map(|()| pool.state.begin_growth());
-    let (state, doors, out) = (&mut pool.state, &mut pool.doors, &mut pool.out);
-    let full = state.reserve(filler, NONE.compile(5), doors, out);
+    let (state, cx) = (&mut pool.state, &mut pool.cx);
+    let full = state.reserve(filler, NONE.compile(5), cx);
     assert_eq!(full, ReserveOutcome::Granted);
 
     // The stack is there, the total is not: the code must go, and until then the stack waits.
     assert_eq!(
-        state.reserve(first, NONE.stack(1), doors, out),
+        state.reserve(first, NONE.stack(1), cx),
         ReserveOutcome::Evicting
     );
-    state.abandon(filler, out);
-    let stolen = state.reserve(second, NONE.stack(1), doors, out);
+    state.abandon(filler, &mut cx.out);
+    let stolen = state.reserve(second, NONE.stack(1), cx);
     assert!(matches!(stolen, ReserveOutcome::Refused(_)), "{stolen:?}");
     assert_eq!(pool.destroy(), gone(&[], &[1]));
-    let (state, doors, out) = (&mut pool.state, &mut pool.doors, &mut pool.out);
+    let (state, cx) = (&mut pool.state, &mut pool.cx);
     assert_eq!(
-        state.reserve(first, NONE.stack(1), doors, out),
+        state.reserve(first, NONE.stack(1), cx),
         ReserveOutcome::Granted
     );
 }
@@ -420,8 +418,8 @@ fn lowered_limits_count_what_is_dying_already() {
     limits.set(Budget::Memory, 10);
     for _ in 0..2 {
         // The second time, the victim of the first is still charged.
-        (pool.state).set_limits(limits, &mut pool.doors, &mut pool.out);
-        assert_eq!(pool.out.destroy.len(), 1);
+        (pool.state).set_limits(limits, &mut pool.cx);
+        assert_eq!(pool.cx.out.destroy.len(), 1);
     }
     assert!(pool.is_idle(kept));
 }
@@ -451,7 +449,7 @@ fn an_overdraft_that_leases_hold_costs_nobody_in_vain() {
     let mut limits = PerBudget::from_fn(|_| 1_000_000);
     limits.set(Budget::Memory, 40);
     limits.set(Budget::Code, 20);
-    (pool.state).set_limits(limits, &mut pool.doors, &mut pool.out);
+    (pool.state).set_limits(limits, &mut pool.cx);
     let all = pool.destroy();
     assert_eq!(all, gone(&[large], &[2]));
     assert!(pool.is_idle(small));
@@ -463,7 +461,7 @@ fn an_overdraft_that_leases_hold_costs_nobody_in_vain() {
 fn what_no_number_can_count_is_refused() {
     let mut pool = Pool::new(Policy::CostAware, &[]);
     let no_limit = PerBudget::from_fn(|_| u64::MAX);
-    (pool.state).set_limits(no_limit, &mut pool.doors, &mut pool.out);
+    (pool.state).set_limits(no_limit, &mut pool.cx);
     pool.idle(Module::new(1, 5));
     let (room, all) = pool.ask(NONE.memory(u64::MAX));
     assert!(matches!(room, ReserveOutcome::Refused(_)), "{room:?}");

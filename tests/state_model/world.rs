@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::fake::{Doors, Fake};
 use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request};
 use crate::state::{
-    Amounts, Config, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget, Policy,
-    Reason, Signal, State,
+    Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget,
+    Policy, Reason, Signal, State,
 };
 use crate::{fake::Instance, model::MFunction};
 
@@ -116,10 +116,9 @@ pub fn pick<T: Copy>(all: &[T], index: u8) -> Option<T> {
 
 pub struct World {
     pub state: State<Fake>,
-    pub doors: Doors,
+    pub cx: Context<Fake, Doors>,
     pub model: Model,
     pub seen: Seen,
-    pub out: Effects<Fake>,
     /// Leases that an entry may hold at once.
     pub seats: usize,
 }
@@ -138,10 +137,9 @@ impl World {
         };
         let mut world = Self {
             state: State::new(config, PerBudget::from_fn(|_| 0)),
-            doors: Doors::default(),
+            cx: Context::new(Doors::default()),
             model: Model::new(policy, setup.max_compilations, NAMES.len()),
             seen: Seen::default(),
-            out: Effects::new(),
             seats: setup.seats,
         };
         world.set_limits(setup.limits);
@@ -236,7 +234,7 @@ impl World {
         self.settle_race();
         self.mirror();
         let heir = heir.or(self.model.collecting);
-        let effects = core::mem::replace(&mut self.out, Effects::new());
+        let effects = core::mem::replace(&mut self.cx.out, Effects::new());
         let Effects {
             wake,
             destroy,
@@ -285,7 +283,7 @@ impl World {
     /// The instances and modules that the core wants destroyed now.
     pub fn victims(&self) -> (Vec<Instance>, Vec<u8>) {
         let (mut instances, mut modules) = (Vec::new(), Vec::new());
-        for destroy in &self.out.destroy {
+        for destroy in &self.cx.out.destroy {
             match destroy {
                 Destroy::Instance {
                     instance, reason, ..
@@ -347,7 +345,7 @@ impl World {
     fn replace(&mut self, name: u8, key: u8) {
         let name = usize::from(name) % NAMES.len();
         let (new, definition) = self.new_function(name, key);
-        let replaced = (self.state).replace(new, &mut self.doors, &mut self.out);
+        let replaced = (self.state).replace(new, &mut self.cx);
         let known = !self.model.closed && self.model.functions[name].is_some();
         assert_eq!(replaced.is_ok(), known);
         if known {
@@ -368,7 +366,7 @@ impl World {
     fn relieve(&mut self, count: usize) {
         let idle = self.model.idle();
         let expected: Vec<_> = idle.iter().take(count).map(|(id, _)| *id).collect();
-        let relieved = (self.state).relieve(count, &mut self.doors, &mut self.out);
+        let relieved = (self.state).relieve(count, &mut self.cx);
         let (instances, code) = self.victims();
         assert_eq!(instances, expected, "the least recently used go");
         assert!(code.len() <= count);
@@ -385,7 +383,7 @@ impl World {
             Some(world.state.function(function.id)?.counts)
         };
         let before = counts(self);
-        let replaced = (self.state).replace_by_another(new, &mut self.doors, &mut self.out);
+        let replaced = (self.state).replace_by_another(new, &mut self.cx);
         let known = !self.model.closed && self.model.functions[name].is_some();
         assert_eq!(replaced.is_ok(), known);
         if let Ok(id) = replaced {
@@ -409,7 +407,7 @@ impl World {
     fn remove(&mut self, name: u8) {
         let name = usize::from(name) % NAMES.len();
         if let Some(function) = self.model.functions[name].take() {
-            let removed = (self.state).remove(function.id, &mut self.doors, &mut self.out);
+            let removed = (self.state).remove(function.id, &mut self.cx);
             assert!(removed);
             self.seen.note("remove");
         }
@@ -420,7 +418,7 @@ impl World {
     pub fn entry(&mut self, name: u8, group: u64) -> Option<usize> {
         let function = self.model.functions[usize::from(name) % NAMES.len()].as_ref()?;
         let function = function.id;
-        let doors = &mut self.doors;
+        let doors = &mut self.cx.slots;
         let mut made = None;
         let make = |id, function: &crate::state::Function<Fake>| {
             let door = doors.open(function.version, 1);
@@ -428,7 +426,7 @@ impl World {
             door
         };
         let group = Group::from(group);
-        let id = (self.state).entry(function, &group, make, &mut self.out);
+        let id = (self.state).entry(function, &group, make, &mut self.cx.out);
         let id: EntryId<Fake> = id.expect("the function is defined");
         let Some((new, door)) = made else {
             let known = self.model.entries.iter().position(|e| e.id == id);
@@ -454,7 +452,7 @@ impl World {
             return;
         };
         let dying = self.model.dying.remove(&id).expect("it was listed");
-        self.state.freed(id, &mut self.out);
+        self.state.freed(id, &mut self.cx.out);
         if let Some(heir) = dying.heir
             && self.model.requests.contains_key(&heir)
         {
@@ -466,9 +464,9 @@ impl World {
     }
 
     fn pass(&mut self, time: u64) {
-        self.doors.now += time;
-        self.model.now = self.doors.now;
-        self.state.advance(self.doors.now);
+        self.cx.slots.now += time;
+        self.model.now = self.cx.slots.now;
+        self.state.advance(self.cx.slots.now);
     }
 
     /// Somebody with a deadline is dropped by its executor without being dropped.
@@ -494,14 +492,14 @@ impl World {
 
     /// Sleepers whose deadlines have come end; what was handed to those that are leaked goes to others.
     pub fn expire(&mut self) {
-        let now = self.doors.now;
+        let now = self.cx.slots.now;
         let sleeps = |nap: &Nap| !nap.woken || nap.closed;
         let asleep = |r: &MRequest| r.nap.filter(|nap| sleeps(nap) && nap.until <= now);
         let requests = self.model.requests.iter();
         let late: Vec<_> = requests
             .filter_map(|(id, r)| Some((*id, asleep(r)?)))
             .collect();
-        self.state.expire(&mut self.out);
+        self.state.expire(&mut self.cx.out);
         for (id, nap) in late {
             if !nap.late && !nap.closed {
                 self.model.late.push(nap.waiter);
@@ -515,7 +513,7 @@ impl World {
             let id = *id;
             self.seen.note("taken back");
             self.model.end(id);
-            self.state.abandon(id, &mut self.out);
+            self.state.abandon(id, &mut self.cx.out);
             self.absorb(None);
         }
         while let Some((id, _)) = self.model.instances.iter().find(|(_, i)| is_due(i.leaked)) {
@@ -545,7 +543,7 @@ impl World {
             lifetime: (kind & 2 != 0).then_some(LIFETIME),
             code_idle: (kind & 4 != 0).then_some(CODE_IDLE),
         };
-        let now = self.doors.now;
+        let now = self.cx.slots.now;
         let over = |since: u64, expiry: Option<u64>| expiry.is_some_and(|t| now - since >= t);
         let idle = self.model.idle();
         let expected: Vec<_> = idle
@@ -553,8 +551,8 @@ impl World {
             .filter(|(_, i)| over(i.last.at, expiry.idle) || over(i.created_at, expiry.lifetime))
             .map(|(id, _)| *id)
             .collect();
-        while self.state.sweep(expiry, &mut self.doors, &mut self.out) {}
-        let mut gone: Vec<_> = self.out.destroy.iter().filter_map(buried).collect();
+        while self.state.sweep(expiry, &mut self.cx) {}
+        let mut gone: Vec<_> = self.cx.out.destroy.iter().filter_map(buried).collect();
         gone.sort_by_key(|id| self.model.instances[id].last);
         assert_eq!(gone, expected, "idle or alive for too long");
         self.absorb(None);
@@ -574,7 +572,7 @@ impl World {
         if let Some(entry) = pick(&kept, index) {
             let record = &mut self.model.entries[entry];
             record.handles -= 1;
-            self.state.let_go_of_entry(record.id, &mut self.out);
+            self.state.let_go_of_entry(record.id, &mut self.cx.out);
             self.absorb(None);
         }
     }
@@ -586,8 +584,7 @@ impl World {
             request.promised = false;
         }
         let per_budget = PerBudget::from_fn(|b| limits[b as usize]);
-        self.state
-            .set_limits(per_budget, &mut self.doors, &mut self.out);
+        self.state.set_limits(per_budget, &mut self.cx);
         let (gone, dropped) = self.victims();
         self.seen.note_if(!gone.is_empty(), "lowered limits repaid");
         self.model.check_repaid(&gone, &dropped);
@@ -602,14 +599,14 @@ impl World {
             .collect();
         let idle = |id: &&Instance| self.model.instances[id].place == Place::Idle;
         let expected = chosen.iter().filter(idle).count();
-        let evicted = (self.state).evict(&chosen, &mut self.doors, &mut self.out);
+        let evicted = (self.state).evict(&chosen, &mut self.cx);
         assert_eq!(evicted, expected, "only what is idle can be evicted");
         self.absorb(None);
     }
 
     pub fn close(&mut self) {
         self.model.closed = true;
-        self.state.close(&mut self.doors, &mut self.out);
+        self.state.close(&mut self.cx);
         self.absorb(None);
         assert!(self.model.idle().is_empty(), "closed with idle instances");
     }

@@ -12,8 +12,7 @@ use crate::pool::api::error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
-use crate::pool::claims::Claims;
-use crate::pool::shared::{Effects, FunctionId, Locked, ShellTypes};
+use crate::pool::shared::{Context, FunctionId, Locked, ShellTypes};
 use crate::runtime::TypeText;
 use crate::state::{DefineRefused, ModuleKey, NewFunction, signature};
 use crate::sync::AtomicU64;
@@ -38,7 +37,7 @@ impl<T: Send + 'static> Pool<T> {
             hits: Arc::default(),
         };
         let prepared = self.prepare::<P, R>(definition.into_parts()?, past)?;
-        self.enter_name(prepared, |locked, new, _, _| locked.state.define(new))
+        self.enter_name(prepared, |locked, new, _| locked.state.define(new))
     }
 
     /// Gives a defined function other code. When this returns, no call that starts later runs old
@@ -77,7 +76,7 @@ impl<T: Send + 'static> Pool<T> {
             }
             prepared.defined.uid = fresh_uid();
         }
-        self.enter_name(prepared, |locked, new, claims, out| {
+        self.enter_name(prepared, |locked, new, cx| {
             // Meanwhile the name may have been given to another function, which is not this one's
             // to replace: handles and threads' tables know functions by their uid.
             let id = locked.state.find(&new.name, &new.arguments);
@@ -86,9 +85,9 @@ impl<T: Send + 'static> Pool<T> {
                 return Err(DefineRefused::Unknown);
             }
             if changes_type {
-                return locked.state.replace_by_another(new, claims, out);
+                return locked.state.replace_by_another(new, cx);
             }
-            locked.state.replace(new, claims, out)
+            locked.state.replace(new, cx)
         })
     }
 
@@ -100,9 +99,9 @@ impl<T: Send + 'static> Pool<T> {
     /// [`UnknownFunction`] if none is defined.
     pub fn remove(&self, name: impl Into<FunctionName>) -> Result<(), UnknownFunction> {
         let name = name.into();
-        let removed = self.shared.with_state(|locked, claims, out| {
+        let removed = self.shared.with_state(|locked, cx| {
             let overloads = functions_of(locked, &name);
-            let remove = |id: &FunctionId<T>| locked.state.remove(*id, claims, out);
+            let remove = |id: &FunctionId<T>| locked.state.remove(*id, cx);
             overloads
                 .iter()
                 .map(remove)
@@ -130,7 +129,7 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): Signature,
     {
         let name = name.into();
-        let found = self.shared.with_state(|locked, _, _| {
+        let found = self.shared.with_state(|locked, _| {
             let ids = functions_of(locked, &name);
             let function = |id: FunctionId<T>| {
                 let function = locked.state.function(id)?;
@@ -170,7 +169,7 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     fn find(&self, parts: &Parts) -> Option<Arc<Defined>> {
-        self.shared.with_state(|locked, _, _| {
+        self.shared.with_state(|locked, _| {
             let id = locked.state.find(&parts.name, &parts.arguments)?;
             Some(locked.state.function(id)?.definition.clone())
         })
@@ -230,8 +229,7 @@ impl<T: Send + 'static> Pool<T> {
         insert: impl FnOnce(
             &mut Locked<T>,
             NewFunction<ShellTypes<T>>,
-            &mut Claims<T>,
-            &mut Effects<T>,
+            &mut Context<T>,
         ) -> Result<FunctionId<T>, DefineRefused>,
     ) -> Result<Function<P, R, T>, DefineError>
     where
@@ -246,9 +244,7 @@ impl<T: Send + 'static> Pool<T> {
             key: prepared.key,
             source: prepared.source,
         };
-        let entered = self
-            .shared
-            .with_state(|locked, claims, out| insert(locked, new, claims, out));
+        let entered = self.shared.with_state(|locked, cx| insert(locked, new, cx));
         match entered {
             Ok(id) => Ok(Function::new(
                 self.shared.clone(),

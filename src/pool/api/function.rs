@@ -468,7 +468,7 @@ impl<P, R, T: Send + 'static> Clone for InGroup<P, R, T> {
         if let Ok(entry) = &self.entry {
             let id = entry.id;
             let pool = &self.function.pool;
-            pool.with_state(|locked, _, _| locked.state.keep_entry(id));
+            pool.with_state(|locked, _| locked.state.keep_entry(id));
         }
         Self {
             function: self.function.clone(),
@@ -486,7 +486,7 @@ impl<P, R, T: Send + 'static> Drop for InGroup<P, R, T> {
         if let Ok(entry) = &self.entry {
             let id = entry.id;
             let pool = &self.function.pool;
-            pool.with_state(|locked, _, out| locked.state.let_go_of_entry(id, out));
+            pool.with_state(|locked, cx| locked.state.let_go_of_entry(id, &mut cx.out));
         }
     }
 }
@@ -525,13 +525,13 @@ impl<T: Send + 'static> Shared<T> {
         kept: bool,
     ) -> Result<Arc<Entry<T>>, AcquireError> {
         debug_assert!(of.uid > 0);
-        self.with_state(|locked, _, out| {
+        self.with_state(|locked, cx| {
             let state = &mut locked.state;
             let make = |entry, function: &_| {
                 let (signature, group) = (signature.clone(), group.clone());
                 Arc::new(Entry::new(entry, function, signature, group, self))
             };
-            let found = state.entry(of.id, group, make, out);
+            let found = state.entry(of.id, group, make, &mut cx.out);
             if let Some(entry) = found.filter(|_| kept) {
                 state.keep_entry(entry);
             }
@@ -546,7 +546,7 @@ impl<T: Send + 'static> Shared<T> {
     fn successor(&self, of: &Identity<T>, signature: &str) -> Option<(Identity<T>, Arc<Defined>)> {
         let name = FunctionName::from(signature);
         let (name, arguments) = name.parts()?;
-        self.with_state(|locked, _, _| {
+        self.with_state(|locked, _| {
             if let Some(function) = locked.state.function(of.id) {
                 return Some((*of, function.definition.clone()));
             }

@@ -194,7 +194,7 @@ struct Hits {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, holders, compilations, loads) = self.with_state(|locked, _, _| {
+        let (snapshot, hits, holders, compilations, loads) = self.with_state(|locked, _| {
             let snapshot = locked.state.snapshot();
             // An entry that is forgotten passes its hits on, under the lock.
             let hits = Hits {
@@ -274,7 +274,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Evicts the idle instances that `keep` does not want; it is called outside the lock.
     pub fn retain(&self, mut keep: impl FnMut(&IdleInstance) -> bool) -> usize {
         let (snapshot, now) =
-            self.with_state(|locked, _, _| (locked.state.snapshot(), locked.state.now()));
+            self.with_state(|locked, _| (locked.state.snapshot(), locked.state.now()));
         let mut unwanted = Vec::new();
         for entry in &snapshot.entries {
             for &(seat, id, memory_bytes, born) in &entry.instances {
@@ -294,6 +294,6 @@ impl<T: Send + 'static> Shared<T> {
                 }
             }
         }
-        self.with_state(|locked, claims, out| locked.state.evict(&unwanted, claims, out))
+        self.with_state(|locked, cx| locked.state.evict(&unwanted, cx))
     }
 }

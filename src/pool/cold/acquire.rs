@@ -95,8 +95,8 @@ impl<T: Send + 'static> Shared<T> {
 
     fn find_seat(&self, entry: &Arc<Entry<T>>, wait_policy: WaitPolicy) -> Step<T> {
         let (thread, near) = (thread_number(), entry.preferred_seat());
-        self.with_state(|locked, claims, out| {
-            let idle = match locked.state.try_seat_near(entry.id, near, claims, out) {
+        self.with_state(|locked, cx| {
+            let idle = match locked.state.try_seat_near(entry.id, near, cx) {
                 SeatOffer::Idle(id) => id,
                 SeatOffer::Seat(request) => return Step::Make(request),
                 SeatOffer::Gone => return Step::Fail(removed(&entry.target)),
@@ -111,7 +111,7 @@ impl<T: Send + 'static> Shared<T> {
                 SeatOffer::Full => {
                     let waiter = Waiter::of(wait_policy, None);
                     let (told, until) = (waiter.clone(), wait_policy.ends());
-                    match (locked.state).wait_for_seat(entry.id, told, until, claims) {
+                    match (locked.state).wait_for_seat(entry.id, told, until, &mut cx.slots) {
                         SeatWait::Idle(id) => id,
                         SeatWait::Queued(ticket) => {
                             // A task has no thread that could wait for itself.
@@ -123,7 +123,7 @@ impl<T: Send + 'static> Shared<T> {
                     }
                 }
             };
-            match claims.take(idle) {
+            match cx.slots.take(idle) {
                 Some(claimed) => Step::Lease(leased_again(entry, claimed.pooled)),
                 // The core has claimed it into these hands; nothing takes it out in between.
                 None => Step::Fail(removed(&entry.target)),
@@ -139,15 +139,17 @@ impl<T: Send + 'static> Shared<T> {
         wait_policy: WaitPolicy,
     ) -> Result<Wakeup<T>, AcquireError> {
         let leave = || {
-            self.with_state(|locked, claims, _| {
-                locked.state.leave_seat_queue(entry.id, ticket, claims)
+            self.with_state(|locked, cx| {
+                locked
+                    .state
+                    .leave_seat_queue(entry.id, ticket, &mut cx.slots)
             })
         };
         let waiting_for = WaitingFor::Instance;
         let wakeup = self.wait(&entry.target, waiter, wait_policy, waiting_for, leave);
         let wakeup = wakeup.await;
         if !wait_policy.is_of_a_task() {
-            self.with_state(|locked, _, _| locked.blocked.end(thread_number()));
+            self.with_state(|locked, _| locked.blocked.end(thread_number()));
         }
         wakeup.map_err(|mut error| {
             if let AcquireError::Timeout { between_calls, .. } = &mut error {

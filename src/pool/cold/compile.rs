@@ -74,11 +74,11 @@ impl<T: Send + 'static> Shared<T> {
                 Step::Lead(lead) => return self.lead(guard, target, lead, wait_policy).await,
                 Step::Follow(module, waiter, ticket) => {
                     let leave = || {
-                        self.with_state(|locked, _, _| locked.state.leave_flight(module, ticket));
+                        self.with_state(|locked, _| locked.state.leave_flight(module, ticket));
                         true
                     };
                     let goes_on =
-                        || self.with_state(|locked, _, _| locked.compiling.contains(&module));
+                        || self.with_state(|locked, _| locked.compiling.contains(&module));
                     let waiting_for = WaitingFor::Compilation;
                     self.wait_for_turn(target, &waiter, wait_policy, waiting_for, leave, goes_on)
                         .await?;
@@ -86,10 +86,12 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 Step::Queue(waiter, ticket) => {
                     let leave = || {
-                        self.with_state(|locked, _, out| locked.state.leave_compilers(ticket, out));
+                        self.with_state(|locked, cx| {
+                            locked.state.leave_compilers(ticket, &mut cx.out)
+                        });
                         true
                     };
-                    let goes_on = || self.with_state(|locked, _, _| !locked.compiling.is_empty());
+                    let goes_on = || self.with_state(|locked, _| !locked.compiling.is_empty());
                     let waiting_for = WaitingFor::Compiler;
                     self.wait_for_turn(target, &waiter, wait_policy, waiting_for, leave, goes_on)
                         .await?;
@@ -122,9 +124,9 @@ impl<T: Send + 'static> Shared<T> {
         wait_policy: WaitPolicy,
     ) -> Step<T> {
         let waits = wait_policy.deadline().is_some();
-        self.with_state(|locked, _, out| {
+        self.with_state(|locked, cx| {
             let state = &mut locked.state;
-            match state.prepare(guard.id(), out) {
+            match state.prepare(guard.id(), &mut cx.out) {
                 Prepare::Ready {
                     code,
                     source,
@@ -232,8 +234,8 @@ impl<T: Send + 'static> Shared<T> {
                 (guard, loaded?)
             }
         };
-        self.with_state(|locked, _, out| {
-            locked.state.shrink_to(guard.id(), first, out);
+        self.with_state(|locked, cx| {
+            locked.state.shrink_to(guard.id(), first, &mut cx.out);
         });
         let ready = Ready {
             code,
@@ -295,7 +297,7 @@ impl<T: Send + 'static> Shared<T> {
         let (artifact, compile_time) = self.compile(guard, target, source)?;
         // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
         let code = artifact.amounts();
-        self.with_state(|locked, _, _| {
+        self.with_state(|locked, _| {
             let bytes = code.get(Budget::Code);
             locked.state.note_code_bytes(guard.id(), bytes);
         });
@@ -308,7 +310,7 @@ impl<T: Send + 'static> Shared<T> {
 
     /// From the workers: the pool is closed, or the compiler has panicked.
     fn worker_failed(&self, target: &Arc<Target>) -> AcquireError {
-        if self.with_state(|locked, _, _| locked.state.is_closed()) {
+        if self.with_state(|locked, _| locked.state.is_closed()) {
             return closed(target);
         }
         let panicked: Box<dyn std::error::Error + Send + Sync> = "the compiler panicked".into();
@@ -338,7 +340,7 @@ impl<T: Send + 'static> Shared<T> {
         let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
         match compiled.unwrap_or_else(panicked) {
             Ok(artifact) => {
-                self.with_state(|locked, _, _| locked.compilations += 1);
+                self.with_state(|locked, _| locked.compilations += 1);
                 Ok((artifact, began.elapsed()))
             }
             Err(error) => Err(match refused_by_system(&error) {
@@ -375,11 +377,11 @@ impl<T: Send + 'static> Shared<T> {
         let load_time = began.elapsed();
         self.observer.compiled(compile_time, load_time);
         let cost = nanos(compile_time + load_time);
-        self.with_state(|locked, _, out| {
+        self.with_state(|locked, cx| {
             locked.loads += 1;
             locked
                 .state
-                .loaded(guard.id(), code.clone(), code.amounts(), cost, out);
+                .loaded(guard.id(), code.clone(), code.amounts(), cost, &mut cx.out);
         });
         Ok(code)
     }
@@ -434,8 +436,10 @@ impl<T: Send + 'static> Shared<T> {
     ) -> AcquireError {
         self.observer.compile_failed();
         let failure = Arc::new(error);
-        self.with_state(|locked, _, out| {
-            locked.state.failed(guard.id(), failure.clone(), until, out);
+        self.with_state(|locked, cx| {
+            locked
+                .state
+                .failed(guard.id(), failure.clone(), until, &mut cx.out);
         });
         module_error(target, failure)
     }

@@ -72,7 +72,7 @@ impl<T: Send + 'static> Entry<T> {
     /// Growth is always a request of its own: what its instance holds is never given back while it
     /// waits.
     fn grow(&self, pool: &Arc<Shared<T>>, grower: &Grower<T>, more: Amounts) -> bool {
-        let request = pool.with_state(|locked, _, _| {
+        let request = pool.with_state(|locked, _| {
             let state = &mut locked.state;
             let has = match grower {
                 Grower::Request(id) => state.held(*id),
@@ -89,9 +89,13 @@ impl<T: Send + 'static> Entry<T> {
         let growth = RequestGuard::new(pool, request);
         let granted = self.reserve(pool, growth.id(), more);
         if granted {
-            pool.with_state(|locked, _, out| match grower {
-                Grower::Request(id) => locked.state.grown_for_request(growth.id(), *id, out),
-                Grower::Instance(id) => locked.state.grown(growth.id(), *id, out),
+            pool.with_state(|locked, cx| match grower {
+                Grower::Request(id) => {
+                    locked
+                        .state
+                        .grown_for_request(growth.id(), *id, &mut cx.out)
+                }
+                Grower::Instance(id) => locked.state.grown(growth.id(), *id, &mut cx.out),
             });
         }
         granted
@@ -112,10 +116,10 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
 
     fn refund(&self, less: Amounts) {
         if let Some((_, pool)) = self.keepers() {
-            pool.with_state(|locked, _, out| match self.grower {
+            pool.with_state(|locked, cx| match self.grower {
                 // What a request holds too much is given back when it ends.
                 Grower::Request(_) => {}
-                Grower::Instance(id) => locked.state.shrink(id, less, out),
+                Grower::Instance(id) => locked.state.shrink(id, less, &mut cx.out),
             });
         }
     }
@@ -126,7 +130,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
 
     fn refused(&self) {
         if let Some((entry, pool)) = self.keepers() {
-            pool.with_state(|locked, _, _| locked.state.count_growth_refusal(entry.id));
+            pool.with_state(|locked, _| locked.state.count_growth_refusal(entry.id));
         }
     }
 }

@@ -115,7 +115,7 @@ impl<T: Send + 'static> Shared<T> {
                 .check_for_task()
                 .map_err(|source| stack_too_small(&entry.target, source))?;
         }
-        let seat = self.with_state(|locked, _, _| locked.state.seat_of(guard.id()));
+        let seat = self.with_state(|locked, _| locked.state.seat_of(guard.id()));
         let slot = seat.map(|seat| entry.slot(seat));
         let explain = |failure| self.explain(entry, &ready.defined, failure);
         let span = self.instantiate_span(entry);
@@ -255,9 +255,9 @@ impl<T: Send + 'static> Shared<T> {
             held = held.saturating_add(&self.runtime.stack_amounts());
         }
         let now = self.timekeeper.now();
-        let (id, seat, version, stamp) = self.with_state(|locked, claims, out| {
+        let (id, seat, version, stamp) = self.with_state(|locked, cx| {
             let stamp = locked.stamp(now);
-            let id = locked.state.install(guard.id(), held, stamp, claims, out)?;
+            let id = locked.state.install(guard.id(), held, stamp, cx)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
             let (seat, version) = (born.seat, born.version);
             entry.slot(seat).lease_new(stamp);

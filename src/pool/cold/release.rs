@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::pool::claims::Claims;
 use crate::pool::hot::entry::{Entry, NotReturned, PooledInstance};
 use crate::pool::hot::thread_cache;
-use crate::pool::shared::{Effects, Locked, Shared};
+use crate::pool::shared::{Context, Locked, Shared};
 use crate::pool::time::clock::nanos;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
@@ -104,10 +103,10 @@ impl<T: Send + 'static> Entry<T> {
             return self.orphan(pooled);
         };
         let id = pooled.id;
-        pool.with_state(|locked, claims, out| {
+        pool.with_state(|locked, cx| {
             self.slot(pooled.seat).clear_notify();
-            claims.insert(self, pooled);
-            locked.state.dismiss(id, reason, None, out);
+            cx.slots.insert(self, pooled);
+            locked.state.dismiss(id, reason, None, &mut cx.out);
         });
     }
 
@@ -119,11 +118,11 @@ impl<T: Send + 'static> Entry<T> {
                 .into_iter()
                 .for_each(|pooled| self.orphan(pooled));
         };
-        let handed = pool.with_state(|locked, claims, out| match self.pick_up(not_returned) {
-            Some(pooled) => self.finish_release(pooled, locked, claims, out),
+        let handed = pool.with_state(|locked, cx| match self.pick_up(not_returned) {
+            Some(pooled) => self.finish_release(pooled, locked, cx),
             // Another lease has it already, and answers for it when it ends.
             None => {
-                locked.state.wake_room(out);
+                locked.state.wake_room(&mut cx.out);
                 None
             }
         });
@@ -144,9 +143,9 @@ impl<T: Send + 'static> Entry<T> {
     /// An acquire took an instance that it may not lease: of an old version.
     #[cold]
     pub fn release_stale(&self, pool: &Shared<T>, stale: Box<PooledInstance<T>>) {
-        let handed = pool.with_state(|locked, claims, out| {
+        let handed = pool.with_state(|locked, cx| {
             self.slot(stale.seat).clear_notify();
-            self.finish_release(stale, locked, claims, out)
+            self.finish_release(stale, locked, cx)
         });
         deliver(pool, handed);
     }
@@ -156,21 +155,20 @@ impl<T: Send + 'static> Entry<T> {
         &self,
         pooled: Box<PooledInstance<T>>,
         locked: &mut Locked<T>,
-        claims: &mut Claims<T>,
-        out: &mut Effects<T>,
+        cx: &mut Context<T>,
     ) -> Option<Handed<T>> {
         let (id, slot) = (pooled.id, self.slot(pooled.seat));
         let now = locked.state.now();
         slot.mark_idle(locked.stamp(now));
-        match locked.state.returned(id, claims, out) {
+        match locked.state.returned(id, cx) {
             Returned::Park => {
                 slot.restore(pooled);
-                locked.state.repay(claims, out);
+                locked.state.repay(cx);
             }
             Returned::Hand(waiter) => return Some((waiter, pooled)),
             Returned::Retire(reason) => {
-                claims.insert(self, pooled);
-                locked.state.dismiss(id, reason, None, out);
+                cx.slots.insert(self, pooled);
+                locked.state.dismiss(id, reason, None, &mut cx.out);
             }
         }
         None

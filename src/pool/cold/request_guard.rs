@@ -27,7 +27,7 @@ impl<T: Send + 'static> RequestGuard<T> {
     /// This thread compiles or loads the request's module, until the guard goes.
     pub fn begin_compiling(&self) -> Compiling<T> {
         let pool = self.pool.clone();
-        let module = pool.with_state(|locked, _, _| {
+        let module = pool.with_state(|locked, _| {
             let module = locked.state.module_of(self.id);
             locked.compiling.extend(module);
             module
@@ -63,7 +63,7 @@ impl<T: Send + 'static> Drop for Compiling<T> {
         COMPILES.with(|compiles| compiles.set(self.before));
         if let Some(module) = self.module {
             self.pool
-                .with_state(|locked, _, _| locked.compiling.remove(&module));
+                .with_state(|locked, _| locked.compiling.remove(&module));
         }
     }
 }
@@ -72,6 +72,6 @@ impl<T: Send + 'static> Drop for RequestGuard<T> {
     fn drop(&mut self) {
         // A request that has ended well is gone already, and this changes nothing.
         self.pool
-            .with_state(|locked, _, out| locked.state.abandon(self.id, out));
+            .with_state(|locked, cx| locked.state.abandon(self.id, &mut cx.out));
     }
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::error::{AcquireError, Target, WaitingFor};
 use crate::pool::api::holders::IN_AN_ERROR;
-use crate::pool::claims::Claims;
 use crate::pool::cold::acquire::closed;
-use crate::pool::shared::{Effects, RequestId, Shared, Signal, State};
+use crate::pool::shared::{Context, RequestId, Shared, Signal, State};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::state::{Amounts, ReserveOutcome, Shortage, Ticket};
@@ -47,23 +46,17 @@ pub(crate) struct Waiting<T: Send + 'static> {
 impl<T: Send + 'static> Asking<'_, T> {
     /// Steps back and queues for room. A lease may have ended between the look that found none and
     /// now, and told nobody: so look once more, and watch what is still leased at this last look.
-    fn join_queue(
-        &self,
-        in_turn: bool,
-        state: &mut State<T>,
-        claims: &mut Claims<T>,
-        out: &mut Effects<T>,
-    ) -> Reserving<T> {
-        state.release_to_wait(self.request, out);
+    fn join_queue(&self, in_turn: bool, state: &mut State<T>, cx: &mut Context<T>) -> Reserving<T> {
+        state.release_to_wait(self.request, &mut cx.out);
         let waiter = Waiter::of(self.wait_policy, Some(self.request));
         if !self.wait_policy.waits_for_room() {
-            return self.wait_for_frees(waiter, state, claims, out);
+            return self.wait_for_frees(waiter, state, cx);
         }
-        if (state.wait_for_room(self.request, waiter.clone(), claims)).is_none() {
+        if (state.wait_for_room(self.request, waiter.clone(), &mut cx.slots)).is_none() {
             return Reserving::Again;
         }
-        claims.notify_of_leased();
-        let room = in_turn.then(|| state.reserve(self.request, self.wanted, claims, out));
+        cx.slots.notify_of_leased();
+        let room = in_turn.then(|| state.reserve(self.request, self.wanted, cx));
         let shortage = match room {
             // Nobody reads what this waiter is told: the request looks after its turn itself.
             Some(ReserveOutcome::Granted) => {
@@ -90,10 +83,9 @@ impl<T: Send + 'static> Asking<'_, T> {
         &self,
         waiter: Arc<Waiter<T>>,
         state: &mut State<T>,
-        claims: &mut Claims<T>,
-        out: &mut Effects<T>,
+        cx: &mut Context<T>,
     ) -> Reserving<T> {
-        match state.reserve(self.request, self.wanted, claims, out) {
+        match state.reserve(self.request, self.wanted, cx) {
             ReserveOutcome::Granted => Reserving::Done,
             ReserveOutcome::Evicting => Reserving::Again,
             ReserveOutcome::Refused(short) => self.refuse(state, short),
@@ -179,7 +171,7 @@ impl<T: Send + 'static> Shared<T> {
             explained: false,
         };
         // A refusal is for whoever asks for good.
-        let possible = self.with_state(|locked, _, _| locked.state.can_ever_hold(&wanted));
+        let possible = self.with_state(|locked, _| locked.state.can_ever_hold(&wanted));
         loop {
             match possible.then(|| self.try_reserve(&asking)) {
                 Some(Reserving::Done) => return true,
@@ -214,7 +206,7 @@ impl<T: Send + 'static> Shared<T> {
             queue,
             ..
         } = *asking;
-        self.with_state(|locked, claims, out| {
+        self.with_state(|locked, cx| {
             let state = &mut locked.state;
             if state.is_closed() {
                 return Reserving::Fail(closed(target));
@@ -227,7 +219,7 @@ impl<T: Send + 'static> Shared<T> {
                 || state.holds_anything(request)
                 || !wait_policy.waits_for_room()
                 || !state.is_room_awaited();
-            match in_turn.then(|| state.reserve(request, wanted, claims, out)) {
+            match in_turn.then(|| state.reserve(request, wanted, cx)) {
                 Some(ReserveOutcome::Granted) => Reserving::Done,
                 Some(ReserveOutcome::Evicting) => Reserving::Again,
                 Some(ReserveOutcome::AwaitFrees(short)) if wait_policy.deadline().is_none() => {
@@ -239,7 +231,7 @@ impl<T: Send + 'static> Shared<T> {
                     asking.refuse(state, short)
                 }
                 _ if !queue => Reserving::Wait(None),
-                _ => asking.join_queue(in_turn, state, claims, out),
+                _ => asking.join_queue(in_turn, state, cx),
             }
         })
     }
@@ -257,9 +249,9 @@ impl<T: Send + 'static> Shared<T> {
         } = *asking;
         let leave = || {
             // If it had been woken, the turn goes to the next: nobody has to wait for its mail.
-            self.with_state(|locked, _, out| match waiting.soon {
+            self.with_state(|locked, cx| match waiting.soon {
                 Some(ticket) => locked.state.leave_frees_queue(ticket),
-                None => locked.state.leave_room(request, out),
+                None => locked.state.leave_room(request, &mut cx.out),
             });
             true
         };
@@ -272,7 +264,7 @@ impl<T: Send + 'static> Shared<T> {
                 if let AcquireError::Timeout { shortage: why, .. } = &mut error {
                     *why = waiting.shortage.map(|short| {
                         let explain = |state: &State<T>| asking.explain(short, state);
-                        Box::new(self.with_state(|locked, _, _| explain(&locked.state)))
+                        Box::new(self.with_state(|locked, _| explain(&locked.state)))
                     });
                 }
                 Err(error)

@@ -335,7 +335,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         if pooled.instance.stack_quota().is_some() {
             return Ok(());
         }
-        let entry = pool.with_state(|locked, _, _| locked.state.home_of(pooled.id));
+        let entry = pool.with_state(|locked, _| locked.state.home_of(pooled.id));
         let entry = entry.ok_or_else(|| closed(&self.home.entry().target))?;
         pool.charge_stack(&entry.target, pooled.id, wait_policy)
             .await?;
@@ -408,13 +408,13 @@ impl<T: Send + 'static> Shared<T> {
         instance: InstanceId<T>,
         wait_policy: WaitPolicy,
     ) -> Result<(), AcquireError> {
-        let request = self.with_state(|locked, _, _| locked.state.begin_growth());
+        let request = self.with_state(|locked, _| locked.state.begin_growth());
         let growth = RequestGuard::new(self, request);
         let stack = self.runtime.stack_amounts();
         let wait_policy = wait_policy.without_room();
         self.reserve(growth.id(), target, stack, wait_policy)
             .await?;
-        self.with_state(|locked, _, out| locked.state.grown(growth.id(), instance, out));
+        self.with_state(|locked, cx| locked.state.grown(growth.id(), instance, &mut cx.out));
         Ok(())
     }
 }

@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 
 use super::room::sum;
 use crate::state::{
-    Amounts, Budget, Effects, InstanceId, ModuleId, ModuleKey, PerBudget, Phase, Reason, RequestId,
-    ReserveOutcome, Shortage, Slots, State, Types,
+    Amounts, Budget, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget, Phase, Reason,
+    RequestId, ReserveOutcome, Shortage, Slots, State, Types,
 };
 
 impl<H: Types> State<H> {
@@ -61,14 +61,13 @@ impl<H: Types> State<H> {
         &mut self,
         id: RequestId<H>,
         need: Amounts,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> ReserveOutcome {
         self.collecting = Some(id);
         self.inherit(id);
         let (earmarked, _) = self.awaited();
         let lacks = self.lacks(id, &need, &earmarked);
-        let mut plan = self.plan(lacks, slots);
+        let mut plan = self.plan(lacks, &mut cx.slots);
         let enough = plan.is_enough();
         let short = PerBudget::from_fn(|b| lacks[b].saturating_sub(plan.freed.get(b)));
         let missing = self.ledger.missing(&need, &earmarked);
@@ -77,17 +76,17 @@ impl<H: Types> State<H> {
         if !enough {
             // Nobody goes who does not help.
             plan.missing = PerBudget::from_fn(|b| lacks[b].min(plan.freed.get(b)));
-            self.spare(&mut plan, slots);
+            self.spare(&mut plan, &mut cx.slots);
         }
         let now = self.ledger.headroom(&need, &earmarked);
         let charge = (self.ledger.reserve(&now)).expect("L2: headroom can be reserved");
         let request = &mut self.requests[id];
         request.held.merge(charge);
         request.expected = need.beyond(&now);
-        let before = out.destroy.len();
-        self.execute(plan, Some(id), out);
-        self.collect_modules(id, &short, slots, out);
-        if out.destroy.len() > before {
+        let before = cx.out.destroy.len();
+        self.execute(plan, Some(id), &mut cx.out);
+        self.collect_modules(id, &short, cx);
+        if cx.out.destroy.len() > before {
             ReserveOutcome::Evicting
         } else if enough {
             ReserveOutcome::AwaitFrees(shortage)
@@ -137,8 +136,7 @@ impl<H: Types> State<H> {
         &mut self,
         id: RequestId<H>,
         short: &PerBudget<u64>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) {
         let all = self.instances.iter().map(|(_, i)| i.charge.amounts());
         let live = all.fold(Amounts::ZERO, |total, part| sum(&total, &part));
@@ -149,7 +147,7 @@ impl<H: Types> State<H> {
             _ => 0,
         });
         let own = self.requests[id].module;
-        let mut candidates = self.modules_by_worth(true, slots);
+        let mut candidates = self.modules_by_worth(true, &mut cx.slots);
         // Those that leave already are the first.
         candidates.sort_by_key(|module| self.modules[*module].leaving.is_none());
         for module in candidates {
@@ -159,18 +157,18 @@ impl<H: Types> State<H> {
             let frees = charge.amounts();
             let helps = |b: Budget| wanted[b] > 0 && frees.get(b) > 0;
             if Some(module) == own || !Budget::ALL.into_iter().any(helps) {
-                self.open_module(module, out);
+                self.open_module(module, &mut cx.out);
                 continue;
             }
             wanted = PerBudget::from_fn(|b| wanted[b].saturating_sub(frees.get(b)));
             self.modules[module].leaving = Some(id);
             let live: Vec<_> = self.modules[module].live.iter().copied().collect();
             for instance in live {
-                if self.claim(instance, slots) {
-                    self.dismiss(instance, Reason::Room, Some(id), out);
+                if self.claim(instance, &mut cx.slots) {
+                    self.dismiss(instance, Reason::Room, Some(id), &mut cx.out);
                 }
             }
-            self.drop_out_if_unused(module, out);
+            self.drop_out_if_unused(module, &mut cx.out);
         }
     }
 

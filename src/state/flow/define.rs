@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::state::{
-    Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Module, ModuleId,
-    ModuleKey, Reason, Signal, Slots, State, Types,
+    Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Module,
+    ModuleId, ModuleKey, Reason, Signal, Slots, State, Types,
 };
 
 /// What `define` and `replace` are given.
@@ -63,8 +63,7 @@ impl<H: Types> State<H> {
     pub fn replace_by_another(
         &mut self,
         new: NewFunction<H>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Result<FunctionId<H>, DefineRefused> {
         if self.closed {
             return Err(DefineRefused::Closed);
@@ -74,7 +73,7 @@ impl<H: Types> State<H> {
         // Named before the old function goes, which may be of the same module.
         let module = self.module_for(new.key, new.source);
         self.forget_failure(module);
-        self.remove(old, slots, out);
+        self.remove(old, cx);
         let id = self.enlist(new.name, new.arguments, new.definition, module);
         self.functions[id].counts = counts;
         Ok(id)
@@ -85,8 +84,7 @@ impl<H: Types> State<H> {
     pub fn replace(
         &mut self,
         new: NewFunction<H>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Result<FunctionId<H>, DefineRefused> {
         if self.closed {
             return Err(DefineRefused::Closed);
@@ -104,34 +102,29 @@ impl<H: Types> State<H> {
         for id in entries {
             // Some are forgotten on the way, when too many are unused.
             if let Some(entry) = self.entries.get(id) {
-                slots.set_version(&entry.handle, version);
-                self.dismiss_all(id, Reason::Replaced, slots, out);
+                cx.slots.set_version(&entry.handle, version);
+                self.dismiss_all(id, Reason::Replaced, cx);
             }
         }
-        self.release_module_name(old, out);
+        self.release_module_name(old, &mut cx.out);
         Ok(id)
     }
 
     /// Forgets a function. Idle instances go now, leased ones when their lease ends.
-    pub fn remove(
-        &mut self,
-        id: FunctionId<H>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
-    ) -> bool {
+    pub fn remove(&mut self, id: FunctionId<H>, cx: &mut Context<H, impl Slots<H>>) -> bool {
         let Some(function) = self.functions.remove(id) else {
             return false;
         };
         self.names.remove(&function.name, id);
         for entry in function.entries.into_values() {
             let record = &mut self.entries[entry];
-            slots.set_closed(&record.handle);
+            cx.slots.set_closed(&record.handle);
             let told = record.queue.drain().map(|waiter| (waiter, Signal::Gone));
-            out.wake.extend(told);
-            self.dismiss_all(entry, Reason::Removed, slots, out);
-            self.forget_if_unused(entry, out);
+            cx.out.wake.extend(told);
+            self.dismiss_all(entry, Reason::Removed, cx);
+            self.forget_if_unused(entry, &mut cx.out);
         }
-        self.release_module_name(function.module, out);
+        self.release_module_name(function.module, &mut cx.out);
         true
     }
 
@@ -253,16 +246,16 @@ impl<H: Types> State<H> {
         &mut self,
         entry: EntryId<H>,
         reason: Reason,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) {
         let taken: Vec<_> = self.entries[entry].taken().collect();
         for (_, instance) in taken {
-            let idle = self.claim(instance, slots)
-                || (!self.notify_on_release(instance, slots) && self.claim(instance, slots));
+            let idle = self.claim(instance, &mut cx.slots)
+                || (!self.notify_on_release(instance, &mut cx.slots)
+                    && self.claim(instance, &mut cx.slots));
             if idle {
-                self.observe(instance, self.last_used(instance, slots));
-                self.dismiss(instance, reason, None, out);
+                self.observe(instance, self.last_used(instance, &mut cx.slots));
+                self.dismiss(instance, reason, None, &mut cx.out);
             }
         }
     }

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Destroy, Dying, DyingId, Effects, InstanceId, PerBudget, Reason, RequestId, Slots, Stamp,
-    State, Types,
+    Context, Destroy, Dying, DyingId, Effects, InstanceId, PerBudget, Reason, RequestId, Slots,
+    Stamp, State, Types,
 };
 
 /// What becomes of an instance whose lease has ended and that the caller holds.
@@ -22,8 +22,7 @@ impl<H: Types> State<H> {
     pub fn returned(
         &mut self,
         id: InstanceId<H>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Returned<H> {
         if self.closed {
             return Returned::Retire(Reason::Closed);
@@ -45,20 +44,20 @@ impl<H: Types> State<H> {
         let entry = &mut self.entries[home];
         let next = entry.queue.pop(self.now, &mut late);
         if entry.queue.is_empty() {
-            slots.set_waited(&entry.handle, false);
+            cx.slots.set_waited(&entry.handle, false);
         }
         let handed_on =
             next.is_some() && (!self.room_queue.is_empty() || self.ledger.is_overdrawn());
         if handed_on {
             // Whoever needs room was to hear of this lease's end: of the next one's now.
-            slots.notify_on_release(&entry.handle, seat);
+            cx.slots.notify_on_release(&entry.handle, seat);
         }
-        self.notify_late(late, out);
+        self.notify_late(late, &mut cx.out);
         match next {
             Some((_, sleeper)) => Returned::Hand(sleeper.waiter),
             None => {
                 // Idle, it may be evicted for whoever waits for room.
-                self.wake_room(out);
+                self.wake_room(&mut cx.out);
                 Returned::Park
             }
         }
@@ -109,19 +108,23 @@ impl<H: Types> State<H> {
         let Some(dying) = self.dying.remove(id) else {
             return;
         };
-        self.ledger.release(dying.charge);
         let heir = dying.heir;
         // Whoever collects may lack more than its victims bring; the rest is not there for it yet.
         let earmarked = match heir.is_some() && heir == self.collecting {
             true => self.awaited_by_others(heir).0,
             false => PerBudget::default(),
         };
-        if let Some(heir) = heir.and_then(|heir| self.requests.get_mut(heir)) {
-            let part = self.ledger.headroom(&heir.expected, &earmarked);
-            if let Some(charge) = self.ledger.reserve(&part) {
-                heir.held.merge(charge);
-                heir.expected = heir.expected.beyond(&part);
+        match heir.and_then(|heir| self.requests.get_mut(heir)) {
+            Some(heir) => {
+                let passed = (self.ledger).pass_on(dying.charge, &heir.expected, &earmarked);
+                heir.take_expected(passed);
+                // Somebody else may have freed more of it meanwhile.
+                let more = self.ledger.headroom(&heir.expected, &earmarked);
+                if let Some(more) = self.ledger.reserve(&more) {
+                    heir.take_expected(more);
+                }
             }
+            None => self.ledger.release(dying.charge),
         }
         if let Some(module) = dying.module {
             self.modules[module].dying -= 1;

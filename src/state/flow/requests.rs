@@ -1,8 +1,8 @@
 //! What becomes of a request: an instance, growth of one, or nothing.
 
 use crate::state::{
-    Amounts, Budget, Charge, Effects, EntryId, Instance, InstanceId, ModuleId, Phase, Request,
-    RequestId, Seat, Slots, Stamp, State, Types,
+    Amounts, Budget, Charge, Context, Effects, EntryId, Instance, InstanceId, ModuleId, Phase,
+    Request, RequestId, Seat, Slots, Stamp, State, Types,
 };
 
 /// The function was replaced or removed while the instance was made: destroy it and start again.
@@ -17,8 +17,7 @@ impl<H: Types> State<H> {
         id: RequestId<H>,
         held: Amounts,
         stamp: Stamp,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Result<InstanceId<H>, Stale> {
         let request = &self.requests[id];
         let (Some((entry, seat)), Some(module)) = (request.seat, request.module) else {
@@ -53,9 +52,9 @@ impl<H: Types> State<H> {
         self.requests[id].seat = None;
         if !self.room_queue.is_empty() || self.ledger.is_overdrawn() {
             // Whoever needs room asked all leases to report their end, and this one is new.
-            self.notify_on_release(instance, slots);
+            self.notify_on_release(instance, &mut cx.slots);
         }
-        self.abandon(id, out);
+        self.abandon(id, &mut cx.out);
         Ok(instance)
     }
 

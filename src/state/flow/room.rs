@@ -8,8 +8,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::state::{
-    Amounts, Budget, Effects, Instance, InstanceId, Module, ModuleId, PerBudget, Phase, Reason,
-    RequestId, Shortage, Slots, Stamp, State, Types,
+    Amounts, Budget, Context, Effects, Instance, InstanceId, Module, ModuleId, PerBudget, Phase,
+    Reason, RequestId, Shortage, Slots, Stamp, State, Types,
 };
 
 /// What became of a reservation.
@@ -89,25 +89,24 @@ impl<H: Types> State<H> {
         &mut self,
         id: RequestId<H>,
         target: Amounts,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> ReserveOutcome {
         let need = target.beyond(&self.requests[id].held.amounts());
         let passes = need != Amounts::ZERO && !self.is_first_for_room(id);
         let expected = self.requests[id].expected;
-        let room = self.try_reserve(id, target, slots, out);
+        let room = self.try_reserve(id, target, cx);
         let has_room = matches!(room, ReserveOutcome::Granted | ReserveOutcome::Evicting);
         if passes && has_room {
             self.note_pass();
         }
         if !has_room && expected != Amounts::ZERO && self.requests[id].expected == Amounts::ZERO {
             // What was left for it is not any more.
-            self.wake_room(out);
+            self.wake_room(&mut cx.out);
         }
         // What the request holds already is part of what it asks for, and not in its way.
         let own = self.requests[id].held.amounts();
         if room == ReserveOutcome::Granted {
-            self.leave_room(id, out);
+            self.leave_room(id, &mut cx.out);
         }
         match room {
             ReserveOutcome::AwaitFrees(shortage) => {
@@ -137,8 +136,7 @@ impl<H: Types> State<H> {
         &mut self,
         id: RequestId<H>,
         target: Amounts,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> ReserveOutcome {
         self.requests[id].expected = Amounts::ZERO;
         let need = target.beyond(&self.requests[id].held.amounts());
@@ -155,7 +153,7 @@ impl<H: Types> State<H> {
             return ReserveOutcome::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
         }
         if self.may_collect(id) {
-            return self.collect(id, need, slots, out);
+            return self.collect(id, need, cx);
         }
         let soon = |missing: &PerBudget<u64>, more: &Amounts| {
             let covered = |(b, m): (Budget, u64)| m <= incoming[b].saturating_add(more.get(b));
@@ -168,12 +166,12 @@ impl<H: Types> State<H> {
                 &Amounts::ZERO,
             ));
         }
-        let plan = self.plan(missing, slots);
+        let plan = self.plan(missing, &mut cx.slots);
         if !plan.is_enough() {
             let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(plan.freed.get(b)));
             let shortage = self.ledger.shortage(&need, &lacking, &plan.freed);
             let soon = soon(&missing, &plan.freed);
-            self.undo(plan, slots);
+            self.undo(plan, &mut cx.slots);
             return if soon {
                 ReserveOutcome::AwaitFrees(shortage)
             } else {
@@ -186,23 +184,23 @@ impl<H: Types> State<H> {
         let request = &mut self.requests[id];
         request.held.merge(charge);
         request.expected = need.beyond(&now);
-        self.execute(plan, Some(id), out);
+        self.execute(plan, Some(id), &mut cx.out);
         ReserveOutcome::Evicting
     }
 
     /// Evicts what is idle until no budget is overdrawn, or nothing is idle any more.
-    pub fn repay(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
+    pub fn repay(&mut self, cx: &mut Context<H, impl Slots<H>>) {
         let missing = self.overdraft_of_leases();
         if missing.iter().all(|(_, lacks)| lacks == 0) {
             return;
         }
-        let mut plan = self.plan(missing, slots);
+        let mut plan = self.plan(missing, &mut cx.slots);
         if !plan.is_enough() {
             // Leases hold the rest; but nobody goes who does not help.
             plan.missing = PerBudget::from_fn(|b| missing[b].min(plan.freed.get(b)));
-            self.spare(&mut plan, slots);
+            self.spare(&mut plan, &mut cx.slots);
         }
-        self.execute(plan, None, out);
+        self.execute(plan, None, &mut cx.out);
     }
 
     /// The overdraft beyond what is being destroyed for nobody in particular.

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Effects, EntryId, InstanceId, Reason, Request, RequestId, Seat, Signal, Sleeper, Slots, State,
-    Ticket, Types,
+    Context, Effects, EntryId, InstanceId, Reason, Request, RequestId, Seat, Signal, Sleeper,
+    Slots, State, Ticket, Types,
 };
 
 /// What an entry has for an acquire.
@@ -28,13 +28,8 @@ pub enum SeatWait<H: Types> {
 }
 
 impl<H: Types> State<H> {
-    pub fn try_seat(
-        &mut self,
-        id: EntryId<H>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
-    ) -> SeatOffer<H> {
-        self.try_seat_near(id, 0, slots, out)
+    pub fn try_seat(&mut self, id: EntryId<H>, cx: &mut Context<H, impl Slots<H>>) -> SeatOffer<H> {
+        self.try_seat_near(id, 0, cx)
     }
 
     /// As `try_seat`, preferring the seat `near`, or the next after it.
@@ -42,8 +37,7 @@ impl<H: Types> State<H> {
         &mut self,
         id: EntryId<H>,
         near: usize,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> SeatOffer<H> {
         if self.closed {
             return SeatOffer::Closed;
@@ -57,19 +51,19 @@ impl<H: Types> State<H> {
         if !entry.queue.is_empty() {
             return SeatOffer::Full;
         }
-        slots.set_waited(&entry.handle, false);
+        cx.slots.set_waited(&entry.handle, false);
         let version = function.version;
         for seat in entry.seats_from(near) {
             let Seat::Taken(instance) = self.entries[id].seats[seat] else {
                 continue;
             };
-            if !self.claim(instance, slots) {
+            if !self.claim(instance, &mut cx.slots) {
                 continue;
             }
             if self.instances[instance].version == version {
                 return SeatOffer::Idle(instance);
             }
-            self.dismiss(instance, Reason::Replaced, None, out);
+            self.dismiss(instance, Reason::Replaced, None, &mut cx.out);
         }
         let entry = &mut self.entries[id];
         let (count, most) = (entry.seats.len(), self.config.seats_per_entry);
@@ -80,7 +74,7 @@ impl<H: Types> State<H> {
             return SeatOffer::Full;
         }
         entry.add_seats(most);
-        slots.add_seats(&entry.handle, entry.seats.len());
+        cx.slots.add_seats(&entry.handle, entry.seats.len());
         SeatOffer::Seat(self.promise(id, count))
     }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Effects, InstanceId, ModuleId, PerBudget, Reason, Signal, Slots, Stamp, State, Types,
+    Context, Effects, InstanceId, ModuleId, PerBudget, Reason, Signal, Slots, Stamp, State, Types,
 };
 
 /// How long things may lie about, in nanoseconds.
@@ -38,17 +38,12 @@ pub enum Swept<H: Types> {
 impl<H: Types> State<H> {
     /// One step of a sweep, which evicts what has been idle or alive for too long: so much as may be
     /// done without letting go of the lock. Whether there is more to do.
-    pub fn sweep(
-        &mut self,
-        expiry: Expiry,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
-    ) -> bool {
+    pub fn sweep(&mut self, expiry: Expiry, cx: &mut Context<H, impl Slots<H>>) -> bool {
         self.swept = match core::mem::take(&mut self.swept) {
-            Swept::Nothing => self.sweep_idle(None, expiry.idle, slots, out),
-            Swept::Idle(after) => self.sweep_idle(after, expiry.idle, slots, out),
-            Swept::Lifetime(from) => self.sweep_old(from, expiry.lifetime, slots, out),
-            Swept::Code(from) => self.sweep_code(from, expiry.code_idle, out),
+            Swept::Nothing => self.sweep_idle(None, expiry.idle, cx),
+            Swept::Idle(after) => self.sweep_idle(after, expiry.idle, cx),
+            Swept::Lifetime(from) => self.sweep_old(from, expiry.lifetime, cx),
+            Swept::Code(from) => self.sweep_code(from, expiry.code_idle, &mut cx.out),
         };
         !matches!(self.swept, Swept::Nothing)
     }
@@ -57,8 +52,7 @@ impl<H: Types> State<H> {
         &mut self,
         mut after: Option<(Stamp, InstanceId<H>)>,
         idle: Option<u64>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Swept<H> {
         let Some(idle) = idle else {
             return Swept::Lifetime(0);
@@ -67,7 +61,7 @@ impl<H: Types> State<H> {
             let Some((known, id)) = self.recency.next(after) else {
                 return Swept::Lifetime(0);
             };
-            let seen = self.last_used(id, slots);
+            let seen = self.last_used(id, &mut cx.slots);
             if seen > known {
                 // It was used since, and has its place further on.
                 self.observe(id, seen);
@@ -77,8 +71,8 @@ impl<H: Types> State<H> {
                 return Swept::Lifetime(0);
             }
             after = Some((known, id));
-            if self.claim(id, slots) {
-                self.dismiss(id, Reason::Idle, None, out);
+            if self.claim(id, &mut cx.slots) {
+                self.dismiss(id, Reason::Idle, None, &mut cx.out);
             }
         }
         Swept::Idle(after)
@@ -88,8 +82,7 @@ impl<H: Types> State<H> {
         &mut self,
         from: usize,
         lifetime: Option<u64>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Swept<H> {
         let Some(lifetime) = lifetime else {
             return Swept::Code(0);
@@ -97,9 +90,9 @@ impl<H: Types> State<H> {
         let (ids, next) = self.instances.some_ids(from, BATCH);
         for id in ids {
             let old = self.now.saturating_sub(self.instances[id].created_at) >= lifetime;
-            if old && self.claim(id, slots) {
-                self.observe(id, self.last_used(id, slots));
-                self.dismiss(id, Reason::Lifetime, None, out);
+            if old && self.claim(id, &mut cx.slots) {
+                self.observe(id, self.last_used(id, &mut cx.slots));
+                self.dismiss(id, Reason::Lifetime, None, &mut cx.out);
             }
         }
         match next {
@@ -110,12 +103,7 @@ impl<H: Types> State<H> {
 
     /// The system has no room where the budgets have: up to `count` idle instances go, the least
     /// recently used first, and as much code that nobody uses. How much went.
-    pub fn relieve(
-        &mut self,
-        count: usize,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
-    ) -> usize {
+    pub fn relieve(&mut self, count: usize, cx: &mut Context<H, impl Slots<H>>) -> usize {
         let is_idle_code = |id: &ModuleId<H>| {
             let module = &self.modules[*id];
             module.is_loaded() && module.is_unused()
@@ -129,15 +117,15 @@ impl<H: Types> State<H> {
         code.sort_by_key(|id| self.modules[*id].history.last_used);
         code.truncate(count);
         for id in &code {
-            self.unload(*id, None, out);
+            self.unload(*id, None, &mut cx.out);
         }
         let mut instances = 0;
         let mut cursor = None;
         while instances < count
-            && let Some((_, id)) = self.next_by_recency(&mut cursor, slots)
+            && let Some((_, id)) = self.next_by_recency(&mut cursor, &mut cx.slots)
         {
-            if self.claim(id, slots) {
-                self.dismiss(id, Reason::Room, None, out);
+            if self.claim(id, &mut cx.slots) {
+                self.dismiss(id, Reason::Room, None, &mut cx.out);
                 instances += 1;
             }
         }
@@ -169,33 +157,23 @@ impl<H: Types> State<H> {
 
     /// Raised limits hold at once and wake who waits for room; under lowered ones, idle instances
     /// and unused code are evicted, and what leases still hold is an overdraft.
-    pub fn set_limits(
-        &mut self,
-        limits: PerBudget<u64>,
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
-    ) {
+    pub fn set_limits(&mut self, limits: PerBudget<u64>, cx: &mut Context<H, impl Slots<H>>) {
         self.ledger.set_limits(limits);
-        self.repay(slots, out);
+        self.repay(cx);
         if self.overdraft_of_leases().iter().any(|(_, over)| over > 0) {
             // It is repaid as they end; what ended just now, at the next sweep.
-            self.notify_on_all_releases(slots);
+            self.notify_on_all_releases(&mut cx.slots);
         }
-        self.wake_room(out);
+        self.wake_room(&mut cx.out);
     }
 
     /// Evicts these of the instances, if they are still idle.
-    pub fn evict(
-        &mut self,
-        ids: &[InstanceId<H>],
-        slots: &mut impl Slots<H>,
-        out: &mut Effects<H>,
-    ) -> usize {
+    pub fn evict(&mut self, ids: &[InstanceId<H>], cx: &mut Context<H, impl Slots<H>>) -> usize {
         let mut evicted = 0;
         for &id in ids {
-            if self.instances.get(id).is_some() && self.claim(id, slots) {
-                self.observe(id, self.last_used(id, slots));
-                self.dismiss(id, Reason::NotRetained, None, out);
+            if self.instances.get(id).is_some() && self.claim(id, &mut cx.slots) {
+                self.observe(id, self.last_used(id, &mut cx.slots));
+                self.dismiss(id, Reason::NotRetained, None, &mut cx.out);
                 evicted += 1;
             }
         }
@@ -204,20 +182,20 @@ impl<H: Types> State<H> {
 
     /// Refuses everything from now on, wakes everybody, evicts all that is idle. Leases end as
     /// they please; the last one to be freed takes the last charge with it.
-    pub fn close(&mut self, slots: &mut impl Slots<H>, out: &mut Effects<H>) {
+    pub fn close(&mut self, cx: &mut Context<H, impl Slots<H>>) {
         self.closed = true;
         if let Some(by) = self.collecting {
-            self.end_collecting(by, out);
+            self.end_collecting(by, &mut cx.out);
         }
         for id in self.entries.ids() {
             // Some are forgotten on the way, when too many are unused.
             let Some(entry) = self.entries.get_mut(id) else {
                 continue;
             };
-            slots.set_closed(&entry.handle);
+            cx.slots.set_closed(&entry.handle);
             let told = entry.queue.drain().map(|waiter| (waiter, Signal::Closed));
-            out.wake.extend(told);
-            self.dismiss_all(id, Reason::Closed, slots, out);
+            cx.out.wake.extend(told);
+            self.dismiss_all(id, Reason::Closed, cx);
         }
         let queues = [
             &mut self.room_queue,
@@ -225,15 +203,17 @@ impl<H: Types> State<H> {
             &mut self.compilers,
         ];
         for queue in queues {
-            out.wake
+            cx.out
+                .wake
                 .extend(queue.drain().map(|waiter| (waiter, Signal::Closed)));
         }
         self.turn = None;
         for id in self.modules.ids() {
             let followers = self.modules[id].followers.drain();
-            out.wake
+            cx.out
+                .wake
                 .extend(followers.map(|waiter| (waiter, Signal::Closed)));
-            self.drop_out_if_unused(id, out);
+            self.drop_out_if_unused(id, &mut cx.out);
         }
     }
 }

@@ -153,10 +153,35 @@ impl Ledger {
         self.tolerated = PerBudget::from_fn(|b| self.tolerated[b].min(over[b]));
     }
 
+    /// Passes on what a victim was charged: as much of it as `need` asks for, and as the limits leave to
+    /// it, becomes the charge that is returned, and was charged all the time. The rest is released.
+    pub fn pass_on(
+        &mut self,
+        mut of_victim: Charge,
+        need: &Amounts,
+        earmarked: &PerBudget<u64>,
+    ) -> Charge {
+        let others = self.charged.beyond(&of_victim.0);
+        let part = self.headroom_beside(&others, need, earmarked);
+        let passed = of_victim.split(&part);
+        self.release(of_victim);
+        passed
+    }
+
     /// The greatest part of `need` that fits under every limit now: what a request can hold
     /// already while it waits for its victims.
     pub fn headroom(&self, need: &Amounts, earmarked: &PerBudget<u64>) -> Amounts {
-        let taken = |b: Budget| self.charged.get(b).saturating_add(earmarked[b]);
+        self.headroom_beside(&self.charged, need, earmarked)
+    }
+
+    /// The same, if so much were charged.
+    fn headroom_beside(
+        &self,
+        charged: &Amounts,
+        need: &Amounts,
+        earmarked: &PerBudget<u64>,
+    ) -> Amounts {
+        let taken = |b: Budget| charged.get(b).saturating_add(earmarked[b]);
         let free = |b: Budget| self.limits[b].saturating_sub(taken(b));
         let mut bytes = free(Budget::Total);
         let mut mapped = free(Budget::Mapped);

@@ -37,6 +37,12 @@ pub struct Request<H: Types> {
 }
 
 impl<H: Types> Request<H> {
+    /// Something that it expected is there.
+    pub fn take_expected(&mut self, charge: Charge) {
+        self.expected = self.expected.beyond(&charge.amounts());
+        self.held.merge(charge);
+    }
+
     pub fn new(seat: Option<(EntryId<H>, usize)>, version: u64) -> Self {
         Self {
             seat,
