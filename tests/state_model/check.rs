@@ -40,7 +40,7 @@ impl World {
 
     fn check_slots(&self) {
         for (id, instance) in &self.model.instances {
-            let slot = &self.cx.slots[instance.entry].slots[instance.seat];
+            let slot = &self.cx.slots.doors[instance.entry].slots[instance.seat];
             let lies_there = slot.content == Content::Idle(*id);
             let right = match instance.place {
                 Place::Idle => lies_there && !slot.watched,

@@ -87,7 +87,7 @@ impl<T: Send + 'static> Shared<T> {
                 Step::Queue(waiter, ticket) => {
                     let leave = || {
                         self.with_state(|locked, cx| {
-                            locked.state.leave_compilers(ticket, &mut cx.out)
+                            locked.state.leave_compilers(ticket, &mut cx.out);
                         });
                         true
                     };

@@ -93,7 +93,7 @@ impl<T: Send + 'static> Entry<T> {
                 Grower::Request(id) => {
                     locked
                         .state
-                        .grown_for_request(growth.id(), *id, &mut cx.out)
+                        .grown_for_request(growth.id(), *id, &mut cx.out);
                 }
                 Grower::Instance(id) => locked.state.grown(growth.id(), *id, &mut cx.out),
             });

@@ -147,7 +147,7 @@ impl<H: Types> State<H> {
             _ => 0,
         });
         let own = self.requests[id].module;
-        let mut candidates = self.modules_by_worth(true, &mut cx.slots);
+        let mut candidates = self.modules_by_worth(true, &cx.slots);
         // Those that leave already are the first.
         candidates.sort_by_key(|module| self.modules[*module].leaving.is_none());
         for module in candidates {

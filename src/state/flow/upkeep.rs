@@ -61,7 +61,7 @@ impl<H: Types> State<H> {
             let Some((known, id)) = self.recency.next(after) else {
                 return Swept::Lifetime(0);
             };
-            let seen = self.last_used(id, &mut cx.slots);
+            let seen = self.last_used(id, &cx.slots);
             if seen > known {
                 // It was used since, and has its place further on.
                 self.observe(id, seen);
@@ -91,7 +91,7 @@ impl<H: Types> State<H> {
         for id in ids {
             let old = self.now.saturating_sub(self.instances[id].created_at) >= lifetime;
             if old && self.claim(id, &mut cx.slots) {
-                self.observe(id, self.last_used(id, &mut cx.slots));
+                self.observe(id, self.last_used(id, &cx.slots));
                 self.dismiss(id, Reason::Lifetime, None, &mut cx.out);
             }
         }
@@ -122,7 +122,7 @@ impl<H: Types> State<H> {
         let mut instances = 0;
         let mut cursor = None;
         while instances < count
-            && let Some((_, id)) = self.next_by_recency(&mut cursor, &mut cx.slots)
+            && let Some((_, id)) = self.next_by_recency(&mut cursor, &cx.slots)
         {
             if self.claim(id, &mut cx.slots) {
                 self.dismiss(id, Reason::Room, None, &mut cx.out);
@@ -172,7 +172,7 @@ impl<H: Types> State<H> {
         let mut evicted = 0;
         for &id in ids {
             if self.instances.get(id).is_some() && self.claim(id, &mut cx.slots) {
-                self.observe(id, self.last_used(id, &mut cx.slots));
+                self.observe(id, self.last_used(id, &cx.slots));
                 self.dismiss(id, Reason::NotRetained, None, &mut cx.out);
                 evicted += 1;
             }
