@@ -99,8 +99,8 @@
 //!   and other tenants are as before. The exceptions:
 //!   - Compilation itself: the heap that it takes is charged by estimate, and nothing ends it. Bound the size
 //!     of what strangers may define.
-//!   - A pool without [`Builder::call_timeout`] (it has one by default), and one bulk instruction
-//!     (`memory.fill` and the like), which runs to its end: [`Builder::max_instance_memory`] bounds it.
+//!   - A pool without [`PoolBuilder::call_timeout`] (it has one by default), and one bulk instruction
+//!     (`memory.fill` and the like), which runs to its end: [`PoolBuilder::max_instance_memory`] bounds it.
 //!   - Stacks that the pool does not know: fibers of the host's own, or of an engine that the host has
 //!     brought. On a thread's own stack, a segment of `stacker`'s and the pool's own fibers, each way into a
 //!     guest looks first at what is left ([`StackTooSmall`]); guests that are called through
@@ -109,7 +109,7 @@
 //!
 //! # Imports
 //!
-//! [`Builder::imports`] adds host functions for every definition. [`Pool::imports`] makes [`Imports`] for
+//! [`PoolBuilder::imports`] adds host functions for every definition. [`Pool::imports`] makes [`Imports`] for
 //! some, at any time: other functions, also under names that are taken, and memories, tables and globals
 //! that each instance gets of its own, charged like those that a module declares. A definition takes them
 //! by [`Definition::imports`]; they are part of what its module is. [`Pool::define`] and [`Pool::replace`]
@@ -145,9 +145,18 @@ mod runtime;
 mod state;
 mod sync;
 
-pub use pool::*;
+pub use pool::{
+    AcquireError, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats, BuildError, CallError,
+    CallLimit, Canceller, Clock, DefineError, Definition, Dynamic, Eviction, ExportedFunc,
+    Function, FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
+    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
+    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Signature, Stats, SystemClock, Target,
+    TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
+};
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
     StackTooSmall, StoreData, SystemError,
 };
-pub use state::{Budget, Group, Policy, Reason};
+pub use state::{Budget, Group, Policy, RemovalReason};
+/// The wasmtime that the pool is built on: its types are in this crate's API.
+pub use wasmtime;

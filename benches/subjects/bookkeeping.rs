@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasm_pool::{Builder, Definition, Function, ManualClock, Pool};
+use wasm_pool::{Definition, Function, ManualClock, Pool, PoolBuilder};
 use wasmtime::{Engine, Instance, Module, Store};
 
 use super::{ADD, REGEX, by_hand, heap};
@@ -16,7 +16,7 @@ fn kept_by<R>(work: impl FnOnce() -> R) -> (R, u64) {
     (result, heap::in_use().saturating_sub(before))
 }
 
-fn quiet(engine: &Engine) -> Builder {
+fn quiet(engine: &Engine) -> PoolBuilder {
     Pool::builder()
         .clock(ManualClock::new())
         .no_housekeeper()

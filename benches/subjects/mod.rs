@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use wasm_pool::{Builder, Definition, Function, Pool};
+use wasm_pool::{Definition, Function, Pool, PoolBuilder};
 
 pub mod bookkeeping;
 pub mod by_hand;
@@ -81,7 +81,7 @@ pub fn pool() -> (Pool, Add) {
     pool_of(Pool::builder())
 }
 
-pub fn pool_of(builder: Builder) -> (Pool, Add) {
+pub fn pool_of(builder: PoolBuilder) -> (Pool, Add) {
     let pool = builder.build().expect("a plain pool");
     let definition = Definition::new("math.add").wasm(ADD);
     let add = pool.define(definition).expect("a good guest");

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use wasm_pool::{Builder, Lease};
+use wasm_pool::{Lease, PoolBuilder};
 
 use super::{Add, Subject, by_hand, pool, pool_of};
 
@@ -84,7 +84,7 @@ pub fn leases() -> Vec<Subject> {
 }
 
 /// The paths whose instructions are counted.
-pub fn counted(builder: Builder) -> Vec<Subject> {
+pub fn counted(builder: PoolBuilder) -> Vec<Subject> {
     let (_, add) = pool_of(builder);
     vec![bare(), held(&add), resolved(&add), keyed(&add)]
 }

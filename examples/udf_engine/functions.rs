@@ -149,8 +149,7 @@ impl Udf {
                 Value::Null => {}
             }
         }
-        let mut results = [Val::I32(0)];
-        lease.call_values(&params, &mut results)?;
+        let results = lease.call_values(&params)?;
         Ok(match (self.returns, &results[0]) {
             (Type::Double, Val::F64(bits)) => Value::Double(f64::from_bits(*bits)),
             (Type::Int, Val::I32(n)) => Value::Int(*n),

@@ -8,7 +8,7 @@ use crate::pool::service::observe::Eviction;
 use crate::pool::shared::{Context, DyingId, Shared, ShellTypes, Signal};
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
-use crate::state::{Budget, Destroy, Reason};
+use crate::state::{Budget, Destroy, RemovalReason};
 
 /// What a thread has been told to destroy. When it is done, or torn out of its work, whatever it has not reported
 /// as freed is nobody's any more, and the books say so: see **D1**.
@@ -135,7 +135,7 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 /// Frees an instance's memory.
-fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: Reason) -> Eviction {
+fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) -> Eviction {
     let Claimed { target, pooled } = claimed;
     let eviction = Eviction {
         signature: target.signature.clone(),

@@ -27,20 +27,23 @@ use shared::Shared;
 
 pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
-pub use api::builder::Builder;
+pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
 pub use api::definition::{Definition, Dynamic, Signature};
 pub use api::error::{
     AcquireError, CallError, CallLimit, DefineError, LookupError, ModuleError, Target,
     UnknownFunction, WaitingFor,
 };
+pub use api::exported_func::ExportedFunc;
 pub use api::function::{Function, InGroup};
 pub use api::function_name::{FunctionName, NameError, TextError};
+pub use api::function_type::{ArgumentsError, FunctionType, ValueType};
 pub use api::guest_bytes::{GuestBytes, MemoryError};
 pub use api::holders::Holder;
 pub use api::imports::{Imports, ImportsBuilder, ImportsError};
-pub use api::lease::{Export, Lease};
+pub use api::lease::Lease;
 pub use api::limits::Limits;
+pub use api::names::UnknownName;
 pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
 pub use service::observe::Eviction;
 pub use tasks::task::AsyncReason;
@@ -73,16 +76,18 @@ pub struct Pool<T: Send + 'static = ()> {
 
 impl Pool<()> {
     /// A builder of a pool whose stores hold no data of the host's.
-    pub fn builder() -> Builder<()> {
-        Builder::new(|_, _| ())
+    pub fn builder() -> PoolBuilder<()> {
+        PoolBuilder::new(|_, _| ())
     }
 }
 
 impl<T: Send + 'static> Pool<T> {
     /// A builder of a pool whose stores hold a `T` each, made by `make` for (function, group)
     /// whenever an instance is made. It runs outside of the pool's lock.
-    pub fn builder_with(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Builder<T> {
-        Builder::new(make)
+    pub fn builder_with(
+        make: impl Fn(&str, &Group) -> T + Send + Sync + 'static,
+    ) -> PoolBuilder<T> {
+        PoolBuilder::new(make)
     }
 
     /// Sets other limits, at once. Raised ones serve who waits for room; under lowered ones idle

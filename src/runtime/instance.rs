@@ -408,8 +408,4 @@ impl<T: 'static> Instance<T> {
         }
         known
     }
-
-    pub fn result_count(&self) -> usize {
-        self.main.ty(&self.store).results().len()
-    }
 }

@@ -38,7 +38,7 @@ pub use records::arena::{Arena, Id};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::Group;
-pub use records::instances::{Dying, DyingId, Instance, InstanceId, Reason};
+pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
 pub use records::ledger::{Charge, Ledger, Shortage};
 pub use records::modules::{Module, ModuleId, ModuleKey, Phase};
 pub use records::policy::{History, Policy, Worth};
@@ -108,7 +108,7 @@ pub enum Destroy<H: Types> {
     Instance {
         dying: DyingId<H>,
         instance: InstanceId<H>,
-        reason: Reason,
+        reason: RemovalReason,
     },
     /// Code that no instance runs any more.
     Code { dying: DyingId<H>, code: H::Code },

@@ -3,7 +3,8 @@
 use std::panic::{RefUnwindSafe, UnwindSafe, catch_unwind};
 
 use wasm_pool::{
-    AcquireError, Builder, Canceller, Definition, Function, Group, Imports, InGroup, Lease, Pool,
+    AcquireError, Canceller, Definition, Function, Group, Imports, InGroup, Lease, Pool,
+    PoolBuilder,
 };
 use wasmtime::{AsContext, AsContextMut};
 
@@ -154,7 +155,7 @@ fn what_should_be_sent_and_shared_can_be() {
     all::<InGroup<(), i32, Data>>();
     all::<Canceller>();
     all::<Imports<Data>>();
-    send::<Builder<Data>>();
+    send::<PoolBuilder<Data>>();
     send::<Lease<'static, (), i32, Data>>();
 }
 

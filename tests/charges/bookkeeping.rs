@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::alone;
 use crate::common::{answering, check, heap};
-use wasm_pool::{Builder, Definition, Function, InGroup, ManualClock, Pool};
+use wasm_pool::{Definition, Function, InGroup, ManualClock, Pool, PoolBuilder};
 use wasmtime::{Engine, Instance, Module, Store};
 
 const MANY: u64 = 10_000;
@@ -17,7 +17,7 @@ fn kept_by<R>(work: impl FnOnce() -> R) -> (R, u64) {
     (result, heap::in_use().saturating_sub(before))
 }
 
-fn quiet(engine: &Engine) -> Builder {
+fn quiet(engine: &Engine) -> PoolBuilder {
     Pool::builder()
         .clock(ManualClock::new())
         .no_housekeeper()

@@ -189,7 +189,7 @@ impl Stop {
 }
 
 /// Adds the import `env.stop`.
-pub fn stopping(builder: wasm_pool::Builder) -> (wasm_pool::Builder, Stop) {
+pub fn stopping(builder: wasm_pool::PoolBuilder) -> (wasm_pool::PoolBuilder, Stop) {
     use std::sync::{Mutex, mpsc};
     let (report, stopped) = mpsc::channel();
     let (go, may_go) = mpsc::channel();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use wasm_pool::{Builder, CallError};
+use wasm_pool::{CallError, PoolBuilder};
 
 /// Anything that a task does with a pool.
 pub type Work<X = Result<(), CallError>> = Pin<Box<dyn Future<Output = X> + Send>>;
@@ -144,7 +144,7 @@ impl Gate {
 }
 
 /// Adds the async imports `env.pause` (pending so many polls) and `env.gate` (until it is opened).
-pub fn waiting_host<T: Send + 'static>(builder: Builder<T>) -> (Builder<T>, Gate) {
+pub fn waiting_host<T: Send + 'static>(builder: PoolBuilder<T>) -> (PoolBuilder<T>, Gate) {
     let gate = Gate::default();
     let inner = gate.clone();
     let builder = builder.imports(move |linker| {

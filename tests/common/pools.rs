@@ -3,23 +3,23 @@
 use std::sync::Arc;
 
 use pollster::block_on;
-use wasm_pool::{AcquireError, Builder, Definition, Function, Lease, ManualClock, Pool};
+use wasm_pool::{AcquireError, Definition, Function, Lease, ManualClock, Pool, PoolBuilder};
 
 use super::memory_module;
 
 /// Of a pool whose time stands still, and that does nothing by itself.
-pub fn quiet() -> Builder {
+pub fn quiet() -> PoolBuilder {
     quiet_with_clock().0
 }
 
 /// The same, with the clock that moves its time.
-pub fn quiet_with_clock() -> (Builder, ManualClock) {
+pub fn quiet_with_clock() -> (PoolBuilder, ManualClock) {
     let clock = ManualClock::new();
     (Pool::builder().clock(clock.clone()).no_housekeeper(), clock)
 }
 
 /// Of a pool in whose entries each lease must end before the next begins.
-pub fn one_at_a_time() -> Builder {
+pub fn one_at_a_time() -> PoolBuilder {
     Pool::builder().no_housekeeper().max_instances_per_entry(1)
 }
 

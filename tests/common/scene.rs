@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wasm_pool::{Budget, Builder, Definition, Function, Lease, Limits, Pool};
+use wasm_pool::{Budget, Definition, Function, Lease, Limits, Pool, PoolBuilder};
 
 use crate::common::polling::{ByHand, Gate, MINUTE, Work, waiting_host};
 use crate::common::*;
@@ -20,7 +20,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new(name: &str, wasm: Vec<u8>, build: impl FnOnce(Builder) -> Builder) -> Self {
+    pub fn new(name: &str, wasm: Vec<u8>, build: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
         let (builder, gate) = waiting_host(Pool::builder().no_housekeeper());
         let pool = build(builder).build().unwrap();
         let function = pool
@@ -180,17 +180,17 @@ pub fn drop_at(
 
 pub fn nothing(_: &Scene, _: usize) {}
 
-pub fn one(builder: Builder) -> Builder {
+pub fn one(builder: PoolBuilder) -> PoolBuilder {
     builder.max_instances_per_entry(1)
 }
 
 /// Room for one instance of [`memory_module`] with one page.
-pub fn room_for_one(builder: Builder) -> Builder {
+pub fn room_for_one(builder: PoolBuilder) -> PoolBuilder {
     builder.limits(Limits::new().memory(instance_bytes(1)))
 }
 
 /// Room for one fiber stack.
-pub fn one_stack(builder: Builder) -> Builder {
+pub fn one_stack(builder: PoolBuilder) -> PoolBuilder {
     one(builder).limits(Limits::new().stack(1 << 20))
 }
 

@@ -7,15 +7,15 @@ use std::time::Duration;
 use crate::common::{answering, charges, check, check_empty, guest, spans, until, wat, with_ticks};
 use proptest::prelude::*;
 use wasm_pool::{
-    AcquireError, Budget, BuildError, Builder, CallError, CallLimit, DefineError, Definition,
-    Dynamic, Function, ImportError, InGroup, InspectError, Limits, LimitsError, LookupError,
-    ManualClock, ModuleError, Pool, StoreData, UnknownFunction,
+    AcquireError, Budget, BuildError, CallError, CallLimit, DefineError, Definition, Dynamic,
+    Function, ImportError, InGroup, InspectError, Limits, LimitsError, LookupError, ManualClock,
+    ModuleError, Pool, PoolBuilder, StoreData, UnknownFunction,
 };
 use wasmtime::{Config, Engine, Linker, Trap};
 
 const MIB: u64 = 1 << 20;
 
-fn quiet() -> Builder {
+fn quiet() -> PoolBuilder {
     Pool::builder().clock(ManualClock::new()).no_housekeeper()
 }
 
@@ -930,7 +930,7 @@ fn a_closed_pool_says_so_to_everybody() {
 
 #[test]
 fn limits_that_make_no_sense_name_their_field() {
-    let limits = |builder: Builder| match builder.build().unwrap_err() {
+    let limits = |builder: PoolBuilder| match builder.build().unwrap_err() {
         BuildError::Limits(error) => error,
         other => panic!("{other:?}"),
     };
@@ -1007,7 +1007,7 @@ fn imports_that_cannot_be_added_fail_the_build() {
 #[test]
 fn an_engine_that_lacks_what_a_setting_needs_is_refused() {
     let plain = Engine::default();
-    let lacks = |builder: Builder| match builder.engine(plain.clone()).build().unwrap_err() {
+    let lacks = |builder: PoolBuilder| match builder.engine(plain.clone()).build().unwrap_err() {
         BuildError::EngineLacks { setting, needs } => (setting, needs),
         other => panic!("{other:?}"),
     };
@@ -1042,7 +1042,7 @@ fn an_engine_that_lacks_what_a_setting_needs_is_refused() {
 
 /// Calls guests in a pool with the host's engine; it did not compile them, so it may be thrown
 /// away with nothing of the compiler's.
-fn check_host_engine(engine: &Engine, builder: Builder) {
+fn check_host_engine(engine: &Engine, builder: PoolBuilder) {
     let pool = builder.engine(engine.clone()).build().unwrap();
     assert!(Engine::same(pool.engine(), engine));
     let definition = Definition::new("math.add").wasm(guest("math_add"));
@@ -1095,9 +1095,8 @@ fn try_everything(pool: &Pool, wasm: Vec<u8>, export: &str) {
             let ty = ty.ty(lease.store());
             let default = |ty| wasmtime::Val::default_for_ty(&ty);
             let params: Option<Vec<_>> = ty.params().map(default).collect();
-            let results: Option<Vec<_>> = ty.results().map(default).collect();
-            if let (Some(params), Some(mut results)) = (params, results) {
-                let _ = lease.call_values(&params, &mut results);
+            if let Some(params) = params {
+                let _ = lease.call_values(&params);
                 let _ = lease.pass_bytes(b"some bytes");
             }
         }

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use crate::common::*;
 use wasm_pool::{
-    AcquireError, Budget, BudgetExceeded, BuildError, Builder, CallError, Definition, Function,
-    INSTANCE_OVERHEAD, Limits, LimitsError, ManualClock, Policy, Pool, StoreData, WaitingFor,
+    AcquireError, Budget, BudgetExceeded, BuildError, CallError, Definition, Function,
+    INSTANCE_OVERHEAD, Limits, LimitsError, ManualClock, Policy, Pool, PoolBuilder, StoreData,
+    WaitingFor,
 };
 use wasmtime::Linker;
 
 const MIB: u64 = 1 << 20;
 
-fn builder(limits: Limits) -> Builder {
+fn builder(limits: Limits) -> PoolBuilder {
     Pool::builder()
         .limits(limits)
         .clock(ManualClock::new())
@@ -179,7 +180,7 @@ fn charges_stay(pool: &Pool, fails: impl FnOnce() -> AcquireError) -> AcquireErr
 
 /// Code that was compiled for a failed instance may stay; everything else is as it was.
 #[track_caller]
-fn all_but_code_stays(text: &str, builder: Builder) -> AcquireError {
+fn all_but_code_stays(text: &str, builder: PoolBuilder) -> AcquireError {
     let pool = builder.policy(Policy::Lru).build().unwrap();
     let f = define_wat(&pool, text);
     charges_stay(&pool, || f.acquire(1).unwrap_err())
@@ -435,7 +436,7 @@ fn b6_a_waiter_for_room_is_woken_by_close() {
 // B7 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[track_caller]
-fn limits_error(builder: Builder) -> LimitsError {
+fn limits_error(builder: PoolBuilder) -> LimitsError {
     match builder.build() {
         Err(BuildError::Limits(error)) => error,
         other => panic!("{other:?}"),
@@ -527,7 +528,7 @@ fn b7_an_instance_that_can_never_fit_is_named() {
 
 #[test]
 fn b7_other_settings_of_zero_are_named() {
-    let with = |set: fn(Builder) -> Builder| limits_error(set(builder(Limits::new())));
+    let with = |set: fn(PoolBuilder) -> PoolBuilder| limits_error(set(builder(Limits::new())));
     let zero = |field| LimitsError::Zero { field };
     assert_eq!(
         with(|b| b.max_instance_memory(0)),

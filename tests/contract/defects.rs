@@ -12,14 +12,14 @@ use crate::common::{
     until, wat,
 };
 use wasm_pool::{
-    AcquireError, Budget, Builder, CallError, CallLimit, DefineError, Definition, Function,
-    INSTANCE_OVERHEAD, Limits, ManualClock, Pool, Stats, StoreData, WaitingFor,
+    AcquireError, Budget, CallError, CallLimit, DefineError, Definition, Function,
+    INSTANCE_OVERHEAD, Limits, ManualClock, Pool, PoolBuilder, Stats, StoreData, WaitingFor,
 };
 use wasmtime::{Caller, Linker, Val};
 
 const PAGE: u64 = 65_536;
 
-fn quiet() -> Builder {
+fn quiet() -> PoolBuilder {
     Pool::builder().clock(ManualClock::new()).no_housekeeper()
 }
 
@@ -306,8 +306,7 @@ fn defect_07_after_a_trap_in_any_entry_the_instance_is_never_handed_out_again() 
         },
         &|| {
             let mut lease = function.acquire(1).unwrap();
-            let params = [Val::I32(1)];
-            lease.call_values(&params, &mut [Val::I32(0)]).unwrap_err()
+            lease.call_values(&[Val::I32(1)]).unwrap_err()
         },
     ];
     for (n, trap) in traps.iter().enumerate() {

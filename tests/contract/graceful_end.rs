@@ -9,12 +9,12 @@ use crate::common::polling::{ByHand, MINUTE};
 use crate::common::*;
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, Builder, CallError, Definition, Function, Limits, ManualClock, Pool,
+    AcquireError, Budget, CallError, Definition, Function, Limits, ManualClock, Pool, PoolBuilder,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn builder() -> Builder {
+fn builder() -> PoolBuilder {
     Pool::builder().max_instances_per_entry(1)
 }
 

@@ -6,14 +6,14 @@ use std::thread;
 
 use crate::common::*;
 use wasm_pool::{
-    AcquireError, Budget, Builder, Definition, Function, Lease, Limits, ManualClock, Pool,
+    AcquireError, Budget, Definition, Function, Lease, Limits, ManualClock, Pool, PoolBuilder,
 };
 use wasmtime::{Config, Engine};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 65_536;
 
-fn builder(memory: u64) -> Builder {
+fn builder(memory: u64) -> PoolBuilder {
     let limits = Limits::new().memory(memory);
     Pool::builder()
         .limits(limits)

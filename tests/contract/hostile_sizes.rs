@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::common::{check, check_empty, wat};
-use wasm_pool::{Budget, Definition, Function, Pool, Reason};
+use wasm_pool::{Budget, Definition, Function, Pool, RemovalReason};
 
 fn memory(pool: &Pool) -> u64 {
     pool.stats().budget(Budget::Memory).charged
@@ -82,9 +82,9 @@ fn store_data_that_panics_when_dropped_costs_nothing() {
         .unwrap();
     f.call(1, ()).unwrap();
     trap.call(1, ()).unwrap_err();
-    assert_eq!(told.try_recv(), Ok(Reason::Failed));
+    assert_eq!(told.try_recv(), Ok(RemovalReason::Failed));
     assert_eq!(pool.retain(|_| false), 1);
-    assert_eq!(told.try_recv(), Ok(Reason::NotRetained));
+    assert_eq!(told.try_recv(), Ok(RemovalReason::NotRetained));
     check(&pool);
     f.call(1, ()).unwrap();
     pool.close();

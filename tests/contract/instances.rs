@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use crate::common::*;
 use wasm_pool::{
-    AcquireError, Budget, Builder, CallError, CallLimit, Definition, Function, Lease, Limits,
-    ManualClock, Pool, Reason, StoreData, WaitingFor,
+    AcquireError, Budget, CallError, CallLimit, Definition, Function, Lease, Limits, ManualClock,
+    Pool, PoolBuilder, RemovalReason, StoreData, WaitingFor,
 };
 use wasmtime::{Caller, Error};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(3600);
 
-fn builder() -> (Builder, ManualClock) {
+fn builder() -> (PoolBuilder, ManualClock) {
     let clock = ManualClock::new();
     (Pool::builder().clock(clock.clone()).no_housekeeper(), clock)
 }
@@ -30,7 +30,7 @@ fn counter<T: Send + 'static>(pool: &Pool<T>) -> Function<(), i64, T> {
 
 /// Why instances left, in order.
 #[derive(Clone, Default)]
-struct Reasons(Arc<Mutex<Vec<Reason>>>);
+struct Reasons(Arc<Mutex<Vec<RemovalReason>>>);
 
 impl Reasons {
     fn listen(&self) -> impl Fn(&wasm_pool::Eviction) + Send + Sync + 'static {
@@ -38,7 +38,7 @@ impl Reasons {
         move |eviction| this.0.lock().unwrap().push(eviction.reason)
     }
 
-    fn take(&self) -> Vec<Reason> {
+    fn take(&self) -> Vec<RemovalReason> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -471,7 +471,7 @@ fn is_retired(with: impl FnOnce(Lease<'static, (), i32>)) {
         (stats.functions[0].retirements, stats.functions[0].evictions),
         (1, 0)
     );
-    assert_eq!(reasons.take(), [Reason::Failed]);
+    assert_eq!(reasons.take(), [RemovalReason::Failed]);
     assert_eq!(
         count.call(1, ()).unwrap(),
         1,
@@ -599,7 +599,7 @@ fn i4_a_discarded_instance_is_gone() {
     } = failing();
     assert_eq!(count.call(1, ()).unwrap(), 1);
     count.acquire(1).unwrap().discard();
-    assert_eq!(reasons.take(), [Reason::Discarded]);
+    assert_eq!(reasons.take(), [RemovalReason::Discarded]);
     assert_eq!(count.call(1, ()).unwrap(), 1);
     check(&pool);
 }
@@ -668,7 +668,7 @@ fn recycled(hook: impl Fn() -> wasmtime::Result<()> + Send + Sync + 'static) {
     let next = counter(&pool);
     for _ in 0..3 {
         assert_eq!(next.call(1, ()).unwrap(), 1);
-        assert_eq!(reasons.take(), [Reason::Discarded]);
+        assert_eq!(reasons.take(), [RemovalReason::Discarded]);
     }
     let stats = check(&pool);
     assert_eq!((stats.idle, stats.misses), (0, 3));
@@ -731,7 +731,7 @@ fn i5_an_instance_is_evicted_when_idle_for_the_timeout_and_not_before() {
     pool.sweep();
     let stats = check(&pool);
     assert_eq!((stats.idle, stats.functions[0].evictions), (0, 1));
-    assert_eq!(reasons.take(), [Reason::Idle]);
+    assert_eq!(reasons.take(), [RemovalReason::Idle]);
     assert_eq!(stats.budget(Budget::Memory).charged, 0);
 }
 
@@ -835,7 +835,7 @@ fn i6_an_instance_serves_max_uses_and_no_more() {
     let next = counter(&pool);
     let calls = [(); 7].map(|()| next.call(1, ()).unwrap());
     assert_eq!(calls, [1, 2, 3, 1, 2, 3, 1]);
-    assert_eq!(reasons.take(), [Reason::Uses; 2]);
+    assert_eq!(reasons.take(), [RemovalReason::Uses; 2]);
     let stats = check(&pool);
     assert_eq!(
         (stats.functions[0].retirements, stats.functions[0].evictions),
@@ -863,7 +863,7 @@ fn i6_an_instance_past_its_lifetime_is_not_kept() {
     drop(lease);
     assert_eq!(
         (reasons.take(), check(&pool).idle),
-        (vec![Reason::Lifetime], 0)
+        (vec![RemovalReason::Lifetime], 0)
     );
     // Idle, it goes with the sweep.
     next.call(1, ()).unwrap();
@@ -874,7 +874,7 @@ fn i6_an_instance_past_its_lifetime_is_not_kept() {
     pool.sweep();
     assert_eq!(
         (reasons.take(), check(&pool).idle),
-        (vec![Reason::Lifetime], 0)
+        (vec![RemovalReason::Lifetime], 0)
     );
 }
 
@@ -898,7 +898,7 @@ fn i6_an_instance_grown_too_large_is_not_kept() {
     assert_eq!(grow.call(1, 1).unwrap(), 2);
     assert_eq!(
         (reasons.take(), pool.stats().idle),
-        (vec![Reason::Oversize], 0)
+        (vec![RemovalReason::Oversize], 0)
     );
     assert_eq!(grow.call(1, 0).unwrap(), 1);
     check(&pool);
@@ -960,7 +960,7 @@ fn nesting(
 }
 
 fn nesting_in(
-    builder: Builder,
+    builder: PoolBuilder,
     text: &str,
     again: impl Fn(&[Nested], i32) -> i32 + Send + Sync + 'static,
 ) -> (Pool, Vec<Nested>) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::common::*;
 use wasm_pool::{
-    AcquireError, Budget, Builder, Definition, Function, Group, Limits, ManualClock, Policy, Pool,
-    Reason, WaitingFor,
+    AcquireError, Budget, Definition, Function, Group, Limits, ManualClock, Policy, Pool,
+    PoolBuilder, RemovalReason, WaitingFor,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -18,10 +18,10 @@ type F = Function<(), i32>;
 
 /// Instances that left, in order: function, group, why.
 #[derive(Clone, Default)]
-struct Left(Arc<Mutex<Vec<(String, Group, Reason)>>>);
+struct Left(Arc<Mutex<Vec<(String, Group, RemovalReason)>>>);
 
 impl Left {
-    fn take(&self) -> Vec<(String, Group, Reason)> {
+    fn take(&self) -> Vec<(String, Group, RemovalReason)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
@@ -30,14 +30,15 @@ impl Left {
     fn groups(&self) -> Vec<Group> {
         let left = self.take();
         assert!(
-            left.iter().all(|(_, _, reason)| *reason == Reason::Room),
+            left.iter()
+                .all(|(_, _, reason)| *reason == RemovalReason::Room),
             "{left:?}"
         );
         left.into_iter().map(|(_, group, _)| group).collect()
     }
 }
 
-fn builder(limits: Limits) -> (Builder, ManualClock, Left) {
+fn builder(limits: Limits) -> (PoolBuilder, ManualClock, Left) {
     let (clock, left) = (ManualClock::new(), Left::default());
     let builder = Pool::builder()
         .limits(limits)
@@ -125,7 +126,7 @@ fn r1_code_of_a_leased_instance_stays() {
     let gone = left.take();
     assert_eq!(
         gone,
-        [("g()".into(), 1.into(), Reason::Room)],
+        [("g()".into(), 1.into(), RemovalReason::Room)],
         "f is older, but in use"
     );
     assert_eq!((lease.call(()).unwrap(), pool.stats().compilations), (1, 6));
@@ -294,7 +295,7 @@ fn r3_whole_modules_go_and_no_instance_of_one_that_stays() {
     h.call(1, ()).unwrap();
     f.call(2, ()).unwrap();
     new.call(1, ()).unwrap();
-    let expected = [1, 2].map(|group| ("g()".into(), group.into(), Reason::Room));
+    let expected = [1, 2].map(|group| ("g()".into(), group.into(), RemovalReason::Room));
     let mut gone = left.take();
     gone.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
     assert_eq!(gone, expected);
@@ -334,7 +335,7 @@ fn r3_a_module_with_one_lease_keeps_its_idle_instances() {
     g.call(1, ()).unwrap();
     left.take();
     new.call(1, ()).unwrap();
-    assert_eq!(left.take(), [("g()".into(), 1.into(), Reason::Room)]);
+    assert_eq!(left.take(), [("g()".into(), 1.into(), RemovalReason::Room)]);
     drop(lease);
     assert_eq!(
         [1, 2, 3].map(|group| f.acquire(group).unwrap().uses()),
@@ -364,7 +365,10 @@ fn r3_a_small_module_is_spared_when_a_large_one_must_go() {
         .unwrap();
     left.take();
     larger.call(1, ()).unwrap();
-    assert_eq!(left.take(), [("large()".into(), 1.into(), Reason::Room)]);
+    assert_eq!(
+        left.take(),
+        [("large()".into(), 1.into(), RemovalReason::Room)]
+    );
     assert_eq!(loaded(&pool), ["larger", "small"]);
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use crate::common::{answering, charges, check, check_empty, guest, spans, until, wat};
 use wasm_pool::{
-    AcquireError, Budget, Builder, Definition, Function, Limits, ManualClock, ModuleError, Policy,
-    Pool, WaitingFor,
+    AcquireError, Budget, Definition, Function, Limits, ManualClock, ModuleError, Policy, Pool,
+    PoolBuilder, WaitingFor,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn quiet() -> Builder {
+fn quiet() -> PoolBuilder {
     Pool::builder().clock(ManualClock::new()).no_housekeeper()
 }
 

@@ -9,10 +9,10 @@ use crate::common::{
     answering, check, check_empty, guest, spans, stopping, stopping_module, until, wat,
 };
 use wasm_pool::{
-    AcquireError, Builder, CallError, DefineError, Definition, Function, ManualClock, Pool,
+    AcquireError, CallError, DefineError, Definition, Function, ManualClock, Pool, PoolBuilder,
 };
 
-fn quiet() -> Builder {
+fn quiet() -> PoolBuilder {
     Pool::builder().clock(ManualClock::new()).no_housekeeper()
 }
 

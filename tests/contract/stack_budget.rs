@@ -8,8 +8,8 @@ use crate::common::polling::{ByHand, MINUTE, waiting_host};
 use crate::common::*;
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, Builder, CallError, CallLimit, Definition, Function, Lease, Limits,
-    ManualClock, Pool, WaitingFor,
+    AcquireError, Budget, CallError, CallLimit, Definition, Function, Lease, Limits, ManualClock,
+    Pool, PoolBuilder, WaitingFor,
 };
 use wasmtime::{Config, Engine};
 
@@ -17,7 +17,7 @@ const STACK: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One instance for each group, and room for so many stacks.
-fn stacks(count: u64) -> Builder {
+fn stacks(count: u64) -> PoolBuilder {
     Pool::builder()
         .no_housekeeper()
         .idle_timeout(None)
@@ -276,7 +276,7 @@ fn b1_stacks_and_code_under_one_limit_wait_for_each_other() {
 
 /// `f` calls the host, which calls `g` of the same guest as a task. The most charged meanwhile is
 /// left in the cell.
-fn calling_back(builder: Builder) -> (Pool, Function<(), i32>, Arc<Mutex<u64>>) {
+fn calling_back(builder: PoolBuilder) -> (Pool, Function<(), i32>, Arc<Mutex<u64>>) {
     let seen = Arc::new(Mutex::new(0));
     let look = seen.clone();
     let pool_of_import: Arc<Mutex<Option<Pool>>> = Arc::default();

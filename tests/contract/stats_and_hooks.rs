@@ -14,14 +14,15 @@ use metrics::{
     SharedString, Unit,
 };
 use wasm_pool::{
-    Budget, Builder, Definition, Eviction, Function, Group, Limits, ManualClock, Pool, Reason,
+    Budget, Definition, Eviction, Function, Group, Limits, ManualClock, Pool, PoolBuilder,
+    RemovalReason,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 type F = Function<(), i32>;
 
-fn builder() -> (Builder, ManualClock) {
+fn builder() -> (PoolBuilder, ManualClock) {
     let clock = ManualClock::new();
     (Pool::builder().clock(clock.clone()).no_housekeeper(), clock)
 }
@@ -298,7 +299,7 @@ fn o1_a_listener_may_use_the_pool() {
         let pool = builder()
             .0
             .eviction_listener(move |eviction| {
-                if eviction.reason == Reason::Discarded {
+                if eviction.reason == RemovalReason::Discarded {
                     function.get().unwrap().call(9, ()).unwrap();
                 }
             })
@@ -381,7 +382,7 @@ fn o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
 
 type Evictions = Arc<Mutex<Vec<Eviction>>>;
 
-fn listening() -> (Builder, ManualClock, Evictions) {
+fn listening() -> (PoolBuilder, ManualClock, Evictions) {
     let (builder, clock) = builder();
     let seen = Evictions::default();
     let listener = seen.clone();
@@ -391,7 +392,7 @@ fn listening() -> (Builder, ManualClock, Evictions) {
 
 /// What left, and nothing else did; the listener forgets it.
 #[track_caller]
-fn left(seen: &Evictions, expected: &[Reason]) {
+fn left(seen: &Evictions, expected: &[RemovalReason]) {
     let reasons: Vec<_> = seen.lock().unwrap().drain(..).map(|e| e.reason).collect();
     assert_eq!(reasons, expected);
 }
@@ -418,7 +419,7 @@ fn o1_an_eviction_says_who_and_how_much() {
     assert_eq!(&*eviction.signature, "math.grow(int)");
     assert_eq!(
         (&eviction.group, eviction.reason),
-        (&"reports".into(), Reason::NotRetained)
+        (&"reports".into(), RemovalReason::NotRetained)
     );
     assert_eq!((eviction.uses, eviction.memory_bytes), (3, 4 << 16));
 }
@@ -434,19 +435,19 @@ fn o1_reasons_of_idle_instances() {
     let f = define(&pool, "f", 1);
     f.call(1, ()).unwrap();
     f.call(2, ()).unwrap();
-    left(&seen, &[Reason::Room]);
+    left(&seen, &[RemovalReason::Room]);
     clock.advance(SECOND);
     pool.sweep();
-    left(&seen, &[Reason::Idle]);
+    left(&seen, &[RemovalReason::Idle]);
     f.call(1, ()).unwrap();
     pool.replace::<(), i32>(definition("f", 0)).unwrap();
-    left(&seen, &[Reason::Replaced]);
+    left(&seen, &[RemovalReason::Replaced]);
     f.call(1, ()).unwrap();
     pool.remove("f").unwrap();
-    left(&seen, &[Reason::Removed]);
+    left(&seen, &[RemovalReason::Removed]);
     define(&pool, "g", 1).call(1, ()).unwrap();
     pool.close();
-    left(&seen, &[Reason::Closed]);
+    left(&seen, &[RemovalReason::Closed]);
     check_empty(&pool);
 }
 
@@ -463,33 +464,33 @@ fn o1_reasons_of_leased_instances() {
     let lease = f.acquire(1).unwrap();
     clock.advance(SECOND);
     drop(lease);
-    left(&seen, &[Reason::Lifetime]);
+    left(&seen, &[RemovalReason::Lifetime]);
     (0..9).for_each(|_| drop(f.call(1, ())));
-    left(&seen, &[Reason::Uses]);
+    left(&seen, &[RemovalReason::Uses]);
     let mut lease = f.acquire(1).unwrap();
     lease.memory().unwrap().grow(lease.store_mut(), 1).unwrap();
     drop(lease);
-    left(&seen, &[Reason::Oversize]);
+    left(&seen, &[RemovalReason::Oversize]);
     f.acquire(1).unwrap().discard();
-    left(&seen, &[Reason::Discarded]);
+    left(&seen, &[RemovalReason::Discarded]);
     let trap: Function<i32, i32> = pool
         .define(Definition::new("trap_if").wasm(guest("rogue_trap")))
         .unwrap();
     trap.call(1, 1).unwrap_err();
-    left(&seen, &[Reason::Failed]);
+    left(&seen, &[RemovalReason::Failed]);
     let lease = f.acquire(1).unwrap();
     pool.replace::<(), i32>(definition("f", 0)).unwrap();
     left(&seen, &[]);
     drop(lease);
-    left(&seen, &[Reason::Replaced]);
+    left(&seen, &[RemovalReason::Replaced]);
     let lease = f.acquire(1).unwrap();
     pool.remove("f").unwrap();
     drop(lease);
-    left(&seen, &[Reason::Removed]);
+    left(&seen, &[RemovalReason::Removed]);
     let lease = define(&pool, "g", 1).acquire(1).unwrap();
     pool.close();
     drop(lease);
-    left(&seen, &[Reason::Closed]);
+    left(&seen, &[RemovalReason::Closed]);
     check_empty(&pool);
 }
 

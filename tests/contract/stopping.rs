@@ -11,15 +11,15 @@ use crate::common::polling::{ByHand, Gate, MINUTE, waiting_host};
 use crate::common::*;
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, Builder, CallError, CallLimit, Canceller, Definition, Function, Lease,
-    Limits, ManualClock, MemoryError, Pool,
+    AcquireError, Budget, CallError, CallLimit, Canceller, Definition, Function, Lease, Limits,
+    ManualClock, MemoryError, Pool, PoolBuilder,
 };
 use wasmtime::Trap;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A pool whose guests say when they have begun: `env.begun`.
-fn host(builder: Builder) -> (Pool, Gate, mpsc::Receiver<()>) {
+fn host(builder: PoolBuilder) -> (Pool, Gate, mpsc::Receiver<()>) {
     let (begun, has_begun) = mpsc::channel();
     let (builder, gate) = waiting_host(builder.no_housekeeper());
     let builder = builder.imports(move |linker| {

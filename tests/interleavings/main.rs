@@ -52,4 +52,4 @@ pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
     StackTooSmall, StoreData, SystemError,
 };
-pub use state::{Budget, Group, Policy, Reason};
+pub use state::{Budget, Group, Policy, RemovalReason};

@@ -15,10 +15,10 @@ use crate::explore::explore;
 use crate::runtime::STACK;
 use crate::state::Budget;
 use crate::world::{FOR_EVER, Guest, Leased, Mark, World, definition, room_for};
-use crate::{AcquireError, Builder, Limits};
+use crate::{AcquireError, Limits, PoolBuilder};
 
 /// A pool in which the code of `f` is warm, and an instance of group 1 idle, without a stack.
-fn warm(seats: usize, set: impl FnOnce(Builder<Mark>) -> Builder<Mark>) -> (World, Guest) {
+fn warm(seats: usize, set: impl FnOnce(PoolBuilder<Mark>) -> PoolBuilder<Mark>) -> (World, Guest) {
     let world = World::new(seats, set);
     let f = world.define("f", 1);
     world.serve(f.acquire(1).unwrap(), 1);

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use crate::{
-    AcquireError, Budget, Builder, Clock, Definition, Function, Group, INSTANCE_OVERHEAD, Lease,
-    Limits, Pool, runtime,
+    AcquireError, Budget, Clock, Definition, Function, Group, INSTANCE_OVERHEAD, Lease, Limits,
+    Pool, PoolBuilder, runtime,
 };
 
 /// A wait that only a wake-up ends.
@@ -112,7 +112,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seats: usize, set: impl FnOnce(Builder<Mark>) -> Builder<Mark>) -> Self {
+    pub fn new(seats: usize, set: impl FnOnce(PoolBuilder<Mark>) -> PoolBuilder<Mark>) -> Self {
         let clock = HandClock::default();
         let over = Arc::new(AtomicBool::new(false));
         let is_over = over.clone();

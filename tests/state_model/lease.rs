@@ -2,7 +2,7 @@
 
 use crate::fake::{Content, Instance, Race};
 use crate::model::{MEntry, MSeat, Model, Place, Queued, Step};
-use crate::state::{Amounts, Reason, Returned, SeatOffer, SeatWait, Slots};
+use crate::state::{Amounts, RemovalReason, Returned, SeatOffer, SeatWait, Slots};
 use crate::world::{GROUPS, World, pick};
 
 /// What an acquire must find, by the model.
@@ -330,13 +330,13 @@ impl World {
             }
             Returned::Retire(reason) => {
                 let expected = match current {
-                    _ if self.model.closed => Reason::Closed,
-                    None => Reason::Removed,
-                    Some(current) if current != version => Reason::Replaced,
+                    _ if self.model.closed => RemovalReason::Closed,
+                    None => RemovalReason::Removed,
+                    Some(current) if current != version => RemovalReason::Replaced,
                     Some(_) => {
                         assert!(collected, "a current instance was retired");
                         self.seen.note("collected as its lease ended");
-                        Reason::Room
+                        RemovalReason::Room
                     }
                 };
                 assert_eq!(reason, expected);
@@ -356,10 +356,10 @@ impl World {
         let (door, seat, _) = self.home(id);
         self.take_notice(door, seat);
         self.model.instance(id).place = Place::Held;
-        self.dismiss(id, Reason::Failed);
+        self.dismiss(id, RemovalReason::Failed);
     }
 
-    fn dismiss(&mut self, id: Instance, reason: Reason) {
+    fn dismiss(&mut self, id: Instance, reason: RemovalReason) {
         self.state.dismiss(id, reason, None, &mut self.cx.out);
         self.absorb(None);
         assert!(!self.model.instances.contains_key(&id), "dismissed is gone");

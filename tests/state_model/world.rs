@@ -6,7 +6,7 @@ use crate::fake::{Doors, Fake};
 use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request};
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget,
-    Policy, Reason, Signal, State,
+    Policy, RemovalReason, Signal, State,
 };
 use crate::{fake::Instance, model::MFunction};
 
@@ -288,7 +288,7 @@ impl World {
                 Destroy::Instance {
                     instance, reason, ..
                 } => {
-                    assert_eq!(*reason, Reason::Room);
+                    assert_eq!(*reason, RemovalReason::Room);
                     instances.push(*instance);
                 }
                 Destroy::Code { code, .. } => {

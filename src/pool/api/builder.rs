@@ -23,14 +23,14 @@ use crate::state::{Budget, Group, Policy};
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
 
 /// Settings of a pool to be built. What is not set has the default that its method names.
-pub struct Builder<T: Send + 'static = ()> {
+pub struct PoolBuilder<T: Send + 'static = ()> {
     name: Arc<str>,
     settings: Settings,
     /// Set by the host, as opposed to derived from the limits.
     max_instance_memory: Option<u64>,
     max_idle_memory: Option<u64>,
     max_wasm_stack: usize,
-    /// `None`: as [`Builder::async_stack_size`] says.
+    /// `None`: as [`PoolBuilder::async_stack_size`] says.
     async_stack_size: Option<usize>,
     backtraces: bool,
     engine: Option<Engine>,
@@ -58,7 +58,7 @@ const LARGEST_STACK: u64 = 1 << 30;
 /// Fiber stacks are whole pages on any system.
 const STACK_STEP: usize = 64 << 10;
 
-impl<T: Send + 'static> Builder<T> {
+impl<T: Send + 'static> PoolBuilder<T> {
     pub(crate) fn new(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Self {
         Self {
             name: "default".into(),
@@ -526,9 +526,9 @@ impl<T: Send + 'static> Builder<T> {
     }
 }
 
-impl<T: Send + 'static> fmt::Debug for Builder<T> {
+impl<T: Send + 'static> fmt::Debug for PoolBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("PoolBuilder")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

@@ -165,6 +165,7 @@ impl<T: Send + 'static> Pool<T> {
             Identity::of(id, &defined),
             full.into(),
             HandleTypes::of::<(P, R)>(),
+            defined,
         ))
     }
 
@@ -251,6 +252,7 @@ impl<T: Send + 'static> Pool<T> {
                 Identity::of(id, &defined),
                 function,
                 HandleTypes::of::<(P, R)>(),
+                defined,
             )),
             Err(DefineRefused::Closed) => Err(DefineError::Closed { function }),
             Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { function }),

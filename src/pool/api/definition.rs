@@ -10,7 +10,9 @@ use wasmparser::FuncType;
 use wasmtime::Engine;
 
 use crate::pool::api::error::{CallLimit, DefineError};
+use crate::pool::api::exported_func::Export;
 use crate::pool::api::function_name::{check_name, join};
+use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::imports::Imports;
 use crate::pool::time::clock::nanos;
 use crate::pool::time::timekeeper::Timekeeper;
@@ -37,6 +39,8 @@ pub struct Definition {
     export: Option<Arc<str>>,
     /// `None`: what the pool's linker has.
     imports: Option<Arc<dyn Any + Send + Sync>>,
+    /// `None`: whatever the export has.
+    ty: Option<FunctionType>,
     fuel: Option<u64>,
     timeout: Option<Duration>,
     may_change_type: bool,
@@ -52,6 +56,7 @@ impl Definition {
             wasm: None,
             export: None,
             imports: None,
+            ty: None,
             fuel: None,
             timeout: None,
             may_change_type: false,
@@ -81,6 +86,18 @@ impl Definition {
     /// The export to call. Without one, the last part of the name: `add` of `math.add`.
     pub fn export(mut self, name: impl Into<Arc<str>>) -> Self {
         self.export = Some(name.into());
+        self
+    }
+
+    /// The wasm type that the export must have: another is refused when the function is defined
+    /// ([`DefineError::WrongSignature`]). For functions that are called with values: handles with wasm types
+    /// are checked anyway.
+    ///
+    /// The pool cannot derive it from [`Self::args`]. Those are types of the host's, and how they are
+    /// passed is between the host and the guest: a string is two parameters (pointer and length) or one
+    /// (packed), a null none or a flag, a row perhaps a single pointer for all columns.
+    pub fn ty(mut self, ty: FunctionType) -> Self {
+        self.ty = Some(ty);
         self
     }
 
@@ -138,6 +155,7 @@ impl Definition {
             wasm: self.wasm,
             export,
             imports: self.imports,
+            ty: self.ty,
             fuel: self.fuel,
             timeout: self.timeout,
             may_change_type: self.may_change_type,
@@ -168,6 +186,7 @@ pub(crate) struct Parts {
     pub wasm: Option<Arc<[u8]>>,
     pub export: Arc<str>,
     pub imports: Option<Arc<dyn Any + Send + Sync>>,
+    pub ty: Option<FunctionType>,
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
     pub may_change_type: bool,
@@ -266,12 +285,17 @@ impl Parts {
                 available: facts.describe_exports(),
             });
         };
-        if !S::matches(engine, declared) {
+        let is_other = |ty: &&FunctionType| **ty != FunctionType::declared(declared);
+        let expected = match self.ty.as_ref().filter(is_other) {
+            Some(ty) => Some(ty.to_string()),
+            None => (!S::matches(engine, declared)).then(S::describe),
+        };
+        if let Some(expected) = expected {
             return Err(DefineError::WrongSignature {
                 function: function(),
                 export: self.export.to_string(),
                 found: TypeText(declared).to_string(),
-                expected: S::describe(),
+                expected,
             });
         }
         let imports = self.imports(imports)?;
@@ -376,9 +400,9 @@ pub struct Dynamic;
 /// The parameter and result types of a handle: wasm types, or [`Dynamic`] for both.
 ///
 /// Implemented for what wasmtime's `TypedFunc` accepts; it cannot be implemented elsewhere.
-pub trait Signature: sealed::Check {}
+pub trait Signature: sealed::Check + Export {}
 
-impl<S: sealed::Check> Signature for S {}
+impl<S: sealed::Check + Export> Signature for S {}
 
 pub(crate) mod sealed {
     use wasmparser::FuncType;

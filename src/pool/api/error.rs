@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::function_name::{NameError, name_of};
+use crate::pool::api::function_type::ArgumentsError;
 use crate::pool::api::guest_bytes::MemoryError;
 use crate::pool::tasks::task::AsyncReason;
 use crate::runtime::{
@@ -481,6 +482,14 @@ pub enum CallError {
         target: Arc<Target>,
         /// The host function's error.
         source: SharedError,
+    },
+    /// The function cannot be called with these values. It has not been, and the lease is as it was.
+    #[error("{target}: {source}")]
+    Arguments {
+        /// Who was to be called.
+        target: Arc<Target>,
+        /// Which of them, and why.
+        source: ArgumentsError,
     },
     /// The export does not exist, or has another type.
     #[error("{target}: export {export:?}: {problem}")]

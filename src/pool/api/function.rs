@@ -6,11 +6,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Val, WasmParams, WasmResults};
+use wasmtime::{WasmParams, WasmResults};
 
 use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
 use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function_name::{FunctionName, name_of};
+use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::lease::Lease;
 use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
 use crate::pool::hot::thread_cache;
@@ -44,6 +45,8 @@ pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     /// Its name with its argument types.
     signature: Arc<str>,
     types: HandleTypes,
+    /// As it was when the handle was made.
+    defined: Arc<Defined>,
     _types: PhantomData<fn(P) -> R>,
 }
 
@@ -78,12 +81,14 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         identity: Identity<T>,
         signature: Arc<str>,
         types: HandleTypes,
+        defined: Arc<Defined>,
     ) -> Self {
         Self {
             pool,
             identity,
             signature,
             types,
+            defined,
             _types: PhantomData,
         }
     }
@@ -96,6 +101,14 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// The name with the argument types: `math.add(bigint, bigint)`.
     pub fn signature(&self) -> &str {
         &self.signature
+    }
+
+    /// What the function takes and returns, as its module declares it. Takes the pool's lock for a moment:
+    /// it may have been replaced by one of another type.
+    pub fn ty(&self) -> FunctionType {
+        let now = self.pool.successor(&self.identity, &self.signature);
+        let defined = now.as_ref().map_or(&self.defined, |(_, defined)| defined);
+        FunctionType::declared(&defined.declared)
     }
 
     /// This function in one group: resolved once, so that a warm acquire hashes nothing.
@@ -261,7 +274,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
             });
         }
         let (pool, signature) = (self.pool.clone(), self.signature.clone());
-        Ok(Self::new(pool, identity, signature, self.types))
+        Ok(Self::new(pool, identity, signature, self.types, defined))
     }
 }
 
@@ -281,28 +294,15 @@ where
     }
 }
 
-impl<T: Send + 'static> Function<Dynamic, Dynamic, T> {
-    /// Acquires, calls with values, releases; returns as many values as the function has results.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub fn call_values(
-        &self,
-        group: impl Into<Group>,
-        params: &[Val],
-    ) -> Result<Vec<Val>, CallError> {
-        let mut lease = self.acquire(group)?;
-        let count = lease.result_count();
-        let mut results = vec![Val::I32(0); count];
-        lease.call_values(params, &mut results)?;
-        Ok(results)
-    }
-}
-
 impl<P, R, T: Send + 'static> Clone for Function<P, R, T> {
     fn clone(&self) -> Self {
         let (pool, signature) = (self.pool.clone(), self.signature.clone());
-        Self::new(pool, self.identity, signature, self.types)
+        Self {
+            pool,
+            signature,
+            defined: self.defined.clone(),
+            ..*self
+        }
     }
 }
 

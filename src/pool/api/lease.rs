@@ -5,8 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use wasmtime::{
-    AsContext, AsContextMut, Memory, Store, StoreContext, StoreContextMut, TypedFunc, Val,
-    WasmParams, WasmResults,
+    AsContext, AsContextMut, Memory, Store, StoreContext, StoreContextMut, WasmParams, WasmResults,
 };
 
 use crate::pool::api::canceller::Canceller;
@@ -14,12 +13,11 @@ use crate::pool::api::definition::Dynamic;
 use crate::pool::api::error::{CallError, Target};
 use crate::pool::hot::entry::{Entry, PooledInstance};
 use crate::pool::hot::thread_cache;
-use crate::pool::shared::InstanceId;
 use crate::pool::tasks::task::AsyncReason;
 use crate::runtime::{
     CallFailure, CancelFlag, StackTooSmall, StoreData, classify, interrupt_each_tick,
 };
-use crate::state::{Group, Reason};
+use crate::state::{Group, RemovalReason};
 
 /// An instance of one function, leased for one group.
 ///
@@ -118,7 +116,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     #[inline]
-    fn pooled_mut(&mut self) -> &mut PooledInstance<T> {
+    pub(crate) fn pooled_mut(&mut self) -> &mut PooledInstance<T> {
         self.pooled.as_deref_mut().expect(UNTIL_DROPPED)
     }
 
@@ -184,57 +182,12 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         self.pooled().instance.store.data().memory_bytes()
     }
 
-    /// An exported function, looked up once (about 0.2 µs) and called as often as needed through
-    /// this lease.
-    ///
-    /// # Errors
-    /// [`CallError::Export`] if there is none of this name, or it has another type.
-    pub fn export<A, B>(&mut self, name: &str) -> Result<Export<A, B, T>, CallError>
-    where
-        A: WasmParams,
-        B: WasmResults,
-    {
-        let function = self.home.entry().uid;
-        let target = self.target().clone();
-        let pooled = self.pooled_mut();
-        let exports = pooled.instance.exports;
-        let found = exports.get_typed_func::<A, B>(&mut pooled.instance.store, name);
-        match found {
-            Ok(func) => Ok(Export {
-                function,
-                instance: pooled.id,
-                name: name.into(),
-                func,
-            }),
-            Err(error) => Err(CallError::Export {
-                target,
-                export: name.into(),
-                problem: error.to_string(),
-            }),
-        }
-    }
-
-    /// Calls the function with values whose types are known only at run time (about 0.1 µs more
-    /// than a typed call). `results` must have as many places as the function has results.
-    ///
-    /// # Errors
-    /// As [`Self::call`]; parameters of the wrong number or type are [`CallError::Host`], without
-    /// the guest having run, but the instance is retired all the same.
-    pub fn call_values(&mut self, params: &[Val], results: &mut [Val]) -> Result<(), CallError> {
-        self.run_guest(|pooled| {
-            pooled
-                .instance
-                .main
-                .call(&mut pooled.instance.store, params, results)
-        })
-    }
-
     /// Never lease this instance again, whatever its calls returned.
     pub fn discard(self) {
-        self.retire(Reason::Discarded);
+        self.retire(RemovalReason::Discarded);
     }
 
-    pub(crate) fn retire(mut self, reason: Reason) {
+    pub(crate) fn retire(mut self, reason: RemovalReason) {
         if let Some(pooled) = self.pooled.take() {
             self.home.entry().retire(pooled, reason);
         }
@@ -313,10 +266,6 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
                 Err(error)
             }
         }
-    }
-
-    pub(crate) fn result_count(&self) -> usize {
-        self.pooled().instance.result_count()
     }
 
     #[inline]
@@ -460,59 +409,5 @@ impl<P, R, T: Send + 'static> AsContext for Lease<'_, P, R, T> {
 impl<P, R, T: Send + 'static> AsContextMut for Lease<'_, P, R, T> {
     fn as_context_mut(&mut self) -> StoreContextMut<'_, StoreData<T>> {
         self.store_mut().as_context_mut()
-    }
-}
-
-/// An exported function of the instance of one lease; see [`Lease::export`].
-pub struct Export<A, B, T: Send + 'static = ()> {
-    /// Names the function among those of all pools: instances are numbered within one.
-    function: u64,
-    instance: InstanceId<T>,
-    name: Arc<str>,
-    func: TypedFunc<A, B>,
-}
-
-impl<A, B, T: Send + 'static> Clone for Export<A, B, T> {
-    fn clone(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            func: self.func.clone(),
-            ..*self
-        }
-    }
-}
-
-impl<A: WasmParams, B: WasmResults, T: Send + 'static> Export<A, B, T> {
-    /// Calls it in the lease that it was looked up in.
-    ///
-    /// # Errors
-    /// As [`Lease::call`]; [`CallError::Export`] if the lease is another one.
-    pub fn call<P, R>(&self, lease: &mut Lease<'_, P, R, T>, params: A) -> Result<B, CallError> {
-        let func = self.of(lease)?;
-        lease.run_guest(|pooled| func.call(&mut pooled.instance.store, params))
-    }
-}
-
-impl<A, B, T: Send + 'static> Export<A, B, T> {
-    /// The function, if it is one of this lease's instance.
-    pub(crate) fn of<P, R>(
-        &self,
-        lease: &Lease<'_, P, R, T>,
-    ) -> Result<&TypedFunc<A, B>, CallError> {
-        let function = lease.home.entry().uid;
-        if (function, lease.pooled().id) != (self.function, self.instance) {
-            return Err(CallError::Export {
-                target: lease.target().clone(),
-                export: self.name.to_string(),
-                problem: "it belongs to the instance of another lease".into(),
-            });
-        }
-        Ok(&self.func)
-    }
-}
-
-impl<A, B, T: Send + 'static> fmt::Debug for Export<A, B, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Export").field(&self.name).finish()
     }
 }

@@ -87,7 +87,7 @@ impl Limits {
     /// 50 MiB that it sets aside for code and stacks, 40 MiB may be used, and the rest is head-room
     /// for compiling. Here that is heap, and has a budget of its own: 100 MiB, by an estimate on the
     /// safe side for 1 MB of wasm. 100 MB are for instances. See also
-    /// [`Builder::scylla`](crate::Builder::scylla).
+    /// [`PoolBuilder::scylla`](crate::PoolBuilder::scylla).
     pub fn scylla() -> Self {
         Self::new()
             .mapped(40 << 20)

@@ -40,7 +40,7 @@ pub struct FunctionStats {
     pub blocks: u64,
     /// Idle instances evicted: for room, for idleness, or by `retain`.
     pub evictions: u64,
-    /// Instances retired for any other reason: see [`crate::Reason`].
+    /// Instances retired for any other reason: see [`crate::RemovalReason`].
     pub retirements: u64,
     /// Times that growth of an instance was refused: the guest saw −1.
     pub growth_refusals: u64,

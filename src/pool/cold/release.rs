@@ -8,7 +8,7 @@ use crate::pool::shared::{Context, Locked, Shared};
 use crate::pool::time::clock::nanos;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
-use crate::state::{Reason, Returned};
+use crate::state::{RemovalReason, Returned};
 
 /// An instance, and who gets it.
 type Handed<T> = (Arc<Waiter<T>>, Box<PooledInstance<T>>);
@@ -44,7 +44,7 @@ impl<T: Send + 'static> Entry<T> {
         let reason = if healthy {
             self.reason_to_retire(&mut pooled)
         } else {
-            Some(Reason::Failed)
+            Some(RemovalReason::Failed)
         };
         match reason {
             Some(reason) => self.retire(pooled, reason),
@@ -56,7 +56,7 @@ impl<T: Send + 'static> Entry<T> {
         }
     }
 
-    fn reason_to_retire(&self, pooled: &mut PooledInstance<T>) -> Option<Reason> {
+    fn reason_to_retire(&self, pooled: &mut PooledInstance<T>) -> Option<RemovalReason> {
         // Without a pool, there is nothing to stay in.
         let pool = self.pool.upgrade()?;
         let settings = &pool.settings;
@@ -65,23 +65,23 @@ impl<T: Send + 'static> Entry<T> {
             .roughly_now()
             .saturating_sub(pooled.created_at);
         if pooled.uses >= settings.max_uses {
-            return Some(Reason::Uses);
+            return Some(RemovalReason::Uses);
         }
         if settings.max_lifetime.is_some_and(|most| age >= nanos(most)) {
-            return Some(Reason::Lifetime);
+            return Some(RemovalReason::Lifetime);
         }
         if pooled.instance.store.data().memory_bytes() > settings.max_idle_memory {
-            return Some(Reason::Oversize);
+            return Some(RemovalReason::Oversize);
         }
         let hook = pool.on_recycle.as_ref()?;
         // A lease may end anywhere, and a hook may call the guest.
         if self.stack.check().is_err() {
-            return Some(Reason::Discarded);
+            return Some(RemovalReason::Discarded);
         }
         let instance = &mut pooled.instance;
         // What the hook calls has fuel and time of its own, whatever the lease has left of them.
         if instance.refresh(pooled.defined.limits).is_err() {
-            return Some(Reason::Discarded);
+            return Some(RemovalReason::Discarded);
         }
         // Should the hook lease from this entry, it would wait for itself. And its panic must not lose
         // the instance with its charge.
@@ -92,13 +92,13 @@ impl<T: Send + 'static> Entry<T> {
         drop(calling);
         match kept {
             Some(true) => None,
-            Some(false) | None => Some(Reason::Discarded),
+            Some(false) | None => Some(RemovalReason::Discarded),
         }
     }
 
     /// Ends an instance that its lease holds.
     #[cold]
-    pub fn retire(&self, pooled: Box<PooledInstance<T>>, reason: Reason) {
+    pub fn retire(&self, pooled: Box<PooledInstance<T>>, reason: RemovalReason) {
         let Some(pool) = self.pool.upgrade() else {
             return self.orphan(pooled);
         };

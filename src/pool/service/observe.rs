@@ -7,7 +7,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 use crate::pool::api::function_name::name_of;
 use crate::runtime::guarded;
-use crate::state::{Group, Reason};
+use crate::state::{Group, RemovalReason};
 
 /// An instance left the pool, and its memory has been freed.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct Eviction {
     /// The group it was made for.
     pub group: Group,
     /// Why it left.
-    pub reason: Reason,
+    pub reason: RemovalReason,
     /// Bytes of linear memory that it had.
     pub memory_bytes: u64,
     /// Leases that it served.

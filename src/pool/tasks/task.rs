@@ -6,13 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Val, WasmParams, WasmResults};
+use wasmtime::{WasmParams, WasmResults};
 
-use crate::pool::api::definition::Dynamic;
 use crate::pool::api::error::{AcquireError, CallError, Target};
 use crate::pool::api::function::{Function, InGroup};
 use crate::pool::api::lease::{
-    Export, Home, Lease, UNTIL_DROPPED, broken, explain, failed, stack_too_small,
+    Home, Lease, UNTIL_DROPPED, broken, explain, failed, stack_too_small,
 };
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::growth::Account;
@@ -23,7 +22,7 @@ use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{CallFailure, StackQuota, set_yields};
-use crate::state::{Group, Reason};
+use crate::state::{Group, RemovalReason};
 
 /// Why a guest can be called by a task alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub enum AsyncReason {
     /// long as any guest: it would keep the executor's thread.
     LeaseOfATask,
     /// Guests run only as tasks: they import async host functions, or the pool has a
-    /// [`fuel_yield_interval`](crate::Builder::fuel_yield_interval).
+    /// [`fuel_yield_interval`](crate::PoolBuilder::fuel_yield_interval).
     TasksOnly,
 }
 
@@ -51,7 +50,7 @@ impl fmt::Display for AsyncReason {
 }
 
 /// A guest's call, on its fiber.
-type Running<'a, X> = Pin<Box<dyn Future<Output = wasmtime::Result<X>> + Send + 'a>>;
+pub(crate) type Running<'a, X> = Pin<Box<dyn Future<Output = wasmtime::Result<X>> + Send + 'a>>;
 
 impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// As [`Self::acquire`], without blocking a thread: a task of any executor. Waits in one queue
@@ -210,51 +209,6 @@ where
     }
 }
 
-impl<A, B, T> Export<A, B, T>
-where
-    A: WasmParams + Sync + 'static,
-    B: WasmResults + Sync + 'static,
-    T: Send + 'static,
-{
-    /// As [`Self::call`], as a task.
-    ///
-    /// # Errors
-    /// As [`Lease::call_async`]; [`CallError::Export`] if the lease is another one.
-    pub async fn call_async<P, R>(
-        &self,
-        lease: &mut Lease<'_, P, R, T>,
-        params: A,
-    ) -> Result<B, CallError> {
-        let func = self.of(lease)?.clone();
-        lease
-            .run_guest_async(move |pooled| {
-                let store = &mut pooled.instance.store;
-                Box::pin(async move { func.call_async(store, params).await })
-            })
-            .await
-    }
-}
-
-impl<T: Send + 'static> Lease<'_, Dynamic, Dynamic, T> {
-    /// As [`Self::call_values`], as a task; returns as many values as the function has results.
-    ///
-    /// # Errors
-    /// As [`Self::call_values`].
-    pub async fn call_values_async(&mut self, params: &[Val]) -> Result<Vec<Val>, CallError> {
-        let params = params.to_vec();
-        let mut results = vec![Val::I32(0); self.result_count()];
-        self.run_guest_async(move |pooled| {
-            let main = pooled.instance.main;
-            let store = &mut pooled.instance.store;
-            Box::pin(async move {
-                main.call_async(store, &params, &mut results).await?;
-                Ok(results)
-            })
-        })
-        .await
-    }
-}
-
 impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     /// As `run_guest`, for a task.
     pub(crate) async fn run_guest_async<X>(
@@ -394,7 +348,7 @@ impl<T: Send + 'static> Shared<T> {
                 Err(AcquireError::BudgetExceeded(short))
                     if wait_policy.waits_for_room() && short.requested <= short.limit =>
                 {
-                    lease.retire(Reason::Room);
+                    lease.retire(RemovalReason::Room);
                 }
                 Err(error) => return Err(error),
             }

@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 
 use super::room::sum;
 use crate::state::{
-    Amounts, Budget, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget, Phase, Reason,
-    RequestId, ReserveOutcome, Shortage, Slots, State, Types,
+    Amounts, Budget, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget, Phase,
+    RemovalReason, RequestId, ReserveOutcome, Shortage, Slots, State, Types,
 };
 
 impl<H: Types> State<H> {
@@ -165,7 +165,7 @@ impl<H: Types> State<H> {
             let live: Vec<_> = self.modules[module].live.iter().copied().collect();
             for instance in live {
                 if self.claim(instance, &mut cx.slots) {
-                    self.dismiss(instance, Reason::Room, Some(id), &mut cx.out);
+                    self.dismiss(instance, RemovalReason::Room, Some(id), &mut cx.out);
                 }
             }
             self.drop_out_if_unused(module, &mut cx.out);

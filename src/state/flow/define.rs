@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::state::{
     Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Module,
-    ModuleId, ModuleKey, Reason, Signal, Slots, State, Types,
+    ModuleId, ModuleKey, RemovalReason, Signal, Slots, State, Types,
 };
 
 /// What `define` and `replace` are given.
@@ -103,7 +103,7 @@ impl<H: Types> State<H> {
             // Some are forgotten on the way, when too many are unused.
             if let Some(entry) = self.entries.get(id) {
                 cx.slots.set_version(&entry.handle, version);
-                self.dismiss_all(id, Reason::Replaced, cx);
+                self.dismiss_all(id, RemovalReason::Replaced, cx);
             }
         }
         self.release_module_name(old, &mut cx.out);
@@ -121,7 +121,7 @@ impl<H: Types> State<H> {
             cx.slots.set_closed(&record.handle);
             let told = record.queue.drain().map(|waiter| (waiter, Signal::Gone));
             cx.out.wake.extend(told);
-            self.dismiss_all(entry, Reason::Removed, cx);
+            self.dismiss_all(entry, RemovalReason::Removed, cx);
             self.forget_if_unused(entry, &mut cx.out);
         }
         self.release_module_name(function.module, &mut cx.out);
@@ -245,7 +245,7 @@ impl<H: Types> State<H> {
     pub(crate) fn dismiss_all(
         &mut self,
         entry: EntryId<H>,
-        reason: Reason,
+        reason: RemovalReason,
         cx: &mut Context<H, impl Slots<H>>,
     ) {
         let taken: Vec<_> = self.entries[entry].taken().collect();

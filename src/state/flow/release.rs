@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Destroy, Dying, DyingId, Effects, InstanceId, PerBudget, Reason, RequestId, Slots,
-    Stamp, State, Types,
+    Context, Destroy, Dying, DyingId, Effects, InstanceId, PerBudget, RemovalReason, RequestId,
+    Slots, Stamp, State, Types,
 };
 
 /// What becomes of an instance whose lease has ended and that the caller holds.
@@ -14,7 +14,7 @@ pub enum Returned<H: Types> {
     /// Hand it to this waiter.
     Hand(H::Waiter),
     /// It must not be leased again: `dismiss` it.
-    Retire(Reason),
+    Retire(RemovalReason),
 }
 
 impl<H: Types> State<H> {
@@ -25,18 +25,18 @@ impl<H: Types> State<H> {
         cx: &mut Context<H, impl Slots<H>>,
     ) -> Returned<H> {
         if self.closed {
-            return Returned::Retire(Reason::Closed);
+            return Returned::Retire(RemovalReason::Closed);
         }
         let instance = &self.instances[id];
         match self.functions.get(self.entries[instance.entry].function) {
-            None => return Returned::Retire(Reason::Removed),
+            None => return Returned::Retire(RemovalReason::Removed),
             Some(function) if function.version != instance.version => {
-                return Returned::Retire(Reason::Replaced);
+                return Returned::Retire(RemovalReason::Replaced);
             }
             Some(_) => {}
         }
         if self.is_collected(id) {
-            return Returned::Retire(Reason::Room);
+            return Returned::Retire(RemovalReason::Room);
         }
         let (home, seat) = (instance.entry, instance.seat);
         self.note_pass();
@@ -68,7 +68,7 @@ impl<H: Types> State<H> {
     pub fn dismiss(
         &mut self,
         id: InstanceId<H>,
-        reason: Reason,
+        reason: RemovalReason,
         heir: Option<RequestId<H>>,
         out: &mut Effects<H>,
     ) {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::state::{
     Amounts, Budget, Context, Effects, Instance, InstanceId, Module, ModuleId, PerBudget, Phase,
-    Reason, RequestId, Shortage, Slots, Stamp, State, Types,
+    RemovalReason, RequestId, Shortage, Slots, Stamp, State, Types,
 };
 
 /// What became of a reservation.
@@ -433,10 +433,10 @@ impl<H: Types> State<H> {
         let mut modules = Vec::new();
         for (victim, _) in plan.victims {
             match victim {
-                Victim::Instance(id) => self.dismiss(id, Reason::Room, heir, out),
+                Victim::Instance(id) => self.dismiss(id, RemovalReason::Room, heir, out),
                 Victim::Module(id, instances) => {
                     for instance in instances {
-                        self.dismiss(instance, Reason::Room, heir, out);
+                        self.dismiss(instance, RemovalReason::Room, heir, out);
                     }
                     modules.push(id);
                 }

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Effects, EntryId, InstanceId, Reason, Request, RequestId, Seat, Signal, Sleeper,
-    Slots, State, Ticket, Types,
+    Context, Effects, EntryId, InstanceId, RemovalReason, Request, RequestId, Seat, Signal,
+    Sleeper, Slots, State, Ticket, Types,
 };
 
 /// What an entry has for an acquire.
@@ -63,7 +63,7 @@ impl<H: Types> State<H> {
             if self.instances[instance].version == version {
                 return SeatOffer::Idle(instance);
             }
-            self.dismiss(instance, Reason::Replaced, None, &mut cx.out);
+            self.dismiss(instance, RemovalReason::Replaced, None, &mut cx.out);
         }
         let entry = &mut self.entries[id];
         let (count, most) = (entry.seats.len(), self.config.seats_per_entry);

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Effects, InstanceId, ModuleId, PerBudget, Reason, Signal, Slots, Stamp, State, Types,
+    Context, Effects, InstanceId, ModuleId, PerBudget, RemovalReason, Signal, Slots, Stamp, State,
+    Types,
 };
 
 /// How long things may lie about, in nanoseconds.
@@ -72,7 +73,7 @@ impl<H: Types> State<H> {
             }
             after = Some((known, id));
             if self.claim(id, &mut cx.slots) {
-                self.dismiss(id, Reason::Idle, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::Idle, None, &mut cx.out);
             }
         }
         Swept::Idle(after)
@@ -92,7 +93,7 @@ impl<H: Types> State<H> {
             let old = self.now.saturating_sub(self.instances[id].created_at) >= lifetime;
             if old && self.claim(id, &mut cx.slots) {
                 self.observe(id, self.last_used(id, &cx.slots));
-                self.dismiss(id, Reason::Lifetime, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::Lifetime, None, &mut cx.out);
             }
         }
         match next {
@@ -125,7 +126,7 @@ impl<H: Types> State<H> {
             && let Some((_, id)) = self.next_by_recency(&mut cursor, &cx.slots)
         {
             if self.claim(id, &mut cx.slots) {
-                self.dismiss(id, Reason::Room, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::Room, None, &mut cx.out);
                 instances += 1;
             }
         }
@@ -173,7 +174,7 @@ impl<H: Types> State<H> {
         for &id in ids {
             if self.instances.get(id).is_some() && self.claim(id, &mut cx.slots) {
                 self.observe(id, self.last_used(id, &cx.slots));
-                self.dismiss(id, Reason::NotRetained, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::NotRetained, None, &mut cx.out);
                 evicted += 1;
             }
         }
@@ -195,7 +196,7 @@ impl<H: Types> State<H> {
             cx.slots.set_closed(&entry.handle);
             let told = entry.queue.drain().map(|waiter| (waiter, Signal::Closed));
             cx.out.wake.extend(told);
-            self.dismiss_all(id, Reason::Closed, cx);
+            self.dismiss_all(id, RemovalReason::Closed, cx);
         }
         let queues = [
             &mut self.room_queue,

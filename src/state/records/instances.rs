@@ -44,7 +44,7 @@ pub struct Dying<H: Types> {
 /// Why an instance left the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RemovalReason {
     /// Evicted to make room in a budget.
     Room,
     /// Idle longer than the idle timeout.
@@ -69,7 +69,7 @@ pub enum Reason {
     Closed,
 }
 
-impl Reason {
+impl RemovalReason {
     /// The name that metrics and traces use.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! What a module takes, and what it is charged.
 
-use wasm_pool::{Budget, Builder, Definition, Function, Pool};
+use wasm_pool::{Budget, Definition, Function, Pool, PoolBuilder};
 use wasmtime::{Config, Engine, Linker, Module, Val};
 
 use crate::common::kernel;
@@ -78,7 +78,7 @@ fn stub(
 }
 
 /// A pool that does nothing by itself.
-pub fn builder(engine: &Engine) -> Builder {
+pub fn builder(engine: &Engine) -> PoolBuilder {
     Pool::builder()
         .engine(engine.clone())
         .no_housekeeper()

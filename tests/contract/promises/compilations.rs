@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use wasm_pool::{
-    AcquireError, Builder, Definition, Function, Limits, ManualClock, Pool, WaitingFor,
+    AcquireError, Definition, Function, Limits, ManualClock, Pool, PoolBuilder, WaitingFor,
 };
 
 use crate::common::{
@@ -19,7 +19,7 @@ use crate::common::{
 const LONG: Duration = Duration::from_secs(40);
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn pool(set: impl FnOnce(Builder) -> Builder) -> (Pool, ManualClock) {
+fn pool(set: impl FnOnce(PoolBuilder) -> PoolBuilder) -> (Pool, ManualClock) {
     let clock = ManualClock::new();
     let builder = Pool::builder().clock(clock.clone()).no_housekeeper();
     (set(builder).build().unwrap(), clock)

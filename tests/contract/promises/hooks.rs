@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use pollster::block_on;
-use wasm_pool::{AcquireError, Builder, CallError, Definition, Function, Lease, Pool};
+use wasm_pool::{AcquireError, CallError, Definition, Function, Lease, Pool, PoolBuilder};
 use wasmtime::{Instance, Store};
 
 use crate::common::{check, in_time, wat};
@@ -119,8 +119,8 @@ fn promise_15_a_create_hook_has_the_whole_limit_in_a_task_too() {
 
 #[test]
 fn promise_15_a_recycle_hook_that_calls_its_guest_keeps_it_warm() {
-    let fuel = |builder: Builder| builder.fuel(1_000);
-    let same = |builder: Builder| builder;
+    let fuel = |builder: PoolBuilder| builder.fuel(1_000);
+    let same = |builder: PoolBuilder| builder;
     for set in [same, fuel] {
         for rounds in [1, 20] {
             let hooked = Pool::builder()
@@ -161,12 +161,12 @@ fn promise_15_a_recycle_hook_after_a_lease_that_used_up_its_fuel_has_its_own() {
 
 #[test]
 fn promise_15_a_hook_whose_guest_loops_ends() {
-    let quick = |builder: Builder| {
+    let quick = |builder: PoolBuilder| {
         let tick = Duration::from_millis(1);
         builder.epoch_tick(tick).call_timeout(5 * tick)
     };
-    let fuel = |builder: Builder| builder.no_housekeeper().call_timeout(None).fuel(10_000);
-    for set in [quick as fn(Builder) -> Builder, fuel] {
+    let fuel = |builder: PoolBuilder| builder.no_housekeeper().call_timeout(None).fuel(10_000);
+    for set in [quick as fn(PoolBuilder) -> PoolBuilder, fuel] {
         let created = set(Pool::builder())
             .on_create(counts_down(0))
             .build()

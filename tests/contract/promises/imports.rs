@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use wasm_pool::{
-    AcquireError, Builder, CallError, DefineError, Definition, Dynamic, Function, ImportError,
-    ManualClock, ModuleError, Pool, StoreData,
+    AcquireError, CallError, DefineError, Definition, Dynamic, Function, ImportError, ManualClock,
+    ModuleError, Pool, PoolBuilder, StoreData,
 };
 use wasmtime::{Engine, Func, Linker, Memory, MemoryType};
 
 use crate::common::{answering, check, check_empty, wat};
 
-fn quiet() -> Builder {
+fn quiet() -> PoolBuilder {
     Pool::builder().clock(ManualClock::new()).no_housekeeper()
 }
 

@@ -6,14 +6,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use wasm_pool::{AcquireError, Budget, Builder, Definition, Function, Limits, ManualClock, Pool};
+use wasm_pool::{
+    AcquireError, Budget, Definition, Function, Limits, ManualClock, Pool, PoolBuilder,
+};
 
 use crate::common::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn pool(set: impl FnOnce(Builder) -> Builder) -> (Pool, ManualClock) {
+fn pool(set: impl FnOnce(PoolBuilder) -> PoolBuilder) -> (Pool, ManualClock) {
     let clock = ManualClock::new();
     let builder = Pool::builder()
         .no_housekeeper()

@@ -2,14 +2,14 @@
 
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, Builder, DefineError, Definition, Dynamic, Function, ImportError,
-    Imports, ImportsError, InspectError, Limits, ManualClock, Pool, StoreData,
+    AcquireError, Budget, DefineError, Definition, Dynamic, Function, ImportError, Imports,
+    ImportsError, InspectError, Limits, ManualClock, Pool, PoolBuilder, StoreData,
 };
 use wasmtime::{Caller, Extern, Linker, Ref, RefType, Table, TableType, Val};
 
 use crate::common::{charged, check, check_empty, wat};
 
-fn quiet() -> Builder {
+fn quiet() -> PoolBuilder {
     Pool::builder().clock(ManualClock::new()).no_housekeeper()
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wasm_pool::{
-    BuildError, Builder, DefineError, Definition, Function, Limits, LimitsError, Pool,
+    BuildError, DefineError, Definition, Function, Limits, LimitsError, Pool, PoolBuilder,
 };
 
 use crate::common::{answering, child, in_time};
@@ -12,7 +12,7 @@ const ALL: u64 = u64::MAX;
 /// What budgets and other large numbers may be, besides unlimited.
 const LARGEST: u64 = 1 << 56;
 
-type Set = fn(Builder, u64) -> Builder;
+type Set = fn(PoolBuilder, u64) -> PoolBuilder;
 
 /// A setting, and the values next to the ends of what it accepts.
 struct Row(&'static str, Set, &'static [u64]);

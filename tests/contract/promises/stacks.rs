@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use pollster::block_on;
-use wasm_pool::{AcquireError, Builder, CallError, Definition, Function, Lease, Limits, Pool};
+use wasm_pool::{AcquireError, CallError, Definition, Function, Lease, Limits, Pool, PoolBuilder};
 
 use crate::common::child::is_child;
 use crate::common::wat;
@@ -71,7 +71,7 @@ struct Scene {
 
 type Again = dyn Fn(&Nested, u64) -> Result<(), CallError> + Send + Sync;
 
-fn scene(builder: Builder, again: Box<Again>) -> Scene {
+fn scene(builder: PoolBuilder, again: Box<Again>) -> Scene {
     let levels: Arc<AtomicUsize> = Arc::default();
     let refusals: Arc<Mutex<Vec<String>>> = Arc::default();
     let own: Arc<OnceLock<Nested>> = Arc::default();
@@ -111,7 +111,7 @@ impl Scene {
     }
 }
 
-fn builder() -> Builder {
+fn builder() -> PoolBuilder {
     Pool::builder().no_housekeeper().max_instances_per_entry(1)
 }
 

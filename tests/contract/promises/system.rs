@@ -7,7 +7,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use wasm_pool::{
-    AcquireError, Builder, Definition, Function, Lease, ManualClock, ModuleError, Pool, Reason,
+    AcquireError, Definition, Function, Lease, ManualClock, ModuleError, Pool, PoolBuilder,
+    RemovalReason,
 };
 
 use crate::common::{check, check_empty, child, in_time, memory_module, wat};
@@ -16,8 +17,8 @@ const NO_MEMORY: i32 = 12;
 const TOO_MANY_FILES: i32 = 24;
 
 /// A pool without any limit, and why instances left it.
-fn unlimited(builder: Builder) -> (Pool, Arc<Mutex<Vec<Reason>>>) {
-    let reasons: Arc<Mutex<Vec<Reason>>> = Arc::default();
+fn unlimited(builder: PoolBuilder) -> (Pool, Arc<Mutex<Vec<RemovalReason>>>) {
+    let reasons: Arc<Mutex<Vec<RemovalReason>>> = Arc::default();
     let log = reasons.clone();
     let pool = builder
         .clock(ManualClock::new())
@@ -69,7 +70,7 @@ fn promise_16_idle_instances_make_room_when_the_address_space_is_full() {
         assert!(stats.evictions < 2 * 80, "{}", stats.evictions);
         let reasons = reasons.lock().unwrap();
         assert_eq!(reasons.len() as u64, stats.evictions);
-        assert!(reasons.iter().all(|reason| *reason == Reason::Room));
+        assert!(reasons.iter().all(|reason| *reason == RemovalReason::Room));
     });
 }
 
@@ -103,7 +104,7 @@ fn promise_16_who_finds_no_address_space_is_told_what_the_system_said() {
         assert_eq!(check(&pool).leased, leases.len());
         leases.pop();
         assert_eq!(f.call(100, ()).unwrap(), 1, "at once");
-        assert_eq!(*reasons.lock().unwrap(), [Reason::Room]);
+        assert_eq!(*reasons.lock().unwrap(), [RemovalReason::Room]);
         drop(leases);
         pool.close();
         check_empty(&pool);
@@ -211,7 +212,7 @@ fn promise_16_idle_instances_make_room_for_a_memory_that_grows() {
         assert_eq!(grown, Some(1));
         let evicted = reasons.lock().unwrap().clone();
         assert!(!evicted.is_empty() && evicted.len() < 16, "{evicted:?}");
-        assert!(evicted.iter().all(|reason| *reason == Reason::Room));
+        assert!(evicted.iter().all(|reason| *reason == RemovalReason::Room));
         // What can never be had costs nobody more than a bounded number of instances.
         for _ in 0..100 {
             assert_eq!(lease.call(40_000).unwrap(), -1);

@@ -10,8 +10,8 @@ use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use wasm_pool::{
-    AcquireError, Builder, CallError, CallLimit, Clock, Definition, Function, Group, Lease, Limits,
-    ManualClock, Pool,
+    AcquireError, CallError, CallLimit, Clock, Definition, Function, Group, Lease, Limits,
+    ManualClock, Pool, PoolBuilder,
 };
 
 use crate::common::polling::{ByHand, MINUTE, waiting_host};
@@ -82,7 +82,7 @@ impl Wake for Bomb {
     }
 }
 
-fn builder() -> Builder {
+fn builder() -> PoolBuilder {
     Pool::builder()
         .max_instances_per_entry(1)
         .call_timeout(LIMIT)
