@@ -1,6 +1,5 @@
 //! What must hold after every step.
 
-use crate::fake::Content;
 use crate::model::{MPhase, MSeat, Nap, Place, Sleep};
 use crate::room::Verdict;
 use crate::state::Budget;
@@ -41,10 +40,10 @@ impl World {
     fn check_slots(&self) {
         for (id, instance) in &self.model.instances {
             let slot = &self.cx.slots.doors[instance.entry].slots[instance.seat];
-            let lies_there = slot.content == Content::Idle(*id);
+            let lies_there = slot.cell == Some(*id);
             let right = match instance.place {
-                Place::Idle => lies_there && !slot.watched,
-                Place::Displaced => lies_there && slot.watched,
+                Place::Idle => lies_there && slot.idle && !slot.notifies,
+                Place::Unheard => lies_there && slot.notifies,
                 Place::Leased => !lies_there,
                 Place::Held => false,
             };
@@ -163,7 +162,7 @@ impl World {
         }
         let under_way = woken(|sleep| matches!(sleep, Sleep::Room(_)))
             || !model.dying.is_empty()
-            || !model.answers.is_empty();
+            || !model.reports.is_empty();
         // Whoever is late and does not know it yet makes way at the next sweep.
         let is_late = |id| {
             model.requests[&id]

@@ -19,28 +19,51 @@ impl Types for Fake {
 
 pub type Instance = InstanceId<Fake>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    Empty,
-    Notice,
-    Idle(Instance),
-}
-
-#[derive(Debug)]
+/// One slot, as `src/pool/hot/slots.rs` has it.
+#[derive(Debug, Default)]
 pub struct Slot {
-    pub content: Content,
-    /// A notice was left and is not answered yet; meanwhile nothing here counts as idle.
-    pub watched: bool,
+    /// The idle instance. Taken and put by one exchange each.
+    pub cell: Option<Instance>,
+    /// A hint for who looks without an exchange: set before an instance is put, so that it may lie.
+    pub idle: bool,
+    /// Whether the lease must take the lock when it ends; meanwhile nothing here counts as idle.
+    pub notifies: bool,
     pub stamp: Stamp,
 }
 
 impl Slot {
-    fn new() -> Self {
-        Self {
-            content: Content::Empty,
-            watched: false,
-            stamp: Stamp::default(),
+    /// The instance, if the hint says that one lies here, and it does.
+    pub fn take_idle(&mut self) -> Option<Instance> {
+        match self.idle {
+            true => self.cell.take(),
+            false => None,
         }
+    }
+
+    /// The exchange of whoever has the lock.
+    fn take_out(&mut self) -> Option<Instance> {
+        let taken = self.cell.take()?;
+        self.idle = false;
+        Some(taken)
+    }
+
+    fn restore(&mut self, instance: Instance) {
+        assert_eq!(self.cell, None, "restored into a full slot");
+        self.idle = true;
+        self.cell = Some(instance);
+    }
+
+    /// The lock's holder has the instance whose lease has ended in its hands.
+    pub fn clear_notify(&mut self) {
+        self.notifies = false;
+    }
+
+    /// A release that saw the flag has the lock now. The instance, unless it has been taken since; then
+    /// the flag stays for that lease's end.
+    pub fn take_released(&mut self) -> Option<Instance> {
+        let ended = self.take_out()?;
+        self.clear_notify();
+        Some(ended)
     }
 }
 
@@ -54,19 +77,26 @@ pub struct Door {
 }
 
 impl Door {
+    /// Whether an acquire may look into the slots without the lock.
+    pub fn is_open(&self) -> bool {
+        !self.waited && !self.closed
+    }
+
     /// Whether a lease of this version may pass without the lock.
     pub fn passes(&self, version: u64) -> bool {
-        !self.waited && !self.closed && self.version == version
+        self.is_open() && self.version == version
     }
 }
 
-/// A release that looked at the door, found that it may pass, and has not put its instance back
-/// yet. It does so while the core is about to leave a notice, or whenever it is told to.
+/// A release that looked at the door, found that it may pass, has marked its slot idle, and has not
+/// exchanged the cell yet. It does so while the core asks for this very slot's release, or whenever it is
+/// told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Race {
     pub door: usize,
     pub seat: usize,
     pub instance: Instance,
+    pub sees_flag: bool,
 }
 
 #[derive(Debug, Default)]
@@ -75,14 +105,14 @@ pub struct Doors {
     pub now: u64,
     sequence: u64,
     pub race: Option<Race>,
-    /// The race that was run inside the last call of the core.
+    /// The race that was run inside the last call of the core: its instance was found idle.
     pub fired: Option<Race>,
 }
 
 impl Doors {
     pub fn open(&mut self, version: u64, seats: usize) -> usize {
         self.doors.push(Door {
-            slots: core::iter::repeat_with(Slot::new).take(seats).collect(),
+            slots: core::iter::repeat_with(Slot::default).take(seats).collect(),
             waited: false,
             closed: false,
             version,
@@ -103,73 +133,73 @@ impl Doors {
         }
     }
 
-    pub fn stamp(&mut self, door: usize, seat: usize) -> Stamp {
+    /// What a release does first, once it has found that it may pass.
+    pub fn mark_idle(&mut self, door: usize, seat: usize) -> Stamp {
         let stamp = self.next_stamp();
-        self.slot(door, seat).stamp = stamp;
+        let slot = self.slot(door, seat);
+        slot.stamp = stamp;
+        slot.idle = true;
         stamp
     }
 
-    /// What a fast release does last. True when it displaced a notice: then it must answer.
+    /// What it does next: the exchange, then a look at the flag. True if it must take the lock.
     pub fn put(&mut self, door: usize, seat: usize, instance: Instance) -> bool {
-        self.stamp(door, seat);
         let slot = self.slot(door, seat);
-        let before = core::mem::replace(&mut slot.content, Content::Idle(instance));
-        before == Content::Notice
-    }
-
-    /// The answer to a notice, under the lock: the instance, unless somebody took it since. In
-    /// that case the notice stays for the end of that lease.
-    pub fn answer(&mut self, door: usize, seat: usize) -> Option<Instance> {
-        let slot = self.slot(door, seat);
-        match slot.content {
-            Content::Idle(instance) => {
-                slot.content = Content::Empty;
-                slot.watched = false;
-                Some(instance)
-            }
-            _ => {
-                slot.content = Content::Notice;
-                None
-            }
-        }
+        let before = slot.cell.replace(instance);
+        assert_eq!(before, None, "two instances in one slot");
+        slot.notifies
     }
 }
 
 impl Slots<Fake> for Doors {
     fn claim(&mut self, &door: &usize, seat: usize, instance: Instance) -> bool {
         let slot = self.slot(door, seat);
-        let idle = !slot.watched && slot.content == Content::Idle(instance);
-        if idle {
-            slot.content = Content::Empty;
+        if slot.notifies {
+            return false;
         }
-        idle
+        let claimed = slot.take_out();
+        assert!(claimed.is_none_or(|claimed| claimed == instance));
+        claimed.is_some()
     }
 
     fn restore(&mut self, &door: &usize, seat: usize, instance: Instance) {
-        let slot = self.slot(door, seat);
-        assert_eq!(slot.content, Content::Empty, "restored into a full slot");
-        slot.content = Content::Idle(instance);
+        self.slot(door, seat).restore(instance);
     }
 
     fn last_used(&self, &door: &usize, seat: usize) -> Stamp {
         self.doors[door].slots[seat].stamp
     }
 
+    /// The flag, then an exchange of the cell. A release's exchange comes
+    ///
+    /// - before this one, and the release reads the flag before it is set, or when it is taken back: then
+    ///   the instance is found here, and nobody else hears of it (`sees_flag: false`);
+    /// - before this one, and the release reads the flag in between: then the instance is found here, and
+    ///   its release takes the lock all the same, whatever has become of the instance by then
+    ///   (`sees_flag: true`);
+    /// - after this one, so that it sees the flag: that is any later [`Doors::put`].
     fn notify_on_release(&mut self, &door: &usize, seat: usize) -> bool {
-        if self.slot(door, seat).watched {
+        if self.slot(door, seat).notifies {
             return true;
         }
-        if let Some(race) = self.race.take_if(|r| (r.door, r.seat) == (door, seat)) {
-            self.put(door, seat, race.instance);
+        let race = self.race.take_if(|r| (r.door, r.seat) == (door, seat));
+        if let Some(race) = race.filter(|race| !race.sees_flag) {
+            assert!(!self.put(door, seat, race.instance), "no flag was set");
+        }
+        self.slot(door, seat).notifies = true;
+        if let Some(race) = race.filter(|race| race.sees_flag) {
+            assert!(self.put(door, seat, race.instance), "a flag was set");
+        }
+        if let Some(race) = race {
             assert_eq!(self.fired.replace(race), None, "one race at a time");
         }
         let slot = self.slot(door, seat);
-        if matches!(slot.content, Content::Idle(_)) {
-            return false;
-        }
-        slot.content = Content::Notice;
-        slot.watched = true;
-        true
+        let Some(idle) = slot.take_out() else {
+            return true;
+        };
+        slot.clear_notify();
+        slot.restore(idle);
+        false
     }
 
     fn set_waited(&mut self, &door: &usize, waited: bool) {
@@ -188,6 +218,6 @@ impl Slots<Fake> for Doors {
     fn add_seats(&mut self, &door: &usize, count: usize) {
         let slots = &mut self.doors[door].slots;
         assert!(count > slots.len(), "seats are only added");
-        slots.resize_with(count, Slot::new);
+        slots.resize_with(count, Slot::default);
     }
 }

@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// Every lease ends, and every notice is answered.
+    /// Every lease ends, and every report is heard.
     fn end_leases(&mut self) {
         self.finish_race();
         for id in self.model.leases() {
@@ -84,8 +84,8 @@ impl World {
                 self.check();
             }
         }
-        while !self.model.answers.is_empty() {
-            self.answer(0);
+        while !self.model.reports.is_empty() {
+            self.report(0);
             self.check();
         }
     }

@@ -1,6 +1,6 @@
 //! Acquires and the ends of leases, fast and slow.
 
-use crate::fake::{Content, Instance, Race};
+use crate::fake::{Instance, Race};
 use crate::model::{MEntry, MSeat, Model, Place, Queued, Step};
 use crate::state::{Amounts, RemovalReason, Returned, SeatOffer, SeatWait, Slots};
 use crate::world::{GROUPS, World, pick};
@@ -65,7 +65,7 @@ impl World {
     fn enter(&mut self, entry: usize, near: usize) {
         let expected = self.model.expect_enter(entry, near, self.seats);
         let id = self.model.entries[entry].id;
-        let entered = (self.state).try_seat_near(id, near, &mut self.cx);
+        let entered = self.state.try_seat_near(id, near, &mut self.cx);
         self.absorb(None);
         let found = match entered {
             SeatOffer::Idle(instance) => {
@@ -105,7 +105,9 @@ impl World {
         let id = self.model.entries[entry].id;
         let first = self.model.entries[entry].queue.is_empty();
         let until = self.until(waiter);
-        let wait = (self.state).wait_for_seat(id, waiter, until, &mut self.cx.slots);
+        let wait = self
+            .state
+            .wait_for_seat(id, waiter, until, &mut self.cx.slots);
         self.absorb(None);
         match wait {
             SeatWait::Queued(ticket) => {
@@ -134,21 +136,25 @@ impl World {
         }
         let entry = usize::from(index) % doors;
         let door = &mut self.cx.slots.doors[entry];
-        let seats = door.slots.len();
-        for seat in (0..seats).map(|n| (n + usize::from(first)) % seats) {
-            if let Content::Idle(instance) = door.slots[seat].content
-                && door.passes(self.model.instances[&instance].version)
-            {
-                let slot = &mut door.slots[seat];
-                slot.content = Content::Empty;
-                self.seen
-                    .note_if(slot.watched, "displaced instance leased again");
-                self.lease_out(instance, entry);
-                self.seen.note("idle found without the lock");
-                return;
-            }
+        if !door.is_open() {
+            return self.enter(entry, usize::from(first));
         }
-        self.enter(entry, usize::from(first));
+        let (version, seats) = (door.version, door.slots.len());
+        let mut seats = (0..seats).map(|n| (n + usize::from(first)) % seats);
+        let found = seats.find_map(|seat| Some((seat, door.slots[seat].take_idle()?)));
+        let Some((seat, instance)) = found else {
+            return self.enter(entry, usize::from(first));
+        };
+        if self.model.instances[&instance].version != version {
+            self.seen.note("stale instance found without the lock");
+            self.give_back(instance);
+            return self.enter(entry, usize::from(first));
+        }
+        let unheard = self.cx.slots.slot(entry, seat).notifies;
+        self.seen
+            .note_if(unheard, "leased again before its release was heard of");
+        self.lease_out(instance, entry);
+        self.seen.note("idle found without the lock");
     }
 
     /// Every way to a lease leads through here.
@@ -162,6 +168,8 @@ impl World {
         let lent = instance.place == Place::Leased;
         assert!(!lent, "{id:?} is leased twice");
         instance.place = Place::Leased;
+        let seat = instance.seat;
+        self.cx.slots.slot(entry, seat).idle = false;
     }
 
     pub fn leave_seat(&mut self, index: u8) {
@@ -207,25 +215,25 @@ impl World {
         (instance.entry, instance.seat, instance.version)
     }
 
-    /// Straight into the slot, unless the door is not open or a notice lies there. In the latter
-    /// case the lock may be taken at once or later.
+    /// Straight into the slot, unless the door is not open. If the slot notifies, the lock is taken, at
+    /// once or later.
     pub fn release_fast(&mut self, id: Instance, at_once: bool) {
         let (door, seat, version) = self.home(id);
         if !self.cx.slots.doors[door].passes(version) {
             return self.release_slow(id);
         }
+        self.cx.slots.mark_idle(door, seat);
         self.put(door, seat, id);
-        if at_once && self.model.answers.last() == Some(&(door, seat)) {
-            let last = self.model.answers.len() - 1;
-            self.answer(last as u8);
+        if at_once && self.model.reports.last() == Some(&(door, seat)) {
+            let last = self.model.reports.len() - 1;
+            self.report(last as u8);
         }
     }
 
     fn put(&mut self, door: usize, seat: usize, id: Instance) {
-        let displaced = self.cx.slots.put(door, seat, id);
-        if displaced {
-            self.seen.note("notice displaced");
-            self.model.answers.push((door, seat));
+        if self.cx.slots.put(door, seat, id) {
+            self.seen.note("released where it must be reported");
+            self.model.reports.push((door, seat));
         } else {
             self.seen.note("released without the lock");
         }
@@ -234,22 +242,24 @@ impl World {
 
     fn note_parked(&mut self, door: usize, seat: usize, id: Instance) {
         let slot = self.cx.slots.slot(door, seat);
-        let (watched, last) = (slot.watched, slot.stamp);
+        let (notifies, last) = (slot.notifies, slot.stamp);
         let instance = self.model.instance(id);
         instance.last = last;
-        instance.place = match watched {
-            true => Place::Displaced,
+        instance.place = match notifies {
+            true => Place::Unheard,
             false => Place::Idle,
         };
     }
 
-    pub fn start_race(&mut self, id: Instance) {
+    pub fn start_race(&mut self, id: Instance, sees_flag: bool) {
         let (door, seat, version) = self.home(id);
         if self.cx.slots.race.is_none() && self.cx.slots.doors[door].passes(version) {
+            self.cx.slots.mark_idle(door, seat);
             self.cx.slots.race = Some(Race {
                 door,
                 seat,
                 instance: id,
+                sees_flag,
             });
         }
     }
@@ -261,43 +271,51 @@ impl World {
         }
     }
 
-    /// The same happened inside the core's last call.
+    /// The same happened inside the core's last call, which found the instance.
     pub fn settle_race(&mut self) {
-        if let Some(race) = self.cx.slots.fired.take() {
-            self.seen.note("release raced with a notice");
-            let instance = self.model.instance(race.instance);
-            instance.place = Place::Idle;
-            instance.last = self.cx.slots.slot(race.door, race.seat).stamp;
-        }
-    }
-
-    /// A release that found a notice takes the lock.
-    pub fn answer(&mut self, index: u8) {
-        let Some(place) = pick(&self.model.answers, index) else {
+        let Some(race) = self.cx.slots.fired.take() else {
             return;
         };
-        let at = self.model.answers.iter().position(|a| *a == place);
-        self.model.answers.remove(at.expect("it was picked"));
-        match self.cx.slots.answer(place.0, place.1) {
+        self.seen
+            .note_if(!race.sees_flag, "release came before the flag");
+        if race.sees_flag {
+            self.seen.note("release came between flag and exchange");
+            self.model.reports.push((race.door, race.seat));
+        }
+        let instance = self.model.instance(race.instance);
+        instance.place = Place::Idle;
+        instance.last = self.cx.slots.slot(race.door, race.seat).stamp;
+    }
+
+    /// A release that saw its slot's flag takes the lock.
+    pub fn report(&mut self, index: u8) {
+        let Some(place) = pick(&self.model.reports, index) else {
+            return;
+        };
+        let at = self.model.reports.iter().position(|a| *a == place);
+        self.model.reports.remove(at.expect("it was picked"));
+        match self.cx.slots.slot(place.0, place.1).take_released() {
             Some(id) => {
-                self.seen.note("notice answered");
+                self.seen.note("release reported");
                 self.give_back(id);
             }
-            None => self.seen.note("notice left for the next lease"),
+            None => {
+                self.seen.note("reported, and leased again");
+                self.state.wake_room(&mut self.cx.out);
+                self.absorb(None);
+            }
         }
     }
 
     pub fn release_slow(&mut self, id: Instance) {
-        let (door, seat, _) = self.home(id);
-        let stamp = self.cx.slots.stamp(door, seat);
-        self.model.instance(id).last = stamp;
         self.give_back(id);
     }
 
     /// Under the lock, with the instance in hand.
     fn give_back(&mut self, id: Instance) {
         let (door, seat, version) = self.home(id);
-        self.take_notice(door, seat);
+        self.cx.slots.slot(door, seat).clear_notify();
+        self.model.instance(id).last = self.cx.slots.mark_idle(door, seat);
         self.model.instance(id).place = Place::Held;
         let current = self.model.function_of(door).map(|f| f.version);
         let collected = self.model.is_collected(id);
@@ -307,7 +325,7 @@ impl World {
             self.model.skip_late(door);
         }
         let next = self.model.entries[door].queue.front().copied();
-        let returned = (self.state).returned(id, &mut self.cx);
+        let returned = self.state.returned(id, &mut self.cx);
         match returned {
             Returned::Park => {
                 assert!(!self.model.closed && current == Some(version) && next.is_none());
@@ -346,15 +364,9 @@ impl World {
         }
     }
 
-    fn take_notice(&mut self, door: usize, seat: usize) {
-        let slot = self.cx.slots.slot(door, seat);
-        slot.content = Content::Empty;
-        slot.watched = false;
-    }
-
     pub fn trap(&mut self, id: Instance) {
         let (door, seat, _) = self.home(id);
-        self.take_notice(door, seat);
+        self.cx.slots.slot(door, seat).clear_notify();
         self.model.instance(id).place = Place::Held;
         self.dismiss(id, RemovalReason::Failed);
     }

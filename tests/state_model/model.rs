@@ -79,8 +79,8 @@ pub struct MEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Idle,
-    /// Back in its slot, but its release found a notice and has yet to answer it.
-    Displaced,
+    /// Back in its slot, which notifies: its release has yet to take the lock.
+    Unheard,
     Leased,
     /// In the shell's hands, under the lock.
     Held,
@@ -195,8 +195,8 @@ pub struct Model {
     pub instances: BTreeMap<Instance, MInstance>,
     pub requests: BTreeMap<Request, MRequest>,
     pub dying: BTreeMap<Dying, MDying>,
-    /// Releases that displaced a notice and have yet to take the lock.
-    pub answers: Vec<(usize, usize)>,
+    /// Releases that saw their slots' flags and have yet to take the lock.
+    pub reports: Vec<(usize, usize)>,
     /// Seat waiters that must be served by the call that is under way.
     pub due: VecDeque<(Queued, usize, usize)>,
     /// Who must be told by that call that they are late.
@@ -224,7 +224,7 @@ impl Model {
             instances: BTreeMap::new(),
             requests: BTreeMap::new(),
             dying: BTreeMap::new(),
-            answers: Vec::new(),
+            reports: Vec::new(),
             due: VecDeque::new(),
             late: Vec::new(),
             now: 0,

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::fake::{Content, Doors, Fake, Instance};
+use crate::fake::{Doors, Fake, Instance};
 use crate::state::{
     Amounts, Budget, Config, Context, Destroy, EntryId, Group, History, NewFunction, PerBudget,
     Policy, Prepare, ReserveOutcome, SeatOffer, Slots, Stamp, State,
@@ -112,7 +112,8 @@ impl Pool {
         let instance = self.state.instance(id).expect("a live instance");
         let door = self.state.entry_handle(instance.entry);
         let (door, seat) = (*door.expect("its entry"), instance.seat);
-        self.cx.slots.put(door, seat, id);
+        self.cx.slots.mark_idle(door, seat);
+        assert!(!self.cx.slots.put(door, seat, id), "nobody asks for it");
     }
 
     /// Another instance, idle.
@@ -124,7 +125,7 @@ impl Pool {
 
     fn is_idle(&self, id: Instance) -> bool {
         let slots = self.cx.slots.doors.iter().flat_map(|door| &door.slots);
-        slots.into_iter().any(|s| s.content == Content::Idle(id))
+        slots.into_iter().any(|s| s.cell == Some(id))
     }
 
     /// Takes an instance out of its slot and puts it back, at this time.

@@ -76,10 +76,11 @@ pub enum Op {
     Free(u8),
     ReleaseFast(u8, u8),
     ReleaseSlow(u8),
-    /// A lease looks at its door and is about to put its instance back.
-    Race(u8),
-    /// A release that found a notice takes the lock.
-    Answer(u8),
+    /// A lease looks at its door and is about to put its instance back; the low bit of the second says
+    /// what it sees if the core asks for its release at that moment.
+    Race(u8, u8),
+    /// A release that saw its slot's flag takes the lock.
+    Report(u8),
     Trap(u8),
     Grow(u8, u8),
     Shrink(u8, u8),
@@ -174,8 +175,10 @@ impl World {
                 w.release_fast(id, dice % 2 == 0);
             }),
             Op::ReleaseSlow(lease) => self.with_lease(lease, Self::release_slow),
-            Op::Race(lease) => self.with_lease(lease, Self::start_race),
-            Op::Answer(answer) => self.answer(answer),
+            Op::Race(lease, dice) => self.with_lease(lease, |w, id| {
+                w.start_race(id, dice % 2 == 1);
+            }),
+            Op::Report(report) => self.report(report),
             Op::Trap(lease) => self.with_lease(lease, Self::trap),
             Op::Grow(lease, by) => self.with_lease(lease, |w, id| {
                 w.begin_growth(id, 1 + u64::from(by % 6));
