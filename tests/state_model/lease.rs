@@ -334,6 +334,7 @@ impl World {
                 self.cx.slots.restore(&door, seat, id);
                 self.note_parked(door, seat, id);
                 self.absorb(None);
+                self.repay();
             }
             Returned::Hand(waiter) => {
                 let next = next.expect("somebody waits");

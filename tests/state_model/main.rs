@@ -39,6 +39,7 @@ const CASES: u32 = 10_000;
 
 /// Each of these must occur in a few hundred cases, or the operations have become too tame.
 const INTERESTING: &[&str] = &[
+    "a lease's end repaid",
     "blocked",
     "born",
     "closed",

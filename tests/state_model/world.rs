@@ -595,6 +595,15 @@ impl World {
         self.model.over = self.model.overdraft();
     }
 
+    /// A lease has ended while more is charged than the limits allow.
+    pub fn repay(&mut self) {
+        self.state.repay(&mut self.cx);
+        let (gone, dropped) = self.victims();
+        self.seen.note_if(!gone.is_empty(), "a lease's end repaid");
+        self.model.check_repaid(&gone, &dropped);
+        self.absorb(None);
+    }
+
     fn retain(&mut self, mask: u8) {
         let chosen: Vec<Instance> = (self.model.instances.keys().enumerate())
             .filter(|(n, _)| mask >> (n % 8) & 1 == 1)
