@@ -168,9 +168,13 @@ impl World {
         let expected = self.expect_prepare(id);
         let prepared = self.state.prepare(id, &mut self.cx.out);
         let found = match &prepared {
-            Prepare::Ready {
-                code, definition, ..
-            } => Expected::Ready(*code, *definition),
+            Prepare::Ready { definition, .. } => {
+                let code = self
+                    .state
+                    .code_of(id)
+                    .expect("the code is loaded and pinned");
+                Expected::Ready(code, *definition)
+            }
             Prepare::Lead {
                 source,
                 definition,

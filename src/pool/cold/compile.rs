@@ -9,6 +9,7 @@ use crate::pool::api::definition::{Defined, Source};
 use crate::pool::api::error::{AcquireError, ModuleError, Target, WaitingFor};
 use crate::pool::cold::acquire::{closed, removed, would_block};
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
+use crate::pool::cold::reserve::Need;
 use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{Shared, Signal};
 use crate::pool::time::alarms::until;
@@ -23,14 +24,13 @@ use crate::runtime::{
 use crate::state::{Amounts, Budget, ModuleId, Prepare, Ticket};
 
 /// All that is needed to make an instance.
-pub(crate) struct Ready<T: Send + 'static> {
-    pub code: Code<T>,
+pub(crate) struct Ready {
     pub defined: Arc<Defined>,
     pub needs: InstanceNeeds,
 }
 
 enum Step<T: Send + 'static> {
-    Ready(Ready<T>),
+    Ready(Ready),
     Lead(Lead<T>),
     Follow(
         ModuleId<crate::pool::shared::ShellTypes<T>>,
@@ -43,8 +43,8 @@ enum Step<T: Send + 'static> {
 }
 
 /// What comes back from compiling.
-enum Compiled<T: Send + 'static> {
-    Loaded(Code<T>),
+enum Compiled {
+    Loaded,
     /// Room must be waited for first.
     LacksRoom(Artifact, Duration),
 }
@@ -64,7 +64,7 @@ impl<T: Send + 'static> Shared<T> {
         guard: RequestGuard<T>,
         entry: &Entry<T>,
         mut wait_policy: WaitPolicy,
-    ) -> Result<(RequestGuard<T>, Ready<T>, WaitPolicy), AcquireError> {
+    ) -> Result<(RequestGuard<T>, Ready, WaitPolicy), AcquireError> {
         let target = &entry.target;
         let mut followed = 0;
         loop {
@@ -127,12 +127,7 @@ impl<T: Send + 'static> Shared<T> {
         self.with_state(|locked, cx| {
             let state = &mut locked.state;
             match state.prepare(guard.id(), &mut cx.out) {
-                Prepare::Ready {
-                    code,
-                    source,
-                    definition,
-                } => Step::Ready(Ready {
-                    code,
+                Prepare::Ready { source, definition } => Step::Ready(Ready {
                     defined: definition,
                     needs: InstanceNeeds::of(&source.0.facts, &self.runtime),
                 }),
@@ -201,15 +196,15 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         lead: Lead<T>,
         mut wait_policy: WaitPolicy,
-    ) -> Result<(RequestGuard<T>, Ready<T>, WaitPolicy), AcquireError> {
+    ) -> Result<(RequestGuard<T>, Ready, WaitPolicy), AcquireError> {
         let facts = &lead.source.0.facts;
         let wasm = &lead.source.0.wasm;
         let needs = InstanceNeeds::of(facts, &self.runtime);
         let code = code_estimate(facts, lead.code_bytes);
         let first = self.needs(&needs, wait_policy);
         let compiling = sum(&[first, compile_estimate(wasm.len() as u64)]);
-        self.reserve(guard.id(), target, sum(&[compiling, code]), wait_policy)
-            .await?;
+        let need = Need::of(&guard, target, sum(&[compiling, code]));
+        self.reserve(&need, wait_policy).await?;
 
         let (pool, for_whom, source) = (self.clone(), target.clone(), lead.source.clone());
         let work = move |guard: &RequestGuard<T>| {
@@ -218,12 +213,11 @@ impl<T: Send + 'static> Shared<T> {
         let began = self.timekeeper.now();
         let (guard, compiled) = self.work(guard, target, wait_policy, work).await?;
         wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
-        let (guard, code) = match compiled? {
-            Compiled::Loaded(code) => (guard, code),
+        let guard = match compiled? {
+            Compiled::Loaded => guard,
             Compiled::LacksRoom(artifact, compile_time) => {
-                let exactly = sum(&[compiling, artifact.amounts()]);
-                self.reserve(guard.id(), target, exactly, wait_policy)
-                    .await?;
+                let need = Need::of(&guard, target, sum(&[compiling, artifact.amounts()]));
+                self.reserve(&need, wait_policy).await?;
                 let (pool, for_whom, source) = (self.clone(), target.clone(), lead.source.clone());
                 let work = move |guard: &RequestGuard<T>| {
                     pool.load(guard, &for_whom, &source, artifact, compile_time)
@@ -231,14 +225,14 @@ impl<T: Send + 'static> Shared<T> {
                 let began = self.timekeeper.now();
                 let (guard, loaded) = self.work(guard, target, wait_policy, work).await?;
                 wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
-                (guard, loaded?)
+                loaded?;
+                guard
             }
         };
         self.with_state(|locked, cx| {
             locked.state.shrink_to(guard.id(), first, &mut cx.out);
         });
         let ready = Ready {
-            code,
             defined: lead.defined,
             needs,
         };
@@ -293,7 +287,7 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         source: &Source<T>,
         compiling: Amounts,
-    ) -> Result<Compiled<T>, AcquireError> {
+    ) -> Result<Compiled, AcquireError> {
         let (artifact, compile_time) = self.compile(guard, target, source)?;
         // Now its size is known, and it is not mapped yet: the promise is kept to the byte.
         let code = artifact.amounts();
@@ -301,9 +295,10 @@ impl<T: Send + 'static> Shared<T> {
             let bytes = code.get(Budget::Code);
             locked.state.note_code_bytes(guard.id(), bytes);
         });
-        if self.has_room(guard.id(), target, sum(&[compiling, code])) {
-            let loaded = self.load(guard, target, source, artifact, compile_time)?;
-            return Ok(Compiled::Loaded(loaded));
+        let need = Need::of(guard, target, sum(&[compiling, code]));
+        if self.reserve_if_free(&need) {
+            self.load(guard, target, source, artifact, compile_time)?;
+            return Ok(Compiled::Loaded);
         }
         Ok(Compiled::LacksRoom(artifact, compile_time))
     }
@@ -357,7 +352,7 @@ impl<T: Send + 'static> Shared<T> {
         source: &Source<T>,
         artifact: Artifact,
         compile_time: Duration,
-    ) -> Result<Code<T>, AcquireError> {
+    ) -> Result<(), AcquireError> {
         let _span = tracing::info_span!("load", function = %target.signature).entered();
         let began = Instant::now();
         let code = match self.map(&artifact, source) {
@@ -377,13 +372,13 @@ impl<T: Send + 'static> Shared<T> {
         let load_time = began.elapsed();
         self.observer.compiled(compile_time, load_time);
         let cost = nanos(compile_time + load_time);
+        let amounts = code.amounts();
         self.with_state(|locked, cx| {
             locked.loads += 1;
-            locked
-                .state
-                .loaded(guard.id(), code.clone(), code.amounts(), cost, &mut cx.out);
+            let state = &mut locked.state;
+            state.loaded(guard.id(), code, amounts, cost, &mut cx.out);
         });
-        Ok(code)
+        Ok(())
     }
 
     /// Maps the code, and links it. If the system refuses, idle instances and unused code make room.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::pool::cold::request_guard::RequestGuard;
-use crate::pool::cold::reserve::Asking;
+use crate::pool::cold::reserve::Need;
 use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{InstanceId, RequestId, Shared};
 use crate::pool::wait::block_on::block_on;
@@ -54,19 +54,16 @@ impl<T: Send + 'static> Account<T> {
 
 impl<T: Send + 'static> Entry<T> {
     /// Reserves, evicting idle instances if that makes room; never waits for a lease.
-    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, wanted: Amounts) -> bool {
-        let deadline = pool.deadline(SOON);
-        let wait_policy = WaitPolicy::Instance(deadline);
-        // The guest sees −1: who holds what is nobody's to read.
-        let reserving = pool.reserve_as(Asking {
+    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, amounts: Amounts) -> bool {
+        let wait_policy = WaitPolicy::Instance(pool.deadline(SOON));
+        let need = Need {
             request,
             target: &self.target,
-            wanted,
-            wait_policy,
-            queue: true,
+            amounts,
+            // The guest sees −1: who holds what is nobody's to read.
             explained: false,
-        });
-        block_on(reserving, &pool.timekeeper).is_ok()
+        };
+        block_on(pool.reserve(&need, wait_policy), &pool.timekeeper).is_ok()
     }
 
     /// Growth is always a request of its own: what its instance holds is never given back while it

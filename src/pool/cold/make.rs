@@ -9,13 +9,13 @@ use crate::pool::cold::compile::Ready;
 use crate::pool::cold::growth::Account;
 use crate::pool::cold::guest_poll::{Ended, GuestPoll};
 use crate::pool::cold::request_guard::RequestGuard;
-use crate::pool::cold::reserve::{Asking, Reserving};
+use crate::pool::cold::reserve::{Need, Reservation};
 use crate::pool::hot::entry::{Entry, PooledInstance};
 use crate::pool::hot::slots::Slot;
 use crate::pool::shared::{RequestId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, CallLimits, CancelFlag, Instance, InstanceNeeds, InstantiateFailure, Meter,
+    CallFailure, CallLimits, CancelFlag, Code, Instance, InstanceNeeds, InstantiateFailure, Meter,
     Relief, StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only,
     set_yields, share,
 };
@@ -40,27 +40,26 @@ impl<T: Send + 'static> Shared<T> {
         loop {
             let ready;
             (guard, ready, wait_policy) = self.code_for(guard, entry, wait_policy).await?;
-            let mut asking = Asking {
-                request: guard.id(),
-                target: &entry.target,
-                wanted: self.needs(&ready.needs, wait_policy),
-                wait_policy,
-                queue: false,
-                explained: true,
-            };
-            match self.try_reserve(&asking) {
-                Reserving::Done => {}
-                Reserving::Again => continue,
-                Reserving::Fail(error) => return Err(error),
-                Reserving::Wait(_) => {
-                    // Who waits for room keeps no code from being evicted.
-                    drop(ready);
-                    asking.queue = true;
-                    self.reserve_or_wait(&asking).await?;
+            let amounts = self.needs(&ready.needs, wait_policy);
+            let need = Need::of(&guard, &entry.target, amounts);
+            match self.look_for_room(&need, wait_policy) {
+                Reservation::Granted => {}
+                Reservation::Evicted => continue,
+                Reservation::Queued(queued) => {
+                    self.wait_for_room(&need, wait_policy, queued).await?;
+                    // The code may have been evicted meanwhile.
                     continue;
                 }
+                Reservation::Refused(error) => return Err(error),
             }
-            let made = match self.instantiate(&guard, entry, &ready, wait_policy).await {
+            // The request pins it; it is not held in any other way while somebody may wait for its room.
+            let Some(code) = self.with_state(|locked, _| locked.state.code_of(guard.id())) else {
+                continue;
+            };
+            let made = match self
+                .instantiate(&guard, entry, &ready, &code, wait_policy)
+                .await
+            {
                 Err(AcquireError::System { .. })
                     if relief.next().is_some_and(|n| self.relieve(n)) =>
                 {
@@ -68,10 +67,9 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 made => made?,
             };
-            let (needs, defined) = (ready.needs, ready.defined.clone());
-            // The pin ends with the birth; nothing but the instance may hold the code then.
-            drop(ready);
-            match self.install(&guard, entry, made, defined, needs) {
+            // The pin ends when the instance is installed; nothing else may hold the code then.
+            drop(code);
+            match self.install(&guard, entry, made, ready.defined, ready.needs) {
                 Ok(pooled) => return Ok(pooled),
                 // Replaced meanwhile: what was made is old, and gone again.
                 Err(Stale) => continue,
@@ -92,7 +90,8 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         guard: &RequestGuard<T>,
         entry: &Arc<Entry<T>>,
-        ready: &Ready<T>,
+        ready: &Ready,
+        code: &Code<T>,
         wait_policy: WaitPolicy,
     ) -> Result<Made<T>, AcquireError> {
         let limits = ready.defined.limits;
@@ -128,7 +127,7 @@ impl<T: Send + 'static> Shared<T> {
         let instantiated = match &stack_quota {
             None => {
                 let _calling = slot.map(|slot| slot.begin_call());
-                let made = span.in_scope(|| ready.code.linked().instantiate(&mut store));
+                let made = span.in_scope(|| code.linked().instantiate(&mut store));
                 if made.is_err() && runs_as_task_only(&mut store) {
                     let target = entry.target.clone();
                     return Err(AcquireError::AsyncRequired { target });
@@ -146,7 +145,7 @@ impl<T: Send + 'static> Shared<T> {
                     cancel: &cancel,
                     ends: ready.defined.end_of_time(&self.timekeeper),
                 };
-                let started = guest_poll.run(ready.code.linked().instantiate_async(&mut store));
+                let started = guest_poll.run(code.linked().instantiate_async(&mut store));
                 match started.await {
                     Ok(instantiated) => instantiated,
                     Err(Ended::Cancelled | Ended::Late) => {

@@ -1,110 +1,166 @@
 //! Getting room: reserve, evict, wait in turn, or be refused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::error::{AcquireError, Target, WaitingFor};
 use crate::pool::api::holders::IN_AN_ERROR;
 use crate::pool::cold::acquire::closed;
+use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::shared::{Context, RequestId, Shared, Signal, State};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::state::{Amounts, ReserveOutcome, Shortage, Ticket};
 
-/// A request for room, on its way.
-pub(crate) struct Asking<'a, T: Send + 'static> {
+/// What a request needs.
+pub(crate) struct Need<'a, T: Send + 'static> {
     pub request: RequestId<T>,
     pub target: &'a Arc<Target>,
-    /// All that it wants to hold.
-    pub wanted: Amounts,
-    pub wait_policy: WaitPolicy,
-    /// Whether it joins them when there is no room.
-    pub queue: bool,
+    /// All that it is to hold, with what it holds already.
+    pub amounts: Amounts,
     /// Whether somebody reads why it was refused.
     pub explained: bool,
 }
 
-/// What became of asking for room.
-pub(crate) enum Reserving<T: Send + 'static> {
-    Done,
-    /// Victims have been destroyed for it, or a lease has just ended.
-    Again,
-    /// It must wait; `None` if it did not want to queue for that.
-    Wait(Option<Waiting<T>>),
-    Fail(AcquireError),
+/// Where a reservation stands after one look at the budgets.
+pub(crate) enum Reservation<T: Send + 'static> {
+    /// The request holds all that it needs.
+    Granted,
+    /// The request does not hold it yet, and looks again at once: victims were evicted for it, and are
+    /// destroyed by now, so that what they held is the request's; or a lease has ended just before it could
+    /// queue.
+    Evicted,
+    /// There is no room now, and the request waits in a queue. It has given back what others may be waiting
+    /// for, all but its compiler's work, and its pin on the code (see `State::release_to_wait`). Whoever made it
+    /// lets go of the code too, waits ([`Shared::wait_for_room`]), and begins again.
+    Queued(Queued<T>),
+    /// There is no room, and the request does not wait for any; or there never can be. Nothing was evicted,
+    /// and it holds what it held before.
+    Refused(AcquireError),
 }
 
-pub(crate) struct Waiting<T: Send + 'static> {
+/// A place in a queue.
+pub(crate) struct Queued<T: Send + 'static> {
     waiter: Arc<Waiter<T>>,
-    /// What it waits for; `None` before its turn.
+    queue: Queue,
+    /// What is missing; `None` before its turn.
     shortage: Option<Shortage>,
-    /// Set if it waits only for what is being destroyed already.
-    soon: Option<Ticket>,
 }
 
-impl<T: Send + 'static> Asking<'_, T> {
-    /// Steps back and queues for room. A lease may have ended between the look that found none and
-    /// now, and told nobody: so look once more, and watch what is still leased at this last look.
-    fn join_queue(&self, in_turn: bool, state: &mut State<T>, cx: &mut Context<T>) -> Reserving<T> {
-        state.release_to_wait(self.request, &mut cx.out);
-        let waiter = Waiter::of(self.wait_policy, Some(self.request));
-        if !self.wait_policy.waits_for_room() {
-            return self.wait_for_frees(waiter, state, cx);
+enum Queue {
+    /// Those who wait for room, in turn.
+    Room,
+    /// Those who wait until something has been destroyed that is being destroyed already.
+    Frees(Ticket),
+}
+
+impl<'a, T: Send + 'static> Need<'a, T> {
+    /// Of an acquire, which reports why it is refused.
+    pub fn of(guard: &RequestGuard<T>, target: &'a Arc<Target>, amounts: Amounts) -> Self {
+        Self {
+            request: guard.id(),
+            target,
+            amounts,
+            explained: true,
         }
+    }
+
+    /// Whether the request may be served now. Whoever would wait for room queues behind those who wait already;
+    /// but not if it holds some already, which they may be waiting for.
+    fn is_in_turn(&self, state: &State<T>) -> bool {
+        state.has_waited_for_room(self.request)
+            || state.holds_anything(self.request)
+            || !state.is_room_awaited()
+    }
+
+    fn look(
+        &self,
+        wait_policy: WaitPolicy,
+        state: &mut State<T>,
+        cx: &mut Context<T>,
+    ) -> Reservation<T> {
+        if state.is_closed() {
+            return Reservation::Refused(closed(self.target));
+        }
+        let waits_for_room = wait_policy.waits_for_room() && state.can_ever_hold(&self.amounts);
+        let in_turn = !waits_for_room || self.is_in_turn(state);
+        match in_turn.then(|| state.reserve(self.request, self.amounts, cx)) {
+            Some(ReserveOutcome::Granted) => Reservation::Granted,
+            Some(ReserveOutcome::Evicting) => Reservation::Evicted,
+            Some(ReserveOutcome::AwaitFrees(short)) if wait_policy.deadline().is_none() => {
+                self.refuse(state, short)
+            }
+            Some(ReserveOutcome::Refused(short)) if !waits_for_room => self.refuse(state, short),
+            _ if waits_for_room => self.queue_for_room(in_turn, wait_policy, state, cx),
+            _ => self.queue_for_frees(wait_policy, state, cx),
+        }
+    }
+
+    /// A lease may have ended between the look that found no room and now, without anybody being told. So the
+    /// request queues, asks all leases to report their end, and looks once more.
+    fn queue_for_room(
+        &self,
+        in_turn: bool,
+        wait_policy: WaitPolicy,
+        state: &mut State<T>,
+        cx: &mut Context<T>,
+    ) -> Reservation<T> {
+        state.release_to_wait(self.request, &mut cx.out);
+        let waiter = Waiter::of(wait_policy, Some(self.request));
         if (state.wait_for_room(self.request, waiter.clone(), &mut cx.slots)).is_none() {
-            return Reserving::Again;
+            return Reservation::Evicted;
         }
         cx.slots.notify_of_leased();
-        let room = in_turn.then(|| state.reserve(self.request, self.wanted, cx));
+        let room = in_turn.then(|| state.reserve(self.request, self.amounts, cx));
         let shortage = match room {
-            // Nobody reads what this waiter is told: the request looks after its turn itself.
+            // Nobody reads what this waiter is told: the request keeps its turn without it.
             Some(ReserveOutcome::Granted) => {
                 waiter.close();
-                return Reserving::Done;
+                return Reservation::Granted;
             }
             Some(ReserveOutcome::Evicting) => {
                 waiter.close();
-                return Reserving::Again;
+                return Reservation::Evicted;
             }
             Some(ReserveOutcome::AwaitFrees(short) | ReserveOutcome::Refused(short)) => Some(short),
             None => None,
         };
-        state.sleep_for_room(self.request, self.wait_policy.ends());
-        Reserving::Wait(Some(Waiting {
+        state.sleep_for_room(self.request, wait_policy.ends());
+        Reservation::Queued(Queued {
             waiter,
+            queue: Queue::Room,
             shortage,
-            soon: None,
-        }))
+        })
     }
 
-    /// Waits until something has been destroyed, if that is still what it takes.
-    fn wait_for_frees(
+    /// Waits until something has been destroyed, if that is still what it takes when the request holds
+    /// nothing.
+    fn queue_for_frees(
         &self,
-        waiter: Arc<Waiter<T>>,
+        wait_policy: WaitPolicy,
         state: &mut State<T>,
         cx: &mut Context<T>,
-    ) -> Reserving<T> {
-        match state.reserve(self.request, self.wanted, cx) {
-            ReserveOutcome::Granted => Reserving::Done,
-            ReserveOutcome::Evicting => Reserving::Again,
-            ReserveOutcome::Refused(short) => self.refuse(state, short),
-            ReserveOutcome::AwaitFrees(short) => Reserving::Wait(Some(Waiting {
-                soon: Some(state.wait_for_frees(
-                    self.request,
-                    waiter.clone(),
-                    self.wait_policy.ends(),
-                )),
-                shortage: Some(short),
-                waiter,
-            })),
-        }
+    ) -> Reservation<T> {
+        state.release_to_wait(self.request, &mut cx.out);
+        let shortage = match state.reserve(self.request, self.amounts, cx) {
+            ReserveOutcome::Granted => return Reservation::Granted,
+            ReserveOutcome::Evicting => return Reservation::Evicted,
+            ReserveOutcome::Refused(short) => return self.refuse(state, short),
+            ReserveOutcome::AwaitFrees(short) => short,
+        };
+        let waiter = Waiter::of(wait_policy, Some(self.request));
+        let ticket = state.wait_for_frees(self.request, waiter.clone(), wait_policy.ends());
+        Reservation::Queued(Queued {
+            waiter,
+            queue: Queue::Frees(ticket),
+            shortage: Some(shortage),
+        })
     }
 
-    fn refuse(&self, state: &mut State<T>, shortage: Shortage) -> Reserving<T> {
+    fn refuse(&self, state: &mut State<T>, shortage: Shortage) -> Reservation<T> {
         state.count_refusal();
         let exceeded = self.explain(shortage, state);
-        Reserving::Fail(AcquireError::BudgetExceeded(exceeded))
+        Reservation::Refused(AcquireError::BudgetExceeded(exceeded))
     }
 
     fn explain(&self, shortage: Shortage, state: &State<T>) -> BudgetExceeded {
@@ -128,142 +184,78 @@ impl<T: Send + 'static> Shared<T> {
         BudgetExceeded::new(shortage, target.clone(), holders)
     }
 
-    /// Makes the request hold `wanted`, evicting what is idle, waiting as far as patience goes. While
-    /// it waits it holds nothing but its compiler's work: see `State::release_to_wait`.
+    /// Makes the request hold what it needs: evicts what is idle, waits as far as the policy goes.
     pub(crate) async fn reserve(
         &self,
-        request: RequestId<T>,
-        target: &Arc<Target>,
-        wanted: Amounts,
+        need: &Need<'_, T>,
         wait_policy: WaitPolicy,
     ) -> Result<(), AcquireError> {
-        let asking = Asking {
-            request,
-            target,
-            wanted,
-            wait_policy,
-            queue: true,
-            explained: true,
-        };
-        self.reserve_as(asking).await
-    }
-
-    /// The same, in full.
-    pub(crate) async fn reserve_as(&self, asking: Asking<'_, T>) -> Result<(), AcquireError> {
-        while !self.reserve_or_wait(&asking).await? {}
-        Ok(())
-    }
-
-    /// Makes the request hold `wanted` if that takes no waiting.
-    pub(crate) fn has_room(
-        &self,
-        request: RequestId<T>,
-        target: &Arc<Target>,
-        wanted: Amounts,
-    ) -> bool {
-        let asking = Asking {
-            request,
-            target,
-            wanted,
-            // It would wait, but does not queue.
-            wait_policy: WaitPolicy::Room(self.deadline(Duration::ZERO)),
-            queue: false,
-            explained: false,
-        };
-        // A refusal is for whoever asks for good.
-        let possible = self.with_state(|locked, _| locked.state.can_ever_hold(&wanted));
         loop {
-            match possible.then(|| self.try_reserve(&asking)) {
-                Some(Reserving::Done) => return true,
-                Some(Reserving::Again) => {}
-                Some(Reserving::Wait(_) | Reserving::Fail(_)) | None => return false,
+            match self.look_for_room(need, wait_policy) {
+                Reservation::Granted => return Ok(()),
+                Reservation::Evicted => {}
+                Reservation::Queued(queued) => {
+                    self.wait_for_room(need, wait_policy, queued).await?;
+                }
+                Reservation::Refused(error) => return Err(error),
             }
         }
     }
 
-    /// One try, and the wait that it may take; whether the request holds its target now.
-    pub(crate) async fn reserve_or_wait(
-        &self,
-        asking: &Asking<'_, T>,
-    ) -> Result<bool, AcquireError> {
-        match self.try_reserve(asking) {
-            Reserving::Done => Ok(true),
-            Reserving::Fail(error) => Err(error),
-            Reserving::Again | Reserving::Wait(None) => Ok(false),
-            Reserving::Wait(Some(waiting)) => {
-                self.wait_for_room(asking, waiting).await?;
-                Ok(false)
+    /// Makes the request hold what it needs if that takes no waiting; whether it does. Nobody is refused
+    /// anything by that, and nobody is overtaken who waits.
+    pub(crate) fn reserve_if_free(&self, need: &Need<'_, T>) -> bool {
+        loop {
+            let room = self.with_state(|locked, cx| {
+                let state = &mut locked.state;
+                let may = !state.is_closed()
+                    && state.can_ever_hold(&need.amounts)
+                    && need.is_in_turn(state);
+                may.then(|| state.reserve(need.request, need.amounts, cx))
+            });
+            match room {
+                Some(ReserveOutcome::Granted) => return true,
+                Some(ReserveOutcome::Evicting) => {}
+                Some(ReserveOutcome::AwaitFrees(_) | ReserveOutcome::Refused(_)) | None => {
+                    return false;
+                }
             }
         }
     }
 
-    pub(crate) fn try_reserve(&self, asking: &Asking<'_, T>) -> Reserving<T> {
-        let Asking {
-            request,
-            target,
-            wanted,
-            wait_policy,
-            queue,
-            ..
-        } = *asking;
-        self.with_state(|locked, cx| {
-            let state = &mut locked.state;
-            if state.is_closed() {
-                return Reserving::Fail(closed(target));
-            }
-            let can_wait = state.can_ever_hold(&wanted);
-            // Whoever would wait for room queues behind those who wait already; but not if it holds
-            // some already, which they may be waiting for.
-            let in_turn = !can_wait
-                || state.has_waited_for_room(request)
-                || state.holds_anything(request)
-                || !wait_policy.waits_for_room()
-                || !state.is_room_awaited();
-            match in_turn.then(|| state.reserve(request, wanted, cx)) {
-                Some(ReserveOutcome::Granted) => Reserving::Done,
-                Some(ReserveOutcome::Evicting) => Reserving::Again,
-                Some(ReserveOutcome::AwaitFrees(short)) if wait_policy.deadline().is_none() => {
-                    asking.refuse(state, short)
-                }
-                Some(ReserveOutcome::Refused(short))
-                    if !(can_wait && wait_policy.waits_for_room()) =>
-                {
-                    asking.refuse(state, short)
-                }
-                _ if !queue => Reserving::Wait(None),
-                _ => asking.join_queue(in_turn, state, cx),
-            }
-        })
+    /// One look at the budgets.
+    pub(crate) fn look_for_room(
+        &self,
+        need: &Need<'_, T>,
+        wait_policy: WaitPolicy,
+    ) -> Reservation<T> {
+        self.with_state(|locked, cx| need.look(wait_policy, &mut locked.state, cx))
     }
 
-    async fn wait_for_room(
+    /// Waits in the queue, until it is worth another look.
+    pub(crate) async fn wait_for_room(
         &self,
-        asking: &Asking<'_, T>,
-        waiting: Waiting<T>,
+        need: &Need<'_, T>,
+        wait_policy: WaitPolicy,
+        queued: Queued<T>,
     ) -> Result<(), AcquireError> {
-        let Asking {
-            request,
-            target,
-            wait_policy,
-            ..
-        } = *asking;
         let leave = || {
-            // If it had been woken, the turn goes to the next: nobody has to wait for its mail.
-            self.with_state(|locked, cx| match waiting.soon {
-                Some(ticket) => locked.state.leave_frees_queue(ticket),
-                None => locked.state.leave_room(request, &mut cx.out),
+            // If it had been woken, the turn goes to the next: nobody has to wait for its message.
+            self.with_state(|locked, cx| match queued.queue {
+                Queue::Frees(ticket) => locked.state.leave_frees_queue(ticket),
+                Queue::Room => locked.state.leave_room(need.request, &mut cx.out),
             });
             true
         };
         let waiting_for = WaitingFor::Room;
-        let wakeup = self.wait(target, &waiting.waiter, wait_policy, waiting_for, leave);
+        let wakeup = self.wait(need.target, &queued.waiter, wait_policy, waiting_for, leave);
         match wakeup.await {
-            Ok(Wakeup::Signal(Signal::Closed)) => Err(closed(target)),
+            Ok(Wakeup::Signal(Signal::Closed)) => Err(closed(need.target)),
             Ok(_) => Ok(()),
             Err(mut error) => {
                 if let AcquireError::Timeout { shortage: why, .. } = &mut error {
-                    *why = waiting.shortage.map(|short| {
-                        let explain = |state: &State<T>| asking.explain(short, state);
+                    *why = queued.shortage.map(|short| {
+                        let explain = |state: &State<T>| need.explain(short, state);
                         Box::new(self.with_state(|locked, _| explain(&locked.state)))
                     });
                 }

@@ -17,6 +17,7 @@ use crate::pool::cold::acquire::closed;
 use crate::pool::cold::growth::Account;
 use crate::pool::cold::guest_poll::{Ended, GuestPoll};
 use crate::pool::cold::request_guard::RequestGuard;
+use crate::pool::cold::reserve::Need;
 use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
@@ -366,8 +367,8 @@ impl<T: Send + 'static> Shared<T> {
         let growth = RequestGuard::new(self, request);
         let stack = self.runtime.stack_amounts();
         let wait_policy = wait_policy.without_room();
-        self.reserve(growth.id(), target, stack, wait_policy)
-            .await?;
+        let need = Need::of(&growth, target, stack);
+        self.reserve(&need, wait_policy).await?;
         self.with_state(|locked, cx| locked.state.grown(growth.id(), instance, &mut cx.out));
         Ok(())
     }

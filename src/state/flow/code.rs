@@ -11,7 +11,6 @@ use crate::state::{
 pub enum Prepare<H: Types> {
     /// The code is loaded and pinned.
     Ready {
-        code: H::Code,
         source: H::Source,
         definition: H::Definition,
     },
@@ -88,8 +87,7 @@ impl<H: Types> State<H> {
         let followed = self.requests[id].followed.take() == Some(module);
         let record = &mut self.modules[module];
         match &record.phase {
-            Phase::Loaded { code, .. } => Prepare::Ready {
-                code: code.clone(),
+            Phase::Loaded { .. } => Prepare::Ready {
                 source: record.source.clone(),
                 definition,
             },
@@ -110,6 +108,14 @@ impl<H: Types> State<H> {
                     code_bytes: record.code_bytes,
                 }
             }
+        }
+    }
+
+    /// The code of the module that the request has pinned, if it is loaded.
+    pub fn code_of(&self, id: RequestId<H>) -> Option<H::Code> {
+        match &self.modules[self.module_of(id)?].phase {
+            Phase::Loaded { code, .. } => Some(code.clone()),
+            _ => None,
         }
     }
 
