@@ -22,6 +22,15 @@ impl Wake for Wakes {
     }
 }
 
+/// Panics when it is woken.
+pub struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics, on purpose");
+    }
+}
+
 /// A future that is polled when the test says so.
 pub struct ByHand<X> {
     future: Work<X>,

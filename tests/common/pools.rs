@@ -28,6 +28,11 @@ pub fn definition(name: &str, wasm: impl Into<Arc<[u8]>>) -> Definition {
     Definition::new(name).wasm(wasm).export("f")
 }
 
+/// Calls the function `f` of this module, by that name.
+pub fn f(wasm: impl Into<Arc<[u8]>>) -> Definition {
+    Definition::new("f").wasm(wasm)
+}
+
 /// A function that calls the export `f` of this module.
 pub fn define<T: Send + 'static>(
     pool: &Pool<T>,
@@ -69,6 +74,9 @@ pub fn is_closed<X>(result: Result<X, AcquireError>) {
     let error = result.map(drop).unwrap_err();
     assert!(matches!(error, AcquireError::Closed { .. }), "{error}");
 }
+
+/// As an executor of many threads needs it.
+pub fn is_send<T: Send>(_: &T) {}
 
 /// An executor on the thread that blocks on it.
 pub fn one_thread() -> tokio::runtime::Runtime {

@@ -7,29 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{
-    answering, charges, check, check_empty, guest, memory_module, spans, stopping, stopping_module,
-    until, wat,
-};
+use crate::common::*;
 use wasm_pool::{
     AcquireError, Budget, CallError, CallLimit, DefineError, Definition, Function,
-    INSTANCE_OVERHEAD, Limits, ManualClock, Pool, PoolBuilder, Stats, StoreData, WaitingFor,
+    INSTANCE_OVERHEAD, Limits, ManualClock, Pool, Stats, StoreData, WaitingFor,
 };
 use wasmtime::{Caller, Linker, Val};
 
 const PAGE: u64 = 65_536;
-
-fn quiet() -> PoolBuilder {
-    Pool::builder().clock(ManualClock::new()).no_housekeeper()
-}
-
-fn definition(name: &str, wasm: impl Into<std::sync::Arc<[u8]>>) -> Definition {
-    Definition::new(name).wasm(wasm).export("f")
-}
-
-fn define(pool: &Pool, name: &str, wasm: Vec<u8>) -> Function<(), i32> {
-    pool.define(definition(name, wasm)).unwrap()
-}
 
 /// As `check`, for a pool whose limits were lowered below what it once held.
 #[track_caller]

@@ -18,11 +18,6 @@ fn builder() -> PoolBuilder {
     Pool::builder().max_instances_per_entry(1)
 }
 
-fn define(pool: &Pool, name: &str) -> Function<(), i32> {
-    let definition = Definition::new(name).wasm(memory_module(1, 0));
-    pool.define(definition.export("f")).unwrap()
-}
-
 /// Closes in a thread of its own, and says whether everything had ended in time.
 fn draining(pool: &Pool, timeout: Duration) -> mpsc::Receiver<bool> {
     let (done, is_done) = mpsc::channel();
@@ -32,17 +27,15 @@ fn draining(pool: &Pool, timeout: Duration) -> mpsc::Receiver<bool> {
     is_done
 }
 
-fn is_closed<X>(result: Result<X, AcquireError>) {
-    let error = result.map(drop).unwrap_err();
-    assert!(matches!(error, AcquireError::Closed { .. }), "{error}");
-}
-
 // close_and_drain ────────────────────────────────────────────────────────────────────────────────
 
 #[test]
 fn e1_a_pool_without_leases_is_drained_at_once() {
     let pool = builder().build().unwrap();
-    assert_eq!(block_on(define(&pool, "f").call_async(1, ())).unwrap(), 1);
+    assert_eq!(
+        block_on(define(&pool, "f", memory_module(1, 0)).call_async(1, ())).unwrap(),
+        1
+    );
     assert!(pool.close_and_drain(Duration::ZERO));
     check_empty(&pool);
     assert!(pool.close_and_drain(Duration::ZERO), "and again");
@@ -53,7 +46,7 @@ fn e1_a_pool_without_leases_is_drained_at_once() {
 #[test]
 fn e1_draining_waits_for_the_leases_of_tasks_and_threads() {
     let pool = builder().build().unwrap();
-    let f = define(&pool, "f");
+    let f = define(&pool, "f", memory_module(1, 0));
     let mut of_a_task = block_on(f.acquire_async(1)).unwrap();
     let mut of_a_thread = f.acquire(2).unwrap();
     let drained = draining(&pool, MINUTE);
@@ -72,7 +65,7 @@ fn e1_draining_ends_at_its_deadline() {
     let clock = ManualClock::new();
     let pool = builder().no_housekeeper().clock(clock.clone());
     let pool = pool.build().unwrap();
-    let f = define(&pool, "f");
+    let f = define(&pool, "f", memory_module(1, 0));
     let lease = block_on(f.acquire_async(1)).unwrap();
     assert!(!pool.close_and_drain(Duration::ZERO));
     let drained = draining(&pool, SECOND);
@@ -95,7 +88,7 @@ fn e1_draining_ends_at_its_deadline() {
 #[test]
 fn e1_draining_waits_for_what_is_compiled() {
     let pool = builder().build().unwrap();
-    let f = define(&pool, "slow.drained");
+    let f = define(&pool, "slow.drained", memory_module(1, 0));
     let held = spans::hold("compile", "slow.drained()");
     let task = f.clone();
     let mut task = ByHand::new(async move { task.acquire_async(1).await.map(drop) });
@@ -118,7 +111,7 @@ fn e1_draining_wakes_everyone_who_waits() {
         .max_compilations(1)
         .build()
         .unwrap();
-    let f = define(&pool, "f");
+    let f = define(&pool, "f", memory_module(1, 0));
     let lease = f.acquire(1).unwrap();
     let compiled = pool.define(
         Definition::new("busy")

@@ -7,22 +7,13 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
-use crate::common::{answering, charges, check, check_empty, guest, spans, until, wat};
+use crate::common::*;
 use wasm_pool::{
     AcquireError, Budget, Definition, Function, Limits, ManualClock, ModuleError, Policy, Pool,
-    PoolBuilder, WaitingFor,
+    WaitingFor,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn quiet() -> PoolBuilder {
-    Pool::builder().clock(ManualClock::new()).no_housekeeper()
-}
-
-fn define(pool: &Pool, name: &str, wasm: Vec<u8>) -> Function<(), i32> {
-    pool.define(Definition::new(name).wasm(wasm).export("f"))
-        .unwrap()
-}
 
 fn broken() -> Vec<u8> {
     wat(r#"(module (func (export "f") (result i32) i64.const 1))"#)

@@ -5,24 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::common::{
-    answering, check, check_empty, guest, spans, stopping, stopping_module, until, wat,
-};
-use wasm_pool::{
-    AcquireError, CallError, DefineError, Definition, Function, ManualClock, Pool, PoolBuilder,
-};
-
-fn quiet() -> PoolBuilder {
-    Pool::builder().clock(ManualClock::new()).no_housekeeper()
-}
-
-fn definition(name: &str, wasm: impl Into<Arc<[u8]>>) -> Definition {
-    Definition::new(name).wasm(wasm).export("f")
-}
-
-fn define(pool: &Pool, name: &str, wasm: Vec<u8>) -> Function<(), i32> {
-    pool.define(definition(name, wasm)).unwrap()
-}
+use crate::common::*;
+use wasm_pool::{AcquireError, CallError, DefineError, Definition, Function, Pool};
 
 fn replace(pool: &Pool, name: &str, wasm: Vec<u8>) -> Function<(), i32> {
     pool.replace(definition(name, wasm)).unwrap()

@@ -8,8 +8,8 @@ use crate::common::polling::{ByHand, MINUTE, waiting_host};
 use crate::common::*;
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, CallError, CallLimit, Definition, Function, Lease, Limits, ManualClock,
-    Pool, PoolBuilder, WaitingFor,
+    AcquireError, Budget, CallError, CallLimit, Definition, Function, Limits, ManualClock, Pool,
+    PoolBuilder, WaitingFor,
 };
 use wasmtime::{Config, Engine};
 
@@ -28,10 +28,6 @@ fn stacks(count: u64) -> PoolBuilder {
 fn define<T: Send + 'static>(pool: &Pool<T>, wasm: Vec<u8>) -> Function<(), i32, T> {
     let definition = Definition::new("f").wasm(wasm).export("f");
     pool.define(definition).unwrap()
-}
-
-fn lease(f: &Function<(), i32>, group: u64) -> Lease<'static, (), i32> {
-    block_on(f.acquire_async(group)).unwrap()
 }
 
 /// Charged for stacks, in stacks.
@@ -77,7 +73,7 @@ fn a_stack_is_charged_from_the_first_use_by_a_task_until_its_instance_is_gone() 
         f.call(1, ()).unwrap();
     }
     assert_eq!(charged(&pool, Budget::Memory), memory, "the same instance");
-    let made_for_a_task = lease(&f, 2);
+    let made_for_a_task = lease_of_a_task(&f, 2);
     assert_eq!(charged_stacks(&pool), 2);
     drop(made_for_a_task);
     assert_eq!(pool.retain(|idle| idle.group != 1_u64.into()), 1);
@@ -121,7 +117,7 @@ fn b1_a_new_task_evicts_the_least_recently_used_stack() {
         block_on(f.call_async(group, ())).unwrap();
     }
     clock.advance(SECOND);
-    let fourth = lease(&f, 4);
+    let fourth = lease_of_a_task(&f, 4);
     assert_eq!(
         idle_groups(&pool),
         ["1", "3", "9"],
@@ -141,7 +137,7 @@ fn b5_a_stack_that_leases_leave_no_room_for_is_refused_with_the_numbers() {
     let pool = stacks(2).build().unwrap();
     let f = define(&pool, memory_module(1, 0));
     f.call(3, ()).unwrap();
-    let leases = [lease(&f, 1), lease(&f, 2)];
+    let leases = [lease_of_a_task(&f, 1), lease_of_a_task(&f, 2)];
     for group in [3, 4_u64] {
         let before = charges(&pool);
         let error = block_on(f.acquire_async(group)).unwrap_err();
@@ -156,7 +152,7 @@ fn b5_a_stack_that_leases_leave_no_room_for_is_refused_with_the_numbers() {
     assert_eq!(idle_groups(&pool), ["3"], "nobody is evicted in vain");
     assert_eq!(f.call(3, ()).unwrap(), 1, "threads need none");
     drop(leases);
-    drop(lease(&f, 4));
+    drop(lease_of_a_task(&f, 4));
     check(&pool);
 }
 
@@ -182,7 +178,7 @@ fn b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
     // Of these two, one has an instance already, and one has not.
     for group in [2_u64, 3] {
         f.call(2, ()).unwrap();
-        let held = lease(&f, 1);
+        let held = lease_of_a_task(&f, 1);
         let waiting = f.clone();
         let mut waiting =
             ByHand::new(async move { waiting.acquire_async_timeout(group, SECOND).await });
@@ -193,7 +189,7 @@ fn b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
         drop(waiting.finish().unwrap());
         assert_eq!(charged_stacks(&pool), 1);
     }
-    let held = lease(&f, 1);
+    let held = lease_of_a_task(&f, 1);
     let late = f.clone();
     let mut late = ByHand::new(async move { late.acquire_async_timeout(4, SECOND).await });
     assert!(late.poll().is_none());

@@ -52,10 +52,6 @@ fn doing(pool: &Pool, name: &str, what: &str) -> Function<(), i32> {
 
 const SPIN: &str = "call $begun (loop br 0)";
 
-fn lease(f: &Function<(), i32>, group: u64) -> Lease<'static, (), i32> {
-    block_on(f.acquire_async(group)).unwrap()
-}
-
 #[track_caller]
 fn is_cancelled(result: Result<i32, CallError>) {
     assert!(
@@ -109,7 +105,7 @@ fn l1_a_guest_that_spins_ends_within_two_ticks_of_being_cancelled() {
     let spin = doing(&pool, "spin", SPIN);
     for as_task in [false, true] {
         let held = if as_task {
-            lease(&spin, 1)
+            lease_of_a_task(&spin, 1)
         } else {
             spin.acquire(1).unwrap()
         };
@@ -131,7 +127,7 @@ fn l1_a_guest_that_spins_ends_within_two_ticks_of_being_cancelled() {
 fn l1_a_task_that_waits_for_a_host_function_is_cancelled_at_once() {
     let (pool, gate, _) = host(Pool::builder());
     let waits = doing(&pool, "waits", "call $gate");
-    let mut held = lease(&waits, 1);
+    let mut held = lease_of_a_task(&waits, 1);
     let canceller = held.canceller();
     let mut call = ByHand::new(async move { held.call_async(()).await });
     assert!(call.poll().is_none());
@@ -150,7 +146,7 @@ fn l1_a_call_that_has_not_begun_does_not_begin() {
     let f = doing(&pool, "f", "call $begun");
     for as_task in [false, true] {
         for calls_before in [0, 1] {
-            let mut held = lease(&f, 1);
+            let mut held = lease_of_a_task(&f, 1);
             let canceller = held.canceller();
             for _ in 0..calls_before {
                 assert_eq!(block_on(held.call_async(())).unwrap(), 1);
@@ -181,11 +177,11 @@ fn l1_a_call_that_has_not_begun_does_not_begin() {
 fn l1_cancelling_a_lease_that_is_over_changes_nothing() {
     let (pool, _, _) = host(Pool::builder());
     let f = doing(&pool, "f", "");
-    let mut first = lease(&f, 1);
+    let mut first = lease_of_a_task(&f, 1);
     let canceller = first.canceller();
     assert_eq!(first.call(()).unwrap(), 1);
     drop(first);
-    let mut second = lease(&f, 1);
+    let mut second = lease_of_a_task(&f, 1);
     canceller.cancel();
     pool.tick();
     assert_eq!(block_on(second.call_async(())).unwrap(), 1);
@@ -203,7 +199,7 @@ fn l1_neighbours_do_not_notice_that_others_are_stopped() {
     let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut held = lease(&f, 2);
+            let mut held = lease_of_a_task(&f, 2);
             while !done.load(Ordering::Relaxed) {
                 assert_eq!(block_on(held.call_async(())).unwrap(), 1);
                 assert_eq!(held.call(()).unwrap(), 1);
@@ -212,7 +208,7 @@ fn l1_neighbours_do_not_notice_that_others_are_stopped() {
             assert_eq!(held.uses(), 1);
         });
         for round in 0..20 {
-            let (canceller, has_ended) = spinning(lease(&spin, 1), round % 2 == 0);
+            let (canceller, has_ended) = spinning(lease_of_a_task(&spin, 1), round % 2 == 0);
             has_begun.recv_timeout(MINUTE).unwrap();
             let before = calls.load(Ordering::Relaxed);
             until(|| calls.load(Ordering::Relaxed) > before);
@@ -242,7 +238,7 @@ fn i3_a_task_whose_host_never_answers_runs_out_of_time() {
     let clock = ManualClock::new();
     let (pool, gate, _) = host(Pool::builder().clock(clock.clone()).call_timeout(SECOND));
     let waits = doing(&pool, "waits", "call $gate");
-    let mut held = lease(&waits, 1);
+    let mut held = lease_of_a_task(&waits, 1);
     // Its time begins with its first call.
     clock.advance(10 * SECOND);
     let mut call = ByHand::new(async move { held.call_async(()).await });
@@ -277,7 +273,7 @@ fn i3_the_time_of_a_call_ends_although_the_pool_is_gone() {
         let (builder, gate) = waiting_host(Pool::builder().call_timeout(SECOND / 20));
         let pool = builder.build().unwrap();
         let f = doing(&pool, "f", what);
-        let mut held = lease(&f, 1);
+        let mut held = lease_of_a_task(&f, 1);
         let (ended, has_ended) = mpsc::channel();
         let caller = thread::spawn(move || {
             let result = block_on(held.call_async(()));
@@ -300,7 +296,7 @@ fn i3_the_time_of_a_call_ends_although_the_pool_is_gone() {
 /// Fuel that a call of it takes.
 fn fuel_of(what: &str) -> u64 {
     let (pool, _, _) = host(Pool::builder().fuel(1 << 40));
-    let mut held = lease(&doing(&pool, "f", what), 1);
+    let mut held = lease_of_a_task(&doing(&pool, "f", what), 1);
     block_on(held.call_async(())).unwrap();
     (1 << 40) - held.store().get_fuel().unwrap()
 }
@@ -329,7 +325,7 @@ fn i3_ten_thousand_tasks_with_nine_tenths_of_their_fuel_each() {
             assert_eq!(f.call_async(1, ()).await.unwrap(), 1);
         }
     });
-    let mut held = lease(&f, 1);
+    let mut held = lease_of_a_task(&f, 1);
     assert_eq!(held.uses(), 10_001, "one instance served them all");
     // A lease's fuel is for all of its calls.
     assert_eq!(block_on(held.call_async(())).unwrap(), 1);
@@ -411,7 +407,7 @@ fn o2_each_way_to_fail_is_told_apart_and_counted_and_retires() {
             expect("host", count);
             is_out_of_time(with_ticks(&pool, || call(&spin, as_task)), SECOND / 20);
             expect("deadline", count);
-            let mut held = lease(&f, 1);
+            let mut held = lease_of_a_task(&f, 1);
             held.canceller().cancel();
             is_cancelled(match as_task {
                 true => block_on(held.call_async(())),
@@ -506,7 +502,7 @@ fn a_leaked_lease_costs_its_charge_and_nothing_else() {
     let limits = Limits::new().stack(2 << 20);
     let (pool, _, _) = host(Pool::builder().limits(limits).max_instances_per_entry(2));
     let f = doing(&pool, "f", "");
-    let mut leaked = lease(&f, 1);
+    let mut leaked = lease_of_a_task(&f, 1);
     assert_eq!(block_on(leaked.call_async(())).unwrap(), 1);
     std::mem::forget(leaked);
     let cost = charges(&pool);
@@ -523,11 +519,10 @@ fn a_leaked_lease_costs_its_charge_and_nothing_else() {
 
 #[test]
 fn leases_and_cancellers_go_to_any_thread() {
-    fn is_send<T: Send>(_: &T) {}
     fn is_sync<T: Sync>(_: &T) {}
     let (pool, _, _) = host(Pool::builder());
     let f = doing(&pool, "f", "");
-    let mut held = lease(&f, 1);
+    let mut held = lease_of_a_task(&f, 1);
     let canceller = held.canceller();
     is_send(&held);
     is_send(&canceller);

@@ -11,23 +11,14 @@ use crate::common::*;
 use pollster::block_on;
 use wasm_pool::{
     AcquireError, CallError, Definition, Function, Limits, ManualClock, ModuleError, Pool,
-    PoolBuilder, StoreData, WaitingFor,
+    StoreData, WaitingFor,
 };
 use wasmtime::{Linker, Val};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn builder() -> PoolBuilder {
-    Pool::builder().no_housekeeper().max_instances_per_entry(1)
-}
-
-fn counter(pool: &Pool) -> Function<(), i64> {
-    let definition = Definition::new("state.next").wasm(guest("state_counter"));
-    pool.define(definition).unwrap()
-}
-
 /// As tokio's tasks need it.
-fn is_send<T: Send>(value: T) -> T {
+fn sendable<T: Send>(value: T) -> T {
     value
 }
 
@@ -35,7 +26,7 @@ fn is_send<T: Send>(value: T) -> T {
 
 #[test]
 fn a_task_calls_what_a_thread_calls() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let next = counter(&pool);
     // In one lease, across leases, through each handle: the same instance counts on.
     assert_eq!(block_on(next.call_async(1, ())).unwrap(), 1);
@@ -64,7 +55,7 @@ fn a_task_calls_what_a_thread_calls() {
 
 #[test]
 fn a_task_calls_with_values() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let definition = Definition::new("math.add").wasm(guest("math_add"));
     let add: Function = pool.define(definition.export("add")).unwrap();
     let mut lease = block_on(add.acquire_async(1)).unwrap();
@@ -79,22 +70,22 @@ fn a_task_calls_with_values() {
 
 #[test]
 fn futures_and_leases_go_between_threads() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let next = counter(&pool);
     let group = next.in_group(1);
-    drop(is_send(next.acquire_async(1)));
-    drop(is_send(next.acquire_async_timeout(1, SECOND)));
-    drop(is_send(next.call_async("a", ())));
-    drop(is_send(group.acquire_async()));
-    drop(is_send(group.call_async(())));
+    drop(sendable(next.acquire_async(1)));
+    drop(sendable(next.acquire_async_timeout(1, SECOND)));
+    drop(sendable(next.call_async("a", ())));
+    drop(sendable(group.acquire_async()));
+    drop(sendable(group.call_async(())));
     let mut lease = next.acquire(1).unwrap();
-    drop(is_send(lease.call_async(())));
+    drop(sendable(lease.call_async(())));
     assert!(!lease.is_broken(), "it had not begun");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_goes_from_task_to_task() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let next = counter(&pool);
     let mut lease = next.acquire_async(1).await.unwrap();
     for calls in 1..=20 {
@@ -120,7 +111,7 @@ fn pausing(pool: &Pool, polls: usize) -> Function<(), i32> {
 
 #[test]
 fn an_async_host_function_may_take_its_time() {
-    let pool = waiting_host(builder()).0.build().unwrap();
+    let pool = waiting_host(one_at_a_time()).0.build().unwrap();
     let f = pausing(&pool, 100);
     drop(block_on(f.acquire_async(1)).unwrap());
     let mut call = ByHand::new(async move { f.call_async(1, ()).await });
@@ -138,7 +129,7 @@ fn an_async_host_function_may_take_its_time() {
 
 #[tokio::test]
 async fn hosts_functions_of_many_guests_wait_at_once_on_one_thread() {
-    let (builder, gate) = waiting_host(builder());
+    let (builder, gate) = waiting_host(one_at_a_time());
     let pool = builder.build().unwrap();
     let wasm = wat(r#"(module (import "env" "gate" (func $gate))
         (func (export "f") (result i32) call $gate i32.const 7))"#);
@@ -164,7 +155,7 @@ async fn hosts_functions_of_many_guests_wait_at_once_on_one_thread() {
 fn an_async_host_function_leases_another_function() {
     let inner: Arc<OnceLock<Function<(), i64>>> = Arc::default();
     let import = inner.clone();
-    let builder = builder().imports(move |linker| {
+    let builder = one_at_a_time().imports(move |linker| {
         linker.func_wrap_async("env", "inner", move |_, (): ()| {
             let inner = import.get().unwrap().clone();
             Box::new(async move { Ok(inner.call_async(9, ()).await?) })
@@ -186,7 +177,7 @@ fn an_async_host_function_leases_another_function() {
 #[test]
 fn i1_tasks_and_threads_wait_in_one_queue() {
     for task_first in [true, false] {
-        let pool = builder().build().unwrap();
+        let pool = one_at_a_time().build().unwrap();
         let next = counter(&pool);
         let held = next.acquire(1).unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -222,7 +213,7 @@ fn i1_tasks_and_threads_wait_in_one_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i1_no_wake_up_is_lost_among_many_tasks_and_threads() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let next = counter(&pool);
     let inside = Arc::new(AtomicUsize::new(0));
     let threads: Vec<_> = (0..2)
@@ -276,7 +267,9 @@ fn is_late<X>(result: Result<X, AcquireError>, time: Duration, what: WaitingFor)
 #[test]
 fn i1_a_deadline_ends_the_wait_of_a_task_and_not_that_of_others() {
     let clock = ManualClock::new();
-    let builder = builder().clock(clock.clone()).wait_timeout(9 * SECOND);
+    let builder = one_at_a_time()
+        .clock(clock.clone())
+        .wait_timeout(9 * SECOND);
     let pool = builder.build().unwrap();
     let next = counter(&pool);
     let held = next.acquire(1).unwrap();
@@ -330,15 +323,9 @@ fn i1_the_housekeeper_wakes_tasks_whose_deadline_has_come() {
 
 // Compilation ────────────────────────────────────────────────────────────────────────────────────
 
-fn one_thread() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn m1_tasks_and_threads_that_need_one_module_compile_it_once() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let definition = Definition::new("shared").wasm(guest("text_soundex"));
     let f: Function = pool.define(definition.export("soundex")).unwrap();
     let tasks: Vec<_> = (0..6_u64)
@@ -362,7 +349,7 @@ async fn m1_tasks_and_threads_that_need_one_module_compile_it_once() {
 fn hosts_hooks_for_tasks_run_where_the_task_is_polled() {
     let names = Arc::new(Mutex::new(Vec::new()));
     let seen = names.clone();
-    let builder = builder().on_create(move |_, _| {
+    let builder = one_at_a_time().on_create(move |_, _| {
         let name = thread::current().name().unwrap_or_default().to_owned();
         seen.lock().unwrap().push(name);
         Ok(())
@@ -378,7 +365,7 @@ fn hosts_hooks_for_tasks_run_where_the_task_is_polled() {
 #[test]
 fn a_module_that_does_not_link_fails_as_it_does_for_threads() {
     let go = |linker: &mut Linker<StoreData<()>>| linker.func_wrap("no", "where", || ()).map(drop);
-    let pool = builder().imports(go).build().unwrap();
+    let pool = one_at_a_time().imports(go).build().unwrap();
     // Only the compiler can tell a type of a group from the same one that stands alone.
     let wasm = wat(r#"(module (rec (type $go (func)) (type (func)))
         (import "no" "where" (func (type $go))) (func (export "f")))"#);
@@ -400,7 +387,7 @@ fn a_module_that_does_not_link_fails_as_it_does_for_threads() {
 
 #[test]
 fn a_compiler_that_panics_costs_its_own_request_only() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     spans::panic_at("compile", "doomed.task()");
     let definition = Definition::new("doomed.task")
         .wasm(answering(1))
@@ -422,7 +409,7 @@ fn a_compiler_that_panics_costs_its_own_request_only() {
 
 #[test]
 fn a_guest_that_spins_lets_others_go_on_at_each_tick() {
-    let pool = builder().call_timeout(3600 * SECOND).build().unwrap();
+    let pool = one_at_a_time().call_timeout(3600 * SECOND).build().unwrap();
     let wasm = wat(r#"(module (func (export "f") (loop br 0)))"#);
     let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm)).unwrap();
     let mut lease = block_on(f.acquire_async(1)).unwrap();
@@ -447,7 +434,7 @@ fn a_guest_that_spins_lets_others_go_on_at_each_tick() {
 
 #[test]
 fn a_guest_that_spins_lets_others_go_on_by_fuel() {
-    let pool = builder().fuel_yield_interval(10_000).build().unwrap();
+    let pool = one_at_a_time().fuel_yield_interval(10_000).build().unwrap();
     let wasm = wat(r#"(module (func (export "f") (loop br 0)))"#);
     let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm)).unwrap();
     let mut lease = block_on(f.acquire_async(1)).unwrap();
@@ -467,7 +454,7 @@ fn a_guest_that_spins_lets_others_go_on_by_fuel() {
 
 #[test]
 fn a_task_that_nobody_ticks_for_waits_no_less_for_its_own_host() {
-    let (builder, gate) = waiting_host(builder());
+    let (builder, gate) = waiting_host(one_at_a_time());
     let pool = builder.build().unwrap();
     let wasm = wat(r#"(module (import "env" "gate" (func $gate))
         (func (export "f") (result i32) call $gate i32.const 7))"#);
@@ -487,7 +474,7 @@ fn on_both<F: Future<Output = ()>>(work: impl Fn() -> F) {
 
 #[test]
 fn it_needs_no_executor_in_particular() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let next = counter(&pool);
     let calls = AtomicUsize::new(0);
     on_both(|| async {

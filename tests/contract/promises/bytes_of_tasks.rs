@@ -5,17 +5,13 @@ use std::time::Duration;
 use pollster::block_on;
 use wasm_pool::{
     AcquireError, AsyncReason, CallError, CallLimit, Definition, Function, GuestBytes, Lease,
-    MemoryError, Pool, PoolBuilder,
+    MemoryError, Pool,
 };
 
 use crate::common::polling::{ByHand, waiting_host};
-use crate::common::{check, guest, in_time, wat, with_ticks};
+use crate::common::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn builder() -> PoolBuilder {
-    Pool::builder().no_housekeeper().max_instances_per_entry(1)
-}
 
 /// Takes a text, returns a text.
 fn soundex(pool: &Pool) -> Function<(i32, i32), i64> {
@@ -59,7 +55,7 @@ async fn answer(lease: &mut Lease<'_, (i32, i32), i64>, name: &str) -> Option<St
 
 #[test]
 fn promise_14_a_task_passes_and_takes_bytes() {
-    for builder in [builder(), builder().fuel_yield_interval(100)] {
+    for builder in [one_at_a_time(), one_at_a_time().fuel_yield_interval(100)] {
         let pool = builder.build().unwrap();
         let soundex = soundex(&pool);
         let mut lease = block_on(soundex.acquire_async(1)).unwrap();
@@ -78,8 +74,7 @@ fn promise_14_a_task_passes_and_takes_bytes() {
 
 #[test]
 fn promise_14_futures_of_bytes_go_between_threads() {
-    fn is_send<T: Send>(_: &T) {}
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let soundex = soundex(&pool);
     let mut lease = block_on(soundex.acquire_async(1)).unwrap();
     is_send(&lease.pass_bytes_async(b"text"));
@@ -89,7 +84,7 @@ fn promise_14_futures_of_bytes_go_between_threads() {
 
 #[test]
 fn promise_14_what_goes_wrong_is_the_same_for_tasks() {
-    let pool = waiting_host(builder()).0.build().unwrap();
+    let pool = waiting_host(one_at_a_time()).0.build().unwrap();
     let traps = allocating(&pool, "unreachable", "unreachable");
     let mut lease = block_on(traps.acquire_async(1)).unwrap();
     let result = block_on(lease.pass_bytes_async(b"text"));
@@ -115,7 +110,7 @@ fn promise_14_what_goes_wrong_is_the_same_for_tasks() {
 
 #[test]
 fn promise_14_an_allocator_that_loops_lets_others_go_on_and_ends_in_time() {
-    let builder = waiting_host(builder()).0.call_timeout(3600 * SECOND);
+    let builder = waiting_host(one_at_a_time()).0.call_timeout(3600 * SECOND);
     let pool = builder.build().unwrap();
     let looping = allocating(&pool, LOOPS, LOOPS);
     for is_alloc in [true, false] {
@@ -149,7 +144,7 @@ fn promise_14_an_allocator_that_loops_lets_others_go_on_and_ends_in_time() {
 
 #[test]
 fn promise_14_an_allocator_may_wait_for_the_host() {
-    let pool = waiting_host(builder()).0.build().unwrap();
+    let pool = waiting_host(one_at_a_time()).0.build().unwrap();
     let waiting = allocating(&pool, WAITS, WAITS);
     let mut lease = block_on(waiting.acquire_async(1)).unwrap();
     let passed = block_on(lease.pass_bytes_async(b"x")).unwrap();
@@ -176,7 +171,7 @@ fn promise_14_an_allocator_may_wait_for_the_host() {
 
 #[test]
 fn promise_14_passing_bytes_on_the_executors_thread_is_refused() {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let soundex = soundex(&pool);
     // A lease that a task has acquired: new, warm, of an instance that a thread has made, by handle.
     for again in 0..3 {
@@ -249,8 +244,8 @@ fn promise_14_a_synchronous_call_in_a_task_is_made_and_ends_in_time() {
 
 #[test]
 fn promise_14_guests_that_run_only_as_tasks_say_so() {
-    let yielding = builder().fuel_yield_interval(1_000).build().unwrap();
-    let waiting = waiting_host(builder()).0.build().unwrap();
+    let yielding = one_at_a_time().fuel_yield_interval(1_000).build().unwrap();
+    let waiting = waiting_host(one_at_a_time()).0.build().unwrap();
     let import = r#"(import "env" "pause" (func $pause (param i32)))"#;
     for (pool, import) in [(yielding, ""), (waiting, import)] {
         let wasm = wat(&format!(

@@ -10,17 +10,8 @@ use std::time::Duration;
 
 use wasm_pool::{CallError, Definition, Function, Pool};
 
-use crate::common::polling::waiting_host;
+use crate::common::polling::{Bomb, waiting_host};
 use crate::common::*;
-
-/// Panics when it is woken.
-struct Bomb;
-
-impl Wake for Bomb {
-    fn wake(self: Arc<Self>) {
-        panic!("a waker that panics, on purpose");
-    }
-}
 
 #[derive(Default)]
 struct Counted(AtomicUsize);

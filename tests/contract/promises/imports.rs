@@ -4,19 +4,11 @@ use std::time::Duration;
 
 use wasm_pool::{
     AcquireError, CallError, DefineError, Definition, Dynamic, Function, ImportError, ManualClock,
-    ModuleError, Pool, PoolBuilder, StoreData,
+    ModuleError, Pool, StoreData,
 };
 use wasmtime::{Engine, Func, Linker, Memory, MemoryType};
 
-use crate::common::{answering, check, check_empty, wat};
-
-fn quiet() -> PoolBuilder {
-    Pool::builder().clock(ManualClock::new()).no_housekeeper()
-}
-
-fn f(wasm: Vec<u8>) -> Definition {
-    Definition::new("f").wasm(wasm)
-}
+use crate::common::*;
 
 /// Why the module's imports are refused; nothing is compiled for it, and the name stays free.
 #[track_caller]

@@ -3,19 +3,11 @@
 use pollster::block_on;
 use wasm_pool::{
     AcquireError, Budget, DefineError, Definition, Dynamic, Function, ImportError, Imports,
-    ImportsError, InspectError, Limits, ManualClock, Pool, PoolBuilder, StoreData,
+    ImportsError, InspectError, Limits, Pool, StoreData,
 };
 use wasmtime::{Caller, Extern, Linker, Ref, RefType, Table, TableType, Val};
 
-use crate::common::{charged, check, check_empty, wat};
-
-fn quiet() -> PoolBuilder {
-    Pool::builder().clock(ManualClock::new()).no_housekeeper()
-}
-
-fn f(wasm: Vec<u8>) -> Definition {
-    Definition::new("f").wasm(wasm)
-}
+use crate::common::*;
 
 /// Imports `a.a`, a function that answers.
 fn answered(pool: &Pool, answer: i64) -> Imports {

@@ -9,7 +9,7 @@ use pollster::block_on;
 use wasm_pool::{AcquireError, CallError, Definition, Function, Lease, Limits, Pool, PoolBuilder};
 
 use crate::common::child::is_child;
-use crate::common::wat;
+use crate::common::*;
 
 /// `f(frames)` recurses so often (some 40 bytes each), then asks the host to go on; `deep(frames)`
 /// only recurses.
@@ -107,12 +107,8 @@ impl Scene {
         let refusals = self.refusals.lock().unwrap();
         assert!(!refusals.is_empty(), "nothing was refused");
         assert!(self.levels.load(Ordering::SeqCst) > 0);
-        crate::common::check(&self.pool);
+        check(&self.pool);
     }
-}
-
-fn builder() -> PoolBuilder {
-    Pool::builder().no_housekeeper().max_instances_per_entry(1)
 }
 
 #[test]
@@ -125,7 +121,7 @@ fn promise_10_guests_and_hosts_call_each_other_in_a_task_as_deep_as_they_like() 
     }
     for frames in [0, 300, 3_000, DEEP] {
         let again = Box::new(move |f: &Nested, level| f.call(level, frames).map(drop));
-        let scene = scene(builder(), again);
+        let scene = scene(one_at_a_time(), again);
         block_on(scene.f.call_async("task", frames)).unwrap();
         scene.was_refused();
         // Again, with what is warm now.
@@ -158,7 +154,7 @@ fn promise_10_every_way_into_a_guest_looks_at_the_stack_of_a_task() {
             let mut lease = leases.lock().unwrap().pop().unwrap();
             way(&mut lease)
         });
-        let scene = scene(builder(), again);
+        let scene = scene(one_at_a_time(), again);
         for group in 0..9_u64 {
             held.lock().unwrap().push(scene.f.acquire(group).unwrap());
         }
@@ -183,7 +179,7 @@ fn promise_10_start_functions_and_hooks_look_at_the_stack_of_a_task() {
         let started = starts.get().unwrap().acquire(level);
         started.map(drop).map_err(CallError::from)
     };
-    let started = scene(builder(), Box::new(again));
+    let started = scene(one_at_a_time(), Box::new(again));
     let definition = Definition::new("starting").wasm(starting()).export("f");
     other.set(started.pool.define(definition).unwrap()).unwrap();
     block_on(started.f.call_async("task", DEEP)).unwrap();
@@ -191,7 +187,7 @@ fn promise_10_start_functions_and_hooks_look_at_the_stack_of_a_task() {
 
     // A create hook: of a thread's acquire, and of a task's.
     for is_async in [false, true] {
-        let hooked = builder().on_create(|store, instance| {
+        let hooked = one_at_a_time().on_create(|store, instance| {
             let deep = instance.get_typed_func::<i32, i32>(&mut *store, "deep")?;
             deep.call(store, DEEP).map(drop)
         });
@@ -216,7 +212,7 @@ fn promise_10_a_hook_for_which_there_is_no_stack_costs_its_instance() {
     ) {
         return;
     }
-    let recycled = builder().on_recycle(|store, instance| {
+    let recycled = one_at_a_time().on_recycle(|store, instance| {
         let deep = instance.get_typed_func::<i32, i32>(&mut *store, "deep")?;
         deep.call(store, DEEP).map(drop)
     });
@@ -231,14 +227,10 @@ fn promise_10_a_hook_for_which_there_is_no_stack_costs_its_instance() {
     *held.lock().unwrap() = Some(scene.f.acquire(1).unwrap());
     let mut task = block_on(scene.f.acquire_async("task")).unwrap();
     block_on(task.call_async(DEEP)).unwrap();
-    let stats = crate::common::check(&scene.pool);
+    let stats = check(&scene.pool);
     assert_eq!((stats.idle, stats.leased), (0, 1));
     drop(task);
-    assert_eq!(
-        crate::common::check(&scene.pool).idle,
-        1,
-        "on a whole stack"
-    );
+    assert_eq!(check(&scene.pool).idle, 1, "on a whole stack");
 }
 
 #[test]
@@ -259,7 +251,7 @@ fn promise_10_tasks_within_tasks_have_a_stack_each() {
             f.call(level, DEEP).map(drop)
         }
     };
-    let scene = scene(builder(), Box::new(again));
+    let scene = scene(one_at_a_time(), Box::new(again));
     block_on(scene.f.call_async("task", DEEP)).unwrap();
     assert_eq!(scene.levels.load(Ordering::SeqCst) as u64, levels + 1);
     scene.was_refused();
@@ -276,7 +268,7 @@ fn promise_10_a_task_that_goes_between_threads_is_known_on_each() {
     let again = Box::new(move |f: &Nested, level| f.call(level, DEEP).map(drop));
     let Scene {
         f, refusals, pool, ..
-    } = scene(builder(), again);
+    } = scene(one_at_a_time(), again);
     let mut lease = block_on(f.acquire_async("task")).unwrap();
     for _ in 0..5 {
         let thread = thread::spawn(move || {
@@ -288,7 +280,7 @@ fn promise_10_a_task_that_goes_between_threads_is_known_on_each() {
     }
     assert_eq!(refusals.lock().unwrap().len(), 5);
     drop(lease);
-    crate::common::check(&pool);
+    check(&pool);
 }
 
 #[test]
@@ -304,10 +296,10 @@ fn promise_10_a_stack_budget_bounds_tasks_within_tasks() {
         other => other.map(drop),
     };
     let limits = Limits::new().stack(4 << 20);
-    let scene = scene(builder().limits(limits), Box::new(again));
+    let scene = scene(one_at_a_time().limits(limits), Box::new(again));
     block_on(scene.f.call_async("task", DEEP)).unwrap();
     assert_eq!(scene.levels.load(Ordering::SeqCst), 4);
-    crate::common::check(&scene.pool);
+    check(&scene.pool);
 }
 
 // Threads ────────────────────────────────────────────────────────────────────────────────────────
@@ -330,7 +322,7 @@ const LARGE: usize = 16 << 20;
 
 /// A pool, and a lease of a guest that goes as deep as asked.
 fn deep() -> (Pool, Function<i32, i32>) {
-    let pool = builder().build().unwrap();
+    let pool = one_at_a_time().build().unwrap();
     let wasm = wat(
         r#"(module (func $deep (export "deep") (param $frames i32) (result i32)
         (if (local.get $frames)
@@ -425,7 +417,7 @@ fn promise_11_a_grown_stack_within_a_task_is_known_too() {
         1 => stacker::grow(SMALL, || f.call(level, DEEP).map(drop)),
         _ => f.call(level, DEEP).map(drop),
     };
-    let scene = scene(builder(), Box::new(again));
+    let scene = scene(one_at_a_time(), Box::new(again));
     block_on(scene.f.call_async("task", DEEP)).unwrap();
     scene.was_refused();
 }

@@ -14,7 +14,7 @@ use wasm_pool::{
     ManualClock, Pool, PoolBuilder,
 };
 
-use crate::common::polling::{ByHand, MINUTE, waiting_host};
+use crate::common::polling::{Bomb, ByHand, MINUTE, waiting_host};
 use crate::common::*;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -71,14 +71,6 @@ impl Bar {
 impl Wake for Bar {
     fn wake(self: Arc<Self>) {
         self.pass();
-    }
-}
-
-struct Bomb;
-
-impl Wake for Bomb {
-    fn wake(self: Arc<Self>) {
-        panic!("a waker that panics, on purpose");
     }
 }
 

@@ -3,17 +3,10 @@
 
 use std::thread;
 
-use wasm_pool::{
-    AcquireError, CallError, DefineError, Definition, Dynamic, Function, LookupError, ManualClock,
-    Pool,
-};
+use wasm_pool::{AcquireError, CallError, DefineError, Definition, Dynamic, Function, LookupError};
 use wasmtime::Val;
 
-use crate::common::{answering, charges, check, in_time, wait_for_waiters, wat};
-
-fn quiet() -> wasm_pool::PoolBuilder {
-    Pool::builder().clock(ManualClock::new()).no_housekeeper()
-}
+use crate::common::*;
 
 fn unit(answer: i32) -> Definition {
     Definition::new("f").wasm(answering(answer)).export("f")

@@ -1,6 +1,9 @@
 //! O1 to O3: what can be seen from outside: statistics, hooks, the eviction listener, metrics and
 //! traces; and that nobody who looks is called under the pool's lock.
 
+mod recorded;
+mod traces;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,31 +25,19 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type F = Function<(), i32>;
 
-fn builder() -> (PoolBuilder, ManualClock) {
-    let clock = ManualClock::new();
-    (Pool::builder().clock(clock.clone()).no_housekeeper(), clock)
-}
-
-/// A function with `pages` pages of memory and code of its own.
-fn define<T: Send + 'static>(pool: &Pool<T>, name: &str, pages: u32) -> Function<(), i32, T> {
-    pool.define(definition(name, pages)).unwrap()
-}
-
-fn definition(name: &str, pages: u32) -> Definition {
-    let salt = name
-        .bytes()
-        .fold(pages, |hash, byte| hash * 31 + u32::from(byte));
-    Definition::new(name)
-        .wasm(memory_module(pages, salt))
-        .export("f")
-}
-
 // O1: statistics ─────────────────────────────────────────────────────────────────────────────────
 
 #[test]
 fn o1_stats_count_what_happened() {
-    let pool = builder().0.max_instances_per_entry(2).build().unwrap();
-    let (f, g) = (define(&pool, "f", 1), define(&pool, "g", 2));
+    let pool = quiet_with_clock()
+        .0
+        .max_instances_per_entry(2)
+        .build()
+        .unwrap();
+    let (f, g) = (
+        define_with_pages(&pool, "f", 1),
+        define_with_pages(&pool, "g", 2),
+    );
     let lease = f.acquire(1).unwrap();
     f.call(1, ()).unwrap();
     f.call(1, ()).unwrap();
@@ -94,9 +85,13 @@ fn o1_stats_count_what_happened() {
 
 #[test]
 fn o1_overloads_are_told_apart() {
-    let pool = builder().0.build().unwrap();
-    let one: F = pool.define(definition("f", 1).args(["int"])).unwrap();
-    let _two: F = pool.define(definition("f", 1).args(["text"])).unwrap();
+    let pool = quiet_with_clock().0.build().unwrap();
+    let one: F = pool
+        .define(definition_with_pages("f", 1).args(["int"]))
+        .unwrap();
+    let _two: F = pool
+        .define(definition_with_pages("f", 1).args(["text"]))
+        .unwrap();
     one.call(1, ()).unwrap();
     let stats = check(&pool);
     assert_eq!(*stats.function("f").unwrap().arguments, *"int");
@@ -111,9 +106,9 @@ fn o1_overloads_are_told_apart() {
 
 #[test]
 fn o1_hits_outlive_the_entries_that_counted_them() {
-    let (builder, clock) = builder();
+    let (builder, clock) = quiet_with_clock();
     let pool = builder.idle_timeout(SECOND).build().unwrap();
-    let f = define(&pool, "f", 1);
+    let f = define_with_pages(&pool, "f", 1);
     let caller = f.clone();
     // A thread keeps a reference to the entries that it used; this one ends.
     thread::spawn(move || (0..5).for_each(|_| drop(caller.call(1, ()))))
@@ -138,7 +133,7 @@ fn o1_every_snapshot_is_consistent_in_itself() {
         .no_housekeeper()
         .build()
         .unwrap();
-    let f = define(&pool, "f", 1);
+    let f = define_with_pages(&pool, "f", 1);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for seed in 0..2_u64 {
@@ -189,9 +184,12 @@ fn is_consistent(stats: &wasm_pool::Stats) {
 
 #[test]
 fn o1_retain_shows_what_is_idle_and_evicts_what_is_not_wanted() {
-    let (builder, clock) = builder();
+    let (builder, clock) = quiet_with_clock();
     let pool = builder.build().unwrap();
-    let (f, g) = (define(&pool, "f", 1), define(&pool, "g", 2));
+    let (f, g) = (
+        define_with_pages(&pool, "f", 1),
+        define_with_pages(&pool, "g", 2),
+    );
     f.call(1, ()).unwrap();
     clock.advance(SECOND);
     g.call("reports", ()).unwrap();
@@ -296,7 +294,7 @@ fn o1_a_listener_may_use_the_pool() {
     in_time(|| {
         let cell: Arc<OnceLock<F>> = Arc::default();
         let function = cell.clone();
-        let pool = builder()
+        let pool = quiet_with_clock()
             .0
             .eviction_listener(move |eviction| {
                 if eviction.reason == RemovalReason::Discarded {
@@ -305,7 +303,7 @@ fn o1_a_listener_may_use_the_pool() {
             })
             .build()
             .unwrap();
-        let f = define(&pool, "f", 1);
+        let f = define_with_pages(&pool, "f", 1);
         cell.set(f.clone()).unwrap();
         f.acquire(1).unwrap().discard();
         assert_eq!(check(&pool).idle, 1);
@@ -315,12 +313,12 @@ fn o1_a_listener_may_use_the_pool() {
 
 #[test]
 fn o1_a_listener_that_panics_costs_nothing() {
-    let pool = builder()
+    let pool = quiet_with_clock()
         .0
         .eviction_listener(|_| panic!("a listener panics"))
         .build()
         .unwrap();
-    let f = define(&pool, "f", 1);
+    let f = define_with_pages(&pool, "f", 1);
     f.acquire(1).unwrap().discard();
     f.call(2, ()).unwrap();
     f.call(3, ()).unwrap();
@@ -354,7 +352,10 @@ fn o1_the_listener_hears_of_an_instance_when_it_is_gone() {
     .eviction_listener(move |_| listener.store(data.load(Ordering::Relaxed), Ordering::Relaxed))
     .build()
     .unwrap();
-    define(&pool, "f", 1).acquire(1).unwrap().discard();
+    define_with_pages(&pool, "f", 1)
+        .acquire(1)
+        .unwrap()
+        .discard();
     assert!(dropped.load(Ordering::Relaxed) && seen.load(Ordering::Relaxed));
 }
 
@@ -362,7 +363,7 @@ fn o1_the_listener_hears_of_an_instance_when_it_is_gone() {
 fn o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
     let text = r#"(module (global (export "g") (mut i32) (i32.const 0))
         (func (export "f") (result i32) global.get 0))"#;
-    let pool = builder()
+    let pool = quiet_with_clock()
         .0
         .on_create(|store, instance| {
             let global = instance.get_global(&mut *store, "g").unwrap();
@@ -383,7 +384,7 @@ fn o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
 type Evictions = Arc<Mutex<Vec<Eviction>>>;
 
 fn listening() -> (PoolBuilder, ManualClock, Evictions) {
-    let (builder, clock) = builder();
+    let (builder, clock) = quiet_with_clock();
     let seen = Evictions::default();
     let listener = seen.clone();
     let builder = builder.eviction_listener(move |e| listener.lock().unwrap().push(e.clone()));
@@ -432,7 +433,7 @@ fn o1_reasons_of_idle_instances() {
         .idle_timeout(SECOND)
         .build()
         .unwrap();
-    let f = define(&pool, "f", 1);
+    let f = define_with_pages(&pool, "f", 1);
     f.call(1, ()).unwrap();
     f.call(2, ()).unwrap();
     left(&seen, &[RemovalReason::Room]);
@@ -440,12 +441,13 @@ fn o1_reasons_of_idle_instances() {
     pool.sweep();
     left(&seen, &[RemovalReason::Idle]);
     f.call(1, ()).unwrap();
-    pool.replace::<(), i32>(definition("f", 0)).unwrap();
+    pool.replace::<(), i32>(definition_with_pages("f", 0))
+        .unwrap();
     left(&seen, &[RemovalReason::Replaced]);
     f.call(1, ()).unwrap();
     pool.remove("f").unwrap();
     left(&seen, &[RemovalReason::Removed]);
-    define(&pool, "g", 1).call(1, ()).unwrap();
+    define_with_pages(&pool, "g", 1).call(1, ()).unwrap();
     pool.close();
     left(&seen, &[RemovalReason::Closed]);
     check_empty(&pool);
@@ -460,7 +462,7 @@ fn o1_reasons_of_leased_instances() {
         .max_idle_memory(1 << 16)
         .build()
         .unwrap();
-    let f = define(&pool, "f", 1);
+    let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(1).unwrap();
     clock.advance(SECOND);
     drop(lease);
@@ -479,7 +481,8 @@ fn o1_reasons_of_leased_instances() {
     trap.call(1, 1).unwrap_err();
     left(&seen, &[RemovalReason::Failed]);
     let lease = f.acquire(1).unwrap();
-    pool.replace::<(), i32>(definition("f", 0)).unwrap();
+    pool.replace::<(), i32>(definition_with_pages("f", 0))
+        .unwrap();
     left(&seen, &[]);
     drop(lease);
     left(&seen, &[RemovalReason::Replaced]);
@@ -487,383 +490,9 @@ fn o1_reasons_of_leased_instances() {
     pool.remove("f").unwrap();
     drop(lease);
     left(&seen, &[RemovalReason::Removed]);
-    let lease = define(&pool, "g", 1).acquire(1).unwrap();
+    let lease = define_with_pages(&pool, "g", 1).acquire(1).unwrap();
     pool.close();
     drop(lease);
     left(&seen, &[RemovalReason::Closed]);
     check_empty(&pool);
-}
-
-// O2: metrics ────────────────────────────────────────────────────────────────────────────────────
-
-/// Remembers everything: values by name and labels, as in `name{pool=p,reason=idle}`.
-#[derive(Default)]
-struct Recorded {
-    described: Mutex<BTreeMap<String, Description>>,
-    values: Arc<Mutex<BTreeMap<String, f64>>>,
-    touched: AtomicU64,
-}
-
-/// Kind, unit, words.
-type Description = (&'static str, Option<Unit>, String);
-
-/// One metric's place among the values.
-struct Place(String, Arc<Mutex<BTreeMap<String, f64>>>);
-
-impl Place {
-    fn change(&self, change: impl FnOnce(f64) -> f64) {
-        let mut values = self.1.lock().unwrap();
-        let value = values.entry(self.0.clone()).or_default();
-        *value = change(*value);
-    }
-}
-
-impl CounterFn for Place {
-    fn increment(&self, by: u64) {
-        self.change(|value| value + by as f64);
-    }
-
-    fn absolute(&self, to: u64) {
-        self.change(|_| to as f64);
-    }
-}
-
-impl GaugeFn for Place {
-    fn increment(&self, by: f64) {
-        self.change(|value| value + by);
-    }
-
-    fn decrement(&self, by: f64) {
-        self.change(|value| value - by);
-    }
-
-    fn set(&self, to: f64) {
-        self.change(|_| to);
-    }
-}
-
-/// A histogram counts its records.
-impl HistogramFn for Place {
-    fn record(&self, value: f64) {
-        assert!(value >= 0.0);
-        self.change(|records| records + 1.0);
-    }
-}
-
-impl Recorded {
-    fn place(&self, key: &Key) -> Arc<Place> {
-        self.touched.fetch_add(1, Ordering::Relaxed);
-        let labels: BTreeSet<_> = key
-            .labels()
-            .map(|label| format!("{}={}", label.key(), label.value()))
-            .collect();
-        let labels: Vec<_> = labels.into_iter().collect();
-        let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        Arc::new(Place(name, self.values.clone()))
-    }
-
-    fn describe(&self, kind: &'static str, key: KeyName, unit: Option<Unit>, text: SharedString) {
-        let what = (kind, unit, text.into_owned());
-        self.described
-            .lock()
-            .unwrap()
-            .insert(key.as_str().to_owned(), what);
-    }
-
-    #[track_caller]
-    fn value(&self, name: &str) -> f64 {
-        let values = self.values.lock().unwrap();
-        *values
-            .get(name)
-            .unwrap_or_else(|| panic!("{name} is not among {values:#?}"))
-    }
-}
-
-impl Recorder for Recorded {
-    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.describe("counter", key, unit, text);
-    }
-
-    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.describe("gauge", key, unit, text);
-    }
-
-    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.describe("histogram", key, unit, text);
-    }
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.place(key))
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.place(key))
-    }
-
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(self.place(key))
-    }
-}
-
-/// A pool named `p`, in which everything has happened that is counted.
-fn eventful() -> Pool {
-    let clock = ManualClock::new();
-    let limits = Limits::new().memory(4 << 20).code(1 << 20);
-    let pool = Pool::builder()
-        .name("p")
-        .limits(limits)
-        .max_instances_per_entry(1)
-        .clock(clock)
-        .no_housekeeper()
-        .build()
-        .unwrap();
-    let (f, big) = (define(&pool, "f", 1), define(&pool, "big", 60));
-    f.call(1, ()).unwrap();
-    f.call(1, ()).unwrap();
-    big.call(1, ()).unwrap();
-    let lease = big.acquire(1).unwrap();
-    big.acquire(2).unwrap_err();
-    big.acquire_timeout(1, Duration::ZERO).unwrap_err();
-    drop(lease);
-    pool.retain(|idle| idle.name() != "big");
-    let trap: Function<i32, i32> = pool
-        .define(Definition::new("trap_if").wasm(guest("rogue_trap")))
-        .unwrap();
-    trap.call(1, 1).unwrap_err();
-    let broken = wat(r#"(module (func (export "f") i32.const 1))"#);
-    let broken: Function<(), ()> = pool
-        .define(Definition::new("broken").wasm(broken).export("f"))
-        .unwrap();
-    broken.call(1, ()).unwrap_err();
-    pool.remove("trap_if").unwrap();
-    pool.sweep();
-    pool
-}
-
-#[test]
-fn o2_metrics_say_what_happened() {
-    let recorded = Recorded::default();
-    let pool = metrics::with_local_recorder(&recorded, eventful);
-    let stats = check(&pool);
-    for (name, value) in [
-        ("hits_total{pool=p}", stats.hits as f64),
-        ("misses_total{pool=p}", stats.misses as f64),
-        ("blocks_total{pool=p}", 1.0),
-        ("budget_refusals_total{pool=p}", 1.0),
-        ("evictions_total{pool=p,reason=not_retained}", 1.0),
-        ("evictions_total{pool=p,reason=failed}", 1.0),
-        ("code_dropped_total{pool=p}", 1.0),
-        ("compilations_total{pool=p}", 3.0),
-        ("compile_failures_total{pool=p}", 1.0),
-        ("guest_failures_total{kind=trap,pool=p}", 1.0),
-        ("compile_seconds{pool=p}", 3.0),
-        ("load_seconds{pool=p}", 3.0),
-        ("wait_seconds{outcome=timeout,pool=p}", 1.0),
-        ("charged{budget=memory,pool=p}", instance_bytes(1) as f64),
-        (
-            "charged{budget=code,pool=p}",
-            stats.budget(Budget::Code).charged as f64,
-        ),
-        ("limit{budget=memory,pool=p}", (4 << 20) as f64),
-        (
-            "limit{budget=mappings,pool=p}",
-            Limits::DEFAULT_MAPPINGS as f64,
-        ),
-        ("instances{pool=p,state=idle}", 1.0),
-        ("instances{pool=p,state=leased}", 0.0),
-        ("modules_loaded{pool=p}", 2.0),
-    ] {
-        assert_eq!(
-            recorded.value(&format!("wasm_pool_{name}")),
-            value,
-            "{name}"
-        );
-    }
-    let values = recorded.values.lock().unwrap();
-    assert!(
-        !values.contains_key("wasm_pool_limit{budget=total,pool=p}"),
-        "there is none"
-    );
-    assert_eq!((stats.hits, stats.code_dropped), (2, 1));
-}
-
-#[test]
-fn o2_who_waited_and_was_served_is_recorded() {
-    let recorded = Recorded::default();
-    let pool = builder()
-        .0
-        .name("p")
-        .max_instances_per_entry(1)
-        .build()
-        .unwrap();
-    let f = define(&pool, "f", 1);
-    let lease = f.acquire(1).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            metrics::with_local_recorder(&recorded, || f.call(1, ()).unwrap());
-        });
-        wait_for_waiters(&pool, 1);
-        drop(lease);
-    });
-    assert_eq!(
-        recorded.value("wasm_pool_wait_seconds{outcome=served,pool=p}"),
-        1.0
-    );
-}
-
-#[test]
-fn o2_every_metric_is_described_with_its_unit() {
-    let recorded = Recorded::default();
-    metrics::with_local_recorder(&recorded, eventful);
-    let described = recorded.described.lock().unwrap();
-    let of = |kind| {
-        let of_kind = described.iter().filter(move |(_, (k, ..))| *k == kind);
-        let short = |name: &String| name.strip_prefix("wasm_pool_").unwrap().to_owned();
-        of_kind
-            .map(|(name, (_, unit, _))| (short(name), *unit))
-            .collect::<BTreeMap<_, _>>()
-    };
-    let all = |names: &[&str], unit| -> BTreeMap<String, Option<Unit>> {
-        names.iter().map(|name| (name.to_string(), unit)).collect()
-    };
-    let counters = [
-        "hits_total",
-        "misses_total",
-        "blocks_total",
-        "budget_refusals_total",
-        "evictions_total",
-        "code_dropped_total",
-        "compilations_total",
-        "compile_failures_total",
-        "guest_failures_total",
-    ];
-    let times = ["compile_seconds", "load_seconds", "wait_seconds"];
-    assert_eq!(of("counter"), all(&counters, Some(Unit::Count)));
-    assert_eq!(of("histogram"), all(&times, Some(Unit::Seconds)));
-    let mut gauges = all(&["instances", "modules_loaded"], Some(Unit::Count));
-    gauges.extend(all(&["charged", "limit"], None));
-    assert_eq!(of("gauge"), gauges);
-    assert!(described.values().all(|(_, _, text)| !text.is_empty()));
-    // And nothing is recorded that is not described.
-    for name in recorded.values.lock().unwrap().keys() {
-        let (name, _) = name.split_once('{').unwrap();
-        assert!(described.contains_key(name), "{name}");
-    }
-}
-
-#[test]
-fn o2_a_warm_lease_touches_no_metric() {
-    let recorded = Recorded::default();
-    metrics::with_local_recorder(&recorded, || {
-        let pool = builder().0.build().unwrap();
-        let f = define(&pool, "f", 1);
-        f.call(1, ()).unwrap();
-        let before = recorded.touched.load(Ordering::Relaxed);
-        assert!(before > 0, "the recorder records");
-        for _ in 0..100 {
-            f.call(1, ()).unwrap();
-        }
-        assert_eq!(recorded.touched.load(Ordering::Relaxed), before);
-        pool.sweep();
-        assert!(recorded.touched.load(Ordering::Relaxed) > before);
-    });
-}
-
-// O3: traces ─────────────────────────────────────────────────────────────────────────────────────
-
-/// Spans and events of the library, in order, as in `evict{function=f(), reason=room}`.
-#[derive(Clone, Default)]
-struct Traces(Arc<Mutex<Vec<String>>>);
-
-impl Traces {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-
-    fn note(&self, what: &str, record: impl FnOnce(&mut Fields)) {
-        let mut fields = Fields::default();
-        record(&mut fields);
-        let line = format!("{what}{{{}}}", fields.0.join(", "));
-        self.0.lock().unwrap().push(line);
-    }
-}
-
-#[derive(Default)]
-struct Fields(Vec<String>);
-
-impl tracing::field::Visit for Fields {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        // Sizes depend on the compiler; that they are told is enough.
-        self.0.push(match field.name() {
-            name @ ("bytes" | "wasm_bytes") => name.to_owned(),
-            name => format!("{name}={value:?}"),
-        });
-    }
-}
-
-impl tracing::Subscriber for Traces {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("wasm_pool")
-    }
-
-    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        self.note(span.metadata().name(), |fields| span.record(fields));
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        self.note("event", |fields| event.record(fields));
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-/// What is noted of making an instance, using it, making another, and losing both.
-fn traced(traces: &Traces) -> [Vec<String>; 5] {
-    let pool = builder().0.build().unwrap();
-    let f = define(&pool, "f", 1);
-    f.call("reports", ()).unwrap();
-    let cold = traces.take();
-    for _ in 0..100 {
-        f.call("reports", ()).unwrap();
-    }
-    f.in_group("reports").call(()).unwrap();
-    let warm = traces.take();
-    f.call(2, ()).unwrap();
-    let second = traces.take();
-    f.acquire(2).unwrap().discard();
-    let evicted = traces.take();
-    pool.close();
-    [cold, warm, second, evicted, traces.take()]
-}
-
-#[test]
-fn o3_there_is_a_span_for_all_that_takes_time_and_nothing_on_the_warm_path() {
-    let traces = Traces::default();
-    // All that can be traced has been met once, and there are two subscribers: otherwise `tracing`
-    // may take another thread's word for it that nobody listens.
-    traced(&traces);
-    let _second = tracing::Dispatch::new(Traces::default());
-    let [cold, warm, second, evicted, closed] =
-        tracing::subscriber::with_default(traces.clone(), || traced(&traces));
-    let made = [
-        "compile{function=f(), wasm_bytes}",
-        "load{function=f()}",
-        "instantiate{function=f(), group=reports}",
-    ];
-    assert_eq!(cold, made);
-    assert_eq!(warm, [""; 0]);
-    assert_eq!(second, ["instantiate{function=f(), group=2}"]);
-    assert_eq!(
-        evicted,
-        ["evict{function=f(), group=2, reason=\"discarded\"}"]
-    );
-    assert_eq!(
-        closed[0],
-        "evict{function=f(), group=reports, reason=\"closed\"}"
-    );
-    assert_eq!(closed[1..], ["event{message=code dropped, bytes}"]);
 }
