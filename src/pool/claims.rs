@@ -1,4 +1,4 @@
-//! The shell's hands: idle instances that it took out of their slots, under the lock.
+//! Idle instances that were taken out of their slots under the lock, for a plan that may still put them back.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) struct Claimed<T: Send + 'static> {
 
 pub(crate) struct Claims<T: Send + 'static> {
     claimed: HashMap<InstanceId<T>, Claimed<T>>,
-    /// Whether what cannot be claimed is watched.
+    /// Whether what cannot be claimed, because it is leased, is to report when its lease ends.
     notify: bool,
 }
 
@@ -29,8 +29,8 @@ impl<T: Send + 'static> Claims<T> {
         }
     }
 
-    /// From now on, an instance that cannot be claimed is asked to report when its lease ends. So at
-    /// the last look before a sleep each instance is either in hand, or will be heard of.
+    /// From now on, an instance that cannot be claimed is asked to report when its lease ends. So after the
+    /// last look before a sleep each instance is either claimed or reports.
     pub fn notify_of_leased(&mut self) {
         self.notify = true;
     }

@@ -96,7 +96,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Whoever waited for this mail has gone: what it brings is for the next.
+    /// Whoever waited for this has gone: what it was handed is for the next.
     pub(crate) fn redirect(&self, undelivered: Wakeup<T>) {
         match undelivered {
             Wakeup::Instance(pooled) => {

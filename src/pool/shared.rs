@@ -294,9 +294,9 @@ impl<T: Send + 'static> Shared<T> {
         guarded("the metrics recorder", || self.publish_metrics());
     }
 
-    /// Lets the epoch stand still while nothing is leased. A lease that began just now may have missed that: so
-    /// look once more after saying it. (A lease announces itself before it looks; if this look missed even that,
-    /// the next lease resumes the epoch for both, or the housekeeper's next look.)
+    /// Lets the epoch stand still while nothing is leased. A lease that began just now may have read that the
+    /// epoch moves: so this checks once more after pausing it. (A lease marks its slot before it reads; should
+    /// both checks miss it, the next lease resumes the epoch for both, or the housekeeper does.)
     pub fn rest_if_idle(&self) {
         if self.timekeeper.is_ticking() && !self.is_anything_leased() {
             self.timekeeper.pause();

@@ -10,9 +10,9 @@ use super::epoch::Epoch;
 /// A store that is looked at each tick: it can be stopped, or must let others go on in between.
 pub(crate) struct EpochState {
     epoch: Arc<Epoch>,
-    /// Ticks that had passed at the last look.
+    /// Ticks that had passed at the last interrupt.
     seen: u64,
-    /// Whether there was no look yet.
+    /// Whether there was no interrupt yet.
     is_new: bool,
     /// Ticks that are left.
     left: u64,
@@ -41,7 +41,7 @@ impl EpochState {
             // What was overdue before it began is not its time.
             self.seen += self.epoch.overdue(self.seen);
         }
-        // Several ticks may have passed since the last look, if they were late. At least one has, whoever
+        // Several ticks may have passed since the last interrupt, if they were late. At least one has, whoever
         // made it, and though it may not have been counted yet.
         let passed = self.epoch.ticks().saturating_sub(self.seen).max(1);
         self.seen += passed;

@@ -78,7 +78,7 @@ impl<T> StoreData<T> {
         }
     }
 
-    /// For a store that only looks at types: no code runs in it, and nothing is made in it.
+    /// For a store that is only asked about types: no code runs in it, and nothing is made in it.
     pub(super) fn vacant(engine: &Engine) -> Self {
         Self {
             host: None,

@@ -1,7 +1,7 @@
 //! What a call needs of the stack that it is made on.
 //!
 //! Wasmtime lets a guest use `max_wasm_stack` bytes below the host's frame, whether the stack has them
-//! or not; on a stack that has less, a fault ends the process. So every way into a guest looks first.
+//! or not; on a stack that has less, a fault ends the process. So every way into a guest checks first.
 //!
 //! A thread may be on its own stack, on a fiber's that the pool has made, on a segment that `stacker`
 //! has put in, or on one that nobody here knows. The first two are remembered: the one is there for as
@@ -71,7 +71,7 @@ impl StackBounds {
 }
 
 thread_local! {
-    /// A stack that this thread is or was on: its own, or one of a purse that is open.
+    /// A stack that this thread is or was on: its own, or one of a quota that is open.
     static CURRENT: Cell<StackBounds> = const { Cell::new(StackBounds::UNKNOWN) };
     /// The thread's own; `None` before it was asked for.
     static OWN: Cell<Option<StackBounds>> = const { Cell::new(None) };

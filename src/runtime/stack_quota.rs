@@ -1,8 +1,8 @@
 //! What an instance may spend on fiber stacks.
 //!
-//! Wasmtime asks for a stack without saying for which store. So whoever polls a store's future says
-//! whose purse is open meanwhile. Stacks that a purse has paid for are also known by it: whoever runs on
-//! one while its purse is open can tell what is left of it.
+//! Wasmtime asks for a stack without saying for which store. So whoever polls a store's future opens its
+//! instance's quota meanwhile, and new stacks are charged to the innermost that is open on the thread. A
+//! quota also knows where its stacks lie: whoever runs on one while it is open can tell what is left of it.
 
 use std::cell::RefCell;
 use std::mem::{self, ManuallyDrop};
@@ -33,7 +33,7 @@ struct Contents {
 #[error("the stack budget has no room for another stack of this instance")]
 pub(crate) struct NoStack;
 
-/// The purses that are open on a thread: host functions of one instance call others.
+/// The quotas that are open on a thread: host functions of one instance call others.
 struct Open {
     innermost: Option<Arc<StackQuota>>,
     /// Innermost last; allocates only while there are any.
@@ -55,7 +55,7 @@ thread_local! {
     };
 }
 
-/// Closes the purse when it goes: the one before is the innermost again.
+/// Closes the quota when it is dropped: the one before is the innermost again.
 pub(crate) struct Opened {
     /// What was remembered of the stack then.
     stack: StackBounds,
@@ -95,7 +95,7 @@ impl StackQuota {
         OPEN.with(|open| open.borrow().innermost.clone())
     }
 
-    /// The stack that `here` is on, if it belongs to a purse that is open on this thread.
+    /// The stack that `here` is on, if it belongs to a quota that is open on this thread.
     pub fn open_stack(here: usize) -> Option<StackBounds> {
         let on = |stack_quota: &Arc<Self>| {
             let stack_quota = stack_quota.0.lock();
@@ -105,7 +105,7 @@ impl StackQuota {
         OPEN.with(|open| open.borrow().iter().find_map(on))
     }
 
-    /// The system refuses a stack that is paid for: evicts some that are idle; whether there were any.
+    /// The system refuses a stack that is charged: evicts some instances that are idle; whether there were any.
     pub fn relieve(&self, count: usize) -> bool {
         let account = self.0.lock().account.clone();
         account.relieve(count)
@@ -131,7 +131,7 @@ impl StackQuota {
         Ok(())
     }
 
-    /// The stack that was paid for is there, and lies here.
+    /// The stack that was charged exists, and lies here.
     pub fn made(&self, stack: StackBounds) {
         self.0.lock().stacks.push(stack);
     }

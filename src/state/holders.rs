@@ -24,7 +24,7 @@ pub enum Holder<H: Types> {
     Code(Arc<str>, Arc<str>),
 }
 
-/// Seats, and modules, that one look goes through at the most: it is under the lock.
+/// Seats, and modules, that are counted at the most: it is under the lock.
 const BATCH: usize = 16 << 10;
 
 /// The largest so far, in order.

@@ -7,9 +7,9 @@
 //! The data flow, one method per arrow:
 //!
 //! ```text
-//! define → entry → enter → prepare → reserve → loaded → born → (lease) → returned
-//!                    │        │         │                                   │
-//!                  queue    follow    evict ────────→ freed ←──── dismiss ←─┴─ sweep, remove, close
+//! define → entry → try_seat → prepare → reserve → loaded → install → (lease) → returned
+//!                     │         │         │                                      │
+//!                   queue    follow     evict ──────→ freed ←───── dismiss ←─────┴─ sweep, remove, close
 //! ```
 //!
 //! Each invariant has a code, which stands on the record or field that it governs; [`State::recount`] counts
@@ -68,7 +68,7 @@ pub trait Types: Sized {
 
 /// The slots, where idle instances are. An instance that is not in its slot is leased.
 pub trait Slots<H: Types> {
-    /// Takes the instance out of its slot, into the shell's hands; false when it is leased.
+    /// Takes the instance out of its slot, for the shell to keep; false when it is leased.
     fn claim(&mut self, entry: &H::Entry, seat: usize, instance: InstanceId<H>) -> bool;
     /// Puts a claimed instance back.
     fn restore(&mut self, entry: &H::Entry, seat: usize, instance: InstanceId<H>);

@@ -1,4 +1,4 @@
-//! One consistent look at everything.
+//! Everything, as of one instant.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -47,7 +47,7 @@ pub struct EntrySnapshot<H: Types> {
     pub group: Group,
     pub handle: H::Entry,
     pub waiting: usize,
-    /// Seat, instance, bytes of memory charged, nanoseconds since the clock's origin at its birth.
+    /// Seat, instance, bytes of memory charged, nanoseconds since the clock's origin when it was made.
     pub instances: Vec<(usize, InstanceId<H>, u64, u64)>,
 }
 

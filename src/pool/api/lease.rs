@@ -1,4 +1,4 @@
-//! An instance in someone's hands.
+//! An instance that somebody has leased.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -15,8 +15,8 @@ use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::StackTooSmall;
 use crate::state::{SeatOffer, SeatWait, Ticket};
 
-/// Who waits for a compilation looks whether it still goes on, each time that its deadline comes; not more
-/// often than this.
+/// Whoever waits for a compilation checks at its deadline whether that still goes on; not more often than
+/// this.
 const RECHECK: Duration = Duration::from_millis(100);
 
 /// What to do once the lock is let go.
@@ -38,7 +38,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// The patience of `acquire`.
+    /// How long `acquire` waits.
     pub fn default_wait_policy(&self) -> WaitPolicy {
         let deadline = Deadline {
             pauses: true,
@@ -125,7 +125,7 @@ impl<T: Send + 'static> Shared<T> {
             };
             match cx.slots.take(idle) {
                 Some(claimed) => Step::Lease(leased_again(entry, claimed.pooled)),
-                // The core has claimed it into these hands; nothing takes it out in between.
+                // The core has just claimed it; nothing takes it out in between.
                 None => Step::Fail(removed(&entry.target)),
             }
         })
@@ -159,9 +159,9 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
-    /// Waits until there is mail or the deadline comes. `leave` takes the waiter out of its queue
-    /// and says whether it was still in there; if not, its mail is under way, and is taken. Dropped
-    /// meanwhile, it leaves the queue, and passes on what the mail brings.
+    /// Waits until there is a message or the deadline comes. `leave` takes the waiter out of its queue and says
+    /// whether it was still in there; if not, its message is under way, and is awaited. If the future is dropped
+    /// meanwhile, it leaves the queue, and passes on what the message brings.
     pub(crate) async fn wait(
         &self,
         target: &Arc<Target>,
@@ -223,7 +223,7 @@ impl<T: Send + 'static> Shared<T> {
                 return Err(timeout());
             }
             None => loop {
-                // It has no deadline, so it does not end without mail.
+                // It has no deadline, so it does not end without a message.
                 if let Some(wakeup) = waiter.next(None, &self.timekeeper).await {
                     break wakeup;
                 }
@@ -257,7 +257,7 @@ impl<T: Send + 'static, Leave: Fn() -> bool> Drop for InQueue<'_, T, Leave> {
     }
 }
 
-/// A lease begins, of an instance that was idle or changes hands.
+/// A lease begins, of an instance that was idle or is handed on.
 fn leased_again<T: Send + 'static>(
     entry: &Entry<T>,
     pooled: Box<PooledInstance<T>>,

@@ -23,7 +23,7 @@ use crate::runtime::{
 };
 use crate::state::{Amounts, Budget, ModuleId, Prepare, Ticket};
 
-/// All that is needed to make an instance.
+/// What an instance is to be made of; its code is loaded, and pinned by the request.
 pub(crate) struct Ready {
     pub defined: Arc<Defined>,
     pub needs: InstanceNeeds,
@@ -56,9 +56,10 @@ struct Lead<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// The code of the request's module: at hand, or compiled here, or awaited from another. And the
-    /// patience that is left, in which compiling does not count; but waiting for another's compilation
-    /// does if that comes to nothing, or a row of them could hold this one up for ever.
+    /// Sees to it that the code of the request's module is loaded and pinned: it is, or is compiled here, or
+    /// another compiles it. Returns how long the request may still wait: compiling does not count, and waiting
+    /// for another's compilation only if that comes to nothing, or a row of them could hold this one up for
+    /// ever.
     pub(crate) async fn code_for(
         self: &Arc<Self>,
         guard: RequestGuard<T>,

@@ -1,4 +1,4 @@
-//! Making an instance: code, room, instantiation, birth.
+//! Making an instance: code, room, instantiation, a place in the pool.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::runtime::{
 };
 use crate::state::{Amounts, Stale};
 
-/// An instance that is not born yet.
+/// An instance that has no place in the pool yet.
 struct Made<T: Send + 'static> {
     instance: Instance<T>,
     stack_quota: Option<Arc<StackQuota>>,
@@ -173,8 +173,8 @@ impl<T: Send + 'static> Shared<T> {
         )
     }
 
-    /// The host looks at a new instance. What it calls has fuel and time of its own: the start function
-    /// has used some, and a task's next look is one tick away.
+    /// Runs the host's `on_create` hook. What that calls has fuel and time of its own: the start function has
+    /// used some, and a task's store is interrupted at the next tick.
     fn created(
         &self,
         entry: &Entry<T>,

@@ -150,7 +150,7 @@ impl<T: Send + 'static> Entry<T> {
         deliver(pool, handed);
     }
 
-    /// Under the lock, with the instance in hand: back to its slot, on to a waiter, or out.
+    /// Under the lock: the instance goes back to its slot, on to a waiter, or out.
     fn finish_release(
         &self,
         pooled: Box<PooledInstance<T>>,

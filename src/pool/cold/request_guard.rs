@@ -1,4 +1,4 @@
-//! Half-made things: what a request was promised is given back when it ends early, however it ends.
+//! What a request was promised is given back when it ends early, however it ends.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::pool::shared::{RequestId, Shared, ShellTypes};
 use crate::state::ModuleId;
 use crate::sync::thread_local;
 
-/// A request under way. Dropped before its instance is born, it gives back its seat, its pin, the
+/// A request under way. Dropped before its instance is installed, it gives back its seat, its pin, the
 /// lead of its module's flight and every charge.
 pub(crate) struct RequestGuard<T: Send + 'static> {
     pool: Arc<Shared<T>>,

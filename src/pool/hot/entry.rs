@@ -4,12 +4,34 @@
 //! another thread writes, as long as each thread finds an instance in its own slot: no lock, no
 //! account (idle and leased are charged alike), no order of recency, no reference count.
 //!
-//! Whoever must hear of a lease's end leaves word. The **control word** says that nobody may pass by
-//! (somebody waits, the function was replaced or removed, the pool is closed). A release that read
-//! it too early finds its **slot watched**: it looks there after its exchange, and whoever watches
-//! exchanges the same cell after saying so. The exchanges of a cell have an order: if the release
-//! came first, the watcher finds the instance; if it came second, it sees what the watcher wrote
-//! before. Either way the lease's end is noticed, under the lock, where everything else is decided.
+//! # Who hears of a lease's end
+//!
+//! Two words tell a release that it cannot just put its instance back and go:
+//!
+//! - the entry's **control word**: the function's version and two flags, `WAITED` (somebody waits for an
+//!   instance) and `CLOSED` (the function was removed, or the pool is closed). An instance made for version 3
+//!   passes while the word is exactly 12 (3 << 2). A release reads it before it touches its slot.
+//! - the slot's flag **notifies**: somebody wants this instance, or the room that it takes. A release reads it
+//!   after it has put its instance back.
+//!
+//! Both are written under the pool's lock. Whoever writes them then exchanges the slot's cell
+//! ([`Slot::notify_on_release`]); a release exchanges the same cell when it puts its instance back
+//! ([`Slot::put`]). The exchanges of one cell have an order, so there are four cases:
+//!
+//! 1. The release reads the control word after it was written. It keeps its instance in hand and takes the
+//!    lock ([`NotReturned::InHand`]).
+//! 2. It read the word before, and its exchange is the first. The waiter's exchange finds the instance: it is
+//!    idle, and nobody has to wait for it. Should the release see the flag all the same, it takes the lock,
+//!    and deals with what lies in the slot then.
+//! 3. It read the word before, and the waiter's exchange is the first. That one finds nothing, so the waiter
+//!    sleeps. The release's exchange comes after it and sees all that was written before it: so the release
+//!    finds the flag, takes the lock ([`NotReturned::InSlot`]) and takes its instance out again
+//!    ([`Slot::take_released`]), for the waiter.
+//! 4. As 3, but another lease takes the instance between the release's exchange and its lock (it may, if it
+//!    is room that somebody waits for, and not this entry). Then `take_released` finds nothing, and leaves the
+//!    flag: the end of that lease is the one that is heard of.
+//!
+//! In each case somebody learns of the end of the lease under the lock, where everything else is decided.
 
 use std::cell::Cell;
 use std::fmt;
@@ -33,8 +55,8 @@ const CLOSED: u64 = 2;
 const FLAGS: u64 = WAITED | CLOSED;
 const VERSION_SHIFT: u32 = 2;
 
-/// The instances of one (function, group). What every lease looks at comes first, and together:
-/// with a thousand entries in use, each line more is one more to be waited for.
+/// The instances of one (function, group). The fields that every lease reads come first, and together: with a
+/// thousand entries in use, each further cache line is fetched from memory.
 #[repr(C)]
 pub(crate) struct Entry<T: Send + 'static> {
     /// Version of the function, and flags. An instance passes while it is exactly the version that
@@ -47,7 +69,7 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub uid: u64,
     pub stack: StackCheck,
     pub timekeeper: Arc<Timekeeper>,
-    /// Whether there is anything to look at when a lease ends.
+    /// Whether a healthy instance may have to go when its lease ends.
     pub needs_release_check: bool,
     pub group: Group,
     pub id: EntryId<T>,
@@ -288,7 +310,7 @@ impl<T: Send + 'static> Entry<T> {
 /// An instance whose lease ended, and that must be dealt with under the lock.
 pub(crate) enum NotReturned<T: Send + 'static> {
     InHand(Box<PooledInstance<T>>),
-    /// It lies in this slot, which is watched.
+    /// It lies in this slot, whose flag says that somebody is to be notified.
     InSlot(usize),
 }
 

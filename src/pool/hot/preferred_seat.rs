@@ -1,4 +1,4 @@
-//! Which of an entry's slots a thread looks into first.
+//! Which of an entry's slots a thread tries first.
 //!
 //! The one where it last found an instance; or else one that depends on its lane. Threads that live
 //! at the same time have different lanes, from 0 on, so that as many threads as there are seats

@@ -211,8 +211,8 @@ impl<T: Send + 'static> Slot<T> {
 
     // Under the lock alone: ──────────────────────────────────────────────────────────────────────
 
-    /// The idle instance. A watched slot counts as leased: either it is, or the release that saw it
-    /// watched is about to take the lock and says so.
+    /// The idle instance. A slot that notifies counts as leased: either it is, or the release that saw the flag
+    /// is about to take the lock and says so.
     pub fn claim(&self) -> Option<Box<PooledInstance<T>>> {
         if self.notifies.load(Ordering::Relaxed) {
             return None;
@@ -225,13 +225,14 @@ impl<T: Send + 'static> Slot<T> {
         self.cell.store(Some(pooled));
     }
 
-    /// Asks the lease to take the lock when it ends; false when the instance was idle after all.
+    /// Asks the lease to take the lock when it ends; false if the instance is idle after all. See the cases in
+    /// `entry.rs`.
     pub fn notify_on_release(&self) -> bool {
         if self.notifies.load(Ordering::Relaxed) {
             return true;
         }
         self.notifies.store(true, Ordering::Relaxed);
-        // Said before this exchange: a release that comes after it sees it.
+        // Written before this exchange: a release whose exchange comes later sees it.
         let Some(idle) = self.take_out() else {
             return true;
         };
@@ -240,15 +241,15 @@ impl<T: Send + 'static> Slot<T> {
         false
     }
 
-    /// The lease in this slot has put its instance back and seen that it is watched. The instance;
-    /// or `None` if another lease has taken it since: then that one will see it too.
+    /// The lease in this slot has put its instance back and seen the flag. The instance; or `None` if another
+    /// lease has taken it since: then that one will see the flag too.
     pub fn take_released(&self) -> Option<Box<PooledInstance<T>>> {
         let ended = self.take_out()?;
         self.clear_notify();
         Some(ended)
     }
 
-    /// The lease in this slot has reported with its instance in hand.
+    /// The lease in this slot has reported, and still holds its instance.
     pub fn clear_notify(&self) {
         self.notifies.store(false, Ordering::Relaxed);
     }

@@ -24,7 +24,7 @@ use crate::sync::{OnceLock, Ordering, StaticU64, thread_local};
 const SETS: usize = 1024;
 /// Lines of a set. With four, a thousand entries in use hardly ever meet.
 const WAYS: usize = 4;
-/// Entries that a pool forgets before the threads are to look for them. To look takes some microseconds.
+/// So many entries are forgotten before threads are told to drop closed ones, which costs each some microseconds.
 pub(crate) const ANNOUNCE_EVERY: u64 = 1024;
 
 /// What a line keeps: an [`Entry`] of some pool.

@@ -25,7 +25,7 @@ struct List<P> {
 
 type Due<P> = (u64, Arc<dyn Delivery<P>>);
 
-/// Fewer are not worth a look.
+/// Fewer are not sorted.
 const FEW: usize = 64;
 
 impl<P> Undelivered<P> {
@@ -46,7 +46,7 @@ impl<P> Undelivered<P> {
             }
             std::mem::take(&mut list.deliveries)
         };
-        // What is looked at may turn out to be dropped here, with host code in it: not under the lock.
+        // What was taken is dropped here, with host code in it: not under the lock.
         let (taken, undelivered): (Vec<_>, _) = all.into_iter().partition(|(_, p)| p.is_taken());
         drop(taken);
         let mut list = self.0.lock();

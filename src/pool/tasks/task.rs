@@ -314,7 +314,7 @@ fn interrupted<T: Send + 'static>(
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Leases an instance that has a stack. A warm one takes no look at the clock.
+    /// Leases an instance that has a stack. A warm one does not read the clock.
     async fn lease_for_task<'a, P, R>(
         self: &Arc<Self>,
         home: impl Fn() -> Home<'a, T>,

@@ -1,9 +1,9 @@
 //! Tasks that are to be polled again at some time, whatever else happens. The ringers see to it, which are
 //! threads of the pool's own; without a housekeeper there are none, and whoever calls `Pool::sweep` rings.
 //!
-//! A waker is host code, and may keep its ringer for ever. So before a ringer calls one, another is on
-//! watch: it sleeps until the next alarm, but while somebody rings no longer than [`PATROL`], and rings itself
-//! if it finds that those who ring make no progress. There are two ringers at rest, and one more for each that
+//! A waker is host code, and may keep its ringer for ever. So before a ringer calls one, another is the
+//! **sentry**: it sleeps until the next alarm, but while somebody rings no longer than [`PATROL`], and rings
+//! itself if it finds that those who ring make no progress. There are two ringers at rest, and one more for each that
 //! is kept, up to [`RINGERS`].
 
 use std::collections::BTreeMap;
@@ -20,14 +20,14 @@ use crate::sync::{Condvar, Mutex};
 /// Ringers, at most: as many wakers less one may block at the same time before alarms are late.
 const RINGERS: usize = 16;
 
-/// How long those who ring may be stuck before the one on watch takes over.
+/// How long those who ring may be stuck before the sentry takes over.
 const PATROL: Duration = Duration::from_millis(2);
 
 pub(crate) struct Alarms {
     book: Mutex<Book>,
-    /// The first alarm is another one now, or all is over. For the ringer on watch.
+    /// The first alarm is another one now, or all is over. For the sentry.
     sentry: Condvar,
-    /// The watch is free. For the ringer in reserve.
+    /// There is no sentry. For the ringer in reserve.
     reserve: Condvar,
 }
 
@@ -41,7 +41,7 @@ struct Book {
     ringers: usize,
     /// Ringers that call a waker.
     ringing: usize,
-    /// Whether a ringer is on watch, and whether another is in reserve.
+    /// Whether a ringer is the sentry, and whether another is in reserve.
     has_sentry: bool,
     has_reserve: bool,
     /// The pool is gone: only leases that outlived it have alarms.
@@ -59,7 +59,7 @@ struct Look {
 /// What a ringer does next.
 enum Duty {
     Ring(Waker),
-    /// The same, with a new ringer on watch.
+    /// The same, with a new ringer as sentry.
     RingAndStart(Waker),
     LookAgain,
     Leave,
@@ -209,7 +209,7 @@ impl Alarms {
         Duty::LookAgain
     }
 
-    /// Before a ringer calls host code, somebody else is on watch.
+    /// Before a ringer calls host code, somebody else is the sentry.
     fn ring_with_a_sentry(&self, book: &mut Book, waker: Waker) -> Duty {
         book.ringing += 1;
         if book.has_sentry || book.ringers == RINGERS {

@@ -54,7 +54,7 @@ impl<H: Types> State<H> {
                 self.wake_room(out);
             }
         }
-        // Whoever was woken to compile and does not leaves its turn to the next.
+        // Whoever was woken to compile, and does not compile, gives its turn to the next.
         self.wake_compiler(out);
         prepared
     }
@@ -161,7 +161,7 @@ impl<H: Types> State<H> {
 
     pub fn leave_compilers(&mut self, ticket: Ticket, out: &mut Effects<H>) {
         if !self.compilers.leave(ticket) {
-            // Woken and gone: the turn is the next one's.
+            // It was woken, and has gone: the turn is for the next.
             self.wake_compiler(out);
         }
     }
@@ -263,8 +263,8 @@ impl<H: Types> State<H> {
     pub(crate) fn unpin(&mut self, id: RequestId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
         let record = &mut self.modules[module];
         record.pins -= 1;
-        // Only who was refused for this pin has to look again: waiters pin their modules whenever
-        // they look, and would wake each other for ever.
+        // Only who was refused for this pin tries again: waiters pin their modules at each try, and would
+        // wake each other for ever.
         let wanted = record.pins == 0 && core::mem::take(&mut record.wanted);
         let led = matches!(&record.phase, Phase::InFlight { leader } if *leader == id);
         if led {

@@ -123,7 +123,7 @@ impl<H: Types> State<H> {
         self.abandon(id, out);
     }
 
-    /// What the request holds becomes part of what `of` holds, whose instance is not born yet.
+    /// What the request holds becomes part of what `of` holds, whose instance is not installed yet.
     pub fn grown_for_request(&mut self, id: RequestId<H>, of: RequestId<H>, out: &mut Effects<H>) {
         let charge = self.requests[id].held.take();
         match self.requests.get_mut(of) {

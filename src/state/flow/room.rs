@@ -210,9 +210,19 @@ impl<H: Types> State<H> {
         PerBudget::from_fn(|b| overdraft[b].saturating_sub(incoming[b]))
     }
 
-    /// What requests still wait for, against what is being destroyed: first, what they lack beyond
-    /// what their victims will bring (there is room for it in one budget but not yet in another,
-    /// so it looks free and is not); second, what is being destroyed and promised to none of them.
+    /// What requests still expect, against what is being destroyed: first, what is **earmarked**, though it looks
+    /// free; second, what is **incoming** for nobody in particular. For one request and one budget there are
+    /// three cases, by what the request expects and what its victims (those dying with it as heir) bring:
+    ///
+    /// 1. They bring just that: nothing is earmarked, and nothing of theirs is incoming for others.
+    /// 2. They bring more: the rest is incoming for everybody.
+    /// 3. They bring less: the rest must come from what is free now (there was room for it in this budget when
+    ///    the victims were chosen for another one), so it is earmarked.
+    ///
+    /// For example, 90 of 100 bytes are charged. Request A expects 25, and its victims, who are being destroyed,
+    /// bring 20: 5 are earmarked (case 3). Something of 10 is being destroyed for nobody: 10 are incoming, the 20
+    /// are not. A newcomer that needs 8 is missing 90 + 8 + 5 − 100 = 3. Those are covered by the 10, so it waits
+    /// for them instead of evicting anything; without A it would have been served at once.
     pub(crate) fn awaited(&self) -> (PerBudget<u64>, PerBudget<u64>) {
         self.awaited_by_others(None)
     }

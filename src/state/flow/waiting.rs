@@ -127,7 +127,7 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// The sleeper has been woken: from here on its request looks after itself.
+    /// The sleeper has been woken: its request has no deadline in the core any more.
     pub(crate) fn wake(&mut self, sleeper: Sleeper<H>, out: &mut Effects<H>) {
         if let Some(request) = sleeper.request.and_then(|id| self.requests.get_mut(id)) {
             request.asleep_until = None;

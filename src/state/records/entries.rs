@@ -40,7 +40,7 @@ pub struct Entry<H: Types> {
 pub enum Seat<H: Types> {
     /// Nobody has it; the next acquire may make an instance.
     Vacant,
-    /// A request is making an instance for it; left by its birth or by the request's end.
+    /// A request is making an instance for it; left when that is installed, or when the request ends.
     Promised(RequestId<H>),
     /// An instance has it, idle in the slot of the same number, or leased.
     Taken(InstanceId<H>),

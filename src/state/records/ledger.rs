@@ -1,6 +1,6 @@
 //! The accounts: what is charged of each budget, and what may be.
 //!
-//! A [`Charge`] is a piece of the ledger in somebody's hands. Only the ledger makes one
+//! A [`Charge`] is a part of what is charged, and whoever holds it answers for it. Only the ledger makes one
 //! ([`Ledger::reserve`]) and only the ledger takes one back ([`Ledger::release`]); between the two
 //! it can only be split and merged. So the sum is conserved by construction, and passing bytes
 //! from a victim to the request that evicted it never touches a total.
@@ -62,7 +62,7 @@ impl Shortage {
 }
 
 /// Invariants:
-/// - **L1** `charged` is the sum of all charges in anybody's hands.
+/// - **L1** `charged` is the sum of all charges that anybody holds.
 /// - **L2** `charged ≤ limit + tolerated` for every budget.
 /// - **L3** `charged ≤ peak`, the greatest that it ever was.
 #[derive(Debug)]
