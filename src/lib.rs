@@ -31,7 +31,7 @@
 //! let three = add.call("reports", (1, 2))?;      // acquire, call, release
 //! assert_eq!(three, 3);
 //!
-//! let mut lease = add.acquire("reports")?;       // or try_acquire, acquire_timeout
+//! let mut lease = add.acquire("reports")?;       // or try_acquire, acquire_timeout, acquire_with
 //! for row in 0..1000 {                           // several calls in one lease
 //!     assert_eq!(lease.call((row, 1))?, row + 1);
 //! }
@@ -146,12 +146,12 @@ mod state;
 mod sync;
 
 pub use pool::{
-    AcquireError, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats, BuildError, CallError,
-    CallLimit, Canceller, Clock, DefineError, Definition, Dynamic, Eviction, ExportedFunc,
-    Function, FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
-    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
-    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Signature, Stats, SystemClock, Target,
-    TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
+    AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
+    BuildError, CallError, CallLimit, Canceller, Clock, DefineError, Definition, Dynamic, Eviction,
+    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GuestBytes, Holder,
+    IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError,
+    LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool, PoolBuilder, Signature,
+    Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
 };
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
-use wasm_pool::{CallError, CallLimit, Function, Lease};
+use wasm_pool::{AcquireOptions, CallError, CallLimit, Function, Lease};
 
 use crate::guests::{Catalogue, SPIN_LIMIT};
 
@@ -35,7 +35,8 @@ pub async fn let_loose(catalogue: Arc<Catalogue>) -> Vec<Ending> {
 
 async fn lease(function: &Function<i64, i64>, group: &str) -> Lease<'static, i64, i64> {
     let patience = Duration::from_secs(60);
-    let leased = function.acquire_async_timeout(group, patience).await;
+    let patient = AcquireOptions::new().timeout(patience).wait_for_room(true);
+    let leased = function.acquire_async_with(group, patient).await;
     leased.expect("there is room for a rogue within a minute")
 }
 

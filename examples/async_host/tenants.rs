@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
-use wasm_pool::{AcquireError, CallError, Lease, MemoryError};
+use wasm_pool::{AcquireError, AcquireOptions, CallError, Lease, MemoryError};
 
 use crate::guests::{Catalogue, Guest};
 
@@ -167,9 +167,14 @@ impl Tenant {
     /// Nothing here blocks a thread, and dropping the future while it waits leaves nothing behind.
     async fn acquire(&self, guest: &Guest) -> Result<Lease<'static>, AcquireError> {
         let (function, group) = (guest.function(), self.number);
+        let room_within = |time| AcquireOptions::new().timeout(time).wait_for_room(true);
         match self.kind {
-            Patience::Patient => function.acquire_async_timeout(group, LONG).await,
-            Patience::Hurried => function.acquire_async_timeout(group, MOMENT).await,
+            Patience::Patient => function.acquire_async_with(group, room_within(LONG)).await,
+            Patience::Hurried => {
+                function
+                    .acquire_async_with(group, room_within(MOMENT))
+                    .await
+            }
             Patience::Impatient => function.acquire_async(group).await,
         }
     }

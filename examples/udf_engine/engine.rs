@@ -11,7 +11,7 @@ use crate::queries::{KNOWN_DISTANCES, QUERIES, known_answers, position};
 use crate::row;
 use crate::screen::{Screen, grouped};
 use crate::table::{self, Airport};
-use crate::workload::{Handles, PATIENCE};
+use crate::workload::{Handles, patiently};
 
 pub struct Engine {
     pub pool: Pool,
@@ -46,7 +46,7 @@ impl Engine {
     pub fn call(&self, udf: &Udf, args: &[Value]) -> Result<Value, CallError> {
         let query = QUERIES.iter().position(|q| q.udf.name == udf.name);
         let query = query.expect("every function has its query");
-        let mut lease = self.handles.get(0, query).acquire_timeout(PATIENCE)?;
+        let mut lease = self.handles.get(0, query).acquire_with(patiently())?;
         udf.call(&mut lease, args)
     }
 

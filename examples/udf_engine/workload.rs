@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wasm_pool::{Budget, CallError, Group, InGroup, Pool, Stats};
+use wasm_pool::{AcquireOptions, Budget, CallError, Group, InGroup, Pool, Stats};
 
 use crate::engine::is_refusal;
 use crate::functions::Value;
@@ -18,7 +18,12 @@ use crate::table::Airport;
 /// Rows that one lease serves.
 const BATCH: usize = 64;
 /// How long a batch waits for an instance, for another's compilation or for room.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// So long, also for room in the budgets.
+pub fn patiently() -> AcquireOptions {
+    AcquireOptions::new().timeout(PATIENCE).wait_for_room(true)
+}
 /// How often the budgets are looked at from outside.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -141,7 +146,7 @@ impl<'a> Workload<'a> {
     /// One lease for the whole batch.
     fn serve(&self, task: &Task, handles: &Handles) -> Result<Vec<Value>, CallError> {
         let query = &QUERIES[task.query];
-        let mut lease = handles.0[task.group][task.query].acquire_timeout(PATIENCE)?;
+        let mut lease = handles.0[task.group][task.query].acquire_with(patiently())?;
         let mut answers = Vec::with_capacity(task.rows.len());
         for airport in &self.airports[task.rows.clone()] {
             let args = (query.args)(self.context, airport);

@@ -25,6 +25,7 @@ use wasmtime::Engine;
 use crate::state::Group;
 use shared::Shared;
 
+pub use api::acquire_options::AcquireOptions;
 pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;

@@ -5,3 +5,4 @@ mod common;
 
 mod handles;
 mod values;
+mod waiting;

@@ -17,7 +17,7 @@ pub mod spans;
 
 pub use pools::*;
 
-use wasm_pool::{Budget, Pool, Stats};
+use wasm_pool::{AcquireOptions, Budget, Pool, Stats};
 
 /// A prebuilt guest of `examples/guests`, by file name without `.wasm`.
 pub fn guest(name: &str) -> Vec<u8> {
@@ -61,6 +61,11 @@ pub fn charges<T: Send + 'static>(pool: &Pool<T>) -> Vec<(Budget, u64)> {
         .budgets()
         .map(|(budget, report)| (budget, report.charged))
         .collect()
+}
+
+/// Waits so long, also for room in the budgets.
+pub fn room_within(timeout: std::time::Duration) -> AcquireOptions {
+    AcquireOptions::new().timeout(timeout).wait_for_room(true)
 }
 
 /// Nothing is charged: the pool is closed, and all leases are back.

@@ -130,13 +130,18 @@ fn e1_draining_wakes_everyone_who_waits() {
     // For an instance; for room.
     for (function, group) in [(&f, 1_u64), (&f, 2), (&compiled, 3), (&queued, 3)] {
         let task = function.clone();
-        let mut task =
-            ByHand::new(async move { task.acquire_async_timeout(group, MINUTE).await.map(drop) });
+        let mut task = ByHand::new(async move {
+            task.acquire_async_with(group, crate::common::room_within(MINUTE))
+                .await
+                .map(drop)
+        });
         assert!(task.poll().is_none());
         tasks.push(task);
         let function = function.clone();
         threads.push(thread::spawn(move || {
-            function.acquire_timeout(group, MINUTE).map(drop)
+            function
+                .acquire_with(group, crate::common::room_within(MINUTE))
+                .map(drop)
         }));
         wait_for_waiters(&pool, tasks.len() + threads.len());
     }

@@ -104,7 +104,7 @@ fn one_thing(pool: &Pool<u64>, dice: &mut Dice) -> bool {
             return true;
         }
         4..20 => handle
-            .acquire_timeout(group, Duration::from_secs(60))
+            .acquire_with(group, crate::common::room_within(Duration::from_secs(60)))
             .map_err(CallError::from)
             .and_then(|mut lease| {
                 thread::yield_now();

@@ -15,7 +15,11 @@ fn take_turns(pool: &Pool, leases: &[(&Function, u64)], rounds: usize) {
         for (function, group) in leases {
             scope.spawn(move || {
                 for _ in 0..rounds {
-                    drop(function.acquire_timeout(*group, FOR_EVER).unwrap());
+                    drop(
+                        function
+                            .acquire_with(*group, crate::common::room_within(FOR_EVER))
+                            .unwrap(),
+                    );
                     thread::yield_now();
                 }
             });

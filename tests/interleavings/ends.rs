@@ -57,9 +57,11 @@ fn the_pool_closes_over_who_waits_for_room() {
             scope.spawn(|| drop(lease));
             for group in [2, 3] {
                 let (world, f) = (&world, &f);
-                scope.spawn(move || match f.acquire_timeout(group, FOR_EVER) {
-                    Ok(lease) => _ = world.serve(lease, group),
-                    Err(error) => assert!(matches!(error, AcquireError::Closed { .. })),
+                scope.spawn(move || {
+                    match f.acquire_with(group, crate::world::room_within(FOR_EVER)) {
+                        Ok(lease) => _ = world.serve(lease, group),
+                        Err(error) => assert!(matches!(error, AcquireError::Closed { .. })),
+                    }
                 });
             }
             world.pool.close();

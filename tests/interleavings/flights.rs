@@ -76,7 +76,11 @@ fn first_users_without_room_for_all() {
             for group in 1..4 {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || {
-                    world.serve(f.acquire_timeout(group, FOR_EVER).unwrap(), group);
+                    world.serve(
+                        f.acquire_with(group, crate::world::room_within(FOR_EVER))
+                            .unwrap(),
+                        group,
+                    );
                 });
             }
         });

@@ -6,12 +6,17 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use crate::{
-    AcquireError, Budget, Clock, Definition, Function, Group, INSTANCE_OVERHEAD, Lease, Limits,
-    Pool, PoolBuilder, runtime,
+    AcquireError, AcquireOptions, Budget, Clock, Definition, Function, Group, INSTANCE_OVERHEAD,
+    Lease, Limits, Pool, PoolBuilder, runtime,
 };
 
 /// A wait that only a wake-up ends.
 pub const FOR_EVER: Duration = Duration::MAX;
+
+/// Waits so long, also for room.
+pub fn room_within(timeout: Duration) -> AcquireOptions {
+    AcquireOptions::new().timeout(timeout).wait_for_room(true)
+}
 
 pub type Guest = Function<i32, i32, Mark>;
 pub type Leased<'a> = Lease<'a, i32, i32, Mark>;

@@ -189,7 +189,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// Whether `acquire` also waits for room in the budgets, instead of failing at once when
-    /// evicting what is idle is not enough. Default: no. `acquire_timeout` always does.
+    /// evicting what is idle is not enough. Default: no. A single one says it by
+    /// [`AcquireOptions::wait_for_room`](crate::AcquireOptions::wait_for_room).
     pub fn wait_for_room(mut self, wait: bool) -> Self {
         self.settings.wait_for_room = wait;
         self

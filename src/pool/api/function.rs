@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wasmtime::{WasmParams, WasmResults};
 
+use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
 use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function_name::{FunctionName, name_of};
@@ -164,10 +165,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         self.lease(&group.into(), |_| WaitPolicy::None)
     }
 
-    /// As [`Self::acquire`], but waits at most `timeout`, and for room in the budgets too: first
-    /// come, first served. Once 64 others have passed it, what comes free is kept for it. What can
-    /// never fit fails at once. The deadline holds for compilations of others, too, and for those of
-    /// tasks, which go on aside; this thread's own takes its time.
+    /// As [`Self::acquire`], with a deadline of its own: instead of the builder's `wait_timeout`, and for all
+    /// that [`AcquireOptions::timeout`] names.
     ///
     /// # Errors
     /// [`AcquireError::Timeout`] when the time is over, and as [`Self::acquire`].
@@ -176,9 +175,19 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: impl Into<Group>,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |pool| {
-            WaitPolicy::Room(pool.deadline(timeout))
-        })
+        self.acquire_with(group, AcquireOptions::new().timeout(timeout))
+    }
+
+    /// As [`Self::acquire`], but waits as `options` say: with a deadline of its own, or also for room.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub fn acquire_with(
+        &self,
+        group: impl Into<Group>,
+        options: AcquireOptions,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(&group.into(), |pool| pool.wait_policy(options))
     }
 
     /// The entry, by this thread's table or under the lock.
@@ -374,6 +383,17 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         self.lease_owned(|pool| pool.default_wait_policy())
     }
 
+    /// As [`Self::acquire_owned`], but waits as `options` say.
+    ///
+    /// # Errors
+    /// As [`Function::acquire_with`].
+    pub fn acquire_owned_with(
+        &self,
+        options: AcquireOptions,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease_owned(|pool| pool.wait_policy(options))
+    }
+
     fn lease_owned(
         &self,
         wait_policy: impl FnOnce(&Shared<T>) -> WaitPolicy,
@@ -402,7 +422,18 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::acquire_timeout`].
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        self.lease(|pool| WaitPolicy::Room(pool.deadline(timeout)))
+        self.acquire_with(AcquireOptions::new().timeout(timeout))
+    }
+
+    /// As [`Function::acquire_with`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_with`].
+    pub fn acquire_with(
+        &self,
+        options: AcquireOptions,
+    ) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        self.lease(|pool| pool.wait_policy(options))
     }
 
     /// What it was resolved to.

@@ -1,5 +1,6 @@
 //! What a host sees: the handles, what it configures, and what it is told.
 
+pub(crate) mod acquire_options;
 pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;

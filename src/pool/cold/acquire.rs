@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::error::{AcquireError, Target, WaitingFor};
 use crate::pool::hot::entry::{Entry, PooledInstance, thread_number};
 use crate::pool::shared::{RequestId, Shared, Signal};
@@ -40,14 +41,23 @@ impl<T: Send + 'static> Shared<T> {
 
     /// How long `acquire` waits.
     pub fn default_wait_policy(&self) -> WaitPolicy {
-        let deadline = Deadline {
-            pauses: true,
-            ..self.deadline(self.settings.wait_timeout)
+        self.wait_policy(AcquireOptions::new())
+    }
+
+    /// How an acquire with these options waits. What has no deadline of its own waits for compilations as long
+    /// as they take.
+    pub fn wait_policy(&self, options: AcquireOptions) -> WaitPolicy {
+        let deadline = match options.deadline() {
+            Some(timeout) => self.deadline(timeout),
+            None => Deadline {
+                pauses: true,
+                ..self.deadline(self.settings.wait_timeout)
+            },
         };
-        if self.settings.wait_for_room {
-            WaitPolicy::Room(deadline)
-        } else {
-            WaitPolicy::Instance(deadline)
+        match options.waits_for_room() {
+            Some(true) => WaitPolicy::Room(deadline),
+            None if self.settings.wait_for_room => WaitPolicy::Room(deadline),
+            _ => WaitPolicy::Instance(deadline),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wasmtime::{WasmParams, WasmResults};
 
+use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::error::{AcquireError, CallError, Target};
 use crate::pool::api::function::{Function, InGroup};
 use crate::pool::api::lease::{
@@ -81,7 +82,20 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: impl Into<Group>,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let wait_policy = || WaitPolicy::Room(self.pool.deadline(timeout));
+        self.acquire_async_with(group, AcquireOptions::new().timeout(timeout))
+            .await
+    }
+
+    /// As [`Self::acquire_with`], without blocking a thread.
+    ///
+    /// # Errors
+    /// As [`Self::acquire_with`].
+    pub async fn acquire_async_with(
+        &self,
+        group: impl Into<Group>,
+        options: AcquireOptions,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        let wait_policy = || self.pool.wait_policy(options);
         self.lease_async(group.into(), wait_policy).await
     }
 
@@ -126,8 +140,20 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
     /// # Errors
     /// As [`Function::acquire_async`].
     pub async fn acquire_owned_async(&self) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.acquire_owned_async_with(AcquireOptions::new()).await
+    }
+
+    /// As [`Self::acquire_owned_async`], but waits as `options` say.
+    ///
+    /// # Errors
+    /// As [`Function::acquire_async_with`].
+    pub async fn acquire_owned_async_with(
+        &self,
+        options: AcquireOptions,
+    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         self.resolved()?;
-        self.function.acquire_async(self.group()).await
+        let group = self.group().clone();
+        self.function.acquire_async_with(group, options).await
     }
 
     /// As [`Function::acquire_async_timeout`].
@@ -138,7 +164,19 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         &self,
         timeout: Duration,
     ) -> Result<Lease<'_, P, R, T>, AcquireError> {
-        let wait_policy = || WaitPolicy::Room(self.function.pool.deadline(timeout));
+        self.acquire_async_with(AcquireOptions::new().timeout(timeout))
+            .await
+    }
+
+    /// As [`Function::acquire_async_with`].
+    ///
+    /// # Errors
+    /// As [`Function::acquire_async_with`].
+    pub async fn acquire_async_with(
+        &self,
+        options: AcquireOptions,
+    ) -> Result<Lease<'_, P, R, T>, AcquireError> {
+        let wait_policy = || self.function.pool.wait_policy(options);
         self.lease_async(wait_policy).await
     }
 

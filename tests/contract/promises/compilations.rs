@@ -48,7 +48,10 @@ fn promise_19_threads_wait_for_their_modules_compilation_as_long_as_it_takes() {
             let leader = scope.spawn(|| f.call(1, ()));
             held.wait_until_reached();
             let follower = scope.spawn(|| f.call(2, ()));
-            let hurried = scope.spawn(|| f.acquire_timeout(3, LONG / 2).map(drop));
+            let hurried = scope.spawn(|| {
+                f.acquire_with(3, crate::common::room_within(LONG / 2))
+                    .map(drop)
+            });
             wait_for_waiters(&pool, 2);
             clock.advance(LONG);
             // A deadline that was set holds for everything.
@@ -56,7 +59,10 @@ fn promise_19_threads_wait_for_their_modules_compilation_as_long_as_it_takes() {
             assert_late(&error, WaitingFor::Compilation);
             for _ in 0..3 {
                 clock.advance(LONG);
-                let late = f.acquire_timeout(3, Duration::ZERO).map(drop).unwrap_err();
+                let late = f
+                    .acquire_with(3, crate::common::room_within(Duration::ZERO))
+                    .map(drop)
+                    .unwrap_err();
                 assert_late(&late, WaitingFor::Compilation);
                 assert_eq!(pool.stats().waiting, 1, "it has not given up");
             }
@@ -79,7 +85,7 @@ fn promise_19_tasks_wait_for_their_modules_compilation_as_long_as_it_takes() {
             let leader = scope.spawn(|| pollster::block_on(f.call_async(1, ())));
             held.wait_until_reached();
             let follower = scope.spawn(|| pollster::block_on(f.call_async(2, ())));
-            let hurried = f.acquire_async_timeout(3, LONG / 2);
+            let hurried = f.acquire_async_with(3, crate::common::room_within(LONG / 2));
             let hurried = scope.spawn(|| pollster::block_on(hurried).map(drop));
             wait_for_waiters(&pool, 2);
             clock.advance(LONG);
@@ -109,7 +115,10 @@ fn promise_19_a_turn_to_compile_is_waited_for_as_long_as_others_compile() {
             held.wait_until_reached();
             let next = scope.spawn(|| g.call(1, ()));
             wait_for_waiters(&pool, 1);
-            let hurried = scope.spawn(|| g.acquire_timeout(2, LONG / 2).map(drop));
+            let hurried = scope.spawn(|| {
+                g.acquire_with(2, crate::common::room_within(LONG / 2))
+                    .map(drop)
+            });
             wait_for_waiters(&pool, 2);
             clock.advance(LONG);
             let error = hurried.join().unwrap().unwrap_err();
@@ -166,7 +175,8 @@ fn promise_19_who_follows_a_leader_that_waits_for_room_keeps_its_deadline() {
         let f = define("stalled", 2);
         let lease = holder.acquire(1).unwrap();
         thread::scope(|scope| {
-            let leader = scope.spawn(|| f.acquire_timeout(1, DAY).map(drop));
+            let leader =
+                scope.spawn(|| f.acquire_with(1, crate::common::room_within(DAY)).map(drop));
             wait_for_waiters(&pool, 1);
             let follower = scope.spawn(|| f.acquire(2).map(drop));
             wait_for_waiters(&pool, 2);

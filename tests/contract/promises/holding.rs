@@ -38,7 +38,9 @@ fn promise_22_waiting_for_ones_own_leases_ends_by_the_deadline_and_says_so() {
     let held = [f.acquire(1).unwrap(), f.acquire(1).unwrap()];
     let own = f.clone();
     let waiter = thread::spawn(move || {
-        let error = own.acquire_timeout(1, SECOND).unwrap_err();
+        let error = own
+            .acquire_with(1, crate::common::room_within(SECOND))
+            .unwrap_err();
         drop(held);
         error
     });

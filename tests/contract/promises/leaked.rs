@@ -41,8 +41,11 @@ fn poll(waiting: &mut Waiting) -> Poll<Result<(), AcquireError>> {
 /// A task that waits for an instance, and has been polled once.
 fn waiting(f: &Function<(), i32>, group: u64, timeout: Duration) -> Waiting {
     let f = f.clone();
-    let mut waiting: Waiting =
-        Box::pin(async move { f.acquire_async_timeout(group, timeout).await.map(drop) });
+    let mut waiting: Waiting = Box::pin(async move {
+        f.acquire_async_with(group, crate::common::room_within(timeout))
+            .await
+            .map(drop)
+    });
     assert!(poll(&mut waiting).is_pending());
     waiting
 }
@@ -166,7 +169,10 @@ fn promise_04_leaked_compilations_hold_nothing() {
     for f in functions {
         for group in 1..3_u64 {
             let f = f.clone();
-            let served = in_time(move || f.acquire_timeout(group, HOUR).map(drop));
+            let served = in_time(move || {
+                f.acquire_with(group, crate::common::room_within(HOUR))
+                    .map(drop)
+            });
             served.unwrap();
         }
     }

@@ -74,7 +74,9 @@ fn passed(pool: &Pool, large: &Function<i32, i32>, small: &[(&Function<i32, i32>
             stats.idle + stats.leased >= 2 * small.len()
         });
         let before = leases.load(Ordering::Relaxed);
-        let mut lease = large.acquire_timeout("large", FOR_EVER).unwrap();
+        let mut lease = large
+            .acquire_with("large", crate::common::room_within(FOR_EVER))
+            .unwrap();
         let passed = leases.load(Ordering::Relaxed) - before;
         served.store(true, Ordering::Relaxed);
         lease.call(1).unwrap();
@@ -128,7 +130,11 @@ fn promise_20_who_is_refused_meanwhile_is_told_for_whom_room_is_kept() {
     let large = define(&pool, "large", counting(3, 1));
     let held = small.acquire("held").unwrap();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| large.acquire_timeout("large", FOR_EVER).map(drop));
+        let waiting = scope.spawn(|| {
+            large
+                .acquire_with("large", crate::common::room_within(FOR_EVER))
+                .map(drop)
+        });
         until(|| pool.stats().waiting == 1);
         let short = refused(&small);
         assert_eq!(short.budget, Budget::Memory);
@@ -176,7 +182,11 @@ fn promise_20_who_gives_up_leaves_what_was_kept_for_it() {
     let held = small.acquire("held").unwrap();
     thread::scope(|scope| {
         let patience = Duration::from_secs(1);
-        let waiting = scope.spawn(move || large.acquire_timeout("large", patience).map(drop));
+        let waiting = scope.spawn(move || {
+            large
+                .acquire_with("large", crate::common::room_within(patience))
+                .map(drop)
+        });
         until(|| pool.stats().waiting == 1);
         refused(&small);
         clock.advance(patience);
