@@ -72,11 +72,7 @@ impl Scene {
     pub fn acquire(&self) -> Work {
         let function = self.function.clone();
         Box::pin(async move {
-            drop(
-                function
-                    .acquire_async_with(1, super::room_within(MINUTE))
-                    .await?,
-            );
+            drop(function.acquire_async_with(1, room_within(MINUTE)).await?);
             Ok(())
         })
     }
