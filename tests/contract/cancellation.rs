@@ -372,11 +372,7 @@ fn b1_room_under_way_goes_to_the_next() {
         assert!(first.poll().is_none());
         let second = thread::spawn({
             let function = scene.function.clone();
-            move || {
-                function
-                    .acquire_with(3, crate::common::room_within(MINUTE))
-                    .map(drop)
-            }
+            move || function.acquire_with(3, room_within(MINUTE)).map(drop)
         });
         wait_for_waiters(&scene.pool, 2);
         let mut third = ByHand::new(scene.acquire());

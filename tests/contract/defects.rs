@@ -503,7 +503,7 @@ fn defect_14_waiters_are_served_in_turn_and_at_their_deadline() {
             threads.push(scope.spawn(move || {
                 // The third gives up before its turn comes.
                 let patience = if n == 2 { SECOND } else { 60 * SECOND };
-                let lease = function.acquire_with(1, crate::common::room_within(patience))?;
+                let lease = function.acquire_with(1, room_within(patience))?;
                 served.lock().unwrap().push(n);
                 drop(lease);
                 Ok::<_, AcquireError>(())

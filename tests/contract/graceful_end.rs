@@ -131,7 +131,7 @@ fn e1_draining_wakes_everyone_who_waits() {
     for (function, group) in [(&f, 1_u64), (&f, 2), (&compiled, 3), (&queued, 3)] {
         let task = function.clone();
         let mut task = ByHand::new(async move {
-            task.acquire_async_with(group, crate::common::room_within(MINUTE))
+            task.acquire_async_with(group, room_within(MINUTE))
                 .await
                 .map(drop)
         });
@@ -139,9 +139,7 @@ fn e1_draining_wakes_everyone_who_waits() {
         tasks.push(task);
         let function = function.clone();
         threads.push(thread::spawn(move || {
-            function
-                .acquire_with(group, crate::common::room_within(MINUTE))
-                .map(drop)
+            function.acquire_with(group, room_within(MINUTE)).map(drop)
         }));
         wait_for_waiters(&pool, tasks.len() + threads.len());
     }

@@ -310,10 +310,7 @@ fn with_a_deadline_it_waits_for_the_budget_of_a_running_compilation() {
     thread::scope(|scope| {
         let first = scope.spawn(|| answer(&one, 1));
         compiling.wait_until_reached();
-        let second = scope.spawn(|| {
-            two.acquire_with(1, crate::common::room_within(SECOND))
-                .map(drop)
-        });
+        let second = scope.spawn(|| two.acquire_with(1, room_within(SECOND)).map(drop));
         until(|| pool.stats().waiting == 1);
         assert_eq!(spans::begun("compile", "patient()"), 0);
         drop(compiling);
@@ -393,11 +390,7 @@ fn who_waits_for_a_compilation_may_lose_patience() {
             error.to_string(),
             "slow.first() in group 2 would have to wait for the compilation of its module"
         );
-        let second = scope.spawn(|| {
-            function
-                .acquire_with(2, crate::common::room_within(SECOND))
-                .map(drop)
-        });
+        let second = scope.spawn(|| function.acquire_with(2, room_within(SECOND)).map(drop));
         until(|| pool.stats().waiting == 1);
         clock.advance(SECOND);
         let error = second.join().unwrap().unwrap_err();

@@ -162,7 +162,7 @@ fn b5_nobody_is_evicted_for_a_stack_that_can_never_fit() {
     let f = define(&pool, memory_module(1, 0));
     f.call(1, ()).unwrap();
     pool.set_limits(Limits::new().stack(STACK / 2)).unwrap();
-    let error = block_on(f.acquire_async_with(1, crate::common::room_within(MINUTE))).unwrap_err();
+    let error = block_on(f.acquire_async_with(1, room_within(MINUTE))).unwrap_err();
     let AcquireError::BudgetExceeded(short) = error else {
         panic!("{error}");
     };
@@ -180,11 +180,10 @@ fn b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
         f.call(2, ()).unwrap();
         let held = lease_of_a_task(&f, 1);
         let waiting = f.clone();
-        let mut waiting = ByHand::new(async move {
-            waiting
-                .acquire_async_with(group, crate::common::room_within(SECOND))
-                .await
-        });
+        let mut waiting =
+            ByHand::new(
+                async move { waiting.acquire_async_with(group, room_within(SECOND)).await },
+            );
         assert!(waiting.poll().is_none());
         assert_eq!(check(&pool).waiting, 1);
         drop(held);
@@ -194,10 +193,8 @@ fn b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
     }
     let held = lease_of_a_task(&f, 1);
     let late = f.clone();
-    let mut late = ByHand::new(async move {
-        late.acquire_async_with(4, crate::common::room_within(SECOND))
-            .await
-    });
+    let mut late =
+        ByHand::new(async move { late.acquire_async_with(4, room_within(SECOND)).await });
     assert!(late.poll().is_none());
     clock.advance(SECOND);
     assert!(!late.is_woken());
@@ -230,7 +227,7 @@ async fn b1_many_tasks_never_have_more_stacks_than_fit() {
                 for round in 0..10 {
                     let group = (n + round) % 11;
                     let mut lease = f
-                        .acquire_async_with(group, crate::common::room_within(MINUTE))
+                        .acquire_async_with(group, room_within(MINUTE))
                         .await
                         .unwrap();
                     tokio::task::yield_now().await;
@@ -267,10 +264,8 @@ fn b1_stacks_and_code_under_one_limit_wait_for_each_other() {
         for f in &functions {
             scope.spawn(move || {
                 for group in 0..10_u64 {
-                    let lease = block_on(
-                        f.acquire_async_with(group % 2, crate::common::room_within(MINUTE)),
-                    )
-                    .unwrap();
+                    let lease =
+                        block_on(f.acquire_async_with(group % 2, room_within(MINUTE))).unwrap();
                     std::thread::yield_now();
                     drop(lease);
                 }

@@ -42,7 +42,7 @@ fn a_task_calls_what_a_thread_calls() {
     let mut lease = block_on(group.acquire_async()).unwrap();
     assert_eq!(block_on(lease.call_async(())).unwrap(), 8);
     drop(lease);
-    let mut lease = block_on(group.acquire_async_with(crate::common::room_within(SECOND))).unwrap();
+    let mut lease = block_on(group.acquire_async_with(room_within(SECOND))).unwrap();
     assert_eq!(block_on(lease.call_async(())).unwrap(), 9);
     drop(lease);
     let mut lease = group.acquire().unwrap();
@@ -74,7 +74,7 @@ fn futures_and_leases_go_between_threads() {
     let next = counter(&pool);
     let group = next.in_group(1);
     drop(sendable(next.acquire_async(1)));
-    drop(sendable(next.acquire_async_with(1, crate::common::room_within(SECOND))));
+    drop(sendable(next.acquire_async_with(1, room_within(SECOND))));
     drop(sendable(next.call_async("a", ())));
     drop(sendable(group.acquire_async()));
     drop(sendable(group.call_async(())));
@@ -277,7 +277,7 @@ fn i1_a_deadline_ends_the_wait_of_a_task_and_not_that_of_others() {
         let next = next.clone();
         let mut task = ByHand::new(async move {
             match timeout {
-                Some(timeout) => next.acquire_async_with(1, crate::common::room_within(timeout)).await,
+                Some(timeout) => next.acquire_async_with(1, room_within(timeout)).await,
                 None => next.acquire_async(1).await,
             }
         });
@@ -314,7 +314,8 @@ fn i1_the_housekeeper_wakes_tasks_whose_deadline_has_come() {
     for (group, what) in [(1, WaitingFor::Instance), (2_u64, WaitingFor::Room)] {
         let f = f.clone();
         // Nobody else wakes it: pollster's thread sleeps.
-        let result = in_time(move || block_on(f.acquire_async_with(group, crate::common::room_within(SHORT))).map(drop));
+        let result =
+            in_time(move || block_on(f.acquire_async_with(group, room_within(SHORT))).map(drop));
         is_late(result, SHORT, what);
     }
     drop(held);

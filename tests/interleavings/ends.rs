@@ -5,7 +5,7 @@ use std::time::Duration;
 use shuttle::thread;
 
 use crate::explore::explore;
-use crate::world::{FOR_EVER, Guest, World, definition, room_for};
+use crate::world::{FOR_EVER, Guest, World, definition, room_for, room_within};
 use crate::{AcquireError, Budget};
 
 fn charged(world: &World) -> u64 {
@@ -57,11 +57,9 @@ fn the_pool_closes_over_who_waits_for_room() {
             scope.spawn(|| drop(lease));
             for group in [2, 3] {
                 let (world, f) = (&world, &f);
-                scope.spawn(move || {
-                    match f.acquire_with(group, crate::world::room_within(FOR_EVER)) {
-                        Ok(lease) => _ = world.serve(lease, group),
-                        Err(error) => assert!(matches!(error, AcquireError::Closed { .. })),
-                    }
+                scope.spawn(move || match f.acquire_with(group, room_within(FOR_EVER)) {
+                    Ok(lease) => _ = world.serve(lease, group),
+                    Err(error) => assert!(matches!(error, AcquireError::Closed { .. })),
                 });
             }
             world.pool.close();

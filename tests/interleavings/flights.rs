@@ -4,7 +4,7 @@ use shuttle::thread;
 
 use crate::explore::explore;
 use crate::runtime::attempts;
-use crate::world::{FOR_EVER, World, broken_module, room_for};
+use crate::world::{FOR_EVER, World, broken_module, room_for, room_within};
 use crate::{AcquireError, Definition, ModuleError};
 
 #[test]
@@ -76,11 +76,7 @@ fn first_users_without_room_for_all() {
             for group in 1..4 {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || {
-                    world.serve(
-                        f.acquire_with(group, crate::world::room_within(FOR_EVER))
-                            .unwrap(),
-                        group,
-                    );
+                    world.serve(f.acquire_with(group, room_within(FOR_EVER)).unwrap(), group);
                 });
             }
         });

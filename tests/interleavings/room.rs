@@ -9,7 +9,7 @@ use crate::explore::explore;
 use crate::state::Budget;
 use crate::world::{
     CODE, COMPILER, FOR_EVER, Guest, INSTANCE, LARGE_INSTANCE, World, large_definition, module,
-    room_for,
+    room_for, room_within,
 };
 use crate::{AcquireError, Limits, Policy};
 
@@ -19,11 +19,7 @@ fn take_turns(world: &World, f: &Guest, groups: &[u64], rounds: usize) {
         for &group in groups {
             scope.spawn(move || {
                 for _ in 0..rounds {
-                    world.serve(
-                        f.acquire_with(group, crate::world::room_within(FOR_EVER))
-                            .unwrap(),
-                        group,
-                    );
+                    world.serve(f.acquire_with(group, room_within(FOR_EVER)).unwrap(), group);
                 }
             });
         }
@@ -75,11 +71,7 @@ fn three_wait_for_the_room_of_a_lease() {
             for group in 2..5 {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || {
-                    world.serve(
-                        f.acquire_with(group, crate::world::room_within(FOR_EVER))
-                            .unwrap(),
-                        group,
-                    );
+                    world.serve(f.acquire_with(group, room_within(FOR_EVER)).unwrap(), group);
                 });
             }
         });
@@ -135,9 +127,7 @@ fn code_makes_room_for_code() {
                 let world = &world;
                 scope.spawn(move || {
                     for _ in 0..2 {
-                        let lease = f
-                            .acquire_with(1, crate::world::room_within(FOR_EVER))
-                            .unwrap();
+                        let lease = f.acquire_with(1, room_within(FOR_EVER)).unwrap();
                         assert_eq!(world.serve(lease, 1), version);
                     }
                 });
@@ -159,9 +149,7 @@ fn who_waits_for_much_is_passed_by_few() {
         let busy = [small.acquire(1).unwrap(), small.acquire(2).unwrap()];
         thread::scope(|scope| {
             scope.spawn(|| {
-                let lease = large
-                    .acquire_with(3, crate::world::room_within(FOR_EVER))
-                    .unwrap();
+                let lease = large.acquire_with(3, room_within(FOR_EVER)).unwrap();
                 world.serve(lease, 3);
             });
             world.await_waiters(1);
@@ -202,11 +190,7 @@ fn limits_are_lowered_and_raised_while_others_wait() {
             for group in 1..4 {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || {
-                    world.serve(
-                        f.acquire_with(group, crate::world::room_within(FOR_EVER))
-                            .unwrap(),
-                        group,
-                    );
+                    world.serve(f.acquire_with(group, room_within(FOR_EVER)).unwrap(), group);
                 });
             }
         });
@@ -243,11 +227,7 @@ fn limits_are_lowered_while_leases_end() {
             for group in 1..3 {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || {
-                    world.serve(
-                        f.acquire_with(group, crate::world::room_within(FOR_EVER))
-                            .unwrap(),
-                        group,
-                    );
+                    world.serve(f.acquire_with(group, room_within(FOR_EVER)).unwrap(), group);
                 });
             }
         });
@@ -266,13 +246,7 @@ fn raised_limits_serve_who_waits() {
         let (world, f) = world(1);
         let lease = f.acquire(1).unwrap();
         thread::scope(|scope| {
-            scope.spawn(|| {
-                world.serve(
-                    f.acquire_with(2, crate::world::room_within(FOR_EVER))
-                        .unwrap(),
-                    2,
-                )
-            });
+            scope.spawn(|| world.serve(f.acquire_with(2, room_within(FOR_EVER)).unwrap(), 2));
             world.pool.set_limits(room_for(2)).unwrap();
         });
         drop(lease);
@@ -291,9 +265,7 @@ fn two_wait_for_the_room_of_two_leases() {
             for group in 3..5 {
                 let (world, f, both) = (&world, &f, &both);
                 scope.spawn(move || {
-                    let lease = f
-                        .acquire_with(group, crate::world::room_within(FOR_EVER))
-                        .unwrap();
+                    let lease = f.acquire_with(group, room_within(FOR_EVER)).unwrap();
                     both.wait();
                     world.serve(lease, group);
                 });
@@ -315,9 +287,7 @@ fn room_goes_to_who_came_first() {
             for (place, group) in [2, 3].into_iter().enumerate() {
                 let (world, f, served) = (&world, &f, &served);
                 scope.spawn(move || {
-                    let lease = f
-                        .acquire_with(group, crate::world::room_within(FOR_EVER))
-                        .unwrap();
+                    let lease = f.acquire_with(group, room_within(FOR_EVER)).unwrap();
                     assert_eq!(served.fetch_add(1, Ordering::Relaxed), place as u64);
                     world.serve(lease, group);
                 });
@@ -347,9 +317,7 @@ fn code_and_memory_under_one_total() {
                 let (world, f) = (&world, &functions[function]);
                 scope.spawn(move || {
                     for _ in 0..2 {
-                        let lease = f
-                            .acquire_with(group, crate::world::room_within(FOR_EVER))
-                            .unwrap();
+                        let lease = f.acquire_with(group, room_within(FOR_EVER)).unwrap();
                         assert_eq!(world.serve(lease, group) as usize, function + 1);
                     }
                 });
@@ -370,9 +338,7 @@ fn growth_takes_the_room_of_what_is_idle() {
         world.serve(f.acquire(2).unwrap(), 2);
         let grown = thread::scope(|scope| {
             let grower = scope.spawn(|| {
-                let mut lease = f
-                    .acquire_with(1, crate::world::room_within(FOR_EVER))
-                    .unwrap();
+                let mut lease = f.acquire_with(1, room_within(FOR_EVER)).unwrap();
                 world.begin(&mut lease, 1);
                 let memory = lease.memory().expect("it exports one");
                 let grown = memory.grow(lease.store_mut(), 1).is_ok();
@@ -380,9 +346,7 @@ fn growth_takes_the_room_of_what_is_idle() {
                 grown
             });
             for _ in 0..2 {
-                let lease = f
-                    .acquire_with(2, crate::world::room_within(FOR_EVER))
-                    .unwrap();
+                let lease = f.acquire_with(2, room_within(FOR_EVER)).unwrap();
                 world.serve(lease, 2);
             }
             grower.join().unwrap()

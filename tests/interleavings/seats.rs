@@ -5,7 +5,7 @@ use std::time::Duration;
 use shuttle::thread;
 
 use crate::explore::{exhaust, explore};
-use crate::world::{FOR_EVER, World};
+use crate::world::{FOR_EVER, World, room_within};
 use crate::{AcquireError, CallError};
 
 /// Each thread serves so often, on a pool that begins warm or cold.
@@ -87,10 +87,7 @@ fn handles_that_keep_their_entry() {
             for _ in 0..3 {
                 scope.spawn(|| {
                     world.serve(f.acquire().unwrap(), 1);
-                    world.serve(
-                        f.acquire_with(crate::world::room_within(FOR_EVER)).unwrap(),
-                        1,
-                    );
+                    world.serve(f.acquire_with(room_within(FOR_EVER)).unwrap(), 1);
                 });
             }
         });
@@ -194,12 +191,10 @@ fn a_deadline_comes_while_the_instance_is_on_its_way() {
             scope.spawn(|| drop(lease));
             scope.spawn(|| world.clock.advance(second));
             for _ in 0..2 {
-                scope.spawn(
-                    || match f.acquire_with(1, crate::world::room_within(second)) {
-                        Ok(lease) => _ = world.serve(lease, 1),
-                        Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
-                    },
-                );
+                scope.spawn(|| match f.acquire_with(1, room_within(second)) {
+                    Ok(lease) => _ = world.serve(lease, 1),
+                    Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
+                });
             }
         });
         world.serve(f.try_acquire(1).unwrap(), 1);

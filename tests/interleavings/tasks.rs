@@ -14,7 +14,7 @@ use shuttle::thread;
 use crate::explore::explore;
 use crate::runtime::STACK;
 use crate::state::Budget;
-use crate::world::{FOR_EVER, Guest, Leased, Mark, World, definition, room_for};
+use crate::world::{FOR_EVER, Guest, Leased, Mark, World, definition, room_for, room_within};
 use crate::{AcquireError, Limits, PoolBuilder};
 
 /// A pool in which the code of `f` is warm, and an instance of group 1 idle, without a stack.
@@ -35,7 +35,7 @@ async fn serve(world: &World, mut lease: Leased<'_>, group: u64) -> i32 {
 
 /// A task that wants room for its group, and a thread of its own to poll it.
 fn wait_for_room(world: &World, f: &Guest, group: u64) {
-    let lease = block_on(f.acquire_async_with(group, crate::world::room_within(FOR_EVER))).unwrap();
+    let lease = block_on(f.acquire_async_with(group, room_within(FOR_EVER))).unwrap();
     block_on(serve(world, lease, group));
 }
 
@@ -187,10 +187,7 @@ fn tasks_that_gave_up_wait_no_more() {
             for group in [1, 1, 2] {
                 let f = &f;
                 scope.spawn(move || {
-                    assert!(
-                        give_up(f.acquire_async_with(group, crate::world::room_within(FOR_EVER)))
-                            .is_none()
-                    );
+                    assert!(give_up(f.acquire_async_with(group, room_within(FOR_EVER))).is_none());
                 });
             }
         });
@@ -212,7 +209,7 @@ fn a_deadline_comes_while_tasks_wait() {
             scope.spawn(|| drop(lease));
             for _ in 0..2 {
                 scope.spawn(|| {
-                    match block_on(f.acquire_async_with(1, crate::world::room_within(second))) {
+                    match block_on(f.acquire_async_with(1, room_within(second))) {
                         Ok(lease) => _ = block_on(serve(&world, lease, 1)),
                         Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
                     }
@@ -242,11 +239,7 @@ fn tasks_and_a_thread_wait_for_room() {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || wait_for_room(world, f, group));
             }
-            world.serve(
-                f.acquire_with(4, crate::world::room_within(FOR_EVER))
-                    .unwrap(),
-                4,
-            );
+            world.serve(f.acquire_with(4, room_within(FOR_EVER)).unwrap(), 4);
         });
         world.finish(1);
     });
@@ -260,18 +253,12 @@ fn a_task_gives_up_waiting_for_room() {
         thread::scope(|scope| {
             scope.spawn(|| drop(lease));
             scope.spawn(|| {
-                if let Some(lease) =
-                    give_up(f.acquire_async_with(2, crate::world::room_within(FOR_EVER)))
-                {
+                if let Some(lease) = give_up(f.acquire_async_with(2, room_within(FOR_EVER))) {
                     block_on(serve(&world, lease.unwrap(), 2));
                 }
             });
             scope.spawn(|| wait_for_room(&world, &f, 3));
-            world.serve(
-                f.acquire_with(4, crate::world::room_within(FOR_EVER))
-                    .unwrap(),
-                4,
-            );
+            world.serve(f.acquire_with(4, room_within(FOR_EVER)).unwrap(), 4);
         });
         world.finish(1);
     });
@@ -311,8 +298,7 @@ fn the_pool_closes_over_tasks_that_wait() {
             for group in [1, 2] {
                 let (world, f) = (&world, &f);
                 scope.spawn(move || {
-                    match block_on(f.acquire_async_with(group, crate::world::room_within(FOR_EVER)))
-                    {
+                    match block_on(f.acquire_async_with(group, room_within(FOR_EVER))) {
                         Ok(lease) => _ = block_on(serve(world, lease, group)),
                         Err(error) => assert!(matches!(error, AcquireError::Closed { .. })),
                     }
@@ -399,10 +385,7 @@ fn tasks_give_up_waiting_for_a_stack() {
             for group in [2, 3] {
                 let f = &f;
                 scope.spawn(move || {
-                    drop(give_up(f.acquire_async_with(
-                        group,
-                        crate::world::room_within(FOR_EVER),
-                    )))
+                    drop(give_up(f.acquire_async_with(group, room_within(FOR_EVER))));
                 });
             }
             wait_for_room(&world, &f, 4);
@@ -421,11 +404,7 @@ fn a_raised_stack_budget_serves_a_task_that_waits() {
         let lease = block_on(f.acquire_async(1)).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| wait_for_room(&world, &f, 2));
-            scope.spawn(|| {
-                drop(give_up(
-                    f.acquire_async_with(3, crate::world::room_within(FOR_EVER)),
-                ))
-            });
+            scope.spawn(|| drop(give_up(f.acquire_async_with(3, room_within(FOR_EVER)))));
             let two = Limits::new().stack(2 * STACK);
             world.pool.set_limits(two).unwrap();
         });
@@ -525,13 +504,11 @@ fn others_are_served(world: &World, f: &Guest, groups: [u64; 2]) {
     let waiting = AtomicUsize::new(groups.len());
     thread::scope(|scope| {
         scope.spawn(|| drop(lease));
-        scope.spawn(|| leak(f.acquire_async_with(groups[0], crate::world::room_within(second))));
+        scope.spawn(|| leak(f.acquire_async_with(groups[0], room_within(second))));
         for group in groups {
             let waiting = &waiting;
             scope.spawn(move || {
-                let lease =
-                    block_on(f.acquire_async_with(group, crate::world::room_within(FOR_EVER)))
-                        .unwrap();
+                let lease = block_on(f.acquire_async_with(group, room_within(FOR_EVER))).unwrap();
                 block_on(serve(world, lease, group));
                 waiting.fetch_sub(1, Ordering::Relaxed);
             });

@@ -151,7 +151,10 @@ fn b8_a_raised_limit_serves_who_waits_for_room_at_once() {
     let lease = f.acquire(1).unwrap();
     let waiter = thread::spawn({
         let f = f.clone();
-        move || f.acquire_with(2, crate::common::room_within(Duration::from_secs(1))).map(drop)
+        move || {
+            f.acquire_with(2, room_within(Duration::from_secs(1)))
+                .map(drop)
+        }
     });
     wait_for_waiters(&pool, 1);
     pool.set_limits(Limits::new().memory(2 * instance_bytes(1)))
@@ -172,7 +175,9 @@ fn b8_a_raised_limit_serves_all_who_wait_for_room() {
         for group in 1..4 {
             let (f, hold) = (f.clone(), hold.clone());
             scope.spawn(move || {
-                let lease = f.acquire_with(group, crate::common::room_within(Duration::from_secs(1))).unwrap();
+                let lease = f
+                    .acquire_with(group, room_within(Duration::from_secs(1)))
+                    .unwrap();
                 hold.wait();
                 drop(lease);
             });
@@ -293,7 +298,10 @@ fn b8_who_waits_for_what_can_no_longer_fit_is_refused_at_once() {
         define_with_pages(&pool, "big", 4),
     );
     let lease = small.acquire(1).unwrap();
-    let waiter = thread::spawn(move || big.acquire_with(1, crate::common::room_within(Duration::from_secs(1))).map(drop));
+    let waiter = thread::spawn(move || {
+        big.acquire_with(1, room_within(Duration::from_secs(1)))
+            .map(drop)
+    });
     wait_for_waiters(&pool, 1);
     pool.set_limits(Limits::new().memory(instance_bytes(2)))
         .unwrap();

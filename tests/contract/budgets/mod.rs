@@ -313,7 +313,7 @@ fn b5_waiting_in_vain() {
         f.try_acquire(1),
         Err(AcquireError::WouldBlock { .. })
     ));
-    let error = f.acquire_with(1, crate::common::room_within(Duration::ZERO)).unwrap_err();
+    let error = f.acquire_with(1, room_within(Duration::ZERO)).unwrap_err();
     let AcquireError::Timeout { waiting_for, .. } = error else {
         panic!("{error}");
     };
@@ -420,7 +420,10 @@ fn b6_a_waiter_for_room_is_woken_by_close() {
     let pool = pool(Limits::new().memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(1).unwrap();
-    let waiter = thread::spawn(move || f.acquire_with(2, crate::common::room_within(Duration::from_secs(1))).map(drop));
+    let waiter = thread::spawn(move || {
+        f.acquire_with(2, room_within(Duration::from_secs(1)))
+            .map(drop)
+    });
     wait_for_waiters(&pool, 1);
     pool.close();
     assert!(matches!(

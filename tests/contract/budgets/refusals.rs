@@ -228,7 +228,10 @@ fn b1_other_waits_speak_for_themselves() {
     );
     let waiter = thread::spawn({
         let f = f.clone();
-        move || f.acquire_with(1, crate::common::room_within(Duration::from_secs(3))).map(drop)
+        move || {
+            f.acquire_with(1, room_within(Duration::from_secs(3)))
+                .map(drop)
+        }
     });
     wait_for_waiters(&pool, 1);
     clock.advance(Duration::from_secs(3));

@@ -173,7 +173,7 @@ fn i1_a_deadline_ends_the_wait_and_not_that_of_others() {
         let waiting = pool.stats().waiting;
         let next = next.clone();
         let thread = thread::spawn(move || match timeout {
-            Some(timeout) => next.acquire_with(1, crate::common::room_within(timeout)).map(drop),
+            Some(timeout) => next.acquire_with(1, room_within(timeout)).map(drop),
             None => next.acquire(1).map(drop),
         });
         wait_for_waiters(&pool, waiting + 1);

@@ -275,7 +275,9 @@ fn i7_a_call_on_another_thread_is_waited_for_even_by_who_leased_it() {
 fn i7_a_lease_outside_of_any_call_may_still_end() {
     let (pool, functions) = nesting(1, |_, n| n);
     let held = functions[0].acquire(1).unwrap();
-    let error = functions[0].acquire_with(1, crate::common::room_within(Duration::ZERO)).unwrap_err();
+    let error = functions[0]
+        .acquire_with(1, room_within(Duration::ZERO))
+        .unwrap_err();
     assert_eq!(
         code(&error),
         TIMEOUT,
@@ -335,7 +337,7 @@ fn i7_a_lease_kept_after_its_host_function_panicked_is_in_no_call() {
     let call = AssertUnwindSafe(|| lease.call(()));
     assert!(catch_unwind(call).is_err());
     // Held, and in no call: to wait for it is pointless here, but not waiting for oneself.
-    let error = f.acquire_with(1, crate::common::room_within(Duration::ZERO)).unwrap_err();
+    let error = f.acquire_with(1, room_within(Duration::ZERO)).unwrap_err();
     assert!(matches!(error, AcquireError::Timeout { .. }), "{error}");
     assert!(lease.is_broken());
     drop(lease);

@@ -22,7 +22,7 @@ fn r6_eight_tenants_are_all_served_in_turn() {
         let (release, released) = mpsc::channel::<()>();
         let (f, served) = (f.clone(), served.clone());
         let thread = thread::spawn(move || {
-            let mut lease = f.acquire_with(tenant, crate::common::room_within(LONG)).unwrap();
+            let mut lease = f.acquire_with(tenant, room_within(LONG)).unwrap();
             assert_eq!(lease.call(()).unwrap(), 1);
             served.send(tenant).unwrap();
             released.recv().unwrap();
@@ -56,7 +56,7 @@ fn waits_for_room(
 ) -> thread::JoinHandle<Result<(), AcquireError>> {
     let f = f.clone();
     let waiting = pool.stats().waiting;
-    let thread = thread::spawn(move || f.acquire_with(group, crate::common::room_within(timeout)).map(drop));
+    let thread = thread::spawn(move || f.acquire_with(group, room_within(timeout)).map(drop));
     wait_for_waiters(pool, waiting + 1);
     thread
 }
@@ -105,7 +105,7 @@ fn r6_what_can_never_fit_fails_at_once() {
     );
     f.call(1, ()).unwrap();
     pool.set_limits(memory(instance_bytes(3))).unwrap();
-    is_refused(big.acquire_with(1, crate::common::room_within(LONG)));
+    is_refused(big.acquire_with(1, room_within(LONG)));
     assert_eq!((left.take(), pool.stats().idle), (vec![], 1));
 }
 
@@ -119,7 +119,7 @@ fn r6_what_can_never_fit_does_not_even_queue() {
     pool.set_limits(memory(instance_bytes(3))).unwrap();
     let lease = f.acquire(1).unwrap();
     let waiter = waits_for_room(&pool, &f, 2, LONG);
-    is_refused(big.acquire_with(1, crate::common::room_within(LONG)));
+    is_refused(big.acquire_with(1, room_within(LONG)));
     drop(lease);
     waiter.join().unwrap().unwrap();
     check_idle(&pool, 1);
@@ -192,7 +192,7 @@ fn r6_idle_instances_are_evicted_before_anybody_waits() {
     let (pool, _, left) = pool(memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     f.call(1, ()).unwrap();
-    drop(f.acquire_with(2, crate::common::room_within(Duration::ZERO)).unwrap());
+    drop(f.acquire_with(2, room_within(Duration::ZERO)).unwrap());
     assert_eq!(left.groups(), groups([1]));
     check_idle(&pool, 1);
 }
@@ -216,7 +216,7 @@ fn r6_a_tenant_that_never_rests_starves_nobody() {
                 let _ = spin.call(1, 500_000);
             }
         });
-        let outcome = spin.acquire_with(2, crate::common::room_within(5 * SECOND)).map(drop);
+        let outcome = spin.acquire_with(2, room_within(5 * SECOND)).map(drop);
         stop.store(true, Ordering::Relaxed);
         outcome
     });

@@ -42,7 +42,7 @@ fn poll(waiting: &mut Waiting) -> Poll<Result<(), AcquireError>> {
 fn waiting(f: &Function<(), i32>, group: u64, timeout: Duration) -> Waiting {
     let f = f.clone();
     let mut waiting: Waiting = Box::pin(async move {
-        f.acquire_async_with(group, crate::common::room_within(timeout))
+        f.acquire_async_with(group, room_within(timeout))
             .await
             .map(drop)
     });
@@ -169,10 +169,7 @@ fn promise_04_leaked_compilations_hold_nothing() {
     for f in functions {
         for group in 1..3_u64 {
             let f = f.clone();
-            let served = in_time(move || {
-                f.acquire_with(group, crate::common::room_within(HOUR))
-                    .map(drop)
-            });
+            let served = in_time(move || f.acquire_with(group, room_within(HOUR)).map(drop));
             served.unwrap();
         }
     }

@@ -102,7 +102,7 @@ fn deadlines_come<T: Send + 'static>(pool: &Pool<T>) {
     let taken = spin.acquire(8).unwrap();
     let waiting = spin.clone();
     let waited = in_time(move || {
-        pollster::block_on(waiting.acquire_async_with(8, crate::common::room_within(MILLI))).err()
+        pollster::block_on(waiting.acquire_async_with(8, room_within(MILLI))).err()
     });
     assert!(matches!(waited, Some(AcquireError::Timeout { .. })));
     drop(taken);
@@ -117,9 +117,7 @@ fn waiting_task(f: &Function<(), i32>, waker: Arc<impl Wake + Send + Sync + 'sta
     loop {
         let f = f.clone();
         let mut waiting: Waiting = Box::pin(async move {
-            let waited = f
-                .acquire_async_with(1, crate::common::room_within(5 * MILLI))
-                .await;
+            let waited = f.acquire_async_with(1, room_within(5 * MILLI)).await;
             assert!(matches!(waited, Err(AcquireError::Timeout { .. })));
         });
         // On a slow machine the time may be over at once.
@@ -176,7 +174,7 @@ fn promise_01_many_alarms_at_once_with_some_that_block() {
         }
         let f = f.clone();
         let task = async move {
-            f.acquire_async_with(1, crate::common::room_within(5 * MILLI))
+            f.acquire_async_with(1, room_within(5 * MILLI))
                 .await
                 .map(drop)
         };
@@ -263,8 +261,7 @@ fn promise_01_a_listener_that_waits_for_the_room_of_what_it_hears_of() {
         .idle_timeout(MILLI)
         .eviction_listener(move |_| {
             if let Some(f) = function.lock().unwrap().take() {
-                let leases = [3_u64, 4]
-                    .map(|group| f.acquire_with(group, crate::common::room_within(MINUTE)));
+                let leases = [3_u64, 4].map(|group| f.acquire_with(group, room_within(MINUTE)));
                 ended.send(leases.map(|lease| lease.map(drop))).unwrap();
             }
         });

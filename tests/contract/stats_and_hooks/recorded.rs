@@ -134,7 +134,8 @@ fn eventful() -> Pool {
     big.call(1, ()).unwrap();
     let lease = big.acquire(1).unwrap();
     big.acquire(2).unwrap_err();
-    big.acquire_with(1, crate::common::room_within(Duration::ZERO)).unwrap_err();
+    big.acquire_with(1, room_within(Duration::ZERO))
+        .unwrap_err();
     drop(lease);
     pool.retain(|idle| idle.name() != "big");
     let trap: Function<i32, i32> = pool
