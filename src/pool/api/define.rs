@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use crate::pool::Pool;
 use crate::pool::api::definition::sealed::Check;
-use crate::pool::api::definition::{
-    Defined, Definition, HandleTypes, Parts, Signature, Source, fresh_uid,
-};
+use crate::pool::api::definition::{Defined, Definition, HandleTypes, Parts, Signature, fresh_uid};
 use crate::pool::api::error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
 use crate::pool::shared::{Context, FunctionId, Locked, ShellTypes};
 use crate::runtime::TypeText;
-use crate::state::{DefineRefused, ModuleKey, NewFunction, signature};
-use crate::sync::AtomicU64;
+use crate::state::{DefineRefused, NewFunction, signature};
 
 impl<T: Send + 'static> Pool<T> {
     /// Defines a function. Nothing is compiled yet; but the module's sections are read, so that
@@ -30,14 +27,10 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let uid = fresh_uid();
-        let past = Past {
-            uid,
-            origin: uid,
-            hits: Arc::default(),
-        };
-        let prepared = self.prepare::<P, R>(definition.into_parts()?, past)?;
-        self.enter_name(prepared, |locked, new, _| locked.state.define(new))
+        let parts = definition.into_parts()?;
+        let signature = parts.signature.clone();
+        let new = self.new_function::<P, R>(parts, None)?;
+        self.insert(signature, new, |locked, new, _| locked.state.define(new))
     }
 
     /// Gives a defined function other code. When this returns, no call that starts later runs old
@@ -62,21 +55,10 @@ impl<T: Send + 'static> Pool<T> {
         let old = self.find(&parts).ok_or_else(|| DefineError::NotDefined {
             function: parts.signature.clone(),
         })?;
-        let may_change_type = parts.may_change_type;
-        let mut prepared = self.prepare::<P, R>(parts, Past::of(&old))?;
-        let new = &prepared.defined;
-        let changes_type = new.declared != old.declared;
-        if changes_type {
-            if !may_change_type {
-                return Err(DefineError::TypeChanged {
-                    old: TypeText(&old.declared).to_string(),
-                    new: TypeText(&new.declared).to_string(),
-                    function: prepared.signature,
-                });
-            }
-            prepared.defined.uid = fresh_uid();
-        }
-        self.enter_name(prepared, |locked, new, cx| {
+        let signature = parts.signature.clone();
+        let new = self.new_function::<P, R>(parts, Some(&old))?;
+        let keeps_type = new.definition.uid == old.uid;
+        self.insert(signature, new, |locked, new, cx| {
             // Meanwhile the name may have been given to another function, which is not this one's
             // to replace: handles and threads' tables know functions by their uid.
             let id = locked.state.find(&new.name, &new.arguments);
@@ -84,10 +66,10 @@ impl<T: Send + 'static> Pool<T> {
             if !locked.state.is_closed() && current.is_none_or(|f| f.definition.uid != old.uid) {
                 return Err(DefineRefused::Unknown);
             }
-            if changes_type {
-                return locked.state.replace_by_another(new, cx);
+            match keeps_type {
+                true => locked.state.replace(new, cx),
+                false => locked.state.replace_by_another(new, cx),
             }
-            locked.state.replace(new, cx)
         })
     }
 
@@ -176,7 +158,13 @@ impl<T: Send + 'static> Pool<T> {
         })
     }
 
-    fn prepare<P, R>(&self, parts: Parts, past: Past) -> Result<Prepared<T>, DefineError>
+    /// What the core is given: checked as far as the module's sections and the pool's settings show. Of the
+    /// function that it replaces, it keeps the identity if it keeps the type, and the hits in any case.
+    fn new_function<P, R>(
+        &self,
+        parts: Parts,
+        replaced: Option<&Defined>,
+    ) -> Result<NewFunction<ShellTypes<T>>, DefineError>
     where
         (P, R): Signature,
     {
@@ -200,33 +188,45 @@ impl<T: Send + 'static> Pool<T> {
         let limits = shared.settings.instance;
         let (source, declared) =
             parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits)?;
+        let same_type = replaced.filter(|old| old.declared == declared);
+        if let Some(old) = replaced
+            && same_type.is_none()
+            && !parts.may_change_type
+        {
+            return Err(DefineError::TypeChanged {
+                old: TypeText(&old.declared).to_string(),
+                new: TypeText(&declared).to_string(),
+                function: parts.signature,
+            });
+        }
+        let uid = same_type.map_or_else(fresh_uid, |old| old.uid);
         let key = source.key(self.engine());
         let fuel = parts.fuel.or(shared.settings.fuel);
         let timeout = parts.timeout.or(shared.settings.call_timeout);
         let defined = Defined {
             limits: shared.settings.call_limits(fuel, timeout, &shared.runtime),
-            uid: past.uid,
-            origin: past.origin,
+            uid,
+            origin: replaced.map_or(uid, |old| old.origin),
             export: parts.export,
             declared,
             types: TypeId::of::<(P, R)>(),
             fuel,
             timeout,
-            past_hits: past.hits,
+            past_hits: replaced.map_or_else(Arc::default, |old| old.past_hits.clone()),
         };
-        Ok(Prepared {
-            signature: parts.signature,
+        Ok(NewFunction {
             name: parts.name,
             arguments: parts.arguments,
-            defined,
+            definition: Arc::new(defined),
             key,
             source,
         })
     }
 
-    fn enter_name<P, R>(
+    fn insert<P, R>(
         &self,
-        prepared: Prepared<T>,
+        signature: Arc<str>,
+        new: NewFunction<ShellTypes<T>>,
         insert: impl FnOnce(
             &mut Locked<T>,
             NewFunction<ShellTypes<T>>,
@@ -236,17 +236,9 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let function = prepared.signature;
-        let defined = Arc::new(prepared.defined);
-        let new = NewFunction {
-            name: prepared.name,
-            arguments: prepared.arguments,
-            definition: defined.clone(),
-            key: prepared.key,
-            source: prepared.source,
-        };
-        let entered = self.shared.with_state(|locked, cx| insert(locked, new, cx));
-        match entered {
+        let (function, defined) = (signature, new.definition.clone());
+        let inserted = self.shared.with_state(|locked, cx| insert(locked, new, cx));
+        match inserted {
             Ok(id) => Ok(Function::new(
                 self.shared.clone(),
                 Identity::of(id, &defined),
@@ -261,23 +253,6 @@ impl<T: Send + 'static> Pool<T> {
     }
 }
 
-/// What a definition takes over from the one that it replaces.
-struct Past {
-    uid: u64,
-    origin: u64,
-    hits: Arc<AtomicU64>,
-}
-
-impl Past {
-    fn of(old: &Defined) -> Self {
-        Self {
-            uid: old.uid,
-            origin: old.origin,
-            hits: old.past_hits.clone(),
-        }
-    }
-}
-
 /// Every overload of a name, the oldest first; or the one with these argument types.
 fn functions_of<T: Send + 'static>(locked: &Locked<T>, name: &FunctionName) -> Vec<FunctionId<T>> {
     let state = &locked.state;
@@ -286,13 +261,4 @@ fn functions_of<T: Send + 'static>(locked: &Locked<T>, name: &FunctionName) -> V
         Some((name, None)) => state.overloads(name),
         Some((name, Some(arguments))) => state.find(name, arguments).into_iter().collect(),
     }
-}
-
-struct Prepared<T: Send + 'static> {
-    signature: Arc<str>,
-    name: Arc<str>,
-    arguments: Arc<str>,
-    defined: Defined,
-    key: ModuleKey,
-    source: Source<T>,
 }
