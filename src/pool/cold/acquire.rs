@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::error::{AcquireError, Target, WaitingFor};
+use crate::pool::cold::in_queue::InQueue;
 use crate::pool::hot::entry::{Entry, PooledInstance, thread_number};
 use crate::pool::shared::{RequestId, Shared, Signal};
 use crate::pool::time::clock::nanos;
@@ -15,10 +16,6 @@ use crate::pool::wait::policy::WaitPolicy;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::StackTooSmall;
 use crate::state::{SeatOffer, SeatWait, Ticket};
-
-/// Whoever waits for a compilation checks at its deadline whether that still goes on; not more often than
-/// this.
-const RECHECK: Duration = Duration::from_millis(100);
 
 /// What to do once the lock is let go.
 enum Step<T: Send + 'static> {
@@ -155,9 +152,13 @@ impl<T: Send + 'static> Shared<T> {
                     .leave_seat_queue(entry.id, ticket, &mut cx.slots)
             })
         };
-        let waiting_for = WaitingFor::Instance;
-        let wakeup = self.wait(&entry.target, waiter, wait_policy, waiting_for, leave);
-        let wakeup = wakeup.await;
+        let in_queue = InQueue {
+            target: &entry.target,
+            waiter,
+            wait_policy,
+            waiting_for: WaitingFor::Instance,
+        };
+        let wakeup = self.wait(&in_queue, leave).await;
         if !wait_policy.is_of_a_task() {
             self.with_state(|locked, _| locked.blocked.end(thread_number()));
         }
@@ -167,103 +168,6 @@ impl<T: Send + 'static> Shared<T> {
             }
             error
         })
-    }
-
-    /// Waits until there is a message or the deadline comes. `leave` takes the waiter out of its queue and says
-    /// whether it was still in there; if not, its message is under way, and is awaited. If the future is dropped
-    /// meanwhile, it leaves the queue, and passes on what the message brings.
-    pub(crate) async fn wait(
-        &self,
-        target: &Arc<Target>,
-        waiter: &Waiter<T>,
-        wait_policy: WaitPolicy,
-        waiting_for: WaitingFor,
-        leave: impl Fn() -> bool,
-    ) -> Result<Wakeup<T>, AcquireError> {
-        let never = || false;
-        self.wait_while(target, waiter, wait_policy, waiting_for, leave, never)
-            .await
-    }
-
-    /// As `wait`, but when the deadline comes while `goes_on`, waits as long again.
-    pub(crate) async fn wait_while(
-        &self,
-        target: &Arc<Target>,
-        waiter: &Waiter<T>,
-        wait_policy: WaitPolicy,
-        waiting_for: WaitingFor,
-        leave: impl Fn() -> bool,
-        goes_on: impl Fn() -> bool,
-    ) -> Result<Wakeup<T>, AcquireError> {
-        let began = self.timekeeper.now();
-        let mut deadline = wait_policy.deadline();
-        let since = |then| Duration::from_nanos(self.timekeeper.now().saturating_sub(then));
-        let mut place = InQueue {
-            pool: self,
-            waiter,
-            leave: Some(&leave),
-        };
-        let timeout = || {
-            self.observer.waited(since(began), "timeout");
-            AcquireError::Timeout {
-                target: target.clone(),
-                waited: since(
-                    wait_policy
-                        .deadline()
-                        .map_or(began, |deadline| deadline.began),
-                ),
-                waiting_for,
-                shortage: None,
-                between_calls: 0,
-            }
-        };
-        let wakeup = loop {
-            let wakeup = waiter.next(deadline, &self.timekeeper).await;
-            if wakeup.is_some() || !goes_on() {
-                break wakeup;
-            }
-            let again = self.settings.wait_timeout.max(RECHECK);
-            let ends = self.timekeeper.now().saturating_add(nanos(again));
-            deadline = deadline.map(|deadline| Deadline { ends, ..deadline });
-        };
-        let wakeup = match wakeup {
-            Some(wakeup) => wakeup,
-            None if leave() => {
-                place.leave = None;
-                return Err(timeout());
-            }
-            None => loop {
-                // It has no deadline, so it does not end without a message.
-                if let Some(wakeup) = waiter.next(None, &self.timekeeper).await {
-                    break wakeup;
-                }
-            },
-        };
-        place.leave = None;
-        if let Wakeup::Signal(Signal::Late) = wakeup {
-            return Err(timeout());
-        }
-        self.observer.waited(since(began), "served");
-        Ok(wakeup)
-    }
-}
-
-/// A place in some queue, until the wait is over.
-struct InQueue<'a, T: Send + 'static, Leave: Fn() -> bool> {
-    pool: &'a Shared<T>,
-    waiter: &'a Waiter<T>,
-    /// `None` when it is over.
-    leave: Option<&'a Leave>,
-}
-
-impl<T: Send + 'static, Leave: Fn() -> bool> Drop for InQueue<'_, T, Leave> {
-    fn drop(&mut self) {
-        if let Some(leave) = self.leave {
-            leave();
-            if let Some(undelivered) = self.waiter.close() {
-                self.pool.redirect(undelivered);
-            }
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::pool::api::definition::{Defined, Source};
 use crate::pool::api::error::{AcquireError, ModuleError, Target, WaitingFor};
 use crate::pool::cold::acquire::{closed, removed, would_block};
+use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
 use crate::pool::cold::reserve::Need;
 use crate::pool::hot::entry::Entry;
@@ -70,6 +71,12 @@ impl<T: Send + 'static> Shared<T> {
         let mut followed = 0;
         loop {
             let began = self.timekeeper.now();
+            let in_queue = |waiter, waiting_for| InQueue {
+                target,
+                waiter,
+                wait_policy,
+                waiting_for,
+            };
             match self.prepare(&guard, target, wait_policy) {
                 Step::Ready(ready) => return Ok((guard, ready, wait_policy.later(followed))),
                 Step::Lead(lead) => return self.lead(guard, target, lead, wait_policy).await,
@@ -80,9 +87,8 @@ impl<T: Send + 'static> Shared<T> {
                     };
                     let goes_on =
                         || self.with_state(|locked, _| locked.compiling.contains(&module));
-                    let waiting_for = WaitingFor::Compilation;
-                    self.wait_for_turn(target, &waiter, wait_policy, waiting_for, leave, goes_on)
-                        .await?;
+                    let in_queue = in_queue(&waiter, WaitingFor::Compilation);
+                    self.wait_for_turn(&in_queue, leave, goes_on).await?;
                     followed += self.timekeeper.now().saturating_sub(began);
                 }
                 Step::Queue(waiter, ticket) => {
@@ -93,9 +99,8 @@ impl<T: Send + 'static> Shared<T> {
                         true
                     };
                     let goes_on = || self.with_state(|locked, _| !locked.compiling.is_empty());
-                    let waiting_for = WaitingFor::Compiler;
-                    self.wait_for_turn(target, &waiter, wait_policy, waiting_for, leave, goes_on)
-                        .await?;
+                    let in_queue = in_queue(&waiter, WaitingFor::Compiler);
+                    self.wait_for_turn(&in_queue, leave, goes_on).await?;
                     wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
                 }
                 Step::Again => {}
@@ -173,17 +178,13 @@ impl<T: Send + 'static> Shared<T> {
 
     async fn wait_for_turn(
         &self,
-        target: &Arc<Target>,
-        waiter: &Waiter<T>,
-        wait_policy: WaitPolicy,
-        waiting_for: WaitingFor,
+        in_queue: &InQueue<'_, T>,
         leave: impl Fn() -> bool,
         goes_on: impl Fn() -> bool,
     ) -> Result<(), AcquireError> {
-        let goes_on = || wait_policy.pauses() && !compiles_here() && goes_on();
-        let wakeup = self.wait_while(target, waiter, wait_policy, waiting_for, leave, goes_on);
-        match wakeup.await? {
-            Wakeup::Signal(Signal::Closed) => Err(closed(target)),
+        let goes_on = || in_queue.wait_policy.pauses() && !compiles_here() && goes_on();
+        match self.wait_while(in_queue, leave, goes_on).await? {
+            Wakeup::Signal(Signal::Closed) => Err(closed(in_queue.target)),
             _ => Ok(()),
         }
     }

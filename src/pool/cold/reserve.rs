@@ -6,6 +6,7 @@ use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::error::{AcquireError, Target, WaitingFor};
 use crate::pool::api::holders::IN_AN_ERROR;
 use crate::pool::cold::acquire::closed;
+use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::shared::{Context, RequestId, Shared, Signal, State};
 use crate::pool::wait::policy::WaitPolicy;
@@ -247,9 +248,13 @@ impl<T: Send + 'static> Shared<T> {
             });
             true
         };
-        let waiting_for = WaitingFor::Room;
-        let wakeup = self.wait(need.target, &queued.waiter, wait_policy, waiting_for, leave);
-        match wakeup.await {
+        let in_queue = InQueue {
+            target: need.target,
+            waiter: &queued.waiter,
+            wait_policy,
+            waiting_for: WaitingFor::Room,
+        };
+        match self.wait(&in_queue, leave).await {
             Ok(Wakeup::Signal(Signal::Closed)) => Err(closed(need.target)),
             Ok(_) => Ok(()),
             Err(mut error) => {
