@@ -127,6 +127,53 @@
 //! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped
 //! from any thread by a [`Canceller`].
 //!
+//! # What can be observed
+//!
+//! [`Pool::stats`] says what a pool holds and what happened to it; [`Pool::recount`] checks its books. Metrics go
+//! to the recorder of the `metrics` crate, with the label `pool` ([`Builder::name`]) and at most one more.
+//! Counters of hits, misses, blocks and refusals, and gauges, are brought up to date by the housekeeper or
+//! [`Pool::sweep`], all others at once.
+//!
+//! | metric | kind | unit | label | what it counts | in [`Stats`] |
+//! |---|---|---|---|---|---|
+//! | `wasm_pool_hits_total` | counter | | | Leases of an instance that was there: idle, or handed over by the lease before | `hits` |
+//! | `wasm_pool_misses_total` | counter | | | Acquires that set out to make an instance, whether there was room for it or not | `misses` |
+//! | `wasm_pool_blocks_total` | counter | | | Acquires that queued for an instance | `blocks` |
+//! | `wasm_pool_refusals_total` | counter | | | Acquires that a budget refused | `refusals` |
+//! | `wasm_pool_growth_refusals_total` | counter | | | Times that growth of an instance was refused: the guest saw −1 | `growth_refusals` |
+//! | `wasm_pool_evictions_total` | counter | | `reason` | Idle instances evicted: for room, for idleness, or by `retain` | `evictions` |
+//! | `wasm_pool_retirements_total` | counter | | `reason` | Instances that left for any other reason | `retirements` |
+//! | `wasm_pool_compilations_total` | counter | | | Modules compiled, whether there was then room for them or not | `compilations` |
+//! | `wasm_pool_loads_total` | counter | | | Times that compiled code was mapped and linked | `loads` |
+//! | `wasm_pool_module_failures_total` | counter | | | Modules that could not be compiled, mapped or linked | `module_failures` |
+//! | `wasm_pool_code_dropped_total` | counter | | | Modules whose code was evicted or dropped out | `code_dropped` |
+//! | `wasm_pool_guest_failures_total` | counter | | `kind` | Calls and start functions of guests that failed | |
+//! | `wasm_pool_compile_seconds` | histogram | seconds | | Time to compile a module | |
+//! | `wasm_pool_load_seconds` | histogram | seconds | | Time to map and link compiled code | |
+//! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire: for an instance, for room, or for a compilation | |
+//! | `wasm_pool_charged` | gauge | bytes, or mappings | `budget` | Charged to a budget: bytes, or mappings | `budget(..).charged` |
+//! | `wasm_pool_limit` | gauge | bytes, or mappings | `budget` | Limit of a budget that has one: bytes, or mappings | `budget(..).limit` |
+//! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |
+//! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
+//!
+//! `reason` is [`Reason::name`], `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
+//! `served` and `timeout`, `budget` [`Budget::name`], `state` one of `idle` and `leased`.
+//!
+//! Spans and events go to the subscriber of the `tracing` crate. There are none on the warm path.
+//!
+//! | span or event | what | fields | around, or after |
+//! |---|---|---|---|
+//! | `compile` | span, info | `function`, `wasm_bytes` | compiling a module |
+//! | `load` | span, info | `function` | mapping and linking compiled code |
+//! | `instantiate` | span, debug | `function`, `group` | the host's data, the instance, its start function |
+//! | `destroy` | span, debug | `function`, `group`, `reason` | destroying an instance, the host's data with it |
+//! | `code dropped` | event, debug | `bytes` | unmapping code; bytes as charged to `code` |
+//! | `host code panicked` | event, error | `what` | a panic in what the pool called on its own account |
+//! | `no thread to compile on` | event, error | `error` | the system refused a thread |
+//! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |
+//!
+//! `function` is the function's name with its argument types, `group` the group.
+//!
 //! # Limits of this version
 //!
 //! Components, shared memories and custom page sizes are not supported; a

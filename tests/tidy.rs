@@ -219,3 +219,61 @@ fn each_invariant_has_one_place_one_message_and_one_row() {
     assert_eq!(rows, docs, "rows of DESIGN.md, and comments");
     assert_eq!(rows, messages, "rows of DESIGN.md, and messages");
 }
+
+/// What is between this and the parenthesis that closes.
+fn arguments(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|c| {
+        depth += match c {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        depth == 0
+    });
+    &text[..end.unwrap()]
+}
+
+/// A row of the table in `lib.rs` for what a macro of `tracing` is called with.
+fn traced(level: &str, arguments: &str) -> String {
+    let (mut name, mut fields) = ("", Vec::new());
+    for argument in arguments.split(",").map(str::trim) {
+        match argument.strip_prefix('"') {
+            Some(literal) => name = literal.trim_end_matches('"'),
+            None if argument.is_empty() => {}
+            None => {
+                let field = argument.split('=').next().unwrap().trim();
+                fields.push(format!("`{}`", field.trim_start_matches(['%', '?'])));
+            }
+        }
+    }
+    let what = match level.strip_suffix("_span") {
+        Some(level) => format!("span, {level}"),
+        None => format!("event, {level}"),
+    };
+    format!("//! | `{name}` | {what} | {} |", fields.join(", "))
+}
+
+#[test]
+fn all_that_is_traced_stands_in_the_documentation() {
+    let mut found = std::collections::BTreeSet::new();
+    for (_, text) in sources("src") {
+        let text: String = code(&text).flat_map(|line| [line, "\n"]).collect();
+        let calls = text.split("tracing::").skip(1);
+        for (level, rest) in calls.filter_map(|call| call.split_once("!(")) {
+            if level.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                found.insert(traced(level, arguments(rest)));
+            }
+        }
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let docs = fs::read_to_string(docs).unwrap();
+    let rows = docs.lines().filter(|line| line.starts_with("//! | `"));
+    let rows = rows.filter(|line| line.contains("| span, ") || line.contains("| event, "));
+    let rows = rows.map(|row| {
+        let cells: Vec<_> = row.split('|').take(4).collect();
+        format!("{}|", cells.join("|"))
+    });
+    assert!(found.len() >= 8, "{found:#?}");
+    assert_eq!(rows.collect::<std::collections::BTreeSet<_>>(), found);
+}

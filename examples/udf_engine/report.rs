@@ -35,7 +35,7 @@ pub fn closing_table(screen: &mut Screen, phase: &str, stats: &Stats) {
         stats.compilations,
         stats.loads,
         stats.code_dropped,
-        stats.refused,
+        stats.refusals,
     ]
     .map(grouped);
     screen.always(&format!(
@@ -68,7 +68,7 @@ pub fn json(stats: &Stats) -> String {
         functions.collect::<Vec<_>>().join(",\n"),
         stats.compilations,
         stats.loads,
-        stats.refused
+        stats.refusals
     )
 }
 

@@ -61,7 +61,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         drop(destroying);
         for eviction in &evictions {
-            self.observer.evicted(eviction);
+            self.observer.tell(eviction);
         }
     }
 
@@ -118,16 +118,18 @@ impl<T: Send + 'static> Shared<T> {
         match victim {
             Destroy::Instance {
                 instance, reason, ..
-            } => claims
-                .take(instance)
-                .map(|claimed| free_instance(claimed, reason)),
+            } => {
+                self.observer.removed(reason);
+                let claimed = claims.take(instance)?;
+                Some(free_instance(claimed, reason))
+            }
             Destroy::Code { code, .. } => {
+                self.observer.code_dropped();
                 let bytes = code.amounts().get(Budget::Code);
                 drop(code);
                 guarded("a subscriber", || {
                     tracing::debug!(bytes, "code dropped");
                 });
-                self.observer.code_dropped();
                 None
             }
         }
@@ -146,7 +148,7 @@ fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) 
     };
     let enter = || {
         tracing::debug_span!(
-            "evict",
+            "destroy",
             function = %eviction.signature,
             group = %eviction.group,
             reason = reason.name(),

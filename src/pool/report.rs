@@ -27,11 +27,13 @@ impl<T: Send + 'static> Shared<T> {
         let instances = |state| gauge!(name::INSTANCES, "pool" => pool.clone(), "state" => state);
         instances("idle").set(now.instances.saturating_sub(uses.leased) as f64);
         instances("leased").set(uses.leased as f64);
-        gauge!(name::MODULES, "pool" => pool.clone()).set(now.modules as f64);
+        gauge!(name::MODULES_LOADED, "pool" => pool.clone()).set(now.modules as f64);
         counter!(name::HITS, "pool" => pool.clone()).absolute(uses.hits);
         counter!(name::MISSES, "pool" => pool.clone()).absolute(now.counts.misses);
         counter!(name::BLOCKS, "pool" => pool.clone()).absolute(now.counts.blocks);
-        counter!(name::REFUSALS, "pool" => pool.clone()).absolute(now.refused);
+        counter!(name::REFUSALS, "pool" => pool.clone()).absolute(now.refusals);
+        counter!(name::GROWTH_REFUSALS, "pool" => pool.clone())
+            .absolute(now.counts.growth_refusals);
     }
 }
 
@@ -81,7 +83,7 @@ struct Totals {
     counts: FunctionCounts,
     instances: usize,
     modules: usize,
-    refused: u64,
+    refusals: u64,
 }
 
 impl Totals {
@@ -92,7 +94,7 @@ impl Totals {
             counts: state.totals(),
             instances: state.instance_count(),
             modules: state.loaded_modules(),
-            refused: state.refusals(),
+            refusals: state.refusals(),
         }
     }
 }

@@ -88,6 +88,7 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub compiling: BTreeSet<ModuleId<ShellTypes<T>>>,
     pub compilations: u64,
     pub loads: u64,
+    pub module_failures: u64,
     /// What threads are destroying now, and will report as freed.
     ///
     /// **D1** It names exactly what is dying in `state`: whatever were lost on the way would be charged for
@@ -106,6 +107,7 @@ impl<T: Send + 'static> Locked<T> {
             compiling: BTreeSet::new(),
             compilations: 0,
             loads: 0,
+            module_failures: 0,
             destroying: HashSet::new(),
         }
     }

@@ -26,7 +26,7 @@ pub struct Snapshot<H: Types> {
     pub code_dropped: u64,
     pub compiling: usize,
     pub waiting: usize,
-    pub refused: u64,
+    pub refusals: u64,
     pub closed: bool,
 }
 
@@ -82,7 +82,7 @@ impl<H: Types> State<H> {
                 + self.room_queue.len()
                 + self.awaiting_frees.len()
                 + self.compilers.len(),
-            refused: self.refused,
+            refusals: self.refused,
             closed: self.closed,
             entries,
         }

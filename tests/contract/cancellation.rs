@@ -34,7 +34,7 @@ fn while_another_evicts(point: Point) -> bool {
     let name = fresh_name();
     let scene = Scene::new(&name, memory_module(1, 0), room_for_one).hold(2);
     scene.let_go();
-    let held = spans::hold("evict", &format!("{name}()"));
+    let held = spans::hold("destroy", &format!("{name}()"));
     let held = RefCell::new(Some(held));
     let pool = scene.pool.clone();
     let evicting = thread::spawn(move || pool.retain(|_| false));

@@ -318,7 +318,7 @@ fn with_a_deadline_it_waits_for_the_budget_of_a_running_compilation() {
         second.join().unwrap().unwrap();
     });
     let stats = check(&pool);
-    assert_eq!((stats.compilations, stats.refused), (2, 0));
+    assert_eq!((stats.compilations, stats.refusals), (2, 0));
 }
 
 /// While `first` compiles, a second thread asks for `second`; returns its join handle once it

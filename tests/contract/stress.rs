@@ -155,7 +155,7 @@ fn everything_at_once(policy: Policy) {
     println!(
         "{policy:?}: {served} served, {} misses, {} hits, {} blocks, {} evictions, {} refused, \
               {} compilations",
-        stats.misses, stats.hits, stats.blocks, stats.evictions, stats.refused, stats.compilations
+        stats.misses, stats.hits, stats.blocks, stats.evictions, stats.refusals, stats.compilations
     );
     pool.close();
     pool.recount().unwrap();

@@ -1,4 +1,4 @@
-//! `stats()`: one consistent look, in the host's terms.
+//! `stats()`: what a pool holds and what has happened, in the host's terms.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,11 +32,11 @@ pub struct FunctionStats {
     pub name: Arc<str>,
     /// Its argument types, separated by a comma and a space each.
     pub arguments: Arc<str>,
-    /// Leases served by an idle instance.
+    /// Leases of an instance that was there: idle, or handed over by the lease before.
     pub hits: u64,
     /// Acquires that set out to make an instance, whether there was room for it or not.
     pub misses: u64,
-    /// Leases that had to wait for an instance.
+    /// Acquires that queued for an instance.
     pub blocks: u64,
     /// Idle instances evicted: for room, for idleness, or by `retain`.
     pub evictions: u64,
@@ -55,7 +55,14 @@ pub struct FunctionStats {
     pub code_bytes: u64,
 }
 
-/// Everything about a pool, of one instant.
+/// What a pool holds, and what has happened since it was built.
+///
+/// Of one instant is all that goes through the pool's lock: budgets, holders, `misses`, `blocks`, evictions and
+/// all other counts but hits, and the number of instances (`idle + leased`, also of each function). Warm leases take
+/// no lock: which instances are leased, and hits, are read one after the other, while leases begin and end. In a
+/// pool at rest, everything is of one instant.
+///
+/// Metrics count the same under the same names: see the table in the [crate's documentation](crate#what-can-be-observed).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stats {
@@ -64,36 +71,42 @@ pub struct Stats {
     holders: Vec<Vec<Holder>>,
     /// Every function that is defined, in the order of definition as far as places are not reused.
     pub functions: Vec<FunctionStats>,
-    /// Idle instances.
+    /// Instances that are idle.
     pub idle: usize,
-    /// Leased instances.
+    /// Instances that are leased.
     pub leased: usize,
     /// Instances that are being destroyed, or code that is: still charged.
     pub dying: usize,
-    /// Threads that wait for an instance, for room, or for a compilation.
+    /// Threads and tasks that wait for an instance, for room, or for a compilation.
     pub waiting: usize,
     /// Compilations in flight.
     pub compiling: usize,
     /// Modules whose code is mapped.
     pub modules_loaded: usize,
-    /// Modules that functions name, loaded or not.
+    /// Modules that functions name, and those of which something is still in use; loaded or not.
     pub modules_known: usize,
-    /// Modules compiled since the pool was built, whether there was then room for them or not.
+    /// Modules compiled, whether there was then room for them or not.
     pub compilations: u64,
-    /// Times that compiled code was mapped since the pool was built.
+    /// Times that compiled code was mapped and linked.
     pub loads: u64,
-    /// Modules whose code was evicted or dropped out since the pool was built.
+    /// Modules that could not be compiled, mapped or linked.
+    pub module_failures: u64,
+    /// Modules whose code was evicted or dropped out.
     pub code_dropped: u64,
-    /// Requests that a budget refused since the pool was built.
-    pub refused: u64,
-    /// Leases served by an idle instance, over all functions that ever were.
+    /// Acquires that a budget refused.
+    pub refusals: u64,
+    /// Times that growth of an instance was refused, over all functions that ever were: the guest saw −1.
+    pub growth_refusals: u64,
+    /// Leases of an instance that was there, over all functions that ever were.
     pub hits: u64,
     /// Acquires that set out to make an instance, over all functions that ever were.
     pub misses: u64,
-    /// Leases that had to wait for an instance, over all functions that ever were.
+    /// Acquires that queued for an instance, over all functions that ever were.
     pub blocks: u64,
     /// Idle instances evicted, over all functions that ever were.
     pub evictions: u64,
+    /// Instances that left for any other reason, over all functions that ever were.
+    pub retirements: u64,
     /// Whether the pool is closed.
     pub closed: bool,
 }
@@ -194,19 +207,21 @@ struct Hits {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, holders, compilations, loads) = self.with_state(|locked, _| {
-            let snapshot = locked.state.snapshot();
-            // An entry that is forgotten passes its hits on, under the lock.
-            let hits = Hits {
-                entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
-                functions: (snapshot.functions.iter())
-                    .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
-                    .collect(),
-                past: self.past_hits.load(Ordering::Relaxed),
-            };
-            let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
-            (snapshot, hits, holders, locked.compilations, locked.loads)
-        });
+        let (snapshot, hits, holders, [compilations, loads, module_failures]) =
+            self.with_state(|locked, _| {
+                let snapshot = locked.state.snapshot();
+                // An entry that is forgotten passes its hits on, under the lock.
+                let hits = Hits {
+                    entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
+                    functions: (snapshot.functions.iter())
+                        .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
+                        .collect(),
+                    past: self.past_hits.load(Ordering::Relaxed),
+                };
+                let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
+                let of_modules = [locked.compilations, locked.loads, locked.module_failures];
+                (snapshot, hits, holders, of_modules)
+            });
         let mut uses: HashMap<_, (u64, usize, usize)> = HashMap::new();
         for (entry, entry_hits) in snapshot.entries.iter().zip(&hits.entries) {
             let (hits, idle, leased) = uses.entry(entry.function).or_default();
@@ -260,12 +275,15 @@ impl<T: Send + 'static> Shared<T> {
             modules_known: snapshot.modules_known,
             compilations,
             loads,
+            module_failures,
             code_dropped: snapshot.code_dropped,
-            refused: snapshot.refused,
+            refusals: snapshot.refusals,
+            growth_refusals: snapshot.totals.growth_refusals,
             hits: hits.past + hits.entries.iter().sum::<u64>(),
             misses: snapshot.totals.misses,
             blocks: snapshot.totals.blocks,
             evictions: snapshot.totals.evictions,
+            retirements: snapshot.totals.retirements,
             closed: snapshot.closed,
             functions,
         }

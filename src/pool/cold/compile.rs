@@ -337,8 +337,10 @@ impl<T: Send + 'static> Shared<T> {
         let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
         match compiled.unwrap_or_else(panicked) {
             Ok(artifact) => {
+                let time = began.elapsed();
                 self.with_state(|locked, _| locked.compilations += 1);
-                Ok((artifact, began.elapsed()))
+                self.observer.compiled(time);
+                Ok((artifact, time))
             }
             Err(error) => Err(match refused_by_system(&error) {
                 Some(refused) => self.refused(guard, target, refused),
@@ -372,7 +374,7 @@ impl<T: Send + 'static> Shared<T> {
         };
         drop(artifact);
         let load_time = began.elapsed();
-        self.observer.compiled(compile_time, load_time);
+        self.observer.loaded(load_time);
         let cost = nanos(compile_time + load_time);
         let amounts = code.amounts();
         self.with_state(|locked, cx| {
@@ -431,9 +433,10 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         error: ModuleError,
     ) -> AcquireError {
-        self.observer.compile_failed();
+        self.observer.module_failed();
         let failure = Arc::new(error);
         self.with_state(|locked, cx| {
+            locked.module_failures += 1;
             locked
                 .state
                 .failed(guard.id(), failure.clone(), until, &mut cx.out);

@@ -44,11 +44,14 @@ pub(crate) mod name {
     pub const HITS: &str = "wasm_pool_hits_total";
     pub const MISSES: &str = "wasm_pool_misses_total";
     pub const BLOCKS: &str = "wasm_pool_blocks_total";
-    pub const REFUSALS: &str = "wasm_pool_budget_refusals_total";
+    pub const REFUSALS: &str = "wasm_pool_refusals_total";
+    pub const GROWTH_REFUSALS: &str = "wasm_pool_growth_refusals_total";
     pub const EVICTIONS: &str = "wasm_pool_evictions_total";
-    pub const CODE_DROPPED: &str = "wasm_pool_code_dropped_total";
+    pub const RETIREMENTS: &str = "wasm_pool_retirements_total";
     pub const COMPILATIONS: &str = "wasm_pool_compilations_total";
-    pub const COMPILE_FAILURES: &str = "wasm_pool_compile_failures_total";
+    pub const LOADS: &str = "wasm_pool_loads_total";
+    pub const MODULE_FAILURES: &str = "wasm_pool_module_failures_total";
+    pub const CODE_DROPPED: &str = "wasm_pool_code_dropped_total";
     pub const GUEST_FAILURES: &str = "wasm_pool_guest_failures_total";
     pub const COMPILE_SECONDS: &str = "wasm_pool_compile_seconds";
     pub const LOAD_SECONDS: &str = "wasm_pool_load_seconds";
@@ -56,8 +59,139 @@ pub(crate) mod name {
     pub const CHARGED: &str = "wasm_pool_charged";
     pub const LIMIT: &str = "wasm_pool_limit";
     pub const INSTANCES: &str = "wasm_pool_instances";
-    pub const MODULES: &str = "wasm_pool_modules_loaded";
+    pub const MODULES_LOADED: &str = "wasm_pool_modules_loaded";
 }
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// What a metric is, as the recorder is told, and as the table in `lib.rs` says.
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    unit: Option<Unit>,
+    what: &'static str,
+}
+
+const METRICS: &[Metric] = &[
+    Metric {
+        name: name::HITS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Leases of an instance that was there: idle, or handed over by the lease before",
+    },
+    Metric {
+        name: name::MISSES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Acquires that set out to make an instance, whether there was room for it or not",
+    },
+    Metric {
+        name: name::BLOCKS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Acquires that queued for an instance",
+    },
+    Metric {
+        name: name::REFUSALS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Acquires that a budget refused",
+    },
+    Metric {
+        name: name::GROWTH_REFUSALS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Times that growth of an instance was refused: the guest saw −1",
+    },
+    Metric {
+        name: name::EVICTIONS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Idle instances evicted: for room, for idleness, or by `retain`",
+    },
+    Metric {
+        name: name::RETIREMENTS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Instances that left for any other reason",
+    },
+    Metric {
+        name: name::COMPILATIONS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Modules compiled, whether there was then room for them or not",
+    },
+    Metric {
+        name: name::LOADS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Times that compiled code was mapped and linked",
+    },
+    Metric {
+        name: name::MODULE_FAILURES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Modules that could not be compiled, mapped or linked",
+    },
+    Metric {
+        name: name::CODE_DROPPED,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Modules whose code was evicted or dropped out",
+    },
+    Metric {
+        name: name::GUEST_FAILURES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Calls and start functions of guests that failed",
+    },
+    Metric {
+        name: name::COMPILE_SECONDS,
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        what: "Time to compile a module",
+    },
+    Metric {
+        name: name::LOAD_SECONDS,
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        what: "Time to map and link compiled code",
+    },
+    Metric {
+        name: name::WAIT_SECONDS,
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        what: "Time of one wait of an acquire: for an instance, for room, or for a compilation",
+    },
+    Metric {
+        name: name::CHARGED,
+        kind: Kind::Gauge,
+        unit: None,
+        what: "Charged to a budget: bytes, or mappings",
+    },
+    Metric {
+        name: name::LIMIT,
+        kind: Kind::Gauge,
+        unit: None,
+        what: "Limit of a budget that has one: bytes, or mappings",
+    },
+    Metric {
+        name: name::INSTANCES,
+        kind: Kind::Gauge,
+        unit: Some(Unit::Count),
+        what: "Instances that are idle, and that are leased",
+    },
+    Metric {
+        name: name::MODULES_LOADED,
+        kind: Kind::Gauge,
+        unit: Some(Unit::Count),
+        what: "Modules whose code is mapped",
+    },
+];
 
 /// Tells whoever listens: the `metrics` recorder, and the host's closure.
 pub(crate) struct Observer {
@@ -73,30 +207,45 @@ impl Observer {
 
     /// Calls the host's listener, outside of any lock. Its panic must not cost the pool the thread
     /// that happened to evict something.
-    pub fn evicted(&self, eviction: &Eviction) {
-        record(|| {
-            let (pool, reason) = (self.pool.clone(), eviction.reason.name());
-            counter!(name::EVICTIONS, "pool" => pool, "reason" => reason).increment(1);
-        });
+    pub fn tell(&self, eviction: &Eviction) {
         if let Some(listener) = &self.listener {
             guarded("the eviction listener", || listener(eviction));
         }
     }
 
+    /// An instance has left the pool, and is about to be destroyed.
+    pub fn removed(&self, reason: Reason) {
+        record(|| {
+            let (pool, label) = (self.pool.clone(), reason.name());
+            let counter = match reason.is_eviction() {
+                true => counter!(name::EVICTIONS, "pool" => pool, "reason" => label),
+                false => counter!(name::RETIREMENTS, "pool" => pool, "reason" => label),
+            };
+            counter.increment(1);
+        });
+    }
+
+    /// Code is about to be unmapped.
     pub fn code_dropped(&self) {
         record(|| counter!(name::CODE_DROPPED, "pool" => self.pool.clone()).increment(1));
     }
 
-    pub fn compiled(&self, compiling: Duration, loading: Duration) {
+    pub fn compiled(&self, time: Duration) {
         record(|| {
             counter!(name::COMPILATIONS, "pool" => self.pool.clone()).increment(1);
-            histogram!(name::COMPILE_SECONDS, "pool" => self.pool.clone()).record(compiling);
-            histogram!(name::LOAD_SECONDS, "pool" => self.pool.clone()).record(loading);
+            histogram!(name::COMPILE_SECONDS, "pool" => self.pool.clone()).record(time);
         });
     }
 
-    pub fn compile_failed(&self) {
-        record(|| counter!(name::COMPILE_FAILURES, "pool" => self.pool.clone()).increment(1));
+    pub fn loaded(&self, time: Duration) {
+        record(|| {
+            counter!(name::LOADS, "pool" => self.pool.clone()).increment(1);
+            histogram!(name::LOAD_SECONDS, "pool" => self.pool.clone()).record(time);
+        });
+    }
+
+    pub fn module_failed(&self) {
+        record(|| counter!(name::MODULE_FAILURES, "pool" => self.pool.clone()).increment(1));
     }
 
     pub fn guest_failed(&self, kind: &'static str) {
@@ -120,64 +269,81 @@ fn record(metric: impl FnOnce()) {
 }
 
 fn describe() {
-    describe_counter!(name::HITS, Unit::Count, "Leases served by an idle instance");
-    describe_counter!(
-        name::MISSES,
-        Unit::Count,
-        "Acquires that set out to make an instance"
-    );
-    describe_counter!(
-        name::BLOCKS,
-        Unit::Count,
-        "Leases that waited for an instance"
-    );
-    describe_counter!(
-        name::REFUSALS,
-        Unit::Count,
-        "Requests that a budget refused"
-    );
-    describe_counter!(
-        name::EVICTIONS,
-        Unit::Count,
-        "Instances that left the pool, by reason"
-    );
-    describe_counter!(
-        name::CODE_DROPPED,
-        Unit::Count,
-        "Modules whose code was unmapped"
-    );
-    describe_counter!(
-        name::COMPILATIONS,
-        Unit::Count,
-        "Modules compiled and loaded"
-    );
-    describe_counter!(
-        name::COMPILE_FAILURES,
-        Unit::Count,
-        "Modules that failed to compile or link"
-    );
-    describe_counter!(
-        name::GUEST_FAILURES,
-        Unit::Count,
-        "Guest calls that failed, by kind"
-    );
-    describe_histogram!(
-        name::COMPILE_SECONDS,
-        Unit::Seconds,
-        "Time to compile a module"
-    );
-    describe_histogram!(
-        name::LOAD_SECONDS,
-        Unit::Seconds,
-        "Time to map and link compiled code"
-    );
-    describe_histogram!(
-        name::WAIT_SECONDS,
-        Unit::Seconds,
-        "Time that a blocked acquire waited"
-    );
-    describe_gauge!(name::CHARGED, "Charged to a budget: bytes, or mappings");
-    describe_gauge!(name::LIMIT, "Limit of a budget: bytes, or mappings");
-    describe_gauge!(name::INSTANCES, Unit::Count, "Instances, by state");
-    describe_gauge!(name::MODULES, Unit::Count, "Modules whose code is mapped");
+    for metric in METRICS {
+        let Metric { name, what, .. } = *metric;
+        match (&metric.kind, metric.unit) {
+            (Kind::Counter, Some(unit)) => describe_counter!(name, unit, what),
+            (Kind::Counter, None) => describe_counter!(name, what),
+            (Kind::Gauge, Some(unit)) => describe_gauge!(name, unit, what),
+            (Kind::Gauge, None) => describe_gauge!(name, what),
+            (Kind::Histogram, Some(unit)) => describe_histogram!(name, unit, what),
+            (Kind::Histogram, None) => describe_histogram!(name, what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of `lib.rs`, without what it says of `Stats`: name, kind, unit, label, what it counts.
+    fn table() -> Vec<[&'static str; 5]> {
+        let docs = include_str!("../../lib.rs").lines();
+        let rows = docs.filter(|line| line.starts_with("//! | `wasm_pool_"));
+        let cells = rows.map(|row| {
+            row.split('|')
+                .skip(1)
+                .map(|cell| cell.trim_matches([' ', '`']))
+        });
+        cells
+            .map(|mut cells| std::array::from_fn(|_| cells.next().unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn the_table_of_metrics_is_that_of_the_documentation() {
+        let described = METRICS.iter().map(|metric| {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let unit = match metric.unit {
+                Some(Unit::Count) => "",
+                Some(unit) => unit.as_str(),
+                None => "bytes, or mappings",
+            };
+            (metric.name, kind, unit, metric.what)
+        });
+        let told = table();
+        let told = told
+            .iter()
+            .map(|[name, kind, unit, _, what]| (*name, *kind, *unit, *what));
+        assert_eq!(told.collect::<Vec<_>>(), described.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn metrics_have_the_labels_that_the_table_says() {
+        let source = [include_str!("observe.rs"), include_str!("../report.rs")].concat();
+        let mut used = std::collections::BTreeMap::new();
+        // Not those of this test.
+        for (at, _) in source.match_indices(concat!("!(", "name::")) {
+            let arguments = &source[at + "!(name::".len()..];
+            let arguments = arguments.split(')').next().unwrap_or_default();
+            let (constant, labels) = arguments.split_once(',').expect("each has a label");
+            let (_, name) = source
+                .split_once(&format!("pub const {constant}: &str = \""))
+                .expect("it is a constant");
+            let name = name.split('"').next().unwrap_or_default();
+            let labels: Vec<_> = labels.split('"').skip(1).step_by(2).collect();
+            used.insert(name, labels);
+        }
+        let told = table().into_iter().map(|[name, _, _, label, _]| {
+            let labels = ["pool", label]
+                .into_iter()
+                .filter(|label| !label.is_empty());
+            (name, labels.collect::<Vec<_>>())
+        });
+        assert_eq!(used, told.collect());
+    }
 }

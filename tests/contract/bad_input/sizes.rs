@@ -134,7 +134,7 @@ fn memory_that_fits_a_limit_but_not_the_budget_is_refused_with_numbers() {
         "{exceeded:?}"
     );
     assert!(error.to_string().contains("It can never fit"), "{error}");
-    assert_eq!(check(&pool).refused, 1);
+    assert_eq!(check(&pool).refusals, 1);
     check_empty(&pool);
     pool.set_limits(Limits::new()).unwrap();
     assert_eq!(function.call(1, ()).unwrap(), 1);
@@ -224,7 +224,7 @@ fn code_larger_than_its_budget_is_compiled_once_and_refused_with_numbers() {
     );
     let stats = check(&pool);
     assert_eq!(
-        (stats.refused, stats.modules_loaded, stats.loads),
+        (stats.refusals, stats.modules_loaded, stats.loads),
         (2, 0, 0)
     );
     check_empty(&pool);

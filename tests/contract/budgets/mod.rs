@@ -296,7 +296,7 @@ fn b5_a_refused_budget() {
     refused(big.try_acquire(1));
     assert_eq!(charges(&pool), before);
     let stats = check(&pool);
-    assert_eq!((stats.idle, stats.leased, stats.refused), (1, 1, 2));
+    assert_eq!((stats.idle, stats.leased, stats.refusals), (1, 1, 2));
     drop(lease);
 }
 

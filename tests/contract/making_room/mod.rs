@@ -294,7 +294,7 @@ fn r4_a_request_that_cannot_be_met_evicts_nothing() {
     }
     assert_eq!(left.take(), []);
     assert_eq!(f.acquire(2).unwrap().uses(), 2);
-    assert_eq!(check(&pool).refused, 3);
+    assert_eq!(check(&pool).refusals, 3);
     drop((lease, second));
 }
 

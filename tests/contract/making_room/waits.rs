@@ -44,7 +44,7 @@ fn r6_eight_tenants_are_all_served_in_turn() {
     assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7], "first come, first served");
     assert_eq!(left.groups(), groups(0..6));
     let stats = check(&pool);
-    assert_eq!((stats.misses, stats.refused, stats.waiting), (8, 0, 0));
+    assert_eq!((stats.misses, stats.refusals, stats.waiting), (8, 0, 0));
 }
 
 /// Waits for room in another thread, and sends its number when it has it.

@@ -49,7 +49,7 @@ fn o1_stats_count_what_happened() {
         (2, 1, 0, 0)
     );
     assert_eq!(
-        (stats.hits, stats.misses, stats.blocks, stats.refused),
+        (stats.hits, stats.misses, stats.blocks, stats.refusals),
         (1, 4, 0, 0)
     );
     assert_eq!((stats.modules_known, stats.modules_loaded), (2, 2));

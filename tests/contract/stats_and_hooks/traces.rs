@@ -4,7 +4,7 @@ use super::*;
 
 // O3: traces ─────────────────────────────────────────────────────────────────────────────────────
 
-/// Spans and events of the library, in order, as in `evict{function=f(), reason=room}`.
+/// Spans and events of the library, in order, as in `destroy{function=f(), reason=room}`.
 #[derive(Clone, Default)]
 struct Traces(Arc<Mutex<Vec<String>>>);
 
@@ -92,11 +92,11 @@ fn o3_there_is_a_span_for_all_that_takes_time_and_nothing_on_the_warm_path() {
     assert_eq!(second, ["instantiate{function=f(), group=2}"]);
     assert_eq!(
         evicted,
-        ["evict{function=f(), group=2, reason=\"discarded\"}"]
+        ["destroy{function=f(), group=2, reason=\"discarded\"}"]
     );
     assert_eq!(
         closed[0],
-        "evict{function=f(), group=reports, reason=\"closed\"}"
+        "destroy{function=f(), group=reports, reason=\"closed\"}"
     );
     assert_eq!(closed[1..], ["event{message=code dropped, bytes}"]);
 }
