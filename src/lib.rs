@@ -141,7 +141,7 @@
 //! | `wasm_pool_blocks_total` | counter | | | Acquires that queued for an instance | `blocks` |
 //! | `wasm_pool_refusals_total` | counter | | | Acquires that a budget refused | `refusals` |
 //! | `wasm_pool_growth_refusals_total` | counter | | | Times that growth of an instance was refused: the guest saw −1 | `growth_refusals` |
-//! | `wasm_pool_evictions_total` | counter | | `reason` | Idle instances evicted: for room, for idleness, or by `retain` | `evictions` |
+//! | `wasm_pool_evictions_total` | counter | | `reason` | Idle instances evicted: for room, for idleness, or as not retained | `evictions` |
 //! | `wasm_pool_retirements_total` | counter | | `reason` | Instances that left for any other reason | `retirements` |
 //! | `wasm_pool_compilations_total` | counter | | | Modules compiled, whether there was then room for them or not | `compilations` |
 //! | `wasm_pool_loads_total` | counter | | | Times that compiled code was mapped and linked | `loads` |

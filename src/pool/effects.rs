@@ -43,6 +43,9 @@ impl<T: Send + 'static> Shared<T> {
             for (waiter, signal) in effects.wake.drain(..) {
                 self.deliver(&waiter, Wakeup::Signal(signal));
             }
+            for source in effects.sources.drain(..) {
+                guarded("dropping imports", || drop(source));
+            }
             if effects.destroy.is_empty() {
                 break;
             }

@@ -128,6 +128,8 @@ pub struct Effects<H: Types> {
     pub destroy: Vec<Destroy<H>>,
     /// Entries whose records are gone: nothing will be leased from them again.
     pub forgotten: Vec<H::Entry>,
+    /// Of modules whose records are gone: to be dropped outside of the lock, with the host's imports in them.
+    pub sources: Vec<H::Source>,
 }
 
 impl<H: Types> Effects<H> {
@@ -136,6 +138,7 @@ impl<H: Types> Effects<H> {
             wake: Vec::new(),
             destroy: Vec::new(),
             forgotten: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }

@@ -242,6 +242,8 @@ impl World {
             wake,
             destroy,
             forgotten,
+            // Nothing of a host's is in them here.
+            sources: _,
         } = effects;
         let last = |signal: &Signal<Fake>| matches!(signal, Signal::Gone | Signal::Closed);
         for (waiter, signal) in wake.iter().filter(|(_, s)| last(s)) {

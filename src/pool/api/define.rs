@@ -237,6 +237,8 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): Signature,
     {
         let (function, defined) = (signature, new.definition.clone());
+        // If it is refused, its imports are dropped here, and not under the lock.
+        let _source = new.source.clone();
         let inserted = self.shared.with_state(|locked, cx| insert(locked, new, cx));
         match inserted {
             Ok(id) => Ok(Function::new(

@@ -111,7 +111,7 @@ const METRICS: &[Metric] = &[
         name: name::EVICTIONS,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
-        what: "Idle instances evicted: for room, for idleness, or by `retain`",
+        what: "Idle instances evicted: for room, for idleness, or as not retained",
     },
     Metric {
         name: name::RETIREMENTS,
@@ -327,15 +327,19 @@ mod tests {
         let source = [include_str!("observe.rs"), include_str!("../report.rs")].concat();
         let mut used = std::collections::BTreeMap::new();
         // Not those of this test.
-        for (at, _) in source.match_indices(concat!("!(", "name::")) {
-            let arguments = &source[at + "!(name::".len()..];
-            let arguments = arguments.split(')').next().unwrap_or_default();
+        let call = concat!("!(", "name::");
+        for (at, _) in source.match_indices(call) {
+            let arguments = &source[at + call.len()..];
+            let arguments = arguments.split(").").next().unwrap_or_default();
             let (constant, labels) = arguments.split_once(',').expect("each has a label");
             let (_, name) = source
                 .split_once(&format!("pub const {constant}: &str = \""))
                 .expect("it is a constant");
             let name = name.split('"').next().unwrap_or_default();
-            let labels: Vec<_> = labels.split('"').skip(1).step_by(2).collect();
+            let labels = labels
+                .split(" =>")
+                .filter_map(|before| before.rsplit('"').nth(1));
+            let labels: Vec<_> = labels.collect();
             used.insert(name, labels);
         }
         let told = table().into_iter().map(|[name, _, _, label, _]| {

@@ -292,6 +292,7 @@ impl<H: Types> State<H> {
         }
         if unnamed && let Some(module) = self.modules.remove(id) {
             self.module_index.remove(&module.key);
+            out.sources.push(module.source);
         }
     }
 

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use wasm_pool::{CallError, Definition, Function, Pool};
@@ -104,4 +105,50 @@ fn promise_03_cancelling_a_task_whose_waker_panics() {
     drop(call);
     assert_eq!((gate.came(), gate.left()), (1, 1));
     assert_eq!(check(&pool).leased, 0);
+}
+
+/// Asks the pool something when it goes, which needs the lock.
+struct Asks(Arc<OnceLock<Pool>>, mpsc::Sender<usize>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.get() {
+            let _ = self.1.send(pool.stats().functions.len());
+        }
+    }
+}
+
+#[test]
+fn what_the_host_gave_to_import_is_dropped_outside_of_the_lock() {
+    let pool = Pool::builder().no_housekeeper().build().unwrap();
+    let later = Arc::new(OnceLock::new());
+    let (sender, said) = mpsc::channel();
+    let imports = |pool: &Pool| {
+        let asks = Asks(later.clone(), sender.clone());
+        let function = move || {
+            let _ = &asks;
+        };
+        let imports = pool.imports().functions(|linker| {
+            linker.func_wrap("host", "f", function)?;
+            Ok(())
+        });
+        imports.build().unwrap()
+    };
+    let wasm = wat(r#"(module (import "host" "f" (func)) (func (export "g")))"#);
+    let definition = |pool: &Pool| {
+        let definition = Definition::new("g").wasm(wasm.clone()).export("g");
+        definition.imports(&imports(pool))
+    };
+    let _: Function<(), ()> = pool.define(definition(&pool)).unwrap();
+    let (again, other) = (definition(&pool), pool.clone());
+    later.set(pool).unwrap();
+    let ask = thread::spawn(move || {
+        let refused: Result<Function<(), ()>, _> = other.define(again);
+        assert!(refused.is_err(), "it is defined already");
+        other.remove("g").unwrap();
+    });
+    let in_time = Duration::from_secs(60);
+    assert_eq!(said.recv_timeout(in_time), Ok(1), "the refused ones");
+    assert_eq!(said.recv_timeout(in_time), Ok(0), "the removed ones");
+    ask.join().unwrap();
 }
