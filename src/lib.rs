@@ -78,8 +78,9 @@
 //! | `mapped` | bytes of code and stacks together | |
 //!
 //! Idle and leased instances are charged alike. A charge is released when the kernel has the
-//! memory back. What is not charged: the wasm bytes that the host passes in, and the host's own store
-//! data.
+//! memory back. What is not charged: the pool's own books (at most 512 bytes for each function, and the wasm
+//! bytes that the host passes in), threads and their stacks, wasmtime's engine, and the host's own data. DESIGN.md has all of
+//! it, and what bounds it.
 //!
 //! # Guarantees
 //!
@@ -179,6 +180,11 @@
 //! Components, shared memories and custom page sizes are not supported; a
 //! module that needs them is refused when it is defined. Exception tags cannot be given to a module to
 //! import.
+
+/// Its code is compiled, and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 extern crate alloc;
 

@@ -1,5 +1,5 @@
 //! The core needs `alloc`, `slab` and `hashbrown`, and nothing else: this file has no `std`, so
-//! that it builds is the proof. One life of an instance shows that it also runs.
+//! that it builds shows it. One life of an instance shows that it also runs.
 //!
 //! A binary of its own, since a whole crate has `std` or has not. It links no wasmtime.
 

@@ -277,3 +277,55 @@ fn all_that_is_traced_stands_in_the_documentation() {
     assert!(found.len() >= 8, "{found:#?}");
     assert_eq!(rows.collect::<std::collections::BTreeSet<_>>(), found);
 }
+
+/// Codes that the text cites: `C-B1`, `promise_14`; and `c_b1_` in names of tests.
+fn cited(text: &str) -> std::collections::BTreeSet<String> {
+    let mut cited = std::collections::BTreeSet::new();
+    let is_code = |code: &str| matches!(code.as_bytes(), [b'A'..=b'Z', b'1'..=b'9']);
+    for (at, _) in text.match_indices("C-") {
+        if let Some(code) = text.get(at + 2..at + 4).filter(|code| is_code(code)) {
+            cited.insert(format!("C-{code}"));
+        }
+    }
+    for (at, _) in text.match_indices("fn c_") {
+        if let Some(code) = text.get(at + 5..at + 7) {
+            cited.insert(format!("C-{}", code.to_uppercase()));
+        }
+    }
+    for (at, prefix) in text.match_indices("promise_") {
+        let number = text.get(at + prefix.len()..at + prefix.len() + 2);
+        if let Some(number) = number.filter(|n| n.bytes().all(|b| b.is_ascii_digit())) {
+            cited.insert(format!("promise_{number}"));
+        }
+    }
+    cited
+}
+
+#[test]
+fn tests_cite_what_stands_in_the_contract() {
+    let design = Path::new(env!("CARGO_MANIFEST_DIR")).join("DESIGN.md");
+    let design = fs::read_to_string(design).unwrap();
+    let rows = design.lines().filter_map(|line| line.strip_prefix("| "));
+    let codes = rows.filter_map(|row| row.split(" |").next());
+    let contract: std::collections::BTreeSet<String> = codes.map(str::to_owned).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for folder in ["src", "tests", "benches", "examples"] {
+        for (path, text) in sources(folder) {
+            if path.ends_with("tests/tidy.rs") {
+                continue;
+            }
+            let codes = cited(&text);
+            let unknown: Vec<_> = codes.difference(&contract).collect();
+            assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
+            // A code without its prefix could be an invariant's.
+            let bare = text.match_indices("fn ").find_map(|(at, _)| {
+                let name = text[at + 3..].as_bytes();
+                let bare = matches!(name, [b'a'..=b'z', b'0'..=b'9', b'_', ..]);
+                bare.then(|| text[at..].lines().next())
+            });
+            assert_eq!(bare, None, "{}", path.display());
+            seen.extend(codes);
+        }
+    }
+    assert!(seen.len() > 50, "{seen:?}");
+}

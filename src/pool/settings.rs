@@ -15,7 +15,7 @@ use crate::state::{self, Expiry, Policy};
 /// model checker would take too long to get there.
 const MAX_PASSES: u64 = if cfg!(test) { 4 } else { 64 };
 
-/// Pairs of (function, group) that a pool remembers though nothing uses them. Each takes 1.5 KiB with the
+/// Pairs of (function, group) that a pool remembers though nothing uses them. Each takes 1.6 KiB with the
 /// usual eight seats, which nobody is charged for; to make one anew takes a microsecond, and the
 /// instance that it is made for takes many.
 const MAX_UNUSED_ENTRIES: usize = 1024;

@@ -64,6 +64,11 @@ impl Limits {
         self.with(Budget::Total, bytes)
     }
 
+    /// Bytes of code and fiber stacks together, for a host with one cap on what is mapped.
+    pub fn mapped(self, bytes: u64) -> Self {
+        self.with(Budget::Mapped, bytes)
+    }
+
     /// The limit of one budget; `u64::MAX` when it has none.
     pub fn get(&self, budget: Budget) -> u64 {
         self.0[budget]
@@ -76,11 +81,6 @@ impl Limits {
 
     pub(crate) fn per_budget(&self) -> PerBudget<u64> {
         self.0
-    }
-
-    /// Bytes of code and fiber stacks together.
-    pub fn mapped(self, bytes: u64) -> Self {
-        self.with(Budget::Mapped, bytes)
     }
 
     /// The figures of ScyllaDB's WebAssembly functions, whose cache is this pool's ancestor: of the

@@ -28,7 +28,7 @@ impl<T: Send + 'static> Blocked<T> {
 
     /// Whether every instance of `entry` is in a call that `thread` makes, or that a thread makes
     /// which waits, directly or through others, for what `thread` holds. Then nobody would ever
-    /// wake it. An instance that is leased but in no call proves nothing: its lease may end.
+    /// wake it. An instance that is leased but in no call says nothing: its lease may end.
     pub fn would_wait_for_itself(&self, thread: u64, entry: &Arc<Entry<T>>) -> bool {
         let mut visited = vec![Arc::as_ptr(entry)];
         self.all_wait_for(thread, entry, &mut visited)
