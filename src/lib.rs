@@ -131,7 +131,7 @@
 //! # What can be observed
 //!
 //! [`Pool::stats`] says what a pool holds and what happened to it; [`Pool::recount`] checks its books. Metrics go
-//! to the recorder of the `metrics` crate, with the label `pool` ([`Builder::name`]) and at most one more.
+//! to the recorder of the `metrics` crate, with the label `pool` ([`PoolBuilder::name`]) and at most one more.
 //! Counters of hits, misses, blocks and refusals, and gauges, are brought up to date by the housekeeper or
 //! [`Pool::sweep`], all others at once.
 //!
@@ -157,7 +157,7 @@
 //! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |
 //! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
 //!
-//! `reason` is [`Reason::name`], `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
+//! `reason` is [`RemovalReason::name`], `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
 //! `served` and `timeout`, `budget` [`Budget::name`], `state` one of `idle` and `leased`.
 //!
 //! Spans and events go to the subscriber of the `tracing` crate. There are none on the warm path.

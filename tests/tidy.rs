@@ -319,7 +319,7 @@ fn tests_cite_what_stands_in_the_contract() {
             assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
             // A code without its prefix could be an invariant's.
             let bare = text.match_indices("fn ").find_map(|(at, _)| {
-                let name = text[at + 3..].as_bytes();
+                let name = &text.as_bytes()[at + 3..];
                 let bare = matches!(name, [b'a'..=b'z', b'0'..=b'9', b'_', ..]);
                 bare.then(|| text[at..].lines().next())
             });

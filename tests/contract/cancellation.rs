@@ -353,19 +353,19 @@ fn those_behind_are_served(woken: bool, retired: bool) {
 }
 
 #[test]
-fn b1_an_instance_under_way_goes_to_the_next() {
+fn c_i1_an_instance_under_way_goes_to_the_next() {
     those_behind_are_served(true, false);
     those_behind_are_served(false, false);
 }
 
 #[test]
-fn b1_a_seat_under_way_goes_to_the_next() {
+fn c_i1_a_seat_under_way_goes_to_the_next() {
     those_behind_are_served(true, true);
     those_behind_are_served(false, true);
 }
 
 #[test]
-fn b1_room_under_way_goes_to_the_next() {
+fn c_i1_room_under_way_goes_to_the_next() {
     for woken in [true, false] {
         let scene = Scene::new("f", memory_module(1, 0), room_for_one).hold(2);
         let mut first = ByHand::new(scene.acquire());
@@ -390,7 +390,7 @@ fn b1_room_under_way_goes_to_the_next() {
 }
 
 #[test]
-fn b1_an_instance_goes_through_many_who_are_dropped() {
+fn c_i1_an_instance_goes_through_many_who_are_dropped() {
     let scene = Scene::new("f", memory_module(1, 0), one).hold(1);
     let mut waiting: Vec<_> = (0..20).map(|_| ByHand::new(scene.acquire())).collect();
     waiting.iter_mut().for_each(|w| assert!(w.poll().is_none()));

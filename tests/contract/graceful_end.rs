@@ -30,7 +30,7 @@ fn draining(pool: &Pool, timeout: Duration) -> mpsc::Receiver<bool> {
 // close_and_drain ────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn e1_a_pool_without_leases_is_drained_at_once() {
+fn c_d1_a_pool_without_leases_is_drained_at_once() {
     let pool = builder().build().unwrap();
     assert_eq!(
         block_on(define(&pool, "f", memory_module(1, 0)).call_async(1, ())).unwrap(),
@@ -44,7 +44,7 @@ fn e1_a_pool_without_leases_is_drained_at_once() {
 }
 
 #[test]
-fn e1_draining_waits_for_the_leases_of_tasks_and_threads() {
+fn c_d1_draining_waits_for_the_leases_of_tasks_and_threads() {
     let pool = builder().build().unwrap();
     let f = define(&pool, "f", memory_module(1, 0));
     let mut of_a_task = block_on(f.acquire_async(1)).unwrap();
@@ -61,7 +61,7 @@ fn e1_draining_waits_for_the_leases_of_tasks_and_threads() {
 }
 
 #[test]
-fn e1_draining_ends_at_its_deadline() {
+fn c_d1_draining_ends_at_its_deadline() {
     let clock = ManualClock::new();
     let pool = builder().no_housekeeper().clock(clock.clone());
     let pool = pool.build().unwrap();
@@ -86,7 +86,7 @@ fn e1_draining_ends_at_its_deadline() {
 }
 
 #[test]
-fn e1_draining_waits_for_what_is_compiled() {
+fn c_d1_draining_waits_for_what_is_compiled() {
     let pool = builder().build().unwrap();
     let f = define(&pool, "slow.drained", memory_module(1, 0));
     let held = spans::hold("compile", "slow.drained()");
@@ -104,7 +104,7 @@ fn e1_draining_waits_for_what_is_compiled() {
 }
 
 #[test]
-fn e1_draining_wakes_everyone_who_waits() {
+fn c_d1_draining_wakes_everyone_who_waits() {
     let limits = Limits::new().memory(instance_bytes(1));
     let pool = builder()
         .limits(limits)

@@ -1,4 +1,4 @@
-//! B3: growth is charged before it succeeds, evicts what is idle if that makes room, and is
+//! C-B3: growth is charged before it succeeds, evicts what is idle if that makes room, and is
 //! refused with −1 otherwise.
 
 use std::sync::{Arc, Mutex};
@@ -53,7 +53,7 @@ fn refusals(pool: &Pool) -> u64 {
 // Memory ─────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b3_growth_is_charged_to_the_byte() {
+fn c_b3_growth_is_charged_to_the_byte() {
     let pool = pool(MIB);
     let grow = grower(&pool, 1);
     let mut lease = grow.acquire(1).unwrap();
@@ -76,7 +76,7 @@ fn b3_growth_is_charged_to_the_byte() {
 }
 
 #[test]
-fn b3_a_refused_growth_gives_minus_one_and_is_counted() {
+fn c_b3_a_refused_growth_gives_minus_one_and_is_counted() {
     let pool = pool(instance_bytes(4));
     let grow = grower(&pool, 1);
     let other = grow.acquire(2).unwrap();
@@ -98,7 +98,7 @@ fn b3_a_refused_growth_gives_minus_one_and_is_counted() {
 }
 
 #[test]
-fn b3_growth_up_to_the_limit_succeeds() {
+fn c_b3_growth_up_to_the_limit_succeeds() {
     let pool = pool(instance_bytes(5));
     let grow = grower(&pool, 1);
     let mut lease = grow.acquire(1).unwrap();
@@ -112,7 +112,7 @@ fn b3_growth_up_to_the_limit_succeeds() {
 }
 
 #[test]
-fn b3_growth_is_charged_to_total_as_well() {
+fn c_b3_growth_is_charged_to_total_as_well() {
     let pool = Pool::builder()
         .limits(Limits::new().memory(MIB))
         .no_housekeeper()
@@ -129,7 +129,7 @@ fn b3_growth_is_charged_to_total_as_well() {
 }
 
 #[test]
-fn b3_growth_by_the_host_is_charged_too() {
+fn c_b3_growth_by_the_host_is_charged_too() {
     let pool = pool(instance_bytes(2));
     let grow = grower(&pool, 1);
     let mut lease = grow.acquire(1).unwrap();
@@ -141,7 +141,7 @@ fn b3_growth_by_the_host_is_charged_too() {
 }
 
 #[test]
-fn b3_a_real_guest_that_leaks_meets_the_budget() {
+fn c_b3_a_real_guest_that_leaks_meets_the_budget() {
     let pool = pool(8 * MIB);
     let definition = Definition::new("leak").wasm(guest("rogue_leak"));
     let leak: Function<i32, i64> = pool.define(definition).unwrap();
@@ -162,7 +162,7 @@ fn b3_a_real_guest_that_leaks_meets_the_budget() {
 // Making room ────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b3_growth_evicts_the_least_recently_used() {
+fn c_b3_growth_evicts_the_least_recently_used() {
     let pool = pool(3 * instance_bytes(1) + instance_bytes(1));
     let grow = grower(&pool, 1);
     for group in [1, 2, 3, 1] {
@@ -182,7 +182,7 @@ fn b3_growth_evicts_the_least_recently_used() {
 }
 
 #[test]
-fn b3_growth_may_evict_idle_instances_of_its_own_entry() {
+fn c_b3_growth_may_evict_idle_instances_of_its_own_entry() {
     let pool = pool(2 * instance_bytes(1));
     let grow = grower(&pool, 1);
     let (mut first, second) = (grow.acquire(1).unwrap(), grow.acquire(1).unwrap());
@@ -195,7 +195,7 @@ fn b3_growth_may_evict_idle_instances_of_its_own_entry() {
 }
 
 #[test]
-fn b3_growth_that_cannot_fit_evicts_nothing() {
+fn c_b3_growth_that_cannot_fit_evicts_nothing() {
     let pool = pool(3 * instance_bytes(1));
     let grow = grower(&pool, 1);
     let held = grow.acquire(1).unwrap();
@@ -210,7 +210,7 @@ fn b3_growth_that_cannot_fit_evicts_nothing() {
 }
 
 #[test]
-fn b3_growth_is_charged_while_its_victims_are_destroyed() {
+fn c_b3_growth_is_charged_while_its_victims_are_destroyed() {
     /// The host's data of a victim, which goes before its memory does.
     struct Witness(Arc<Mutex<Report>>);
     /// The pool, once it is there, and what was charged when each victim went.
@@ -247,7 +247,7 @@ fn b3_growth_is_charged_while_its_victims_are_destroyed() {
 }
 
 #[test]
-fn b3_growth_in_overdraft_is_refused() {
+fn c_b3_growth_in_overdraft_is_refused() {
     let pool = pool(MIB);
     let grow = grower(&pool, 3);
     let mut lease = grow.acquire(1).unwrap();
@@ -260,7 +260,7 @@ fn b3_growth_in_overdraft_is_refused() {
 }
 
 #[test]
-fn b3_growth_after_close_is_refused() {
+fn c_b3_growth_after_close_is_refused() {
     let pool = pool(MIB);
     let mut lease = grower(&pool, 1).acquire(1).unwrap();
     pool.close();
@@ -270,7 +270,7 @@ fn b3_growth_after_close_is_refused() {
 }
 
 #[test]
-fn b3_growth_without_a_pool_is_refused() {
+fn c_b3_growth_without_a_pool_is_refused() {
     let pool = pool(MIB);
     let mut lease: Lease<'static, i32, i32> = grower(&pool, 1).acquire(1).unwrap();
     drop(pool);
@@ -281,7 +281,7 @@ fn b3_growth_without_a_pool_is_refused() {
 // Caps of the instance itself ────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b3_an_instance_grows_to_its_own_cap_and_no_further() {
+fn c_b3_an_instance_grows_to_its_own_cap_and_no_further() {
     let pool = builder(MIB).max_instance_memory(4 * PAGE).build().unwrap();
     let mut lease = grower(&pool, 1).acquire(1).unwrap();
     assert_eq!(lease.call(4).unwrap(), -1);
@@ -293,7 +293,7 @@ fn b3_an_instance_grows_to_its_own_cap_and_no_further() {
 }
 
 #[test]
-fn b3_the_cap_is_on_all_memories_together() {
+fn c_b3_the_cap_is_on_all_memories_together() {
     let text = r#"(module (memory $a 1) (memory $b 1)
         (func (export "f") (param i32 i32) (result i32 i32)
             (memory.grow $a (local.get 0)) (memory.grow $b (local.get 1))))"#;
@@ -312,7 +312,7 @@ fn b3_the_cap_is_on_all_memories_together() {
 }
 
 #[test]
-fn b3_growth_beyond_what_the_module_declares_costs_nothing() {
+fn c_b3_growth_beyond_what_the_module_declares_costs_nothing() {
     let text = r#"(module (memory 1 3)
         (func (export "f") (param i32) (result i32) (memory.grow (local.get 0))))"#;
     let pool = pool(MIB);
@@ -325,7 +325,7 @@ fn b3_growth_beyond_what_the_module_declares_costs_nothing() {
 }
 
 #[test]
-fn b3_growth_beyond_the_address_space_costs_nothing() {
+fn c_b3_growth_beyond_the_address_space_costs_nothing() {
     let pool = pool(u64::MAX);
     let mut lease = grower(&pool, 1).acquire(1).unwrap();
     let before = charges(&pool);
@@ -337,7 +337,7 @@ fn b3_growth_beyond_the_address_space_costs_nothing() {
 }
 
 #[test]
-fn b3_growth_that_the_system_refuses_is_given_back() {
+fn c_b3_growth_that_the_system_refuses_is_given_back() {
     let text = r#"(module (memory i64 1)
         (func (export "f") (param i64) (result i64) (memory.grow (local.get 0))))"#;
     let pool = pool(u64::MAX);
@@ -362,7 +362,7 @@ const TABLE: &str = r#"(module (table 10 50000 funcref)
         (table.grow (ref.null func) (local.get 0))))"#;
 
 #[test]
-fn b3_table_growth_is_charged() {
+fn c_b3_table_growth_is_charged() {
     let pool = pool(MIB);
     let mut lease = define::<i32, i32>(&pool, TABLE).acquire(1).unwrap();
     let before = memory_of(&pool);
@@ -375,7 +375,7 @@ fn b3_table_growth_is_charged() {
 }
 
 #[test]
-fn b3_table_growth_beyond_the_budget_is_refused() {
+fn c_b3_table_growth_beyond_the_budget_is_refused() {
     let pool = pool(64 << 10);
     let mut lease = define::<i32, i32>(&pool, TABLE).acquire(1).unwrap();
     let before = charges(&pool);
@@ -386,7 +386,7 @@ fn b3_table_growth_beyond_the_budget_is_refused() {
 }
 
 #[test]
-fn b3_table_growth_has_a_cap_of_its_own() {
+fn c_b3_table_growth_has_a_cap_of_its_own() {
     let pool = builder(MIB).max_table_elements(100).build().unwrap();
     let mut lease = define::<i32, i32>(&pool, TABLE).acquire(1).unwrap();
     let before = charges(&pool);
@@ -397,7 +397,7 @@ fn b3_table_growth_has_a_cap_of_its_own() {
 }
 
 #[test]
-fn b3_table_growth_beyond_what_the_module_declares_costs_nothing() {
+fn c_b3_table_growth_beyond_what_the_module_declares_costs_nothing() {
     let pool = pool(MIB);
     let mut lease = define::<i32, i32>(&pool, TABLE).acquire(1).unwrap();
     let before = charges(&pool);
@@ -422,7 +422,7 @@ fn starter(pool: &Pool, by: u32) -> Function<(), i32> {
 }
 
 #[test]
-fn b3_growth_in_the_start_function_is_charged() {
+fn c_b3_growth_in_the_start_function_is_charged() {
     let pool = pool(MIB);
     let mut lease = starter(&pool, 3).acquire(1).unwrap();
     assert_eq!(lease.call(()).unwrap(), 1);
@@ -438,7 +438,7 @@ fn b3_growth_in_the_start_function_is_charged() {
 }
 
 #[test]
-fn b3_growth_in_the_start_function_can_be_refused() {
+fn c_b3_growth_in_the_start_function_can_be_refused() {
     let pool = pool(instance_bytes(3));
     let f = starter(&pool, 3);
     assert_eq!(f.call(1, ()).unwrap(), -1);
@@ -453,7 +453,7 @@ fn b3_growth_in_the_start_function_can_be_refused() {
 }
 
 #[test]
-fn b3_growth_in_the_start_function_evicts_what_is_idle() {
+fn c_b3_growth_in_the_start_function_evicts_what_is_idle() {
     let pool = pool(instance_bytes(4));
     let other = grower(&pool, 1);
     other.call(1, 0).unwrap();
@@ -467,7 +467,7 @@ fn b3_growth_in_the_start_function_evicts_what_is_idle() {
 }
 
 #[test]
-fn b3_growth_in_a_start_function_that_then_fails_is_given_back() {
+fn c_b3_growth_in_a_start_function_that_then_fails_is_given_back() {
     let text = r#"(module (memory 1)
         (func $start (drop (memory.grow (i32.const 4))) unreachable) (start $start)
         (func (export "f") (result i32) (i32.const 1)))"#;
@@ -481,7 +481,7 @@ fn b3_growth_in_a_start_function_that_then_fails_is_given_back() {
 // Many at once ───────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b3_eight_instances_share_64_mib_and_no_more() {
+fn c_b3_eight_instances_share_64_mib_and_no_more() {
     const ASKED: i32 = 512; // pages: 32 MiB
     let pool = pool(64 * MIB);
     let grow = grower(&pool, 1);
@@ -543,7 +543,7 @@ fn gc_pool(memory: u64) -> Pool {
 }
 
 #[test]
-fn b3_a_gc_heap_is_charged_as_it_grows() {
+fn c_b3_a_gc_heap_is_charged_as_it_grows() {
     let pool = gc_pool(64 * MIB);
     let mut lease = define::<i32, i32>(&pool, STRUCTS).acquire(1).unwrap();
     assert_eq!(lease.call(1).unwrap(), 7);
@@ -559,7 +559,7 @@ fn b3_a_gc_heap_is_charged_as_it_grows() {
 }
 
 #[test]
-fn b3_a_gc_heap_beyond_the_budget_is_refused() {
+fn c_b3_a_gc_heap_beyond_the_budget_is_refused() {
     let pool = gc_pool(4 * MIB);
     let f = define::<i32, i32>(&pool, STRUCTS);
     let mut lease = f.acquire(1).unwrap();

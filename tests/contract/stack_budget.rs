@@ -107,7 +107,7 @@ fn a_lease_of_a_thread_gets_its_stack_when_it_calls_as_a_task() {
 // The limit ──────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b1_a_new_task_evicts_the_least_recently_used_stack() {
+fn c_b1_a_new_task_evicts_the_least_recently_used_stack() {
     let clock = ManualClock::new();
     let pool = stacks(3).clock(clock.clone()).build().unwrap();
     let f = define(&pool, memory_module(1, 0));
@@ -133,7 +133,7 @@ fn b1_a_new_task_evicts_the_least_recently_used_stack() {
 }
 
 #[test]
-fn b5_a_stack_that_leases_leave_no_room_for_is_refused_with_the_numbers() {
+fn c_b5_a_stack_that_leases_leave_no_room_for_is_refused_with_the_numbers() {
     let pool = stacks(2).build().unwrap();
     let f = define(&pool, memory_module(1, 0));
     f.call(3, ()).unwrap();
@@ -157,7 +157,7 @@ fn b5_a_stack_that_leases_leave_no_room_for_is_refused_with_the_numbers() {
 }
 
 #[test]
-fn b5_nobody_is_evicted_for_a_stack_that_can_never_fit() {
+fn c_b5_nobody_is_evicted_for_a_stack_that_can_never_fit() {
     let pool = stacks(2).build().unwrap();
     let f = define(&pool, memory_module(1, 0));
     f.call(1, ()).unwrap();
@@ -171,7 +171,7 @@ fn b5_nobody_is_evicted_for_a_stack_that_can_never_fit() {
 }
 
 #[test]
-fn b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
+fn c_b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
     let clock = ManualClock::new();
     let pool = stacks(1).clock(clock.clone()).build().unwrap();
     let f = define(&pool, memory_module(1, 0));
@@ -217,7 +217,7 @@ fn b1_who_waits_for_a_stack_gets_that_of_a_lease_that_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b1_many_tasks_never_have_more_stacks_than_fit() {
+async fn c_b1_many_tasks_never_have_more_stacks_than_fit() {
     let pool = stacks(3).build().unwrap();
     let f = define(&pool, memory_module(1, 0));
     let tasks: Vec<_> = (0..40_u64)
@@ -247,7 +247,7 @@ async fn b1_many_tasks_never_have_more_stacks_than_fit() {
 }
 
 #[test]
-fn b1_stacks_and_code_under_one_limit_wait_for_each_other() {
+fn c_b1_stacks_and_code_under_one_limit_wait_for_each_other() {
     let pool = Pool::builder()
         .no_housekeeper()
         .max_instances_per_entry(1)
@@ -335,7 +335,7 @@ fn a_second_stack_without_room_is_an_error_of_the_call() {
 // What ends a stack ──────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn i4_however_a_call_fails_its_stack_is_given_back() {
+fn c_i4_however_a_call_fails_its_stack_is_given_back() {
     let (builder, _gate) = waiting_host(stacks(1));
     let pool = builder
         .call_timeout(SECOND / 50)

@@ -100,7 +100,7 @@ fn spinning(
 }
 
 #[test]
-fn l1_a_guest_that_spins_ends_within_two_ticks_of_being_cancelled() {
+fn c_i8_a_guest_that_spins_ends_within_two_ticks_of_being_cancelled() {
     let (pool, _, has_begun) = host(Pool::builder());
     let spin = doing(&pool, "spin", SPIN);
     for as_task in [false, true] {
@@ -124,7 +124,7 @@ fn l1_a_guest_that_spins_ends_within_two_ticks_of_being_cancelled() {
 }
 
 #[test]
-fn l1_a_task_that_waits_for_a_host_function_is_cancelled_at_once() {
+fn c_i8_a_task_that_waits_for_a_host_function_is_cancelled_at_once() {
     let (pool, gate, _) = host(Pool::builder());
     let waits = doing(&pool, "waits", "call $gate");
     let mut held = lease_of_a_task(&waits, 1);
@@ -141,7 +141,7 @@ fn l1_a_task_that_waits_for_a_host_function_is_cancelled_at_once() {
 }
 
 #[test]
-fn l1_a_call_that_has_not_begun_does_not_begin() {
+fn c_i8_a_call_that_has_not_begun_does_not_begin() {
     let (pool, _, has_begun) = host(Pool::builder());
     let f = doing(&pool, "f", "call $begun");
     for as_task in [false, true] {
@@ -174,7 +174,7 @@ fn l1_a_call_that_has_not_begun_does_not_begin() {
 }
 
 #[test]
-fn l1_cancelling_a_lease_that_is_over_changes_nothing() {
+fn c_i8_cancelling_a_lease_that_is_over_changes_nothing() {
     let (pool, _, _) = host(Pool::builder());
     let f = doing(&pool, "f", "");
     let mut first = lease_of_a_task(&f, 1);
@@ -192,7 +192,7 @@ fn l1_cancelling_a_lease_that_is_over_changes_nothing() {
 }
 
 #[test]
-fn l1_neighbours_do_not_notice_that_others_are_stopped() {
+fn c_i8_neighbours_do_not_notice_that_others_are_stopped() {
     let (pool, _, has_begun) = host(Pool::builder());
     let spin = doing(&pool, "spin", SPIN);
     let f = doing(&pool, "f", "");
@@ -225,7 +225,7 @@ fn l1_neighbours_do_not_notice_that_others_are_stopped() {
 // By time and fuel ───────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn i3_a_task_that_spins_runs_out_of_time() {
+fn c_i3_a_task_that_spins_runs_out_of_time() {
     let (pool, _, _) = host(Pool::builder().call_timeout(SECOND / 20));
     let spin = doing(&pool, "spin", SPIN);
     let result = with_ticks(&pool, || block_on(spin.call_async(1, ())));
@@ -234,7 +234,7 @@ fn i3_a_task_that_spins_runs_out_of_time() {
 }
 
 #[test]
-fn i3_a_task_whose_host_never_answers_runs_out_of_time() {
+fn c_i3_a_task_whose_host_never_answers_runs_out_of_time() {
     let clock = ManualClock::new();
     let (pool, gate, _) = host(Pool::builder().clock(clock.clone()).call_timeout(SECOND));
     let waits = doing(&pool, "waits", "call $gate");
@@ -256,7 +256,7 @@ fn i3_a_task_whose_host_never_answers_runs_out_of_time() {
 }
 
 #[test]
-fn i3_the_housekeeper_ends_what_runs_or_waits_for_too_long() {
+fn c_i3_the_housekeeper_ends_what_runs_or_waits_for_too_long() {
     let (builder, _gate) = waiting_host(Pool::builder().call_timeout(SECOND / 20));
     let pool = builder.build().unwrap();
     for (name, what) in [("spins", "(loop br 0)"), ("waits", "call $gate")] {
@@ -268,7 +268,7 @@ fn i3_the_housekeeper_ends_what_runs_or_waits_for_too_long() {
 }
 
 #[test]
-fn i3_the_time_of_a_call_ends_although_the_pool_is_gone() {
+fn c_i3_the_time_of_a_call_ends_although_the_pool_is_gone() {
     for what in ["(loop br 0)", "call $gate"] {
         let (builder, gate) = waiting_host(Pool::builder().call_timeout(SECOND / 20));
         let pool = builder.build().unwrap();
@@ -302,7 +302,7 @@ fn fuel_of(what: &str) -> u64 {
 }
 
 #[test]
-fn i3_a_task_runs_out_of_fuel() {
+fn c_i3_a_task_runs_out_of_fuel() {
     let (pool, _, _) = host(Pool::builder().fuel(10_000));
     let spin = doing(&pool, "spin", SPIN);
     let result = block_on(spin.call_async(1, ()));
@@ -314,7 +314,7 @@ fn i3_a_task_runs_out_of_fuel() {
 }
 
 #[test]
-fn i3_ten_thousand_tasks_with_nine_tenths_of_their_fuel_each() {
+fn c_i3_ten_thousand_tasks_with_nine_tenths_of_their_fuel_each() {
     const WORK: &str = "(local i32) i32.const 100 local.set 0
         (loop local.get 0 i32.const 1 i32.sub local.tee 0 br_if 0)";
     let used = fuel_of(WORK);
@@ -334,7 +334,7 @@ fn i3_ten_thousand_tasks_with_nine_tenths_of_their_fuel_each() {
 }
 
 #[test]
-fn i3_the_start_function_is_limited_as_calls_are() {
+fn c_i3_the_start_function_is_limited_as_calls_are() {
     let start = |pool: &Pool, name: &str, what: &str| -> Function<(), i32> {
         let wasm = wat(&format!(
             r#"(module (import "env" "gate" (func $gate)) (memory 1)
@@ -376,7 +376,7 @@ fn i3_the_start_function_is_limited_as_calls_are() {
 // Each is counted ────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn o2_each_way_to_fail_is_told_apart_and_counted_and_retires() {
+fn c_o2_each_way_to_fail_is_told_apart_and_counted_and_retires() {
     let (pool, _, _) = host(Pool::builder().fuel(1 << 30).call_timeout(SECOND / 20));
     let trap = doing(&pool, "trap", "unreachable");
     let fail = doing(&pool, "fail", "call $fail");
@@ -422,7 +422,7 @@ fn o2_each_way_to_fail_is_told_apart_and_counted_and_retires() {
 // Guests that mean harm ──────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn a1_a_task_that_recurses_to_the_end_of_its_fiber_traps() {
+fn c_e2_a_task_that_recurses_to_the_end_of_its_fiber_traps() {
     let (pool, _, _) = host(Pool::builder());
     let deep = doing(&pool, "deep", "i64.const 0 call $deep drop");
     let f = doing(&pool, "f", "");
@@ -439,7 +439,7 @@ fn a1_a_task_that_recurses_to_the_end_of_its_fiber_traps() {
 }
 
 #[test]
-fn a1_an_allocator_that_traps_breaks_only_its_own_lease() {
+fn c_e2_an_allocator_that_traps_breaks_only_its_own_lease() {
     let (pool, _, _) = host(Pool::builder());
     let wasm = wat(r#"(module (memory (export "memory") 1)
         (func (export "alloc") (param i32) (result i32) unreachable)
@@ -458,7 +458,7 @@ fn a1_an_allocator_that_traps_breaks_only_its_own_lease() {
 }
 
 #[test]
-fn a1_pointers_outside_of_memory_are_refused() {
+fn c_e2_pointers_outside_of_memory_are_refused() {
     let (pool, _, _) = host(Pool::builder());
     for (pointer, length) in [(65_536_u64, 1_u64), (8, 65_529), (0xffff_ffff, 0xffff_fffe)] {
         let packed = pointer << 32 | length;

@@ -175,7 +175,7 @@ fn an_async_host_function_leases_another_function() {
 // Waiting ────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn i1_tasks_and_threads_wait_in_one_queue() {
+fn c_i1_tasks_and_threads_wait_in_one_queue() {
     for task_first in [true, false] {
         let pool = one_at_a_time().build().unwrap();
         let next = counter(&pool);
@@ -212,7 +212,7 @@ fn i1_tasks_and_threads_wait_in_one_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i1_no_wake_up_is_lost_among_many_tasks_and_threads() {
+async fn c_i1_no_wake_up_is_lost_among_many_tasks_and_threads() {
     let pool = one_at_a_time().build().unwrap();
     let next = counter(&pool);
     let inside = Arc::new(AtomicUsize::new(0));
@@ -265,7 +265,7 @@ fn is_late<X>(result: Result<X, AcquireError>, time: Duration, what: WaitingFor)
 }
 
 #[test]
-fn i1_a_deadline_ends_the_wait_of_a_task_and_not_that_of_others() {
+fn c_i1_a_deadline_ends_the_wait_of_a_task_and_not_that_of_others() {
     let clock = ManualClock::new();
     let builder = one_at_a_time()
         .clock(clock.clone())
@@ -303,7 +303,7 @@ fn i1_a_deadline_ends_the_wait_of_a_task_and_not_that_of_others() {
 }
 
 #[test]
-fn i1_the_housekeeper_wakes_tasks_whose_deadline_has_come() {
+fn c_i1_the_housekeeper_wakes_tasks_whose_deadline_has_come() {
     const SHORT: Duration = Duration::from_millis(30);
     let limits = Limits::new().memory(instance_bytes(1));
     let builder = Pool::builder().max_instances_per_entry(1).limits(limits);
@@ -325,7 +325,7 @@ fn i1_the_housekeeper_wakes_tasks_whose_deadline_has_come() {
 // Compilation ────────────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m1_tasks_and_threads_that_need_one_module_compile_it_once() {
+async fn c_m1_tasks_and_threads_that_need_one_module_compile_it_once() {
     let pool = one_at_a_time().build().unwrap();
     let definition = Definition::new("shared").wasm(guest("text_soundex"));
     let f: Function = pool.define(definition.export("soundex")).unwrap();

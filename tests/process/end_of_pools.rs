@@ -34,7 +34,7 @@ fn used() -> (Pool, Function<(), i32>) {
 }
 
 #[test]
-fn e2_nothing_is_left_of_a_pool_that_was_drained_or_dropped() {
+fn c_d2_nothing_is_left_of_a_pool_that_was_drained_or_dropped() {
     let _alone = alone();
     drop(used());
     until(|| kernel::threads("wasm-pool") == 0);
@@ -61,7 +61,7 @@ fn e2_nothing_is_left_of_a_pool_that_was_drained_or_dropped() {
 }
 
 #[test]
-fn e2_a_lease_may_be_the_last_of_its_pool() {
+fn c_d2_a_lease_may_be_the_last_of_its_pool() {
     let _alone = alone();
     drop(used());
     let before = of_pools();
@@ -76,7 +76,7 @@ fn e2_a_lease_may_be_the_last_of_its_pool() {
 }
 
 #[test]
-fn e2_a_compiler_may_be_the_last_of_its_pool() {
+fn c_d2_a_compiler_may_be_the_last_of_its_pool() {
     let _alone = alone();
     drop(used());
     let before = of_pools();
@@ -93,7 +93,7 @@ fn e2_a_compiler_may_be_the_last_of_its_pool() {
 }
 
 #[test]
-fn e2_a_closed_pool_starts_no_thread() {
+fn c_d2_a_closed_pool_starts_no_thread() {
     let _alone = alone();
     let (pool, f) = used();
     pool.close();

@@ -7,7 +7,7 @@ use crate::alone;
 use crate::common::*;
 
 #[test]
-fn b1_there_are_as_many_stacks_as_are_charged() {
+fn c_b1_there_are_as_many_stacks_as_are_charged() {
     let _alone = alone();
     // More than anything else in this process has.
     const SIZE: u64 = 6 << 20;

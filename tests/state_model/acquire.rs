@@ -315,7 +315,7 @@ impl World {
         let stale = self.model.closed || current != Some(version);
         match self.state.install(id, holds, stamp, &mut self.cx) {
             Ok(instance) => {
-                assert!(!stale, "N2: a stale instance was born");
+                assert!(!stale, "C-N2: a stale instance was born");
                 let key = self.key(id);
                 self.model.requests.remove(&id);
                 self.model.entries[entry].seats[seat] = MSeat::Taken(instance);
@@ -384,12 +384,12 @@ impl World {
         request.target = target;
         let room = (self.state).reserve(id, target, &mut self.cx);
         let evicts = !self.cx.out.destroy.is_empty();
-        assert_eq!(evicts, room == ReserveOutcome::Evicting, "R4: {room:?}");
+        assert_eq!(evicts, room == ReserveOutcome::Evicting, "C-R4: {room:?}");
         assert!(
             room == ReserveOutcome::Granted || !promised,
-            "R5: {room:?} after its victims died"
+            "C-R5: {room:?} after its victims died"
         );
-        assert_eq!(verdict(room), outlook.verdict(), "R4: {outlook:?}");
+        assert_eq!(verdict(room), outlook.verdict(), "C-R4: {outlook:?}");
         match room {
             ReserveOutcome::Granted => {
                 self.granted(id, target);
@@ -435,7 +435,7 @@ impl World {
         let enough = covers(&self.model.evictable(), &lacks);
         let room = (self.state).reserve(id, target, &mut self.cx);
         assert_eq!(self.state.collecting(), Some(id), "passed for ever");
-        assert!(!promised, "R5: {room:?} after its victims died");
+        assert!(!promised, "C-R5: {room:?} after its victims died");
         self.mirror();
         let (gone, dropped) = self.victims();
         let evicts = !gone.is_empty() || !dropped.is_empty();
@@ -444,7 +444,7 @@ impl World {
             (false, true) => Verdict::Soon,
             (false, false) => Verdict::Refused,
         };
-        assert_eq!(verdict(room), expected, "R4: {lacks:?}");
+        assert_eq!(verdict(room), expected, "C-R4: {lacks:?}");
         if enough {
             assert_eq!(evicts, lacks != [0; 7]);
             self.model.check_victims(&lacks, &gone, &dropped);

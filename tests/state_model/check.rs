@@ -26,7 +26,7 @@ impl World {
             let (now, before) = (over[budget as usize], self.model.over[budget as usize]);
             assert!(
                 now <= before,
-                "B1: {budget} is over its limit by {now}, was {before}"
+                "C-B1: {budget} is over its limit by {now}, was {before}"
             );
         }
         self.seen.note_if(over != [0; 7], "overdraft");
@@ -68,7 +68,7 @@ impl World {
                 let instance = &self.model.instances[id];
                 if instance.place == Place::Idle {
                     assert!(!waits, "somebody waits for {id:?}, which is idle");
-                    assert_eq!(Some(instance.version), current, "N2: {id:?} is stale");
+                    assert_eq!(Some(instance.version), current, "C-N2: {id:?} is stale");
                     assert!(!self.model.closed);
                 }
                 let record = self.state.instance(*id).expect("alive in the model");
@@ -82,7 +82,7 @@ impl World {
         let retains = self.model.policy.retains_code() && !self.model.closed;
         for (key, _) in self.model.loaded() {
             let unused = self.model.is_unused(key);
-            assert!(!unused || retains, "M4: module {key} did not drop out");
+            assert!(!unused || retains, "C-M4: module {key} did not drop out");
         }
     }
 

@@ -163,8 +163,8 @@ impl World {
         let function = self.model.function_of(entry);
         let version = function.map(|f| f.version);
         let instance = self.model.instance(id);
-        assert_eq!(instance.entry, entry, "I2: {id:?} is another group's");
-        assert_eq!(Some(instance.version), version, "N2: {id:?} is stale");
+        assert_eq!(instance.entry, entry, "C-I2: {id:?} is another group's");
+        assert_eq!(Some(instance.version), version, "C-N2: {id:?} is stale");
         let lent = instance.place == Place::Leased;
         assert!(!lent, "{id:?} is leased twice");
         instance.place = Place::Leased;

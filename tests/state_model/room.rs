@@ -192,7 +192,7 @@ impl Model {
     pub fn check_victims(&self, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
         for id in gone {
             let place = self.instances[id].place;
-            assert_eq!(place, Place::Idle, "R1: victims are idle");
+            assert_eq!(place, Place::Idle, "C-R1: victims are idle");
         }
         let freed = self.freed_by(gone, dropped);
         assert!(covers(&freed, missing), "{freed:?} cannot give {missing:?}");
@@ -201,14 +201,14 @@ impl Model {
         self.check_recency(missing, gone, dropped);
         let only_code = (0..7).all(|b| b == CODE || missing[b] == 0);
         if only_code {
-            assert!(loose.is_empty(), "R3: {loose:?} freed no code");
+            assert!(loose.is_empty(), "C-R3: {loose:?} freed no code");
         }
         if missing[CODE] == 0
             && let Some(expected) = self.least_recently_used(missing)
         {
-            assert_eq!(dropped, [0u8; 0], "R2: instances were enough");
+            assert_eq!(dropped, [0u8; 0], "C-R2: instances were enough");
             let gone: BTreeSet<_> = gone.iter().copied().collect();
-            assert_eq!(gone, expected, "R2: least recently used first");
+            assert_eq!(gone, expected, "C-R2: least recently used first");
         }
     }
 
@@ -256,7 +256,7 @@ impl Model {
                 let freed = self.freed_by(instead, dropped);
                 assert!(
                     !covers(&freed, missing),
-                    "R2: {older:?} should have gone before {victim:?}"
+                    "C-R2: {older:?} should have gone before {victim:?}"
                 );
             }
         }

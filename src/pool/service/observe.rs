@@ -214,7 +214,7 @@ impl Observer {
     }
 
     /// An instance has left the pool, and is about to be destroyed.
-    pub fn removed(&self, reason: Reason) {
+    pub fn removed(&self, reason: RemovalReason) {
         record(|| {
             let (pool, label) = (self.pool.clone(), reason.name());
             let counter = match reason.is_eviction() {
@@ -330,7 +330,12 @@ mod tests {
         let call = concat!("!(", "name::");
         for (at, _) in source.match_indices(call) {
             let arguments = &source[at + call.len()..];
-            let arguments = arguments.split(").").next().unwrap_or_default();
+            let mut depth = 1;
+            let end = arguments.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            let arguments = &arguments[..end.unwrap_or_default()];
             let (constant, labels) = arguments.split_once(',').expect("each has a label");
             let (_, name) = source
                 .split_once(&format!("pub const {constant}: &str = \""))

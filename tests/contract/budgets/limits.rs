@@ -1,8 +1,8 @@
-//! B7 and B8: which limits make sense, and what happens when they change.
+//! C-B7 and C-B8: which limits make sense, and what happens when they change.
 
 use super::*;
 
-// B7 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-B7 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[track_caller]
 fn limits_error(builder: PoolBuilder) -> LimitsError {
@@ -25,7 +25,7 @@ const BUDGETS: [(&str, Setter); 7] = [
 ];
 
 #[test]
-fn b7_a_budget_of_zero_is_named() {
+fn c_b7_a_budget_of_zero_is_named() {
     for (field, set) in BUDGETS {
         let error = limits_error(builder(set(Limits::new(), 0)));
         assert_eq!(error, LimitsError::Zero { field });
@@ -37,7 +37,7 @@ fn b7_a_budget_of_zero_is_named() {
 }
 
 #[test]
-fn b7_a_budget_beyond_any_machine_is_named() {
+fn c_b7_a_budget_beyond_any_machine_is_named() {
     for (field, set) in BUDGETS {
         for value in [(1 << 56) + 1, u64::MAX - 1] {
             let error = limits_error(builder(set(Limits::new(), value)));
@@ -56,7 +56,7 @@ fn b7_a_budget_beyond_any_machine_is_named() {
 }
 
 #[test]
-fn b7_a_budget_too_small_for_any_instance_is_named() {
+fn c_b7_a_budget_too_small_for_any_instance_is_named() {
     for (field, set) in [BUDGETS[0], BUDGETS[5]] {
         let value = INSTANCE_OVERHEAD - 1;
         let error = limits_error(builder(set(Limits::new(), value)));
@@ -79,7 +79,7 @@ fn b7_a_budget_too_small_for_any_instance_is_named() {
 }
 
 #[test]
-fn b7_an_instance_that_can_never_fit_is_named() {
+fn c_b7_an_instance_that_can_never_fit_is_named() {
     for (field, set) in [BUDGETS[0], BUDGETS[5]] {
         let value = MIB + INSTANCE_OVERHEAD - 1;
         let error = limits_error(builder(set(Limits::new(), value)).max_instance_memory(MIB));
@@ -96,7 +96,7 @@ fn b7_an_instance_that_can_never_fit_is_named() {
 }
 
 #[test]
-fn b7_other_settings_of_zero_are_named() {
+fn c_b7_other_settings_of_zero_are_named() {
     let with = |set: fn(PoolBuilder) -> PoolBuilder| limits_error(set(builder(Limits::new())));
     let zero = |field| LimitsError::Zero { field };
     assert_eq!(
@@ -119,7 +119,7 @@ fn b7_other_settings_of_zero_are_named() {
 }
 
 #[test]
-fn b7_bad_limits_set_later_change_nothing() {
+fn c_b7_bad_limits_set_later_change_nothing() {
     let pool = pool(Limits::new().memory(MIB).code(MIB));
     let f = define_with_pages(&pool, "f", 1);
     f.call(1, ()).unwrap();
@@ -142,10 +142,10 @@ fn b7_bad_limits_set_later_change_nothing() {
     check(&pool);
 }
 
-// B8 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-B8 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b8_a_raised_limit_serves_who_waits_for_room_at_once() {
+fn c_b8_a_raised_limit_serves_who_waits_for_room_at_once() {
     let pool = pool(Limits::new().memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(1).unwrap();
@@ -166,7 +166,7 @@ fn b8_a_raised_limit_serves_who_waits_for_room_at_once() {
 }
 
 #[test]
-fn b8_a_raised_limit_serves_all_who_wait_for_room() {
+fn c_b8_a_raised_limit_serves_all_who_wait_for_room() {
     let pool = pool(Limits::new().memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(0).unwrap();
@@ -192,7 +192,7 @@ fn b8_a_raised_limit_serves_all_who_wait_for_room() {
 }
 
 #[test]
-fn b8_a_raised_limit_lets_an_instance_grow_further() {
+fn c_b8_a_raised_limit_lets_an_instance_grow_further() {
     let pool = pool(Limits::new().memory(MIB));
     let grow: Function<i32, i32> = pool
         .define(Definition::new("grow").wasm(memory_module(1, 0)))
@@ -209,7 +209,7 @@ fn b8_a_raised_limit_lets_an_instance_grow_further() {
 }
 
 #[test]
-fn b8_a_raised_limit_admits_a_larger_module() {
+fn c_b8_a_raised_limit_admits_a_larger_module() {
     let pool = pool(Limits::new().memory(MIB));
     pool.set_limits(Limits::new().memory(8 * MIB)).unwrap();
     let definition = Definition::new("big")
@@ -221,7 +221,7 @@ fn b8_a_raised_limit_admits_a_larger_module() {
 }
 
 #[test]
-fn b8_a_lowered_limit_evicts_the_least_recently_used_and_no_more() {
+fn c_b8_a_lowered_limit_evicts_the_least_recently_used_and_no_more() {
     let pool = pool(Limits::new().memory(MIB));
     let f = define_with_pages(&pool, "f", 1);
     for group in [1, 2, 3, 1] {
@@ -238,7 +238,7 @@ fn b8_a_lowered_limit_evicts_the_least_recently_used_and_no_more() {
 }
 
 #[test]
-fn b8_a_lowered_code_limit_drops_modules() {
+fn c_b8_a_lowered_code_limit_drops_modules() {
     let pool = builder(Limits::new())
         .policy(Policy::ModuleLru)
         .build()
@@ -258,7 +258,7 @@ fn b8_a_lowered_code_limit_drops_modules() {
 }
 
 #[test]
-fn b8_what_leases_still_hold_is_an_overdraft_and_new_needs_are_refused() {
+fn c_b8_what_leases_still_hold_is_an_overdraft_and_new_needs_are_refused() {
     let pool = pool(Limits::new().memory(MIB));
     let f = define_with_pages(&pool, "f", 1);
     let (one, two) = (f.acquire(1).unwrap(), f.acquire(2).unwrap());
@@ -276,7 +276,7 @@ fn b8_what_leases_still_hold_is_an_overdraft_and_new_needs_are_refused() {
 }
 
 #[test]
-fn b8_the_overdraft_is_gone_when_leases_end() {
+fn c_b8_the_overdraft_is_gone_when_leases_end() {
     let pool = pool(Limits::new().memory(MIB));
     let f = define_with_pages(&pool, "f", 1);
     let (one, two) = (f.acquire(1).unwrap(), f.acquire(2).unwrap());
@@ -291,7 +291,7 @@ fn b8_the_overdraft_is_gone_when_leases_end() {
 }
 
 #[test]
-fn b8_who_waits_for_what_can_no_longer_fit_is_refused_at_once() {
+fn c_b8_who_waits_for_what_can_no_longer_fit_is_refused_at_once() {
     let pool = pool(Limits::new().memory(instance_bytes(4)));
     let (small, big) = (
         define_with_pages(&pool, "small", 1),
@@ -317,7 +317,7 @@ fn b8_who_waits_for_what_can_no_longer_fit_is_refused_at_once() {
 // Stacks, and what is mapped ──────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b7_stacks_that_can_never_fit_are_named() {
+fn c_b7_stacks_that_can_never_fit_are_named() {
     let small = Pool::builder().async_stack_size(1).build();
     let Err(BuildError::Limits(LimitsError::NeverFits { field, needed, .. })) = small else {
         panic!("{small:?}");

@@ -1,4 +1,4 @@
-//! B1, B2, B5 to B8: what is charged, when it is given back, which limits make sense, and what a
+//! C-B1, C-B2, C-B5 to C-B8: what is charged, when it is given back, which limits make sense, and what a
 //! refusal says.
 
 mod limits;
@@ -43,10 +43,10 @@ fn refused(result: Result<impl Sized, AcquireError>) -> BudgetExceeded {
     }
 }
 
-// B1 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-B1 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b1_no_budget_is_overcharged_at_any_instant() {
+fn c_b1_no_budget_is_overcharged_at_any_instant() {
     let limits = Limits::new()
         .memory(MIB)
         .code(128 << 10)
@@ -111,10 +111,10 @@ fn churn(functions: &[Function<(), i32>], seed: u64) -> u32 {
     served
 }
 
-// B2 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-B2 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b2_idle_and_leased_are_charged_alike() {
+fn c_b2_idle_and_leased_are_charged_alike() {
     let pool = pool(Limits::new());
     let f = define_with_pages(&pool, "f", 3);
     let lease = f.acquire(1).unwrap();
@@ -129,7 +129,7 @@ fn b2_idle_and_leased_are_charged_alike() {
 }
 
 #[test]
-fn b2_every_instance_is_charged_and_its_code_once() {
+fn c_b2_every_instance_is_charged_and_its_code_once() {
     let pool = pool(Limits::new());
     let f = define_with_pages(&pool, "f", 2);
     let first = f.acquire(1).unwrap();
@@ -150,7 +150,7 @@ fn b2_every_instance_is_charged_and_its_code_once() {
     check(&pool);
 }
 
-// B5 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-B5 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Whatever fails, in a pool that holds one idle instance of something else.
 #[track_caller]
@@ -179,14 +179,14 @@ fn all_but_code_stays(text: &str, builder: PoolBuilder) -> AcquireError {
 }
 
 #[test]
-fn b5_a_module_that_does_not_compile() {
+fn c_b5_a_module_that_does_not_compile() {
     let text = r#"(module (func (export "f") i32.const 1))"#;
     let error = all_but_code_stays(text, builder(Limits::new()));
     assert!(error.to_string().contains("does not compile"), "{error}");
 }
 
 #[test]
-fn b5_an_import_whose_type_only_the_compiler_knows() {
+fn c_b5_an_import_whose_type_only_the_compiler_knows() {
     let log = |linker: &mut Linker<StoreData<()>>| linker.func_wrap("host", "log", || ()).map(drop);
     // Another type than the same one that stands alone.
     let text = r#"(module (rec (type $log (func)) (type (func)))
@@ -196,7 +196,7 @@ fn b5_an_import_whose_type_only_the_compiler_knows() {
 }
 
 #[test]
-fn b5_a_start_function_that_traps() {
+fn c_b5_a_start_function_that_traps() {
     let text = r#"(module (memory 5) (func $s unreachable) (start $s) (func (export "f")))"#;
     let error = all_but_code_stays(text, builder(Limits::new()));
     assert!(
@@ -206,7 +206,7 @@ fn b5_a_start_function_that_traps() {
 }
 
 #[test]
-fn b5_a_start_function_that_grows_and_then_traps() {
+fn c_b5_a_start_function_that_grows_and_then_traps() {
     let text = r#"(module (memory 5)
         (func $s (drop (memory.grow (i32.const 7))) unreachable) (start $s)
         (func (export "f")))"#;
@@ -218,14 +218,14 @@ fn b5_a_start_function_that_grows_and_then_traps() {
 }
 
 #[test]
-fn b5_a_start_function_without_end() {
+fn c_b5_a_start_function_without_end() {
     let text = r#"(module (memory 5) (func $s (loop (br 0))) (start $s) (func (export "f")))"#;
     let error = all_but_code_stays(text, builder(Limits::new()).fuel(10_000));
     assert!(matches!(error, AcquireError::StartLimit { .. }), "{error}");
 }
 
 #[test]
-fn b5_a_data_segment_outside_of_memory() {
+fn c_b5_a_data_segment_outside_of_memory() {
     let text = r#"(module (memory 1) (data (i32.const 65536) "x") (func (export "f")))"#;
     let error = all_but_code_stays(text, builder(Limits::new()));
     assert!(
@@ -235,7 +235,7 @@ fn b5_a_data_segment_outside_of_memory() {
 }
 
 #[test]
-fn b5_memory_that_the_system_refuses() {
+fn c_b5_memory_that_the_system_refuses() {
     // Nearly all that a process can address: there is no such hole in its address space.
     let text = r#"(module (memory i64 0x7fff_0000) (func (export "f")))"#;
     let pool = builder(Limits::new()).build().unwrap();
@@ -251,7 +251,7 @@ fn b5_memory_that_the_system_refuses() {
 }
 
 #[test]
-fn b5_a_create_hook_that_fails() {
+fn c_b5_a_create_hook_that_fails() {
     let failing = builder(Limits::new()).on_create(|store, _| match store.data().memory_bytes() {
         65_536 => Err(wasmtime::Error::msg("not this one")),
         _ => Ok(()),
@@ -265,7 +265,7 @@ fn b5_a_create_hook_that_fails() {
 }
 
 #[test]
-fn b5_store_data_that_cannot_be_made() {
+fn c_b5_store_data_that_cannot_be_made() {
     let pool = Pool::builder_with(|name, _| assert_ne!(name, "f"))
         .no_housekeeper()
         .build()
@@ -283,7 +283,7 @@ fn b5_store_data_that_cannot_be_made() {
 }
 
 #[test]
-fn b5_a_refused_budget() {
+fn c_b5_a_refused_budget() {
     let pool = pool(Limits::new().memory(instance_bytes(3)));
     let (small, big) = (
         define_with_pages(&pool, "small", 1),
@@ -301,7 +301,7 @@ fn b5_a_refused_budget() {
 }
 
 #[test]
-fn b5_waiting_in_vain() {
+fn c_b5_waiting_in_vain() {
     let pool = builder(Limits::new())
         .max_instances_per_entry(1)
         .build()
@@ -325,7 +325,7 @@ fn b5_waiting_in_vain() {
 }
 
 #[test]
-fn b5_a_call_that_fails_gives_back_what_its_instance_held() {
+fn c_b5_a_call_that_fails_gives_back_what_its_instance_held() {
     let pool = pool(Limits::new());
     let trap: Function<i32, i32> = pool
         .define(Definition::new("trap_if").wasm(guest("rogue_trap")))
@@ -339,10 +339,10 @@ fn b5_a_call_that_fails_gives_back_what_its_instance_held() {
     check(&pool);
 }
 
-// B6 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-B6 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn b6_after_close_nothing_is_charged_for_what_was_idle() {
+fn c_b6_after_close_nothing_is_charged_for_what_was_idle() {
     let pool = pool(Limits::new());
     for group in 0..3 {
         define_with_pages(&pool, &format!("f{group}"), 1)
@@ -360,7 +360,7 @@ fn b6_after_close_nothing_is_charged_for_what_was_idle() {
 }
 
 #[test]
-fn b6_the_last_lease_takes_the_last_charge_with_it() {
+fn c_b6_the_last_lease_takes_the_last_charge_with_it() {
     let pool = pool(Limits::new());
     let (f, g) = (
         define_with_pages(&pool, "f", 1),
@@ -383,7 +383,7 @@ fn b6_the_last_lease_takes_the_last_charge_with_it() {
 }
 
 #[test]
-fn b6_a_closed_pool_refuses_everything_and_wakes_who_waits() {
+fn c_b6_a_closed_pool_refuses_everything_and_wakes_who_waits() {
     let pool = builder(Limits::new())
         .max_instances_per_entry(1)
         .build()
@@ -416,7 +416,7 @@ fn b6_a_closed_pool_refuses_everything_and_wakes_who_waits() {
 }
 
 #[test]
-fn b6_a_waiter_for_room_is_woken_by_close() {
+fn c_b6_a_waiter_for_room_is_woken_by_close() {
     let pool = pool(Limits::new().memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(1).unwrap();

@@ -1,11 +1,11 @@
-//! B1: every budget refuses, and says so in words.
+//! C-B1: every budget refuses, and says so in words.
 
 use super::*;
 
 // Every budget refuses, and says so in words ─────────────────────────────────────────────────────
 
 #[test]
-fn b1_the_memory_budget_refuses() {
+fn c_b1_the_memory_budget_refuses() {
     let pool = pool(Limits::new().memory(instance_bytes(1) + instance_bytes(2)));
     let (small, big) = (
         define_with_pages(&pool, "small", 1),
@@ -39,7 +39,7 @@ fn b1_the_memory_budget_refuses() {
 }
 
 #[test]
-fn b1_a_refusal_says_what_is_evictable_and_what_can_never_fit() {
+fn c_b1_a_refusal_says_what_is_evictable_and_what_can_never_fit() {
     let pool = pool(Limits::new().memory(instance_bytes(3)));
     let (small, big) = (
         define_with_pages(&pool, "small", 1),
@@ -86,7 +86,7 @@ fn code_of_one() -> u64 {
 }
 
 #[test]
-fn b1_the_code_budget_refuses() {
+fn c_b1_the_code_budget_refuses() {
     let code = code_of_one();
     let limit = 2 * code - 1;
     let pool = pool(Limits::new().code(limit));
@@ -110,7 +110,7 @@ fn b1_the_code_budget_refuses() {
 }
 
 #[test]
-fn b1_the_compile_budget_refuses() {
+fn c_b1_the_compile_budget_refuses() {
     let pool = pool(Limits::new().compile(4 * MIB));
     let f = define_with_pages(&pool, "f", 1);
     let wasm = memory_module(1, u32::from(b'f')).len() as u64;
@@ -135,7 +135,7 @@ fn b1_the_compile_budget_refuses() {
 }
 
 #[test]
-fn b1_the_mappings_budget_refuses() {
+fn c_b1_the_mappings_budget_refuses() {
     let pool = pool(Limits::new().mappings(8));
     let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(1).unwrap();
@@ -156,7 +156,7 @@ fn b1_the_mappings_budget_refuses() {
 }
 
 #[test]
-fn b1_the_total_budget_refuses() {
+fn c_b1_the_total_budget_refuses() {
     let pool = pool(Limits::new());
     let f = define_with_pages(&pool, "f", 2);
     let lease = f.acquire(1).unwrap();
@@ -177,7 +177,7 @@ fn b1_the_total_budget_refuses() {
 }
 
 #[test]
-fn b1_the_total_budget_takes_unused_code_when_instances_are_not_enough() {
+fn c_b1_the_total_budget_takes_unused_code_when_instances_are_not_enough() {
     let pool = pool(Limits::new());
     let (f, g) = (
         define_with_pages(&pool, "f", 1),
@@ -199,7 +199,7 @@ fn b1_the_total_budget_takes_unused_code_when_instances_are_not_enough() {
 }
 
 #[test]
-fn b1_a_guess_at_the_size_of_code_refuses_nothing_that_fits() {
+fn c_b1_a_guess_at_the_size_of_code_refuses_nothing_that_fits() {
     let pool = pool(Limits::new().code(2 * code_of_one()));
     let (f, g) = (
         define_with_pages(&pool, "f", 1),
@@ -212,7 +212,7 @@ fn b1_a_guess_at_the_size_of_code_refuses_nothing_that_fits() {
 }
 
 #[test]
-fn b1_other_waits_speak_for_themselves() {
+fn c_b1_other_waits_speak_for_themselves() {
     let clock = ManualClock::new();
     let pool = Pool::builder()
         .max_instances_per_entry(1)

@@ -1,8 +1,8 @@
-//! I5 and I6: instances that go for idleness, age or use.
+//! C-I5 and C-I6: instances that go for idleness, age or use.
 
 use super::*;
 
-// I5 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I5 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 const T: Duration = Duration::from_secs(4);
 const NANO: Duration = Duration::from_nanos(1);
@@ -19,7 +19,7 @@ fn idling() -> (Pool, ManualClock, Reasons) {
 }
 
 #[test]
-fn i5_an_instance_is_evicted_when_idle_for_the_timeout_and_not_before() {
+fn c_i5_an_instance_is_evicted_when_idle_for_the_timeout_and_not_before() {
     let (pool, clock, reasons) = idling();
     let next = counter(&pool);
     next.call(1, ()).unwrap();
@@ -35,7 +35,7 @@ fn i5_an_instance_is_evicted_when_idle_for_the_timeout_and_not_before() {
 }
 
 #[test]
-fn i5_a_warm_lease_starts_the_time_anew() {
+fn c_i5_a_warm_lease_starts_the_time_anew() {
     let (pool, clock, _) = idling();
     let next = counter(&pool);
     for _ in 0..10 {
@@ -48,7 +48,7 @@ fn i5_a_warm_lease_starts_the_time_anew() {
 }
 
 #[test]
-fn i5_a_leased_instance_is_not_idle() {
+fn c_i5_a_leased_instance_is_not_idle() {
     let (pool, clock, _) = idling();
     let next = counter(&pool);
     let lease = next.acquire(1).unwrap();
@@ -64,7 +64,7 @@ fn i5_a_leased_instance_is_not_idle() {
 }
 
 #[test]
-fn i5_swept_four_times_in_t_it_goes_between_t_and_2t() {
+fn c_i5_swept_four_times_in_t_it_goes_between_t_and_2t() {
     for phase in 0..4 {
         let (pool, clock, _) = idling();
         let next = counter(&pool);
@@ -82,7 +82,7 @@ fn i5_swept_four_times_in_t_it_goes_between_t_and_2t() {
 }
 
 #[test]
-fn i5_only_what_is_idle_for_too_long_goes() {
+fn c_i5_only_what_is_idle_for_too_long_goes() {
     let (pool, clock, _) = idling();
     let next = counter(&pool);
     for group in 0..4_u64 {
@@ -95,7 +95,7 @@ fn i5_only_what_is_idle_for_too_long_goes() {
 }
 
 #[test]
-fn i5_without_a_timeout_nothing_goes() {
+fn c_i5_without_a_timeout_nothing_goes() {
     let (builder, clock) = quiet_with_clock();
     let pool = builder.idle_timeout(None).build().unwrap();
     counter(&pool).call(1, ()).unwrap();
@@ -105,7 +105,7 @@ fn i5_without_a_timeout_nothing_goes() {
 }
 
 #[test]
-fn i5_the_housekeeper_sweeps_by_itself() {
+fn c_i5_the_housekeeper_sweeps_by_itself() {
     let clock = ManualClock::new();
     let timeout = Duration::from_millis(20);
     let pool = Pool::builder()
@@ -120,10 +120,10 @@ fn i5_the_housekeeper_sweeps_by_itself() {
     check(&pool);
 }
 
-// I6 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I6 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn i6_an_instance_serves_max_uses_and_no_more() {
+fn c_i6_an_instance_serves_max_uses_and_no_more() {
     let reasons = Reasons::default();
     let pool = quiet_with_clock()
         .0
@@ -143,7 +143,7 @@ fn i6_an_instance_serves_max_uses_and_no_more() {
 }
 
 #[test]
-fn i6_an_instance_past_its_lifetime_is_not_kept() {
+fn c_i6_an_instance_past_its_lifetime_is_not_kept() {
     let reasons = Reasons::default();
     let (builder, clock) = quiet_with_clock();
     let pool = builder
@@ -178,7 +178,7 @@ fn i6_an_instance_past_its_lifetime_is_not_kept() {
 }
 
 #[test]
-fn i6_an_instance_grown_too_large_is_not_kept() {
+fn c_i6_an_instance_grown_too_large_is_not_kept() {
     let reasons = Reasons::default();
     let pool = quiet_with_clock()
         .0
@@ -204,7 +204,7 @@ fn i6_an_instance_grown_too_large_is_not_kept() {
 }
 
 #[test]
-fn i6_who_waits_is_served_when_an_instance_has_had_its_uses() {
+fn c_i6_who_waits_is_served_when_an_instance_has_had_its_uses() {
     let pool = quiet_with_clock()
         .0
         .max_uses(1)

@@ -1,4 +1,4 @@
-//! I1 to I7: how many instances, whose they are, how fresh each lease starts, which instances are
+//! C-I1 to C-I7: how many instances, whose they are, how fresh each lease starts, which instances are
 //! never leased again, and which go for idleness or age.
 
 mod ages;
@@ -36,10 +36,10 @@ impl Reasons {
     }
 }
 
-// I1 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I1 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn i1_an_entry_has_so_many_leases_and_no_more() {
+fn c_i1_an_entry_has_so_many_leases_and_no_more() {
     let pool = quiet_with_clock()
         .0
         .max_instances_per_entry(2)
@@ -81,7 +81,7 @@ fn queue(pool: &Pool, next: &Function<(), i64>, count: usize) -> mpsc::Receiver<
 }
 
 #[test]
-fn i1_who_waits_is_served_first_come_first_served() {
+fn c_i1_who_waits_is_served_first_come_first_served() {
     let pool = quiet_with_clock()
         .0
         .max_instances_per_entry(1)
@@ -105,7 +105,7 @@ fn i1_who_waits_is_served_first_come_first_served() {
 }
 
 #[test]
-fn i1_who_waits_gets_the_seat_of_an_instance_that_is_retired() {
+fn c_i1_who_waits_gets_the_seat_of_an_instance_that_is_retired() {
     let pool = quiet_with_clock()
         .0
         .max_instances_per_entry(1)
@@ -123,7 +123,7 @@ fn i1_who_waits_gets_the_seat_of_an_instance_that_is_retired() {
 }
 
 #[test]
-fn i1_who_waits_gets_the_seat_of_an_instance_that_could_not_be_made() {
+fn c_i1_who_waits_gets_the_seat_of_an_instance_that_could_not_be_made() {
     let (reached, is_reached) = mpsc::channel();
     let (go, may_go) = mpsc::channel::<()>();
     let first = AtomicBool::new(true);
@@ -160,7 +160,7 @@ fn i1_who_waits_gets_the_seat_of_an_instance_that_could_not_be_made() {
 }
 
 #[test]
-fn i1_a_deadline_ends_the_wait_and_not_that_of_others() {
+fn c_i1_a_deadline_ends_the_wait_and_not_that_of_others() {
     let (builder, clock) = quiet_with_clock();
     let pool = builder
         .max_instances_per_entry(1)
@@ -210,7 +210,7 @@ fn now(clock: &ManualClock) -> Duration {
 }
 
 #[test]
-fn i1_no_lease_is_lost_when_many_threads_compete() {
+fn c_i1_no_lease_is_lost_when_many_threads_compete() {
     const THREADS: usize = 6;
     const LEASES: usize = 300;
     let live = Arc::new(AtomicUsize::new(0));
@@ -241,10 +241,10 @@ fn i1_no_lease_is_lost_when_many_threads_compete() {
     assert!(stats.idle <= 2);
 }
 
-// I2 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I2 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn i2_groups_share_no_instance() {
+fn c_i2_groups_share_no_instance() {
     let pool = quiet_with_clock().0.build().unwrap();
     let next = counter(&pool);
     for round in 1..=3 {
@@ -257,7 +257,7 @@ fn i2_groups_share_no_instance() {
 }
 
 #[test]
-fn i2_functions_of_one_module_share_no_instance() {
+fn c_i2_functions_of_one_module_share_no_instance() {
     let pool = quiet_with_clock().0.build().unwrap();
     let next = counter(&pool);
     let definition = Definition::new("other.next").wasm(guest("state_counter"));
@@ -270,7 +270,7 @@ fn i2_functions_of_one_module_share_no_instance() {
 }
 
 #[test]
-fn i2_every_store_has_the_data_of_its_group_whatever_the_pressure() {
+fn c_i2_every_store_has_the_data_of_its_group_whatever_the_pressure() {
     let pool = Pool::builder_with(|name, group| format!("{name} for {group}"))
         .limits(Limits::new().memory(7 << 20))
         .no_housekeeper()
@@ -295,7 +295,7 @@ fn i2_every_store_has_the_data_of_its_group_whatever_the_pressure() {
     assert!(check(&pool).functions[0].evictions > 0);
 }
 
-// I3 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I3 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 const SPIN: &str = r#"(module (func (export "spin") (param i32) (result i32)
     (loop $again
@@ -317,7 +317,7 @@ fn fuel_of(rounds: i32) -> u64 {
 }
 
 #[test]
-fn i3_every_lease_starts_with_fresh_fuel() {
+fn c_i3_every_lease_starts_with_fresh_fuel() {
     let used = fuel_of(100);
     let pool = quiet_with_clock().0.fuel(used * 10 / 9).build().unwrap();
     let spin = spinner(&pool);
@@ -333,7 +333,7 @@ fn i3_every_lease_starts_with_fresh_fuel() {
 }
 
 #[test]
-fn i3_fuel_lasts_for_all_calls_of_a_lease() {
+fn c_i3_fuel_lasts_for_all_calls_of_a_lease() {
     let used = fuel_of(100);
     let pool = quiet_with_clock().0.fuel(used * 10 / 9).build().unwrap();
     let spin = spinner(&pool);
@@ -347,7 +347,7 @@ fn i3_fuel_lasts_for_all_calls_of_a_lease() {
 }
 
 #[test]
-fn i3_a_definition_may_have_its_own_fuel() {
+fn c_i3_a_definition_may_have_its_own_fuel() {
     let used = fuel_of(100);
     let pool = quiet_with_clock().0.fuel(used / 2).build().unwrap();
     let definition = Definition::new("spin").wasm(wat(SPIN)).fuel(used);
@@ -387,7 +387,7 @@ fn ticking() -> (Pool, Function<i32, i32>) {
 }
 
 #[test]
-fn i3_every_lease_starts_with_a_fresh_deadline() {
+fn c_i3_every_lease_starts_with_a_fresh_deadline() {
     let (pool, f) = ticking();
     for _ in 0..1000 {
         assert_eq!(f.call(1, 9).unwrap(), 1);
@@ -397,7 +397,7 @@ fn i3_every_lease_starts_with_a_fresh_deadline() {
 }
 
 #[test]
-fn i3_the_deadline_lasts_for_all_calls_of_a_lease() {
+fn c_i3_the_deadline_lasts_for_all_calls_of_a_lease() {
     let (pool, f) = ticking();
     let mut lease = f.acquire(1).unwrap();
     lease.call(9).unwrap();

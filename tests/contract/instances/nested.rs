@@ -1,8 +1,8 @@
-//! I7: leases within leases.
+//! C-I7: leases within leases.
 
 use super::*;
 
-// I7 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I7 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 type Nested = Function<i32, i32>;
 
@@ -72,7 +72,7 @@ fn deeper(f: &Nested, depth: i32) -> i32 {
 }
 
 #[test]
-fn i7_a_lease_within_its_own_lease_is_an_error_when_there_is_no_other() {
+fn c_i7_a_lease_within_its_own_lease_is_an_error_when_there_is_no_other() {
     in_time(|| {
         let (pool, functions) = nesting(1, |functions, depth| deeper(&functions[0], depth));
         assert_eq!(functions[0].call(1, 1).unwrap(), DEADLOCK);
@@ -87,7 +87,7 @@ fn i7_a_lease_within_its_own_lease_is_an_error_when_there_is_no_other() {
 }
 
 #[test]
-fn i7_it_gets_another_instance_when_there_is_one() {
+fn c_i7_it_gets_another_instance_when_there_is_one() {
     in_time(|| {
         let (pool, functions) = nesting(2, |functions, depth| deeper(&functions[0], depth));
         assert_eq!(functions[0].call(1, 1).unwrap(), 1);
@@ -97,7 +97,7 @@ fn i7_it_gets_another_instance_when_there_is_one() {
 }
 
 #[test]
-fn i7_the_error_says_what_happened() {
+fn c_i7_the_error_says_what_happened() {
     in_time(|| {
         let said: Arc<OnceLock<String>> = Arc::default();
         let says = said.clone();
@@ -116,7 +116,7 @@ fn i7_the_error_says_what_happened() {
 }
 
 #[test]
-fn i7_a_way_back_through_another_function_is_seen() {
+fn c_i7_a_way_back_through_another_function_is_seen() {
     in_time(|| {
         // a → b → a
         let (pool, functions) = nesting(1, |functions, step| match step {
@@ -130,7 +130,7 @@ fn i7_a_way_back_through_another_function_is_seen() {
 }
 
 #[test]
-fn i7_another_group_is_not_waited_for() {
+fn c_i7_another_group_is_not_waited_for() {
     in_time(|| {
         let (pool, functions) = nesting(1, |functions, group| match group {
             9 => 9,
@@ -184,17 +184,17 @@ fn ring(threads: usize) {
 }
 
 #[test]
-fn i7_two_threads_that_cross_both_end() {
+fn c_i7_two_threads_that_cross_both_end() {
     in_time(|| (0..20).for_each(|_| ring(2)));
 }
 
 #[test]
-fn i7_three_threads_in_a_ring_all_end() {
+fn c_i7_three_threads_in_a_ring_all_end() {
     in_time(|| (0..20).for_each(|_| ring(3)));
 }
 
 #[test]
-fn i7_two_threads_within_the_same_function_both_end() {
+fn c_i7_two_threads_within_the_same_function_both_end() {
     in_time(|| {
         let both = Arc::new(Barrier::new(2));
         let (pool, functions) = nesting(2, move |functions, step| {
@@ -217,7 +217,7 @@ fn i7_two_threads_within_the_same_function_both_end() {
 }
 
 #[test]
-fn i7_a_lease_in_another_threads_hands_is_waited_for() {
+fn c_i7_a_lease_in_another_threads_hands_is_waited_for() {
     in_time(|| {
         let (pool, functions) = nesting(1, |_, n| n);
         let lease = functions[0].acquire(1).unwrap();
@@ -242,7 +242,7 @@ fn i7_a_lease_in_another_threads_hands_is_waited_for() {
 }
 
 #[test]
-fn i7_a_call_on_another_thread_is_waited_for_even_by_who_leased_it() {
+fn c_i7_a_call_on_another_thread_is_waited_for_even_by_who_leased_it() {
     in_time(|| {
         let (inside, is_inside) = mpsc::channel();
         let (go, may_go) = mpsc::channel::<()>();
@@ -272,7 +272,7 @@ fn i7_a_call_on_another_thread_is_waited_for_even_by_who_leased_it() {
 }
 
 #[test]
-fn i7_a_lease_outside_of_any_call_may_still_end() {
+fn c_i7_a_lease_outside_of_any_call_may_still_end() {
     let (pool, functions) = nesting(1, |_, n| n);
     let held = functions[0].acquire(1).unwrap();
     let error = functions[0]
@@ -288,7 +288,7 @@ fn i7_a_lease_outside_of_any_call_may_still_end() {
 }
 
 #[test]
-fn i7_a_lease_that_finds_no_room_beside_its_own_caller_is_refused_at_once() {
+fn c_i7_a_lease_that_finds_no_room_beside_its_own_caller_is_refused_at_once() {
     in_time(|| {
         let limits = Limits::new().memory(100 << 10);
         let builder = Pool::builder().limits(limits).no_housekeeper();
@@ -303,7 +303,7 @@ fn i7_a_lease_that_finds_no_room_beside_its_own_caller_is_refused_at_once() {
 }
 
 #[test]
-fn i7_a_start_function_that_needs_its_own_instance_is_an_error() {
+fn c_i7_a_start_function_that_needs_its_own_instance_is_an_error() {
     in_time(|| {
         let text = r#"(module (import "host" "again" (func $again (param i32) (result i32)))
             (global $said (mut i32) (i32.const 0))
@@ -321,7 +321,7 @@ fn i7_a_start_function_that_needs_its_own_instance_is_an_error() {
 }
 
 #[test]
-fn i7_a_lease_kept_after_its_host_function_panicked_is_in_no_call() {
+fn c_i7_a_lease_kept_after_its_host_function_panicked_is_in_no_call() {
     let pool = Pool::builder()
         .max_instances_per_entry(1)
         .no_housekeeper()

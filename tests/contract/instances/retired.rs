@@ -1,8 +1,8 @@
-//! I4: instances that are never leased again.
+//! C-I4: instances that are never leased again.
 
 use super::*;
 
-// I4 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-I4 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Counts its calls, and fails in every way.
 const FAILING: &str = r#"(module
@@ -98,19 +98,19 @@ fn export_retires(export: &str) -> String {
 }
 
 #[test]
-fn i4_a_trap_retires() {
+fn c_i4_a_trap_retires() {
     let said = export_retires("trap");
     assert!(said.starts_with("count() in group 1 trapped: "), "{said}");
 }
 
 #[test]
-fn i4_a_stack_overflow_retires() {
+fn c_i4_a_stack_overflow_retires() {
     let said = export_retires("recurse");
     assert!(said.contains("trapped"), "{said}");
 }
 
 #[test]
-fn i4_exhausted_fuel_retires() {
+fn c_i4_exhausted_fuel_retires() {
     assert_eq!(
         export_retires("endless"),
         "count() in group 1 ran out of fuel (1048576 units)"
@@ -118,14 +118,14 @@ fn i4_exhausted_fuel_retires() {
 }
 
 #[test]
-fn i4_a_failing_host_function_retires() {
+fn c_i4_a_failing_host_function_retires() {
     let said = export_retires("fail");
     assert!(said.starts_with("count() in group 1: "), "{said}");
     assert!(said.contains("the disk is full"), "{said}");
 }
 
 #[test]
-fn i4_a_panicking_host_function_retires() {
+fn c_i4_a_panicking_host_function_retires() {
     is_retired(|mut lease| {
         let panic = lease.export::<(), ()>("panic").unwrap();
         let panicked = catch_unwind(AssertUnwindSafe(|| panic.call(&mut lease, ())));
@@ -136,7 +136,7 @@ fn i4_a_panicking_host_function_retires() {
 }
 
 #[test]
-fn i4_a_panic_that_unwinds_the_lease_retires() {
+fn c_i4_a_panic_that_unwinds_the_lease_retires() {
     is_retired(|mut lease| {
         let panic = lease.export::<(), ()>("panic").unwrap();
         let panicked = catch_unwind(AssertUnwindSafe(move || panic.call(&mut lease, ())));
@@ -145,7 +145,7 @@ fn i4_a_panic_that_unwinds_the_lease_retires() {
 }
 
 #[test]
-fn i4_a_panic_of_the_holder_between_calls_retires() {
+fn c_i4_a_panic_of_the_holder_between_calls_retires() {
     is_retired(|lease| {
         let panicked = catch_unwind(AssertUnwindSafe(move || {
             let _held = lease;
@@ -156,7 +156,7 @@ fn i4_a_panic_of_the_holder_between_calls_retires() {
 }
 
 #[test]
-fn i4_an_exhausted_deadline_retires() {
+fn c_i4_an_exhausted_deadline_retires() {
     let (pool, f) = ticking();
     f.call(1, 1).unwrap();
     let error = f.call(1, 1000).unwrap_err();
@@ -176,7 +176,7 @@ fn i4_an_exhausted_deadline_retires() {
 }
 
 #[test]
-fn i4_a_call_that_fails_at_once_through_the_function_retires() {
+fn c_i4_a_call_that_fails_at_once_through_the_function_retires() {
     let pool = quiet_with_clock().0.build().unwrap();
     let definition = Definition::new("trap_if").wasm(guest("rogue_trap"));
     let trap: Function<i32, i32> = pool.define(definition).unwrap();
@@ -190,7 +190,7 @@ fn i4_a_call_that_fails_at_once_through_the_function_retires() {
 }
 
 #[test]
-fn i4_a_discarded_instance_is_gone() {
+fn c_i4_a_discarded_instance_is_gone() {
     let Failing {
         pool,
         count,
@@ -204,7 +204,7 @@ fn i4_a_discarded_instance_is_gone() {
 }
 
 #[test]
-fn i4_a_thread_with_too_little_stack_harms_nothing() {
+fn c_i4_a_thread_with_too_little_stack_harms_nothing() {
     let Failing { pool, count, .. } = failing();
     let mut lease = count.acquire(1).unwrap();
     let (error, lease) = thread::Builder::new()
@@ -221,7 +221,7 @@ fn i4_a_thread_with_too_little_stack_harms_nothing() {
 }
 
 #[test]
-fn i4_an_instance_that_a_create_hook_refused_is_never_leased() {
+fn c_i4_an_instance_that_a_create_hook_refused_is_never_leased() {
     let made = Arc::new(AtomicUsize::new(0));
     let hook = {
         let made = made.clone();
@@ -274,17 +274,17 @@ fn recycled(hook: impl Fn() -> wasmtime::Result<()> + Send + Sync + 'static) {
 }
 
 #[test]
-fn i4_an_instance_that_the_recycle_hook_refuses_is_retired() {
+fn c_i4_an_instance_that_the_recycle_hook_refuses_is_retired() {
     recycled(|| Err(Error::msg("dirty")));
 }
 
 #[test]
-fn i4_an_instance_that_the_recycle_hook_panics_about_is_retired() {
+fn c_i4_an_instance_that_the_recycle_hook_panics_about_is_retired() {
     recycled(|| panic!("a hook panics"));
 }
 
 #[test]
-fn i4_the_recycle_hook_may_mend_an_instance() {
+fn c_i4_the_recycle_hook_may_mend_an_instance() {
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = calls.clone();
     let pool = quiet_with_clock()

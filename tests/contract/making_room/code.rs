@@ -1,11 +1,11 @@
-//! R3: which code goes, and with what instances.
+//! C-R3: which code goes, and with what instances.
 
 use super::*;
 
-// R3 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-R3 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn r3_whole_modules_go_and_no_instance_of_one_that_stays() {
+fn c_r3_whole_modules_go_and_no_instance_of_one_that_stays() {
     let (pool, _, left) = code_pool(Policy::ModuleLru);
     let [f, g, h, new] = known(&pool, ["f", "g", "h", "new"]);
     pool.set_limits(Limits::new().code(3 * code_bytes(&pool, "f")))
@@ -28,7 +28,7 @@ fn r3_whole_modules_go_and_no_instance_of_one_that_stays() {
 }
 
 #[test]
-fn r3_code_without_instances_goes_without_any_eviction() {
+fn c_r3_code_without_instances_goes_without_any_eviction() {
     let (pool, _, left) = code_pool(Policy::ModuleLru);
     let [f, g, new] = known(&pool, ["f", "g", "new"]);
     pool.set_limits(Limits::new().code(2 * code_bytes(&pool, "f")))
@@ -46,7 +46,7 @@ fn r3_code_without_instances_goes_without_any_eviction() {
 }
 
 #[test]
-fn r3_a_module_with_one_lease_keeps_its_idle_instances() {
+fn c_r3_a_module_with_one_lease_keeps_its_idle_instances() {
     let (pool, _, left) = code_pool(Policy::ModuleLru);
     let [f, g, new] = known(&pool, ["f", "g", "new"]);
     pool.set_limits(Limits::new().code(2 * code_bytes(&pool, "f")))
@@ -68,7 +68,7 @@ fn r3_a_module_with_one_lease_keeps_its_idle_instances() {
 }
 
 #[test]
-fn r3_a_small_module_is_spared_when_a_large_one_must_go() {
+fn c_r3_a_small_module_is_spared_when_a_large_one_must_go() {
     let (pool, _, left) = code_pool(Policy::ModuleLru);
     let large = |name: &str| {
         let text = format!(
@@ -96,7 +96,7 @@ fn r3_a_small_module_is_spared_when_a_large_one_must_go() {
 }
 
 #[test]
-fn r3_memory_pressure_drops_no_code() {
+fn c_r3_memory_pressure_drops_no_code() {
     let (pool, _, _) = code_pool(Policy::CostAware);
     let [f, g] = known(&pool, ["f", "g"]);
     pool.set_limits(memory(instance_bytes(1))).unwrap();
@@ -117,7 +117,7 @@ fn r3_memory_pressure_drops_no_code() {
 // Policies ───────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn r3_lru_drops_code_with_its_last_instance() {
+fn c_r3_lru_drops_code_with_its_last_instance() {
     let (pool, _, _) = code_pool(Policy::Lru);
     let f = define_with_pages(&pool, "f", 1);
     let (one, two) = (f.acquire(1).unwrap(), f.acquire(2).unwrap());
@@ -135,7 +135,7 @@ fn r3_lru_drops_code_with_its_last_instance() {
 }
 
 #[test]
-fn r3_other_policies_keep_code_until_its_room_is_needed() {
+fn c_r3_other_policies_keep_code_until_its_room_is_needed() {
     for policy in [Policy::ModuleLru, Policy::CostAware] {
         let (pool, _, _) = code_pool(policy);
         let f = define_with_pages(&pool, "f", 1);
@@ -179,17 +179,17 @@ fn who_stays(policy: Policy) -> Vec<String> {
 }
 
 #[test]
-fn r3_module_lru_goes_by_last_use_alone() {
+fn c_r3_module_lru_goes_by_last_use_alone() {
     assert_eq!(who_stays(Policy::ModuleLru), ["rarely", "new"]);
 }
 
 #[test]
-fn r3_cost_aware_goes_by_the_expected_time_to_the_next_use() {
+fn c_r3_cost_aware_goes_by_the_expected_time_to_the_next_use() {
     assert_eq!(who_stays(Policy::CostAware), ["often", "new"]);
 }
 
 #[test]
-fn r3_a_real_module_costs_what_its_policy_makes_of_it() {
+fn c_r3_a_real_module_costs_what_its_policy_makes_of_it() {
     let compilations = |policy| {
         let (builder, _, _) = builder(memory(3 << 20));
         let pool = builder.policy(policy).build().unwrap();

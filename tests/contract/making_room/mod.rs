@@ -1,4 +1,4 @@
-//! R1 to R6: who goes when room is needed, whose the room is then, and who waits for it.
+//! C-R1 to C-R6: who goes when room is needed, whose the room is then, and who waits for it.
 
 mod code;
 mod waits;
@@ -118,10 +118,10 @@ fn check_idle(pool: &Pool, idle: usize) {
     assert_eq!((stats.idle, stats.leased, stats.dying), (idle, 0, 0));
 }
 
-// R1 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-R1 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn r1_a_leased_instance_is_nobodys_victim() {
+fn c_r1_a_leased_instance_is_nobodys_victim() {
     let (pool, _, left) = pool(memory(3 * instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let mut oldest = f.acquire(1).unwrap();
@@ -143,7 +143,7 @@ fn r1_a_leased_instance_is_nobodys_victim() {
 }
 
 #[test]
-fn r1_code_of_a_leased_instance_stays() {
+fn c_r1_code_of_a_leased_instance_stays() {
     let (pool, _, left) = code_pool(Policy::ModuleLru);
     let [f, g, h] = known(&pool, ["f", "g", "h"]);
     pool.set_limits(Limits::new().code(2 * code_bytes(&pool, "f")))
@@ -164,7 +164,7 @@ fn r1_code_of_a_leased_instance_stays() {
     check_idle(&pool, 3);
 }
 
-// R2 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-R2 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Instances of these groups, used in this order, go in the order of their last use.
 fn goes_in_order(advance: Duration) {
@@ -185,17 +185,17 @@ fn goes_in_order(advance: Duration) {
 }
 
 #[test]
-fn r2_the_least_recently_used_goes_first() {
+fn c_r2_the_least_recently_used_goes_first() {
     goes_in_order(SECOND);
 }
 
 #[test]
-fn r2_the_order_is_exact_while_the_clock_stands_still() {
+fn c_r2_the_order_is_exact_while_the_clock_stands_still() {
     goes_in_order(Duration::ZERO);
 }
 
 #[test]
-fn r2_recency_is_when_the_lease_ended() {
+fn c_r2_recency_is_when_the_lease_ended() {
     let (pool, clock, left) = pool(memory(2 * instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let long = f.acquire(1).unwrap();
@@ -209,7 +209,7 @@ fn r2_recency_is_when_the_lease_ended() {
 }
 
 #[test]
-fn r2_the_order_holds_across_threads() {
+fn c_r2_the_order_holds_across_threads() {
     let (pool, clock, left) = pool(memory(3 * instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     // One thread has used its instance far more often, but earlier.
@@ -230,7 +230,7 @@ fn r2_the_order_holds_across_threads() {
 }
 
 #[test]
-fn r2_only_as_many_go_as_are_needed() {
+fn c_r2_only_as_many_go_as_are_needed() {
     let (pool, _, left) = pool(memory(4 * instance_bytes(1)));
     let (f, big) = (
         define_with_pages(&pool, "f", 1),
@@ -245,7 +245,7 @@ fn r2_only_as_many_go_as_are_needed() {
 }
 
 #[test]
-fn r2_a_small_victim_is_spared_when_a_larger_one_must_go() {
+fn c_r2_a_small_victim_is_spared_when_a_larger_one_must_go() {
     let (pool, _, left) = pool(memory(instance_bytes(1) + instance_bytes(3)));
     let (small, big) = (
         define_with_pages(&pool, "small", 1),
@@ -263,7 +263,7 @@ fn r2_a_small_victim_is_spared_when_a_larger_one_must_go() {
 }
 
 #[test]
-fn r2_mappings_are_made_room_for_like_memory() {
+fn c_r2_mappings_are_made_room_for_like_memory() {
     let (pool, _, left) = pool(Limits::new());
     let f = define_with_pages(&pool, "f", 1);
     for group in 1..=3 {
@@ -277,10 +277,10 @@ fn r2_mappings_are_made_room_for_like_memory() {
     check(&pool);
 }
 
-// R4 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-R4 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn r4_a_request_that_cannot_be_met_evicts_nothing() {
+fn c_r4_a_request_that_cannot_be_met_evicts_nothing() {
     let (pool, _, left) = pool(memory(3 * instance_bytes(1)));
     let (f, big) = (
         define_with_pages(&pool, "f", 1),
@@ -299,7 +299,7 @@ fn r4_a_request_that_cannot_be_met_evicts_nothing() {
 }
 
 #[test]
-fn r4_nor_does_one_that_could_be_met_but_for_another_budget() {
+fn c_r4_nor_does_one_that_could_be_met_but_for_another_budget() {
     let (pool, _, left) = code_pool(Policy::ModuleLru);
     let [f, g] = known(&pool, ["f", "g"]);
     let code = code_bytes(&pool, "f");
@@ -317,7 +317,7 @@ fn r4_nor_does_one_that_could_be_met_but_for_another_budget() {
 }
 
 #[test]
-fn r4_a_refusal_leaves_the_order_as_it_was() {
+fn c_r4_a_refusal_leaves_the_order_as_it_was() {
     let (pool, _, left) = pool(memory(4 * instance_bytes(1)));
     let (f, big) = (
         define_with_pages(&pool, "f", 1),
@@ -335,7 +335,7 @@ fn r4_a_refusal_leaves_the_order_as_it_was() {
     check(&pool);
 }
 
-// R5 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-R5 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /// What a thief saw and got, at the worst moment.
 type Loot = Arc<Mutex<Vec<(u64, bool)>>>;
@@ -350,7 +350,7 @@ fn steal(pool: &OnceLock<Pool>, thief: &OnceLock<F>, loot: &Loot) {
 }
 
 #[test]
-fn r5_what_a_victim_frees_belongs_to_who_evicted_it() {
+fn c_r5_what_a_victim_frees_belongs_to_who_evicted_it() {
     let cell: Arc<(OnceLock<Pool>, OnceLock<F>)> = Arc::default();
     let loot = Loot::default();
     let thief = {
@@ -388,7 +388,7 @@ fn r5_what_a_victim_frees_belongs_to_who_evicted_it() {
 }
 
 #[test]
-fn r5_what_an_evictor_that_fails_took_is_everybodys() {
+fn c_r5_what_an_evictor_that_fails_took_is_everybodys() {
     let (builder, _, left) = builder(memory(2 * instance_bytes(1)));
     let pool = builder
         .on_create(|store, _| match store.data().memory_bytes() {

@@ -1,11 +1,11 @@
-//! R6: who waits for room.
+//! C-R6: who waits for room.
 
 use super::*;
 
-// R6 ─────────────────────────────────────────────────────────────────────────────────────────────
+// C-R6 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn r6_eight_tenants_are_all_served_in_turn() {
+fn c_r6_eight_tenants_are_all_served_in_turn() {
     // Each needs 32 MiB, all told.
     const PAGES: u32 = 511;
     let (pool, _, left) = pool(memory(64 << 20));
@@ -62,7 +62,7 @@ fn waits_for_room(
 }
 
 #[test]
-fn r6_a_deadline_ends_the_wait_for_room() {
+fn c_r6_a_deadline_ends_the_wait_for_room() {
     let (pool, clock, _) = pool(memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     let lease = f.acquire(1).unwrap();
@@ -97,7 +97,7 @@ fn r6_a_deadline_ends_the_wait_for_room() {
 }
 
 #[test]
-fn r6_what_can_never_fit_fails_at_once() {
+fn c_r6_what_can_never_fit_fails_at_once() {
     let (pool, _, left) = pool(memory(instance_bytes(4)));
     let (f, big) = (
         define_with_pages(&pool, "f", 1),
@@ -110,7 +110,7 @@ fn r6_what_can_never_fit_fails_at_once() {
 }
 
 #[test]
-fn r6_what_can_never_fit_does_not_even_queue() {
+fn c_r6_what_can_never_fit_does_not_even_queue() {
     let (pool, _, _) = pool(memory(instance_bytes(4)));
     let (f, big) = (
         define_with_pages(&pool, "f", 3),
@@ -126,7 +126,7 @@ fn r6_what_can_never_fit_does_not_even_queue() {
 }
 
 #[test]
-fn r6_acquire_waits_for_room_only_if_told_to() {
+fn c_r6_acquire_waits_for_room_only_if_told_to() {
     let (builder, clock, _) = builder(memory(instance_bytes(1)));
     let pool = builder
         .wait_for_room(true)
@@ -149,7 +149,7 @@ fn r6_acquire_waits_for_room_only_if_told_to() {
 }
 
 #[test]
-fn r6_a_newcomer_does_not_overtake() {
+fn c_r6_a_newcomer_does_not_overtake() {
     in_time(|| {
         let (pool, _, _) = pool(memory(instance_bytes(3)));
         let (small, big) = (
@@ -169,7 +169,7 @@ fn r6_a_newcomer_does_not_overtake() {
 }
 
 #[test]
-fn r6_who_gives_up_lets_the_next_in() {
+fn c_r6_who_gives_up_lets_the_next_in() {
     in_time(|| {
         let (pool, clock, _) = pool(memory(instance_bytes(3)));
         let (small, big) = (
@@ -188,7 +188,7 @@ fn r6_who_gives_up_lets_the_next_in() {
 }
 
 #[test]
-fn r6_idle_instances_are_evicted_before_anybody_waits() {
+fn c_r6_idle_instances_are_evicted_before_anybody_waits() {
     let (pool, _, left) = pool(memory(instance_bytes(1)));
     let f = define_with_pages(&pool, "f", 1);
     f.call(1, ()).unwrap();
@@ -198,7 +198,7 @@ fn r6_idle_instances_are_evicted_before_anybody_waits() {
 }
 
 #[test]
-fn r6_a_tenant_that_never_rests_starves_nobody() {
+fn c_r6_a_tenant_that_never_rests_starves_nobody() {
     // Room for one instance; each call of the busy tenant takes about a millisecond.
     let pool = Pool::builder()
         .limits(memory(2 << 20))

@@ -1,4 +1,4 @@
-//! O1 to O3: what can be seen from outside: statistics, hooks, the eviction listener, metrics and
+//! C-O1 to C-O3: what can be seen from outside: statistics, hooks, the eviction listener, metrics and
 //! traces; and that nobody who looks is called under the pool's lock.
 
 mod recorded;
@@ -25,10 +25,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type F = Function<(), i32>;
 
-// O1: statistics ─────────────────────────────────────────────────────────────────────────────────
+// C-O1: statistics ─────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn o1_stats_count_what_happened() {
+fn c_o1_stats_count_what_happened() {
     let pool = quiet_with_clock()
         .0
         .max_instances_per_entry(2)
@@ -84,7 +84,7 @@ fn o1_stats_count_what_happened() {
 }
 
 #[test]
-fn o1_overloads_are_told_apart() {
+fn c_o1_overloads_are_told_apart() {
     let pool = quiet_with_clock().0.build().unwrap();
     let one: F = pool
         .define(definition_with_pages("f", 1).args(["int"]))
@@ -105,7 +105,7 @@ fn o1_overloads_are_told_apart() {
 }
 
 #[test]
-fn o1_hits_outlive_the_entries_that_counted_them() {
+fn c_o1_hits_outlive_the_entries_that_counted_them() {
     let (builder, clock) = quiet_with_clock();
     let pool = builder.idle_timeout(SECOND).build().unwrap();
     let f = define_with_pages(&pool, "f", 1);
@@ -126,7 +126,7 @@ fn o1_hits_outlive_the_entries_that_counted_them() {
 }
 
 #[test]
-fn o1_every_snapshot_is_consistent_in_itself() {
+fn c_o1_every_snapshot_is_consistent_in_itself() {
     let limits = Limits::new().memory(8 * instance_bytes(1));
     let pool = Pool::builder()
         .limits(limits)
@@ -180,10 +180,10 @@ fn is_consistent(stats: &wasm_pool::Stats) {
     assert_eq!(stats.functions[0].misses, stats.misses);
 }
 
-// O1: retain ─────────────────────────────────────────────────────────────────────────────────────
+// C-O1: retain ─────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn o1_retain_shows_what_is_idle_and_evicts_what_is_not_wanted() {
+fn c_o1_retain_shows_what_is_idle_and_evicts_what_is_not_wanted() {
     let (builder, clock) = quiet_with_clock();
     let pool = builder.build().unwrap();
     let (f, g) = (
@@ -245,7 +245,7 @@ fn look<T: Send + 'static>(pool: &OnceLock<Pool<T>>, calls: &AtomicU64) {
 }
 
 #[test]
-fn o1_nothing_of_the_hosts_is_called_under_the_lock() {
+fn c_o1_nothing_of_the_hosts_is_called_under_the_lock() {
     let calls = in_time(|| {
         let cell: Arc<OnceLock<Pool<u8>>> = Arc::default();
         let calls: Arc<[AtomicU64; 5]> = Arc::default();
@@ -290,7 +290,7 @@ fn o1_nothing_of_the_hosts_is_called_under_the_lock() {
 }
 
 #[test]
-fn o1_a_listener_may_use_the_pool() {
+fn c_o1_a_listener_may_use_the_pool() {
     in_time(|| {
         let cell: Arc<OnceLock<F>> = Arc::default();
         let function = cell.clone();
@@ -312,7 +312,7 @@ fn o1_a_listener_may_use_the_pool() {
 }
 
 #[test]
-fn o1_a_listener_that_panics_costs_nothing() {
+fn c_o1_a_listener_that_panics_costs_nothing() {
     let pool = quiet_with_clock()
         .0
         .eviction_listener(|_| panic!("a listener panics"))
@@ -339,7 +339,7 @@ impl Drop for Tell {
 }
 
 #[test]
-fn o1_the_listener_hears_of_an_instance_when_it_is_gone() {
+fn c_o1_the_listener_hears_of_an_instance_when_it_is_gone() {
     let dropped = Arc::new(AtomicBool::new(false));
     let data = dropped.clone();
     let seen = Arc::new(AtomicBool::new(false));
@@ -360,7 +360,7 @@ fn o1_the_listener_hears_of_an_instance_when_it_is_gone() {
 }
 
 #[test]
-fn o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
+fn c_o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
     let text = r#"(module (global (export "g") (mut i32) (i32.const 0))
         (func (export "f") (result i32) global.get 0))"#;
     let pool = quiet_with_clock()
@@ -399,7 +399,7 @@ fn left(seen: &Evictions, expected: &[RemovalReason]) {
 }
 
 #[test]
-fn o1_an_eviction_says_who_and_how_much() {
+fn c_o1_an_eviction_says_who_and_how_much() {
     let (builder, _, seen) = listening();
     let pool = builder.build().unwrap();
     let grow: Function<i32, i32> = pool
@@ -426,7 +426,7 @@ fn o1_an_eviction_says_who_and_how_much() {
 }
 
 #[test]
-fn o1_reasons_of_idle_instances() {
+fn c_o1_reasons_of_idle_instances() {
     let (builder, clock, seen) = listening();
     let pool = builder
         .limits(Limits::new().memory(instance_bytes(1)))
@@ -454,7 +454,7 @@ fn o1_reasons_of_idle_instances() {
 }
 
 #[test]
-fn o1_reasons_of_leased_instances() {
+fn c_o1_reasons_of_leased_instances() {
     let (builder, clock, seen) = listening();
     let pool = builder
         .max_lifetime(SECOND)

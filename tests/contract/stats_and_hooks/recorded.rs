@@ -1,8 +1,8 @@
-//! O2: metrics.
+//! C-O2: metrics.
 
 use super::*;
 
-// O2: metrics ────────────────────────────────────────────────────────────────────────────────────
+// C-O2: metrics ────────────────────────────────────────────────────────────────────────────────────
 
 /// Remembers everything: values by name and labels, as in `name{pool=p,reason=idle}`.
 #[derive(Default)]
@@ -153,7 +153,7 @@ fn eventful() -> Pool {
 }
 
 #[test]
-fn o2_metrics_say_what_happened() {
+fn c_o2_metrics_say_what_happened() {
     let recorded = Recorded::default();
     let pool = metrics::with_local_recorder(&recorded, eventful);
     let stats = check(&pool);
@@ -221,7 +221,7 @@ fn o2_metrics_say_what_happened() {
 }
 
 #[test]
-fn o2_who_waited_and_was_served_is_recorded() {
+fn c_o2_who_waited_and_was_served_is_recorded() {
     let recorded = Recorded::default();
     let pool = quiet_with_clock()
         .0
@@ -245,7 +245,7 @@ fn o2_who_waited_and_was_served_is_recorded() {
 }
 
 #[test]
-fn o2_every_metric_is_described_with_its_unit() {
+fn c_o2_every_metric_is_described_with_its_unit() {
     let recorded = Recorded::default();
     metrics::with_local_recorder(&recorded, eventful);
     let described = recorded.described.lock().unwrap();
@@ -288,7 +288,7 @@ fn o2_every_metric_is_described_with_its_unit() {
 }
 
 #[test]
-fn o2_a_warm_lease_touches_no_metric() {
+fn c_o2_a_warm_lease_touches_no_metric() {
     let recorded = Recorded::default();
     metrics::with_local_recorder(&recorded, || {
         let pool = quiet_with_clock().0.build().unwrap();

@@ -1,8 +1,8 @@
-//! O3: traces.
+//! C-O3: traces.
 
 use super::*;
 
-// O3: traces ─────────────────────────────────────────────────────────────────────────────────────
+// C-O3: traces ─────────────────────────────────────────────────────────────────────────────────────
 
 /// Spans and events of the library, in order, as in `destroy{function=f(), reason=room}`.
 #[derive(Clone, Default)]
@@ -74,7 +74,7 @@ fn traced(traces: &Traces) -> [Vec<String>; 5] {
 }
 
 #[test]
-fn o3_there_is_a_span_for_all_that_takes_time_and_nothing_on_the_warm_path() {
+fn c_o3_there_is_a_span_for_all_that_takes_time_and_nothing_on_the_warm_path() {
     let traces = Traces::default();
     // All that can be traced has been met once, and there are two subscribers: otherwise `tracing`
     // may take another thread's word for it that nobody listens.
