@@ -112,8 +112,8 @@ impl<T: Send + 'static> Locked<T> {
         }
     }
 
-    /// After each call of the core, before the lock is let go: the thread that has it will carry out what is
-    /// new, from there on.
+    /// After each call of the core, before the lock is let go: this thread will destroy what is new in `out`, from
+    /// there on.
     fn hand_out(&mut self, from: usize, out: &mut Effects<T>) {
         let new = out.destroy[from..].iter().map(Destroy::dying);
         self.destroying.extend(new);

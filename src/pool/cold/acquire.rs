@@ -94,7 +94,7 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 Wakeup::Signal(Signal::Gone) => return Err(removed(&entry.target)),
                 Wakeup::Signal(Signal::Closed) => return Err(closed(&entry.target)),
-                // Whoever is late has not come here.
+                // `wait` has made an error of `Late` already.
                 Wakeup::Signal(Signal::Retry | Signal::Late) => {}
             }
         }

@@ -270,7 +270,7 @@ impl<T: Send + 'static> Shared<T> {
         match until(done, deadline, &self.timekeeper).await {
             Some(Some(done)) => Ok(done),
             Some(None) if self.timekeeper.now() < ends => Err(self.worker_failed(target)),
-            // Late, and perhaps what came has been taken back.
+            // Its deadline has come: what the worker left may have been taken back.
             Some(None) | None => Err(AcquireError::Timeout {
                 target: target.clone(),
                 waited: Duration::from_nanos(self.timekeeper.now().saturating_sub(began)),

@@ -15,7 +15,7 @@ use crate::state::Amounts;
 /// How long a growth waits for what other threads are destroying already.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Charges growth to whoever the instance is at the time.
+/// Charges growth to the request that makes an instance, and to the instance when it is made.
 pub(crate) struct Account<T: Send + 'static> {
     entry: Weak<Entry<T>>,
     grower: Grower<T>,
@@ -44,7 +44,7 @@ impl<T: Send + 'static> Account<T> {
         }
     }
 
-    /// `None` when nobody keeps accounts any more.
+    /// `None` when the pool is gone.
     fn keepers(&self) -> Option<Keepers<T>> {
         let entry = self.entry.upgrade()?;
         let pool = entry.pool.upgrade()?;
@@ -75,8 +75,8 @@ impl<T: Send + 'static> Entry<T> {
                 Grower::Request(id) => state.held(*id),
                 Grower::Instance(id) => state.instance(*id).map(|i| i.charge.amounts()),
             };
-            // Where nobody's eviction could help, nobody's instance is looked at: a guest may ask
-            // for the impossible as often as it likes.
+            // What no eviction could make room for is refused before anything is planned: a guest may ask for
+            // the impossible as often as it likes.
             let possible = has.is_some_and(|has| state.can_ever_hold(&has.saturating_add(&more)));
             possible.then(|| state.begin_growth())
         });

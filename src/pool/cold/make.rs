@@ -71,7 +71,7 @@ impl<T: Send + 'static> Shared<T> {
             drop(code);
             match self.install(&guard, entry, made, ready.defined, ready.needs) {
                 Ok(pooled) => return Ok(pooled),
-                // Replaced meanwhile: what was made is old, and gone again.
+                // The function was replaced meanwhile: what was made is destroyed, and this begins again.
                 Err(Stale) => continue,
             }
         }
@@ -109,7 +109,7 @@ impl<T: Send + 'static> Shared<T> {
         );
         // Host code runs from here on; should it lease from this entry, it would wait for itself.
         if wait_policy.is_of_a_task() {
-            // Whoever polls it may be anywhere by now.
+            // This may be polled on another stack than before.
             self.stack
                 .check_for_task()
                 .map_err(|source| stack_too_small(&entry.target, source))?;

@@ -120,7 +120,7 @@ impl<T: Send + 'static> Entry<T> {
         };
         let handed = pool.with_state(|locked, cx| match self.pick_up(not_returned) {
             Some(pooled) => self.finish_release(pooled, locked, cx),
-            // Another lease has it already, and answers for it when it ends.
+            // Another lease has it already, and reports when it ends.
             None => {
                 locked.state.wake_room(&mut cx.out);
                 None
@@ -174,7 +174,7 @@ impl<T: Send + 'static> Entry<T> {
         None
     }
 
-    /// The pool is gone, its accounts with it: all that is left to do is to free the memory.
+    /// The pool is gone, and its accounts with it: the memory is freed, and nothing else is left to do.
     fn orphan(&self, pooled: Box<PooledInstance<T>>) {
         drop(pooled);
         self.timekeeper.orphan_ended();

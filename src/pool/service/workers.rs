@@ -59,7 +59,7 @@ impl Workers {
         let sender = self.sender.lock().clone();
         match sender {
             Some(sender) if self.has_threads() => drop(sender.send(job)),
-            // The system has no thread for it: rather here than never.
+            // The system has no thread for it, so it is done here.
             Some(_) => job(),
             None => {}
         }

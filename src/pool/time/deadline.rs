@@ -9,7 +9,7 @@ pub(crate) struct Deadline {
     /// that it is polled in the end.
     pub is_of_a_task: bool,
     /// Whether time in which its module is compiled, or in which it waits for a turn to compile, does
-    /// not count: it is nobody's to be waited for, and in vain if given up.
+    /// not count: a compilation ends, and giving it up would waste the time that was waited.
     pub pauses: bool,
 }
 

@@ -17,9 +17,9 @@ pub(crate) struct Threads {
 }
 
 struct Group {
-    /// Whoever is not in host code.
+    /// Those that are not in host code.
     waited_for: HashMap<ThreadId, JoinHandle<()>>,
-    /// Who is.
+    /// Those that are.
     aside: Vec<ThreadId>,
     phase: Phase,
 }

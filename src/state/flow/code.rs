@@ -46,7 +46,7 @@ impl<H: Types> State<H> {
     pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
         let prepared = self.find_code(id, out);
         if prepared.is_wait() {
-            // Whom it waits for may itself wait for room: it must not be the one in the way.
+            // The leader that it waits for may itself wait for room: this request must not hold any of it.
             let expected = core::mem::take(&mut self.requests[id].expected);
             self.shrink_to(id, Amounts::ZERO, out);
             self.leave_room(id, out);
@@ -75,7 +75,7 @@ impl<H: Types> State<H> {
         let definition = function.definition.clone();
         self.requests[id].version = version;
         if self.modules[module].leaving.is_some_and(|by| by != id) {
-            // Its code is as good as gone: a pin would only keep it.
+            // Its code is about to go: a pin would keep it.
             if let Some(before) = self.requests[id].module.take() {
                 self.unpin(id, before, out);
             }

@@ -49,7 +49,7 @@ impl<H: Types> State<H> {
         let handed_on =
             next.is_some() && (!self.room_queue.is_empty() || self.ledger.is_overdrawn());
         if handed_on {
-            // Whoever needs room was to hear of this lease's end: of the next one's now.
+            // Whoever waits for room hears of the end of the next lease instead of this one's.
             cx.slots.notify_on_release(&entry.handle, seat);
         }
         self.notify_late(late, &mut cx.out);

@@ -100,7 +100,7 @@ impl<H: Types> State<H> {
             self.note_pass();
         }
         if !has_room && expected != Amounts::ZERO && self.requests[id].expected == Amounts::ZERO {
-            // What was left for it is not any more.
+            // Nothing is earmarked for it any more.
             self.wake_room(&mut cx.out);
         }
         // What the request holds already is part of what it asks for, and not in its way.

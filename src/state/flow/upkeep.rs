@@ -7,7 +7,7 @@ use crate::state::{
     Types,
 };
 
-/// How long things may lie about, in nanoseconds.
+/// How long what nobody uses stays, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expiry {
     /// An instance idle for longer goes.
@@ -18,8 +18,8 @@ pub struct Expiry {
     pub code_idle: Option<u64>,
 }
 
-/// What one step of a sweep looks at: all there is would keep the lock too long. Two make the tests go
-/// round.
+/// How many records one step of a sweep visits: all there are would keep the lock too long. In tests two, so
+/// that a sweep takes several steps.
 const BATCH: usize = if cfg!(test) { 2 } else { 256 };
 
 /// How far a sweep has come. Each step goes on where the one before it ended.

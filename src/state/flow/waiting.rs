@@ -65,7 +65,7 @@ impl<H: Types> State<H> {
         idle
     }
 
-    /// The request sleeps until something has been destroyed: in nobody's queue, and in nobody's way.
+    /// The request sleeps until something has been destroyed. Nobody waits behind it.
     pub fn wait_for_frees(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
         self.requests[id].asleep_until = Some(until);
         self.awaiting_frees.join(Sleeper {
