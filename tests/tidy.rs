@@ -329,3 +329,77 @@ fn tests_cite_what_stands_in_the_contract() {
     }
     assert!(seen.len() > 50, "{seen:?}");
 }
+
+/// DESIGN.md, and the names of all files in `src`.
+fn design() -> String {
+    let design = Path::new(env!("CARGO_MANIFEST_DIR")).join("DESIGN.md");
+    fs::read_to_string(design).unwrap()
+}
+
+#[test]
+fn the_map_shows_every_file() {
+    let design = design();
+    let map = design.split("```").nth(1).unwrap();
+    let words = map.split(|c: char| !(c.is_alphanumeric() || "_./".contains(c)));
+    let listed: std::collections::BTreeSet<_> = words
+        .filter_map(|word| word.strip_suffix(".rs"))
+        .map(|word| word.rsplit('/').next().unwrap())
+        .collect();
+    let everywhere = ["src", "tests", "benches"].map(sources).concat();
+    let stem = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let known: std::collections::BTreeSet<_> = everywhere.iter().map(|(p, _)| stem(p)).collect();
+    for word in &listed {
+        assert!(
+            known.contains(*word),
+            "{word}.rs is on the map, and not there"
+        );
+    }
+    for (path, _) in sources("src") {
+        assert!(
+            listed.contains(&*stem(&path)) || path.ends_with("mod.rs"),
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_flow_names_what_is_there() {
+    let design = design();
+    let rows = design.lines().filter_map(|line| line.split_once("| `src/"));
+    let mut seen = 0;
+    for (_, row) in rows {
+        let (file, functions) = row.split_once("` |").unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{}", path.display()));
+        for function in functions.split('`').skip(1).step_by(2) {
+            let [plain, generic] = ["(", "<"].map(|next| format!("fn {function}{next}"));
+            let there = text.contains(&plain) || text.contains(&generic);
+            assert!(there, "{file} has no {function}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn what_the_design_names_is_there() {
+    let sources = ["src", "tests", "benches", "examples"]
+        .map(sources)
+        .concat();
+    let all: String = sources.into_iter().map(|(_, text)| text).collect();
+    let idents: std::collections::HashSet<_> = all
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .collect();
+    let design = design();
+    let prose = design.split("```").nth(2).unwrap();
+    // Types with their methods, fields and variants.
+    for name in prose.split('`').skip(1).step_by(2) {
+        let name = name.trim_end_matches("()");
+        if !name.contains("::") || name.contains([' ', '<']) {
+            continue;
+        }
+        let unknown = name.split("::").find(|part| !idents.contains(part));
+        assert_eq!(unknown, None, "{name}");
+    }
+}

@@ -1,4 +1,5 @@
-//! The shell: the only lock, slots, waiters, the pool's own threads.
+//! The shell: the lock of the pool's books, slots, waiters, the pool's own threads. What else has a mutex, and why, is
+//! in DESIGN.md under "Locks".
 
 mod api;
 mod cold;

@@ -1,4 +1,6 @@
-//! What every handle of a pool shares: the only lock, and the work that is done outside it.
+//! What every handle of a pool shares: the lock of its books, and the work that is done outside of it.
+//!
+//! Other mutexes keep one small thing each (DESIGN.md, "Locks"); under this lock, none is taken but a waiter's mailbox.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};

@@ -111,7 +111,7 @@ const TYPES: u64 = 128;
 
 /// A module's types, until it is gone.
 pub(crate) struct RegisteredTypes {
-    arena: Arc<TypeRegistry>,
+    registry: Arc<TypeRegistry>,
     types: u64,
     /// Bytes of the module's list.
     pub list: u64,
@@ -122,7 +122,7 @@ impl TypeRegistry {
         let now = self.now.fetch_add(types, Relaxed).saturating_add(types);
         let most = self.most.fetch_max(now, Relaxed).max(now);
         RegisteredTypes {
-            arena: self.clone(),
+            registry: self.clone(),
             types,
             list: most / TYPES * (TYPES * 8),
         }
@@ -131,6 +131,6 @@ impl TypeRegistry {
 
 impl Drop for RegisteredTypes {
     fn drop(&mut self) {
-        self.arena.now.fetch_sub(self.types, Relaxed);
+        self.registry.now.fetch_sub(self.types, Relaxed);
     }
 }

@@ -9,7 +9,7 @@ use core::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-/// Names one `V` of a [`Arena`], for ever: the place may be used again, the serial is not.
+/// Names one `V` of an [`Arena`]: the index may be used again, the generation not before 2³² others.
 pub struct Id<V> {
     index: u32,
     generation: u32,
