@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::pool::api::error::Target;
-use crate::pool::hot::entry::{Entry, PooledInstance};
+use crate::pool::hot::entry::Entry;
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::shared::{InstanceId, ShellTypes};
 use crate::state::{Slots, Stamp};
 

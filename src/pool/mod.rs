@@ -10,7 +10,9 @@ mod time;
 mod wait;
 
 mod claims;
+mod deadlock;
 mod effects;
+mod holdings;
 mod report;
 mod settings;
 mod shared;
@@ -27,6 +29,7 @@ use crate::state::Group;
 use shared::Shared;
 
 pub use api::acquire_options::AcquireOptions;
+pub use api::async_reason::AsyncReason;
 pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
@@ -40,15 +43,15 @@ pub use api::exported_func::ExportedFunc;
 pub use api::function::{Function, InGroup};
 pub use api::function_name::{FunctionName, NameError, TextError};
 pub use api::function_type::{ArgumentsError, FunctionType, ValueType};
-pub use api::guest_bytes::{GuestBytes, MemoryError};
+pub use api::guest_bytes::GuestBytes;
 pub use api::holders::Holder;
 pub use api::imports::{Imports, ImportsBuilder, ImportsError};
 pub use api::lease::Lease;
 pub use api::limits::Limits;
+pub use api::memory_error::MemoryError;
 pub use api::names::UnknownName;
 pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
 pub use service::observe::Eviction;
-pub use tasks::task::AsyncReason;
 pub use time::clock::{Clock, ManualClock, SystemClock};
 
 /// A pool of WebAssembly instances and of the compiled modules behind them, under budgets.

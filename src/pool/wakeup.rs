@@ -1,6 +1,6 @@
 //! What whoever waits for the pool is told, or handed.
 
-use crate::pool::hot::entry::PooledInstance;
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::service::undelivered::Delivery;
 use crate::pool::shared::{RequestId, Shared, Signal};
 use crate::pool::wait::waiter::{self, Message};

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::function_name::{NameError, name_of};
 use crate::pool::api::function_type::ArgumentsError;
-use crate::pool::api::guest_bytes::MemoryError;
-use crate::pool::tasks::task::AsyncReason;
+use crate::pool::api::memory_error::MemoryError;
 use crate::runtime::{
     Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall, SystemError,
 };

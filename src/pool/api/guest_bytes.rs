@@ -1,8 +1,9 @@
 //! Strings and bytes, to a guest and back. Every pointer and length that a guest gives is checked.
 
+use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::error::CallError;
 use crate::pool::api::lease::Lease;
-use crate::pool::tasks::task::AsyncReason;
+use crate::pool::api::memory_error::MemoryError;
 use crate::runtime::Allocator;
 
 /// Bytes in a guest's memory: what a guest function takes as two `i32` parameters.
@@ -32,45 +33,6 @@ impl GuestBytes {
             length: packed as u32,
         })
     }
-}
-
-/// Why bytes could not be passed to a guest or read from it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MemoryError {
-    /// The module exports no memory named `memory`, and none was made for it to import.
-    #[error("the module exports no memory named \"memory\", and none was made for it to import")]
-    NoMemory,
-    /// A pointer and length that the guest gave, or was given, leave its memory.
-    #[error(
-        "bytes {pointer} to {pointer}+{length} are not all within the guest's memory of {size} bytes"
-    )]
-    OutOfBounds {
-        /// Offset into the memory.
-        pointer: u32,
-        /// Bytes.
-        length: u32,
-        /// Bytes the memory has.
-        size: u64,
-    },
-    /// The guest's allocator has no room.
-    #[error("the guest could not allocate {length} bytes")]
-    GuestOutOfMemory {
-        /// Bytes asked for.
-        length: u32,
-    },
-    /// More than a 32-bit guest can address.
-    #[error("{length} bytes are more than a guest can address")]
-    TooLong {
-        /// Bytes.
-        length: u64,
-    },
-    /// The guest's text is not UTF-8.
-    #[error("the guest's text is not UTF-8 (valid up to byte {valid_up_to})")]
-    NotUtf8 {
-        /// Where it stops being UTF-8.
-        valid_up_to: u64,
-    },
 }
 
 impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {

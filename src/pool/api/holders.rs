@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::pool::api::function_name::name_of;
-use crate::pool::shared::{Shared, ShellTypes, State};
-use crate::state::{self, Budget, Group, signature};
+use crate::state::Group;
 
 /// Holders that an error names.
 pub(crate) const IN_AN_ERROR: usize = 4;
@@ -59,22 +58,6 @@ impl Holder {
             rest => write!(f, "; others: {rest}"),
         }
     }
-
-    fn new<T: Send + 'static>(holding: state::Holding<ShellTypes<T>>) -> Self {
-        let (signature, group) = match holding.holder {
-            state::Holder::Entry(entry) => (
-                entry.target.signature.clone(),
-                Some(entry.target.group.clone()),
-            ),
-            state::Holder::Code(name, arguments) => (signature(&name, &arguments).into(), None),
-        };
-        Self {
-            signature,
-            group,
-            leased: holding.leased,
-            idle: holding.idle,
-        }
-    }
 }
 
 impl fmt::Display for Holder {
@@ -88,18 +71,5 @@ impl fmt::Display for Holder {
             (0, idle) => write!(f, "{idle} idle"),
             (leased, idle) => write!(f, "{leased} in use and {idle} idle"),
         }
-    }
-}
-
-impl<T: Send + 'static> Shared<T> {
-    /// The largest holders of each of these budgets. Under the lock: see `State::largest_holders` for its
-    /// bound.
-    pub(crate) fn holders(state: &State<T>, budgets: &[Budget], most: usize) -> Vec<Vec<Holder>> {
-        let is_leased =
-            |entry: &Arc<crate::pool::hot::entry::Entry<T>>, seat| entry.slot(seat).is_leased();
-        let largest = state.largest_holders(budgets, most, is_leased).into_iter();
-        largest
-            .map(|holdings| holdings.into_iter().map(Holder::new).collect())
-            .collect()
     }
 }

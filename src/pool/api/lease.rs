@@ -8,12 +8,13 @@ use wasmtime::{
     AsContext, AsContextMut, Memory, Store, StoreContext, StoreContextMut, WasmParams, WasmResults,
 };
 
+use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::canceller::Canceller;
 use crate::pool::api::definition::Dynamic;
 use crate::pool::api::error::{CallError, Target};
-use crate::pool::hot::entry::{Entry, PooledInstance};
+use crate::pool::hot::entry::Entry;
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
-use crate::pool::tasks::task::AsyncReason;
 use crate::runtime::{
     CallFailure, CancelFlag, StackTooSmall, StoreData, classify, interrupt_each_tick,
 };

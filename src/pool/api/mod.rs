@@ -1,6 +1,7 @@
 //! What a host sees: the handles, what it configures, and what it is told.
 
 pub(crate) mod acquire_options;
+pub(crate) mod async_reason;
 pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;
@@ -17,6 +18,7 @@ pub(crate) mod holders;
 pub(crate) mod imports;
 pub(crate) mod lease;
 pub(crate) mod limits;
+pub(crate) mod memory_error;
 pub(crate) mod names;
 pub(crate) mod stats;
 pub(crate) mod values;

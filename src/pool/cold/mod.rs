@@ -4,7 +4,6 @@
 
 pub(crate) mod acquire;
 pub(crate) mod compile;
-pub(crate) mod deadlock;
 pub(crate) mod growth;
 pub(crate) mod guest_poll;
 pub(crate) mod in_queue;

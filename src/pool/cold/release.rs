@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::pool::hot::entry::{Entry, NotReturned, PooledInstance};
+use crate::pool::hot::entry::{Entry, NotReturned};
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{Context, Locked, Shared};
 use crate::pool::time::clock::nanos;

@@ -33,20 +33,20 @@
 //!
 //! In each case somebody learns of the end of the lease under the lock, where everything else is decided.
 
-use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::pool::api::definition::Defined;
 use crate::pool::api::error::Target;
+use crate::pool::hot::entry_hash::entry_hash;
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;
 use crate::pool::hot::slots::{Slot, SlotTable};
-use crate::pool::hot::thread_cache;
-use crate::pool::shared::{EntryId, Function, InstanceId, Shared};
+use crate::pool::hot::thread::next_sequence;
+use crate::pool::shared::{EntryId, Function, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::runtime::{Instance, StackCheck};
+use crate::runtime::StackCheck;
 use crate::state::{Group, Stamp};
-use crate::sync::{AtomicU64, Ordering, StaticCounter, thread_local};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -81,68 +81,12 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub pool: Weak<Shared<T>>,
 }
 
-/// An instance with its place in the pool. In this order for the same reason as `Entry`.
-#[repr(C)]
-pub(crate) struct PooledInstance<T: Send + 'static> {
-    /// The control word under which it may be leased.
-    pub pass: u64,
-    pub seat: usize,
-    pub uses: u64,
-    pub instance: Instance<T>,
-    pub id: InstanceId<T>,
-    pub defined: Arc<Defined>,
-    /// Nanoseconds since the clock's origin.
-    pub created_at: u64,
-}
-
 /// What an acquire finds in the slots.
 pub(crate) enum Taken<T: Send + 'static> {
     Idle(Box<PooledInstance<T>>),
     /// Of another version than the control word says: for the slow path.
     Stale(Box<PooledInstance<T>>),
     Nothing,
-}
-
-/// Numbers threads.
-static THREADS: StaticCounter = StaticCounter::new();
-
-thread_local! {
-    static THREAD: ThreadState = const { ThreadState { number: Cell::new(0), sequence: Cell::new(0) } };
-}
-
-struct ThreadState {
-    /// 0 until it is first asked for; never used twice.
-    number: Cell<u64>,
-    /// Orders this thread's releases within one reading of a coarse clock.
-    sequence: Cell<u64>,
-}
-
-/// This thread's number, from 1.
-#[inline]
-pub(crate) fn thread_number() -> u64 {
-    THREAD.with(|thread| {
-        if thread.number.get() == 0 {
-            thread.number.set(THREADS.next());
-        }
-        thread.number.get()
-    })
-}
-
-#[inline]
-fn next_sequence() -> u64 {
-    THREAD.with(|thread| {
-        let next = thread.sequence.get() + 1;
-        thread.sequence.set(next);
-        next
-    })
-}
-
-/// Through the lock, all threads agree on what came first.
-pub(crate) fn agree_on_sequence(seen: &mut u64) {
-    THREAD.with(|thread| {
-        *seen = thread.sequence.get().max(*seen) + 1;
-        thread.sequence.set(*seen);
-    });
 }
 
 impl<T: Send + 'static> Entry<T> {
@@ -159,7 +103,7 @@ impl<T: Send + 'static> Entry<T> {
         Self {
             id,
             uid,
-            hash: thread_cache::hash(uid, &group),
+            hash: entry_hash(uid, &group),
             stack: pool.stack,
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),

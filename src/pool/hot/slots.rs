@@ -1,6 +1,7 @@
 //! Places for idle instances: what a lease takes out of one and puts back.
 
-use crate::pool::hot::entry::{PooledInstance, thread_number};
+use crate::pool::hot::pooled_instance::PooledInstance;
+use crate::pool::hot::thread::thread_number;
 use crate::state::Stamp;
 use crate::sync::{AtomicBool, AtomicCell, AtomicU64, CachePadded, OnceLock, Ordering};
 

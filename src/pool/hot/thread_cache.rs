@@ -11,14 +11,12 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::DefaultHashBuilder;
-
 use crate::pool::hot::entry::Entry;
+use crate::pool::hot::entry_hash::entry_hash;
 use crate::state::Group;
-use crate::sync::{OnceLock, Ordering, StaticU64, thread_local};
+use crate::sync::{Ordering, StaticU64, thread_local};
 
 /// Sets of lines; the hash of an entry says in which it may stand.
 const SETS: usize = 1024;
@@ -85,14 +83,6 @@ pub(crate) fn drop_closed() {
     drop(closed);
 }
 
-/// The hash that (function, group) is found by in every thread's table.
-#[inline]
-pub(crate) fn hash(uid: u64, group: &Group) -> u64 {
-    static HASHER: OnceLock<DefaultHashBuilder> = OnceLock::new();
-    let hasher = HASHER.get_or_init(DefaultHashBuilder::default);
-    hasher.hash_one((uid, group))
-}
-
 #[cold]
 fn new_table() -> Box<Table> {
     // Not an array first: it would not fit on a small stack.
@@ -105,7 +95,7 @@ fn new_table() -> Box<Table> {
 #[inline]
 pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Entry<T>>> {
     let take = |table: &RefCell<Option<Box<Table>>>| {
-        let hash = hash(uid, group);
+        let hash = entry_hash(uid, group);
         let mut table = table.borrow_mut();
         let set = &mut table.as_mut()?[hash as usize % SETS];
         let line = set

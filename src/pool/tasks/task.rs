@@ -1,6 +1,5 @@
 //! Leases and calls of tasks: nothing here blocks a thread.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,37 +18,13 @@ use crate::pool::cold::growth::Account;
 use crate::pool::cold::guest_poll::{Ended, GuestPoll};
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
-use crate::pool::hot::entry::{Entry, PooledInstance, Taken};
+use crate::pool::hot::entry::{Entry, Taken};
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{CallFailure, StackQuota, set_yields};
 use crate::state::{Group, RemovalReason};
-
-/// Why a guest can be called by a task alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AsyncReason {
-    /// The lease is a task's (acquired as a task, or called as one), and a guest's allocator may take as
-    /// long as any guest: it would keep the executor's thread.
-    LeaseOfATask,
-    /// Guests run only as tasks: they import async host functions, or the pool has a
-    /// [`fuel_yield_interval`](crate::PoolBuilder::fuel_yield_interval).
-    TasksOnly,
-}
-
-impl fmt::Display for AsyncReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LeaseOfATask => {
-                "the lease is a task's, and the guest's allocator would keep the executor's thread"
-            }
-            Self::TasksOnly => {
-                "its guests run only as tasks, because of async imports or the fuel_yield_interval"
-            }
-        })
-    }
-}
 
 /// A guest's call, on its fiber.
 pub(crate) type Running<'a, X> = Pin<Box<dyn Future<Output = wasmtime::Result<X>> + Send + 'a>>;

@@ -1,0 +1,21 @@
+//! An instance with its place in the pool.
+
+use std::sync::Arc;
+
+use crate::pool::api::definition::Defined;
+use crate::pool::shared::InstanceId;
+use crate::runtime::Instance;
+
+/// An instance with its place in the pool. In this order for the same reason as `Entry`.
+#[repr(C)]
+pub(crate) struct PooledInstance<T: Send + 'static> {
+    /// The control word under which it may be leased.
+    pub pass: u64,
+    pub seat: usize,
+    pub uses: u64,
+    pub instance: Instance<T>,
+    pub id: InstanceId<T>,
+    pub defined: Arc<Defined>,
+    /// Nanoseconds since the clock's origin.
+    pub created_at: u64,
+}
