@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::pool::Limits;
 use crate::pool::api::definition::InstanceLimits;
-use crate::pool::hot::slots;
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, Runtime};
 use crate::state::{self, Expiry, Policy};
@@ -19,6 +18,9 @@ const MAX_PASSES: u64 = if cfg!(test) { 4 } else { 64 };
 /// usual eight seats, which nobody is charged for; to make one anew takes a microsecond, and the
 /// instance that it is made for takes many.
 const MAX_UNUSED_ENTRIES: usize = 1024;
+
+/// Slots that an entry begins with, if it may have as many. Most entries never need more.
+pub(crate) const FIRST_SLOTS: usize = 8;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -48,7 +50,7 @@ impl Settings {
         state::Config {
             policy: self.policy,
             seats_per_entry: self.max_instances_per_entry,
-            first_seats: slots::FIRST,
+            first_seats: FIRST_SLOTS,
             max_unused_entries: MAX_UNUSED_ENTRIES,
             max_compilations: self.max_compilations,
             max_passes: MAX_PASSES,

@@ -2,11 +2,9 @@
 
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread::thread_number;
+use crate::pool::settings::FIRST_SLOTS;
 use crate::state::Stamp;
 use crate::sync::{AtomicBool, AtomicCell, AtomicU64, CachePadded, OnceLock, Ordering};
-
-/// Slots that an entry begins with, if it may have as many. Most entries never need more.
-pub(crate) const FIRST: usize = 8;
 
 /// The slots of an entry: as many as it has needed at once so far. There may come to be more, which
 /// lie in blocks of their own; none ever goes or moves.
@@ -31,7 +29,7 @@ fn block<T: Send + 'static>(count: usize) -> Block<T> {
 
 impl<T: Send + 'static> SlotTable<T> {
     pub fn new(seats: usize) -> Self {
-        let first = block(seats.min(FIRST));
+        let first = block(seats.min(FIRST_SLOTS));
         Self {
             first,
             next: OnceLock::new(),

@@ -6,18 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::pool::time::ticker::Ticker;
-use crate::pool::time::timekeeper::Timekeeper;
+use crate::pool::time::timekeeper::{Control, Timekeeper};
 use crate::runtime::Epoch;
 use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-
-/// What the clock thread is told.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Control {
-    /// Look again whether the epoch is to move.
-    Look,
-    /// The pool is gone: move the epoch for the leases that are left, then end.
-    End,
-}
 
 pub(crate) struct ClockThread {
     pub epoch: Arc<Epoch>,

@@ -6,11 +6,19 @@ use std::time::Duration;
 
 use crate::pool::time::alarms::Alarms;
 use crate::pool::time::clock::{Clock, SystemClock, nanos};
-use crate::pool::time::clock_thread::Control;
 use crate::pool::time::threads::Threads;
 use crate::runtime::guarded;
 use crate::sync::unchecked::channel::Sender;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// What the clock thread is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Control {
+    /// Look again whether the epoch is to move.
+    Look,
+    /// The pool is gone: move the epoch for the leases that are left, then end.
+    End,
+}
 
 /// What every lease needs of time, without a lock and without asking the system: reading the
 /// system's clock costs as much as a guest call.
