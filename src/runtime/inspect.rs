@@ -16,8 +16,9 @@ pub(crate) struct Facts {
     pub memories: u32,
     /// Sum of the declared minimums of its own memories.
     pub memory_bytes: u64,
-    /// Sum of the declared minimums of its own tables, and the largest of them.
+    /// Sum of the declared minimums of its own tables.
     pub table_elements: u64,
+    /// The largest of them.
     pub largest_table: u64,
     /// What wasmtime keeps of it on the heap.
     pub heap: Heap,

@@ -40,8 +40,9 @@ pub(crate) struct Meter {
     relief: Relief,
     /// Reserved for what the module declares, and not asked for yet.
     prepaid: u64,
-    /// Charged for memories; for tables.
+    /// Bytes charged for memories.
     memory: u64,
+    /// Bytes charged for tables.
     tables: u64,
     /// The growth that wasmtime has been allowed last, in case it fails.
     granted: u64,

@@ -14,12 +14,14 @@ pub const INSTANCE_OVERHEAD: u64 = 8 << 10;
 
 /// Heap for what a module declares that the overhead has room for.
 const INCLUDED_BYTES: u64 = 1 << 10;
-/// Host heap for what is made for an instance to import: wasmtime makes an instance of its own for each
-/// memory and table, of just under 2 KiB, and lists them in the store.
+/// Host heap for a memory that is made for an instance to import: wasmtime makes an instance of its own for it, of
+/// just under 2 KiB, and lists that in the store.
 pub(super) const OWN_MEMORY: u64 = 2304;
+/// The same for a table.
 pub(super) const OWN_TABLE: u64 = 2304;
+/// The same for a global, which takes no instance.
 pub(super) const OWN_GLOBAL: u64 = 128;
-/// Such an instance also has its functions listed one by one.
+/// An instance for which anything is made also has its functions listed one by one.
 pub(super) const FUNCTION_BESIDE_OWN: u64 = 80;
 /// A reference in a table.
 const BYTES_PER_TABLE_ELEMENT: u64 = 8;

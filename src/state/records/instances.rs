@@ -45,7 +45,7 @@ pub struct Dying<H: Types> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RemovalReason {
-    /// Evicted to make room in a budget.
+    /// Evicted to make room: in a budget, or where the operating system refused what the budgets grant.
     Room,
     /// Idle longer than the idle timeout.
     Idle,

@@ -61,6 +61,8 @@ impl Shortage {
     }
 }
 
+/// What is charged of each budget, and what may be.
+///
 /// Invariants:
 /// - **L1** `charged` is the sum of all charges that anybody holds.
 /// - **L2** `charged ≤ limit + tolerated` for every budget.

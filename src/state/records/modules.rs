@@ -41,7 +41,7 @@ pub struct Module<H: Types> {
     /// neither. It outlives the flight, so that
     /// a ticket of one flight never names a place in the next.
     pub followers: Queue<H>,
-    /// Bytes its code took when it was last loaded: the next load reserves exactly that.
+    /// Bytes that its code takes, known since it was last compiled or loaded: the next load reserves exactly that.
     pub code_bytes: Option<u64>,
     pub history: History,
 }

@@ -18,7 +18,7 @@ pub struct Request<H: Types> {
     pub seat: Option<(EntryId<H>, usize)>,
     /// The module that it has pinned.
     pub module: Option<ModuleId<H>>,
-    /// Of the function, when the request began.
+    /// Of the function, when the request began or last asked for its code.
     pub version: u64,
     /// The module whose flight it has waited for: the flight's failure is its own.
     pub followed: Option<ModuleId<H>>,
