@@ -403,3 +403,39 @@ fn what_the_design_names_is_there() {
         assert_eq!(unknown, None, "{name}");
     }
 }
+
+/// Whether this line of code names a module of this folder: `cold::…`, `pool::cold` or `super::cold`.
+fn names_folder(line: &str, folder: &str) -> bool {
+    let is_part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(folder).any(|(at, _)| {
+        let (before, after) = (&line[..at], &line[at + folder.len()..]);
+        let is_word = !before.ends_with(is_part_of_word) && !after.starts_with(is_part_of_word);
+        let from_pool = ["pool::", "super::"].iter().any(|p| before.ends_with(p));
+        is_word && (from_pool || (after.starts_with("::") && !before.ends_with("std::")))
+    })
+}
+
+#[test]
+fn folders_of_the_pool_know_only_what_lies_below_them() {
+    let forbidden: [(&str, &[&str]); 3] = [
+        ("hot", &["cold", "tasks", "service"]),
+        ("wait", &["hot", "cold"]),
+        ("time", &["api", "hot", "cold", "wait", "tasks", "service"]),
+    ];
+    for (folder, others) in forbidden {
+        for (path, text) in sources(&format!("src/pool/{folder}")) {
+            for line in code(&text) {
+                let seen = others.iter().find(|other| names_folder(line, other));
+                assert!(seen.is_none(), "{}: {line}", path.display());
+            }
+        }
+    }
+    assert!(names_folder("use crate::pool::cold::release;", "cold"));
+    assert!(names_folder(
+        "use crate::pool::{cold::release, api};",
+        "cold"
+    ));
+    assert!(names_folder("use super::super::cold;", "cold"));
+    assert!(!names_folder("#[cold]", "cold"));
+    assert!(!names_folder("use std::time::Duration;", "time"));
+}

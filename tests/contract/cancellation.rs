@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use crate::common::polling::{ByHand, MINUTE, Work};
 use crate::common::scene::*;
@@ -233,7 +234,9 @@ fn a_guest_that_runs_is_dropped_between_two_ticks() {
     let wasm =
         wat(r#"(module (memory 1) (func (export "f") (result i32) (loop br 0) unreachable))"#);
     for polls in 1..6 {
-        let scene = Scene::new("f", wasm.clone(), one);
+        // Ticks come as fast as they can: its time is not to end before it has been polled.
+        let endless = |builder| one(builder).call_timeout(Duration::from_secs(1 << 30));
+        let scene = Scene::new("f", wasm.clone(), endless);
         let mut call = ByHand::new(scene.call());
         with_ticks(&scene.pool, || {
             for _ in 0..polls {

@@ -14,6 +14,7 @@ mod bad_input;
 mod budgets;
 mod cancellation;
 mod defects;
+mod fuzz;
 mod graceful_end;
 mod growth;
 mod guest_bytes;

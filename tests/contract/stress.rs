@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{check_empty, wat};
+use crate::common::{Dice, check_empty, wat};
 use wasm_pool::{AcquireError, CallError, Definition, Function, Limits, Policy, Pool};
 
 const THREADS: u64 = 4;
@@ -33,18 +33,6 @@ fn definition(function: u64, salt: u64) -> Definition {
         .export("f")
 }
 
-/// xorshift64*: the same sequence for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn throw(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
-    }
-}
-
 fn pool(policy: Policy) -> Pool<u64> {
     let limits = Limits::new()
         .memory(20 << 16)
@@ -70,29 +58,29 @@ fn pool(policy: Policy) -> Pool<u64> {
 
 /// One thing a host might do; whether it was served.
 fn one_thing(pool: &Pool<u64>, dice: &mut Dice) -> bool {
-    let function = dice.throw(FUNCTIONS);
-    let group = dice.throw(GROUPS);
+    let function = dice.below(FUNCTIONS);
+    let group = dice.below(GROUPS);
     let name = format!("f{function}");
     let Ok(handle): Result<Function<i32, i64, u64>, _> = pool.function(&name) else {
         return false;
     };
-    let argument = match dice.throw(12) {
+    let argument = match dice.below(12) {
         0 => -1,
         1 => 3,
         _ => 0,
     };
-    let seen = match dice.throw(100) {
+    let seen = match dice.below(100) {
         0 => {
-            let _ = pool.replace::<i32, i64>(definition(function, dice.throw(1000)));
+            let _ = pool.replace::<i32, i64>(definition(function, dice.below(1000)));
             return true;
         }
         1 => {
             let _ = pool.remove(&name);
-            let _ = pool.define::<i32, i64>(definition(function, dice.throw(1000)));
+            let _ = pool.define::<i32, i64>(definition(function, dice.below(1000)));
             return true;
         }
         2 => {
-            let memory = (12 + dice.throw(8)) << 16;
+            let memory = (12 + dice.below(8)) << 16;
             pool.set_limits(Limits::new().memory(memory).code(140 << 10))
                 .unwrap();
             return true;

@@ -3,6 +3,8 @@
 use arbitrary::Unstructured;
 use wasm_smith::{Config, Module};
 
+use crate::common::Dice;
+
 use super::measure::{self, Measured, Skipped};
 
 /// What a module is made of: a seed, and how many bytes are drawn from it.
@@ -20,18 +22,9 @@ const IMPORTS: &str = r#"(module
     (func (export "d") (param i32 i64 f32 f64) (result f64 i32) unreachable)
     (func (export "e") (param v128 funcref) unreachable))"#;
 
-/// The generator SplitMix64.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// All shapes: few or many of each thing, with and without what came after the first version.
-fn config(state: &mut u64) -> Config {
-    let mut some = |choices: &[usize]| choices[random(state) as usize % choices.len()];
+fn config(dice: &mut Dice) -> Config {
+    let mut some = |choices: &[usize]| choices[dice.throw() as usize % choices.len()];
     let mut config = Config {
         max_types: some(&[1, 10, 100, 1000]),
         max_funcs: some(&[1, 10, 300]),
@@ -81,8 +74,8 @@ fn config(state: &mut u64) -> Config {
 
 impl Seed {
     pub fn of(seed: u64) -> Self {
-        let mut state = seed;
-        let bytes = 1 << (6 + random(&mut state) % 9);
+        let mut dice = Dice(seed);
+        let bytes = 1 << (6 + dice.throw() % 9);
         Self { seed, bytes }
     }
 
@@ -96,10 +89,10 @@ impl Seed {
 
     /// With the name of a function that it exports.
     pub fn module(self) -> Option<(Vec<u8>, String)> {
-        let mut state = self.seed;
-        random(&mut state);
-        let mut config = config(&mut state);
-        let words = (0..self.bytes.div_ceil(8)).map(|_| random(&mut state).to_le_bytes());
+        let mut dice = Dice(self.seed);
+        dice.throw();
+        let mut config = config(&mut dice);
+        let words = (0..self.bytes.div_ceil(8)).map(|_| dice.throw().to_le_bytes());
         let bytes: Vec<u8> = words.flatten().take(self.bytes).collect();
         let make = |config| Module::new(config, &mut Unstructured::new(&bytes)).ok();
         let wasm = match make(config.clone()) {
