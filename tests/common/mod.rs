@@ -76,6 +76,15 @@ pub fn check_empty<T: Send + 'static>(pool: &Pool<T>) {
     }
 }
 
+/// Tests whose threads fill all processors for as long as they run do so one at a time: what they measure is
+/// how their own threads share them.
+pub fn crowd() -> std::sync::MutexGuard<'static, ()> {
+    static CROWD: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    CROWD
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Looks again and again until the condition holds; gives up after a minute.
 #[track_caller]
 pub fn until(condition: impl Fn() -> bool) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Dice, check_empty, wat};
+use crate::common::{Dice, check_empty, crowd, wat};
 use wasm_pool::{AcquireError, CallError, Definition, Function, Limits, Policy, Pool};
 
 const THREADS: u64 = 4;
@@ -119,6 +119,7 @@ fn one_thing(pool: &Pool<u64>, dice: &mut Dice) -> bool {
 }
 
 fn everything_at_once(policy: Policy) {
+    let _crowd = crowd();
     let pool = pool(policy);
     for function in 0..FUNCTIONS {
         pool.define::<i32, i64>(definition(function, 0)).unwrap();

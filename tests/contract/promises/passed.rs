@@ -8,7 +8,7 @@ use wasm_pool::{
     AcquireError, Budget, BudgetExceeded, Definition, Function, Limits, ManualClock, Pool,
 };
 
-use crate::common::{check, check_empty, until, wat};
+use crate::common::{check, check_empty, crowd, until, wat};
 
 /// Longer than anything here takes: a wait that ends by it was forgotten.
 const FOR_EVER: Duration = Duration::from_secs(60);
@@ -43,6 +43,7 @@ const MANY: u64 = 200_000;
 /// One request for much waits beside threads of which each begins a lease before it ends the one before, so
 /// that each always has one; returns how many leases passed it.
 fn passed(pool: &Pool, large: &Function<i32, i32>, small: &[(&Function<i32, i32>, u64)]) -> u64 {
+    let _crowd = crowd();
     let (served, leases) = (AtomicBool::new(false), AtomicU64::new(0));
     let done = || served.load(Ordering::Relaxed) || leases.load(Ordering::Relaxed) > MANY;
     thread::scope(|scope| {
