@@ -200,14 +200,15 @@ mod sync;
 
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, Canceller, Clock, DefineError, Definition, Dynamic, Eviction,
-    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GuestBytes, Holder,
-    IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError,
-    LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool, PoolBuilder, Signature,
-    Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
+    BuildError, CallError, CallLimit, Canceller, Clock, DefineError, Definition, Dynamic,
+    ErrorKind, Eviction, ExportedFunc, Function, FunctionName, FunctionStats, FunctionType,
+    GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
+    Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
+    PoolBuilder, Signature, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
+    ValueType, WaitingFor,
 };
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
     StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason};

@@ -86,7 +86,7 @@ impl Ending {
         let took = began.elapsed();
         let words = match result {
             Ok(value) => format!("returned {value}"),
-            Err(error) => error.to_string(),
+            Err(error) => wasm_pool::Report(&error).to_string(),
         };
         Self {
             how,

@@ -155,11 +155,11 @@ impl Tenant {
             }
             Err(AcquireError::BudgetExceeded(error)) => {
                 let mut first = self.tally.first_refusal.lock().expect("no panic in here");
-                first.get_or_insert_with(|| error.to_string());
+                first.get_or_insert_with(|| wasm_pool::Report(&error).to_string());
                 more(&visits.refused);
             }
             Err(AcquireError::Timeout { .. }) => more(&visits.gave_up),
-            Err(error) => self.tally.complain(error.to_string()),
+            Err(error) => self.tally.complain(wasm_pool::Report(&error).to_string()),
         }
         false
     }
@@ -195,7 +195,7 @@ impl Tenant {
                     source: MemoryError::GuestOutOfMemory { .. },
                     ..
                 }) => return more(&self.tally.of(self.kind).cut_short),
-                Err(error) => return self.tally.complain(error.to_string()),
+                Err(error) => return self.tally.complain(wasm_pool::Report(&error).to_string()),
             }
         }
     }

@@ -172,7 +172,7 @@ impl Run<'_> {
             let known = known.iter().find(|known| known.udf.name == name)?;
             match engine.call(&known.udf, &known.args) {
                 Err(error) if is_refusal(&error, &engine.pool, &known.udf) => {
-                    Some(error.to_string())
+                    Some(wasm_pool::Report(&error).to_string())
                 }
                 answer => {
                     checks.answer(name, answer, &known.answer);

@@ -38,7 +38,9 @@ pub fn show(screen: &mut Screen, checks: &mut Checks) -> Result<Stats, String> {
         "One instance may have {each} of memory, 512 KiB of stack and, for rogue.spin, {TIME:?}."
     ));
 
-    let report = cast.leak(checks).map_err(|error| error.to_string())?;
+    let report = cast
+        .leak(checks)
+        .map_err(|error| wasm_pool::Report(&error).to_string())?;
     tell(
         screen,
         "rogue.leak: takes 256 KiB at a time, gives none back",
@@ -92,8 +94,8 @@ fn failure<R: std::fmt::Debug>(result: Result<R, CallError>, checks: &mut Checks
         }
         Err(error) => {
             let by_guest = matches!(error, CallError::Trap { .. } | CallError::Limit { .. });
-            checks.check(by_guest, || error.to_string());
-            error.to_string()
+            checks.check(by_guest, || wasm_pool::Report(&error).to_string());
+            wasm_pool::Report(&error).to_string()
         }
     }
 }

@@ -34,11 +34,10 @@ pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
+pub use api::define_error::{DefineError, LookupError, UnknownFunction};
 pub use api::definition::{Definition, Dynamic, Signature};
-pub use api::error::{
-    AcquireError, CallError, CallLimit, DefineError, LookupError, ModuleError, Target,
-    UnknownFunction, WaitingFor,
-};
+pub use api::error::{AcquireError, CallError, CallLimit, ModuleError, Target, WaitingFor};
+pub use api::error_kind::ErrorKind;
 pub use api::exported_func::ExportedFunc;
 pub use api::function::{Function, InGroup};
 pub use api::function_name::{FunctionName, NameError, TextError};

@@ -82,10 +82,25 @@ pub(crate) fn share(error: wasmtime::Error) -> SharedError {
     Arc::from(error.into_boxed_dyn_error())
 }
 
-/// An error and what caused it, each said once: many errors repeat their causes' words.
-pub(crate) struct Causes<'a>(pub &'a (dyn Error + 'static));
+/// An error and all that caused it, in one line, each said once (errors of others may repeat their causes'
+/// words). A message of this crate's errors does not say what its sources say: print them by this, or by whatever
+/// prints chains.
+///
+/// ```
+/// # use wasm_pool::{CallError, Definition, Function, Pool, Report};
+/// # let pool = Pool::builder().build()?;
+/// # let wasm = wat::parse_str(r#"(module (func (export "f") unreachable))"#)?;
+/// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+/// let error = f.call("tenant", ()).unwrap_err();
+/// assert_eq!(error.to_string(), "f() in group tenant trapped");
+/// let text = Report(&error).to_string();
+/// assert_eq!(text, "f() in group tenant trapped: wasm trap: wasm `unreachable` instruction executed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a>(pub &'a (dyn Error + 'static));
 
-impl fmt::Display for Causes<'_> {
+impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
         let mut cause = self.0.source();

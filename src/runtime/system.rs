@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use wasmtime::OutOfMemory;
 
-/// What the operating system said when it refused something; its `source` is the [`io::Error`].
+/// The operating system refused something; its `source`, the [`io::Error`], is what it said.
 #[derive(Debug, Clone)]
 pub struct SystemError(Arc<io::Error>);
 
@@ -27,7 +27,7 @@ impl From<io::Error> for SystemError {
 
 impl fmt::Display for SystemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str("the operating system's answer")
     }
 }
 

@@ -13,7 +13,7 @@ use super::common::{check, memory_module};
 /// There is room for one instance.
 fn builder() -> PoolBuilder {
     let limits = Limits::new().memory(65_536 + INSTANCE_OVERHEAD);
-    Pool::builder().no_housekeeper().limits(limits)
+    Pool::builder().limits(limits)
 }
 
 fn define(pool: &Pool) -> Function<(), i32> {

@@ -439,7 +439,12 @@ fn defect_12_an_instance_larger_than_the_budget_evicts_nobody() {
         (Budget::Memory, 16 * PAGE)
     );
     assert!(exceeded.requested > 17 * PAGE, "{exceeded:?}");
-    assert!(error.to_string().contains("It can never fit"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("It can never fit"),
+        "{error}"
+    );
     // Nor does one that would grow beyond it.
     let mut lease = small.acquire(0).unwrap();
     let grow = lease.export::<i32, i32>("grow").unwrap();

@@ -288,7 +288,9 @@ fn too_little_compile_budget_fails_at_once() {
         assert_eq!(exceeded.budget, Budget::Compile);
         assert_eq!(exceeded.charged, compile_need(&wasm[0]));
         assert!(
-            error.to_string().contains("are in use: try again later"),
+            wasm_pool::Report(&error)
+                .to_string()
+                .contains("are in use: try again later"),
             "{error}"
         );
         assert_eq!(check(&pool).waiting, 0);

@@ -305,7 +305,10 @@ fn a_replace_with_bad_code_keeps_the_old() {
     ];
     for (wasm, text) in bad {
         let error = (pool.replace::<(), i32>(definition("solid", wasm))).unwrap_err();
-        assert!(error.to_string().contains(text), "{error}");
+        assert!(
+            wasm_pool::Report(&error).to_string().contains(text),
+            "{error}"
+        );
         assert_eq!(function.call(1, ()).unwrap(), 1);
     }
     let error = (pool.replace::<i64, i64>(definition("solid", answering(2)))).unwrap_err();

@@ -49,7 +49,7 @@ mod world;
 
 pub use pool::*;
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, SharedError,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
     StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason};

@@ -53,7 +53,7 @@ pub(crate) use code::{
 };
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use epoch::Epoch;
-pub(crate) use failure::{CallFailure, Causes, classify, share};
+pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
 pub(crate) use import_types::is_of_a_store;
 pub(crate) use imports::{HostImports, Own, OwnItem};
@@ -70,7 +70,7 @@ pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};
 pub(crate) use waker_cell::WakerCell;
 
-pub use failure::{GuestTrap, SharedError};
+pub use failure::{GuestTrap, Report, SharedError};
 pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;

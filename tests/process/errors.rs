@@ -50,7 +50,13 @@ fn a_kept_error_keeps_no_code_mapped() {
     };
     assert!(trap.backtrace.contains("deep"), "{}", trap.backtrace);
     assert!(errors[1].source().is_some());
-    assert!(errors[1].to_string().contains("no disk"), "{}", errors[1]);
+    assert!(
+        wasm_pool::Report(&errors[1])
+            .to_string()
+            .contains("no disk"),
+        "{}",
+        errors[1]
+    );
 
     pool.close();
     check_empty(&pool);

@@ -1,6 +1,6 @@
 //! Why a pool could not be built, or its limits not changed.
 
-use crate::runtime::{Causes, SharedError};
+use crate::runtime::SharedError;
 
 /// A limit, or a set of limits, that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum BuildError {
     #[error(transparent)]
     Limits(#[from] LimitsError),
     /// Wasmtime refused the engine's settings, or the imports.
-    #[error("wasmtime refused the engine's settings or imports: {}", Causes(&**.0))]
+    #[error("wasmtime refused the engine's settings or imports")]
     Engine(#[source] SharedError),
     /// The linker belongs to another engine than the pool's.
     #[error("the linker was made with another engine than the pool's")]

@@ -4,9 +4,9 @@ use std::any::TypeId;
 use std::sync::Arc;
 
 use crate::pool::Pool;
+use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::definition::sealed::Check;
 use crate::pool::api::definition::{Defined, Definition, HandleTypes, Parts, Signature, fresh_uid};
-use crate::pool::api::error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
@@ -53,7 +53,7 @@ impl<T: Send + 'static> Pool<T> {
     {
         let parts = definition.into_parts()?;
         let old = self.find(&parts).ok_or_else(|| DefineError::NotDefined {
-            function: parts.signature.clone(),
+            target: parts.signature.clone(),
         })?;
         let signature = parts.signature.clone();
         let new = self.new_function::<P, R>(parts, Some(&old))?;
@@ -92,7 +92,7 @@ impl<T: Send + 'static> Pool<T> {
         });
         match removed {
             0 => Err(UnknownFunction {
-                name: name.given().into(),
+                target: name.given().into(),
             }),
             _ => Ok(()),
         }
@@ -123,21 +123,21 @@ impl<T: Send + 'static> Pool<T> {
         let mut found = found.into_iter();
         let (id, full, defined) = match (found.next(), found.len()) {
             (None, _) => {
-                let name = name.given().into();
-                return Err(LookupError::Unknown { name });
+                let target = name.given().into();
+                return Err(LookupError::Unknown { target });
             }
             (Some(one), 0) => one,
             (Some((_, first, _)), _) => {
                 let others = found.map(|(_, full, _)| full);
                 let overloads = std::iter::once(first).chain(others).collect();
-                let name = name.given().into();
-                return Err(LookupError::Ambiguous { name, overloads });
+                let target = name.given().into();
+                return Err(LookupError::Ambiguous { target, overloads });
             }
         };
         let known = defined.types == TypeId::of::<(P, R)>();
         if !known && !<(P, R)>::matches(self.engine(), &defined.declared) {
             return Err(LookupError::WrongSignature {
-                function: full.into(),
+                target: full.into(),
                 found: TypeText(&defined.declared).to_string(),
                 expected: <(P, R)>::describe(),
             });
@@ -171,7 +171,7 @@ impl<T: Send + 'static> Pool<T> {
         let shared = &self.shared;
         let function = || parts.signature.clone();
         let lacks = |setting, needs| DefineError::EngineLacks {
-            function: function(),
+            target: function(),
             setting,
             needs,
         };
@@ -182,7 +182,7 @@ impl<T: Send + 'static> Pool<T> {
             return Err(lacks("call_timeout", "epoch_interruption"));
         }
         check_lease(parts.fuel, parts.timeout).map_err(|source| DefineError::Limits {
-            function: function(),
+            target: function(),
             source,
         })?;
         let limits = shared.settings.instance;
@@ -236,7 +236,7 @@ impl<T: Send + 'static> Pool<T> {
     where
         (P, R): Signature,
     {
-        let (function, defined) = (signature, new.definition.clone());
+        let (target, defined) = (signature, new.definition.clone());
         // If it is refused, its imports are dropped here, and not under the lock.
         let _source = new.source.clone();
         let inserted = self.shared.with_state(|locked, cx| insert(locked, new, cx));
@@ -244,13 +244,13 @@ impl<T: Send + 'static> Pool<T> {
             Ok(id) => Ok(Function::new(
                 self.shared.clone(),
                 Identity::of(id, &defined),
-                function,
+                target,
                 HandleTypes::of::<(P, R)>(),
                 defined,
             )),
-            Err(DefineRefused::Closed) => Err(DefineError::Closed { function }),
-            Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { function }),
-            Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { function }),
+            Err(DefineRefused::Closed) => Err(DefineError::Closed { target }),
+            Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { target }),
+            Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { target }),
         }
     }
 }

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use wasmparser::FuncType;
 use wasmtime::Engine;
 
-use crate::pool::api::error::{CallLimit, DefineError};
+use crate::pool::api::define_error::DefineError;
+use crate::pool::api::error::CallLimit;
 use crate::pool::api::exported_func::Export;
 use crate::pool::api::function_name::{check_name, join};
 use crate::pool::api::function_type::FunctionType;
@@ -141,7 +142,7 @@ impl Definition {
     pub(crate) fn into_parts(self) -> Result<Parts, DefineError> {
         let named = check_name(&self.name).and_then(|()| join(&self.arguments));
         let arguments = named.map_err(|source| DefineError::Name {
-            function: shown(&self.signature()),
+            target: shown(&self.signature()),
             source,
         })?;
         let export = self.export.unwrap_or_else(|| {
@@ -269,18 +270,16 @@ impl Parts {
     ) -> Result<(Source<T>, FuncType), DefineError> {
         let function = || self.signature.clone();
         let Some(wasm) = self.wasm.clone() else {
-            return Err(DefineError::NoWasm {
-                function: function(),
-            });
+            return Err(DefineError::NoWasm { target: function() });
         };
         let mut facts = inspect(&wasm).map_err(|source| DefineError::Module {
-            function: function(),
+            target: function(),
             source,
         })?;
         let declared = facts.export(&self.export);
         let Some(declared) = declared else {
             return Err(DefineError::MissingExport {
-                function: function(),
+                target: function(),
                 export: self.export.to_string(),
                 available: facts.describe_exports(),
             });
@@ -292,7 +291,7 @@ impl Parts {
         };
         if let Some(expected) = expected {
             return Err(DefineError::WrongSignature {
-                function: function(),
+                target: function(),
                 export: self.export.to_string(),
                 found: TypeText(declared).to_string(),
                 expected,
@@ -302,21 +301,21 @@ impl Parts {
         let own = imports
             .check(&wasm)
             .map_err(|source| DefineError::Imports {
-                function: function(),
+                target: function(),
                 source,
             })?;
         let declared = declared.clone();
         facts.add_own(&own);
         if facts.memory_bytes > limits.memory {
             return Err(DefineError::MemoryTooLarge {
-                function: function(),
+                target: function(),
                 requested: facts.memory_bytes,
                 limit: limits.memory,
             });
         }
         if facts.largest_table > limits.table_elements {
             return Err(DefineError::TableTooLarge {
-                function: function(),
+                target: function(),
                 requested: facts.largest_table,
                 limit: limits.table_elements,
             });
@@ -342,7 +341,7 @@ impl Parts {
         match own.clone().downcast::<HostImports<T>>() {
             Ok(own) if Engine::same(own.engine(), pools.engine()) => Ok(own),
             _ => Err(DefineError::ForeignImports {
-                function: self.signature.clone(),
+                target: self.signature.clone(),
             }),
         }
     }

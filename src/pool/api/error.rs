@@ -1,5 +1,5 @@
 //! One enum for each public operation, with who asked, how much, what the limit is and what holds
-//! it.
+//! it. A message says what its sources do not: a chain, or a [`Report`](crate::Report), says each thing once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
-use crate::pool::api::build_error::LimitsError;
-use crate::pool::api::function_name::{NameError, name_of};
+use crate::pool::api::function_name::name_of;
 use crate::pool::api::function_type::ArgumentsError;
 use crate::pool::api::memory_error::MemoryError;
-use crate::runtime::{
-    Causes, GuestTrap, ImportError, InspectError, SharedError, StackTooSmall, SystemError,
-};
+use crate::runtime::{GuestTrap, SharedError, StackTooSmall, SystemError};
 use crate::state::Group;
 
 /// A function on whose behalf, and in whose group, something was asked for.
@@ -43,202 +40,24 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why a function was not defined, or not replaced. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DefineError {
-    /// No function can be called so.
-    #[error("{function}: {source}")]
-    Name {
-        /// The function: the beginning of what was given, in readable characters.
-        function: Arc<str>,
-        /// What is wrong with it.
-        source: NameError,
-    },
-    /// The bytes are not a core module, as far as can be seen without compiling them.
-    #[error("{function}: {source}")]
-    Module {
-        /// The function.
-        function: Arc<str>,
-        /// What is wrong with them.
-        source: InspectError,
-    },
-    /// The definition lacks its wasm.
-    #[error("{function}: the definition has no wasm")]
-    NoWasm {
-        /// The function.
-        function: Arc<str>,
-    },
-    /// The module has no such export, or it is not a function.
-    #[error(
-        "{function}: the module exports no function {export:?}; its functions are: {available}"
-    )]
-    MissingExport {
-        /// The function.
-        function: Arc<str>,
-        /// The export that was asked for.
-        export: String,
-        /// What there is.
-        available: String,
-    },
-    /// The export has another type than the handle.
-    #[error("{function}: export {export:?} is {found}, and the handle expects {expected}")]
-    WrongSignature {
-        /// The function.
-        function: Arc<str>,
-        /// The export.
-        export: String,
-        /// Its type in the module.
-        found: String,
-        /// The type of the handle.
-        expected: String,
-    },
-    /// The declared minimum of the module's memories is more than an instance may have.
-    #[error(
-        "{function}: the module declares or imports {requested} bytes of memory, and an instance may have {limit}"
-    )]
-    MemoryTooLarge {
-        /// The function.
-        function: Arc<str>,
-        /// Bytes declared.
-        requested: u64,
-        /// `max_instance_memory`, in bytes.
-        limit: u64,
-    },
-    /// The declared minimum of the module's tables is more than an instance may have.
-    #[error(
-        "{function}: the module declares or imports a table of {requested} elements, and a table may have {limit}"
-    )]
-    TableTooLarge {
-        /// The function.
-        function: Arc<str>,
-        /// Elements declared.
-        requested: u64,
-        /// `max_table_elements`.
-        limit: u64,
-    },
-    /// The module can never be linked with what the host provides.
-    #[error("{function}: {source}")]
-    Imports {
-        /// The function.
-        function: Arc<str>,
-        /// What is missing, or of another type.
-        source: ImportError,
-    },
-    /// The definition's imports were made by a pool of another engine, or with other store data.
-    #[error(
-        "{function}: its imports were made by another pool: make them with this one's `imports`"
-    )]
-    ForeignImports {
-        /// The function.
-        function: Arc<str>,
-    },
-    /// The name is taken, with the same argument types.
-    #[error("{function} is defined already; use replace to give it new code")]
-    AlreadyDefined {
-        /// The function.
-        function: Arc<str>,
-    },
-    /// `replace` of a function that is not defined.
-    #[error("{function} is not defined, so it cannot be replaced")]
-    NotDefined {
-        /// The function.
-        function: Arc<str>,
-    },
-    /// `replace` by a function of another type, which handles of the old type could not call.
-    #[error(
-        "{function} is {old}, and its replacement is {new}: if that is meant, say so by allow_type_change"
-    )]
-    TypeChanged {
-        /// The function.
-        function: Arc<str>,
-        /// Its type.
-        old: String,
-        /// The type of what was to replace it.
-        new: String,
-    },
-    /// A limit of the definition needs what the engine was configured without.
-    #[error("{function}: {setting} is set, but the engine was configured without {needs}")]
-    EngineLacks {
-        /// The function.
-        function: Arc<str>,
-        /// The definition's setting.
-        setting: &'static str,
-        /// What wasmtime's `Config`, or the builder, must enable for it.
-        needs: &'static str,
-    },
-    /// A limit of the definition's own makes no sense.
-    #[error("{function}: {source}")]
-    Limits {
-        /// The function.
-        function: Arc<str>,
-        /// Which, and why.
-        source: LimitsError,
-    },
-    /// The pool is closed.
-    #[error("{function}: the pool is closed")]
-    Closed {
-        /// The function.
-        function: Arc<str>,
-    },
-}
-
-/// Why a function was not found.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LookupError {
-    /// None of this name is defined.
-    #[error("function {name} is not defined")]
-    Unknown {
-        /// The name, as it was given.
-        name: String,
-    },
-    /// Several are; name one with its argument types.
-    #[error("function {name} has several overloads: {}", overloads.join("; "))]
-    Ambiguous {
-        /// The name, as it was given.
-        name: String,
-        /// All of them, with argument types.
-        overloads: Vec<String>,
-    },
-    /// It has another type than the handle.
-    #[error("{function} is {found}, and the handle expects {expected}")]
-    WrongSignature {
-        /// The function.
-        function: Arc<str>,
-        /// Its export's type.
-        found: String,
-        /// The type of the handle.
-        expected: String,
-    },
-}
-
-/// No function of this name is defined.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("function {name} is not defined")]
-pub struct UnknownFunction {
-    /// The name, as it was given.
-    pub name: String,
-}
-
 /// Why a module's code could not be had. Shared by all who waited for it, and repeated to whoever
 /// asks within the cool-down.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModuleError {
     /// It does not compile.
-    #[error("the module does not compile: {}", Causes(&**.0))]
+    #[error("the module does not compile")]
     Compile(#[source] SharedError),
     /// The operating system refused what compiling or loading it takes, even after others that were
     /// idle had been evicted for it. It is not the module's fault: whoever asks next tries again.
-    #[error("the system refused what compiling or loading the module takes: {0}")]
+    #[error("the system refused what compiling or loading the module takes")]
     System(#[source] SystemError),
     /// Its compiled code could not be mapped.
-    #[error("the module's code could not be loaded: {}", Causes(&**.0))]
+    #[error("the module's code could not be loaded")]
     Load(#[source] SharedError),
     /// It does not link, which only its compiled code shows: an import is of a type of the module's
     /// own. Not tried again until the function is replaced.
-    #[error("the module does not link: {}", Causes(&**.0))]
+    #[error("the module does not link")]
     Link(#[source] SharedError),
 }
 
@@ -341,7 +160,7 @@ pub enum AcquireError {
         target: Arc<Target>,
     },
     /// The module's code could not be had.
-    #[error("{target}: {source}")]
+    #[error("{target}: its module's code could not be had")]
     Module {
         /// Who asked.
         target: Arc<Target>,
@@ -349,7 +168,7 @@ pub enum AcquireError {
         source: Arc<ModuleError>,
     },
     /// The start function trapped.
-    #[error("{target}: the start function trapped: {trap}")]
+    #[error("{target}: the start function trapped")]
     StartTrapped {
         /// Who asked.
         target: Arc<Target>,
@@ -368,7 +187,7 @@ pub enum AcquireError {
     /// The operating system refused memory, address space, mappings or files that the instance
     /// takes (or a host function that the start function called says so), even after others that were
     /// idle had been evicted for it.
-    #[error("{target}: the system refused what an instance takes: {source}")]
+    #[error("{target}: the system refused what an instance takes")]
     System {
         /// Who asked.
         target: Arc<Target>,
@@ -377,7 +196,7 @@ pub enum AcquireError {
     },
     /// The instance could not be made: a host function that the start function called failed, or a
     /// create hook did.
-    #[error("{target}: the instance could not be made: {}", Causes(&**source))]
+    #[error("{target}: the instance could not be made")]
     Instantiate {
         /// Who asked.
         target: Arc<Target>,
@@ -385,7 +204,7 @@ pub enum AcquireError {
         source: SharedError,
     },
     /// The calling thread has too little stack for a guest call.
-    #[error("{target}: {source}")]
+    #[error("{target} cannot be called on this stack")]
     StackTooSmall {
         /// Who asked.
         target: Arc<Target>,
@@ -400,18 +219,19 @@ pub enum AcquireError {
         target: Arc<Target>,
     },
     /// The function was removed.
-    #[error("function {function} was removed")]
+    #[error("function {} was removed", target.signature)]
     Removed {
-        /// The function.
-        function: Arc<str>,
+        /// Who asked.
+        target: Arc<Target>,
     },
     /// The function was replaced by another type than the handle's: look it up again.
     #[error(
-        "function {function} was replaced by another type: it is {found}, and the handle expects {expected}"
+        "function {} was replaced by another type: it is {found}, and the handle expects {expected}",
+        target.signature
     )]
     TypeChanged {
-        /// The function.
-        function: Arc<str>,
+        /// Who asked.
+        target: Arc<Target>,
         /// Its type now.
         found: String,
         /// The type of the handle.
@@ -453,7 +273,7 @@ pub enum CallError {
     #[error(transparent)]
     Acquire(#[from] AcquireError),
     /// The guest trapped.
-    #[error("{target} trapped: {trap}")]
+    #[error("{target} trapped")]
     Trap {
         /// Who was called.
         target: Arc<Target>,
@@ -476,7 +296,7 @@ pub enum CallError {
         target: Arc<Target>,
     },
     /// A host function failed, or wasmtime did.
-    #[error("{target}: {}", Causes(&**source))]
+    #[error("{target} failed in the host")]
     Host {
         /// Who was called.
         target: Arc<Target>,
@@ -484,7 +304,7 @@ pub enum CallError {
         source: SharedError,
     },
     /// The function cannot be called with these values. It has not been, and the lease is as it was.
-    #[error("{target}: {source}")]
+    #[error("{target} cannot be called with these values")]
     Arguments {
         /// Who was to be called.
         target: Arc<Target>,
@@ -510,7 +330,7 @@ pub enum CallError {
         target: Arc<Target>,
     },
     /// The calling thread has too little stack for a guest call.
-    #[error("{target}: {source}")]
+    #[error("{target} cannot be called on this stack")]
     StackTooSmall {
         /// Who was called.
         target: Arc<Target>,
@@ -529,7 +349,7 @@ pub enum CallError {
         instead: &'static str,
     },
     /// Bytes could not be passed to the guest or read from it.
-    #[error("{target}: {source}")]
+    #[error("{target}: bytes could not be passed to the guest or read from it")]
     Memory {
         /// Who was called.
         target: Arc<Target>,
@@ -538,7 +358,46 @@ pub enum CallError {
     },
 }
 
+impl AcquireError {
+    /// On whose behalf, and of which function, an instance was asked for.
+    pub fn target(&self) -> &Arc<Target> {
+        match self {
+            Self::BudgetExceeded(exceeded) => &exceeded.target,
+            Self::Timeout { target, .. }
+            | Self::WouldBlock { target, .. }
+            | Self::Deadlock { target }
+            | Self::Module { target, .. }
+            | Self::StartTrapped { target, .. }
+            | Self::StartLimit { target, .. }
+            | Self::System { target, .. }
+            | Self::Instantiate { target, .. }
+            | Self::StackTooSmall { target, .. }
+            | Self::AsyncRequired { target }
+            | Self::Removed { target }
+            | Self::TypeChanged { target, .. }
+            | Self::Closed { target } => target,
+        }
+    }
+}
+
 impl CallError {
+    /// Who was called, or was to be.
+    pub fn target(&self) -> &Arc<Target> {
+        match self {
+            Self::Acquire(error) => error.target(),
+            Self::Trap { target, .. }
+            | Self::Limit { target, .. }
+            | Self::Cancelled { target }
+            | Self::Host { target, .. }
+            | Self::Arguments { target, .. }
+            | Self::Export { target, .. }
+            | Self::Broken { target }
+            | Self::StackTooSmall { target, .. }
+            | Self::AsyncRequired { target, .. }
+            | Self::Memory { target, .. } => target,
+        }
+    }
+
     /// The same; if only a task can, with the name of what it should call.
     pub(crate) fn with_instead(self, instead: &'static str) -> Self {
         match self {

@@ -10,7 +10,7 @@ use wasmtime::{WasmParams, WasmResults};
 
 use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
-use crate::pool::api::error::{AcquireError, CallError};
+use crate::pool::api::error::{AcquireError, CallError, Target};
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::lease::Lease;
@@ -270,15 +270,15 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// Where an acquire goes on that has failed: at the function that has replaced this one, if that
     /// is why, and if it has a type that this handle can call; or at this one, if only its entry is gone.
     pub(crate) fn follow(&self, error: AcquireError) -> Result<Self, AcquireError> {
-        if !matches!(error, AcquireError::Removed { .. }) {
+        let AcquireError::Removed { target } = &error else {
             return Err(error);
-        }
+        };
         let Some((identity, defined)) = self.pool.successor(&self.identity, &self.signature) else {
             return Err(error);
         };
         if !(self.types.matches)(self.pool.runtime.engine(), &defined.declared) {
             return Err(AcquireError::TypeChanged {
-                function: self.signature.clone(),
+                target: target.clone(),
                 found: TypeText(&defined.declared).to_string(),
                 expected: (self.types.describe)(),
             });
@@ -569,7 +569,10 @@ impl<T: Send + 'static> Shared<T> {
             }
             let handle = found.and_then(|entry| state.entry_handle(entry));
             handle.cloned().ok_or_else(|| AcquireError::Removed {
-                function: signature.clone(),
+                target: Arc::new(Target {
+                    signature: signature.clone(),
+                    group: group.clone(),
+                }),
             })
         })
     }

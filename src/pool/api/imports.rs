@@ -9,9 +9,7 @@ use wasmtime::{Linker, Val};
 
 use crate::pool::Pool;
 use crate::pool::api::definition::fresh_uid;
-use crate::runtime::{
-    Causes, HostImports, Own, OwnItem, SharedError, StoreData, is_of_a_store, share,
-};
+use crate::runtime::{HostImports, Own, OwnItem, SharedError, StoreData, is_of_a_store, share};
 
 /// Imports for some definitions: what the pool's linker has, other functions beside or instead, and
 /// memories, tables and globals that each instance gets of its own.
@@ -94,7 +92,7 @@ impl<T: Send + 'static> fmt::Debug for Imports<T> {
 #[non_exhaustive]
 pub enum ImportsError {
     /// The closure that adds functions failed, or wasmtime refused one.
-    #[error("functions could not be added to the imports: {}", Causes(&**.0))]
+    #[error("functions could not be added to the imports")]
     Functions(#[source] SharedError),
     /// The first value of a global is a reference into a store of the host's.
     #[error(

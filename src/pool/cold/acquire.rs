@@ -183,8 +183,8 @@ fn leased_again<T: Send + 'static>(
 }
 
 pub(crate) fn removed(target: &Arc<Target>) -> AcquireError {
-    let function = target.signature.clone();
-    AcquireError::Removed { function }
+    let target = target.clone();
+    AcquireError::Removed { target }
 }
 
 pub(crate) fn closed(target: &Arc<Target>) -> AcquireError {

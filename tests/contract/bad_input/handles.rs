@@ -8,18 +8,18 @@ fn unknown_functions_are_named() {
     let name = || "no.such".to_owned();
     assert_eq!(
         pool.function::<(), i32>("no.such").unwrap_err(),
-        LookupError::Unknown { name: name() }
+        LookupError::Unknown { target: name() }
     );
     assert_eq!(
         pool.remove("no.such"),
-        Err(UnknownFunction { name: name() })
+        Err(UnknownFunction { target: name() })
     );
     let definition = Definition::new("no.such").args(["int"]).wasm(answering(1));
     let error = pool.replace::<(), i32>(definition).unwrap_err();
     assert_eq!(
         error,
         DefineError::NotDefined {
-            function: "no.such(int)".into()
+            target: "no.such(int)".into()
         }
     );
     assert_eq!(
@@ -41,12 +41,14 @@ fn an_ambiguous_name_comes_with_its_overloads() {
     assert_eq!(
         error,
         LookupError::Ambiguous {
-            name: "f".into(),
+            target: "f".into(),
             overloads
         }
     );
     assert!(
-        error.to_string().contains("f(int); f(text, int)"),
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("f(int); f(text, int)"),
         "{error}"
     );
     let one = pool.function::<(), i32>("f(text, int)").unwrap();
@@ -108,10 +110,15 @@ fn a_name_is_taken_only_with_the_same_arguments() {
     assert_eq!(
         error,
         DefineError::AlreadyDefined {
-            function: "f()".into()
+            target: "f()".into()
         }
     );
-    assert!(error.to_string().contains("use replace"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("use replace"),
+        "{error}"
+    );
     let overload = f(answering(2)).args(["int"]);
     pool.define::<(), i32>(overload).unwrap();
     let kept: Function<(), i32> = pool.function("f()").unwrap();
@@ -146,14 +153,14 @@ fn a_closed_pool_says_so_to_everybody() {
     assert_eq!(
         error,
         DefineError::Closed {
-            function: "f(int)".into()
+            target: "f(int)".into()
         }
     );
     let error = pool.replace::<(), i32>(f(answering(2))).unwrap_err();
     assert_eq!(
         error,
         DefineError::Closed {
-            function: "f()".into()
+            target: "f()".into()
         }
     );
 
@@ -237,7 +244,12 @@ fn imports_that_cannot_be_added_fail_the_build() {
     };
     let error = quiet().imports(twice).build().unwrap_err();
     assert!(matches!(error, BuildError::Engine(_)), "{error:?}");
-    assert!(error.to_string().contains("defined twice"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("defined twice"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -254,22 +266,22 @@ fn an_engine_that_lacks_what_a_setting_needs_is_refused() {
     );
     let pool = quiet().call_timeout(None).build().unwrap();
     let fuel = pool.define::<(), i32>(f(answering(1)).fuel(5)).unwrap_err();
-    let (function, setting, needs) = ("f()".into(), "fuel", "consume_fuel");
+    let (target, setting, needs) = ("f()".into(), "fuel", "consume_fuel");
     assert_eq!(
         fuel,
         DefineError::EngineLacks {
-            function,
+            target,
             setting,
             needs
         }
     );
     let timeout = f(answering(1)).call_timeout(Duration::from_secs(1));
     let timeout = pool.define::<(), i32>(timeout).unwrap_err();
-    let (function, setting, needs) = ("f()".into(), "call_timeout", "epoch_interruption");
+    let (target, setting, needs) = ("f()".into(), "call_timeout", "epoch_interruption");
     assert_eq!(
         timeout,
         DefineError::EngineLacks {
-            function,
+            target,
             setting,
             needs
         }

@@ -69,8 +69,8 @@ fn refused_at_the_first_lease(pool: &Pool, wasm: impl Into<Arc<[u8]>>) -> Acquir
 
 fn inspected(error: DefineError) -> InspectError {
     match error {
-        DefineError::Module { function, source } => {
-            assert_eq!(&*function, "f()");
+        DefineError::Module { target, source } => {
+            assert_eq!(&*target, "f()");
             source
         }
         other => panic!("{other:?}"),
@@ -126,7 +126,7 @@ fn garbage_behind_the_magic_is_malformed() {
 fn a_definition_without_wasm_says_so() {
     let pool = quiet().build().unwrap();
     let error = refused_at_the_door(&pool, Definition::new("f"));
-    assert!(matches!(&error, DefineError::NoWasm { function } if &**function == "f()"));
+    assert!(matches!(&error, DefineError::NoWasm { target } if &**target == "f()"));
 }
 
 /// A prefix is an error at the door or at the first lease, unless it happens to be a module.
@@ -197,7 +197,12 @@ fn a_body_that_does_not_compile_is_a_module_error() {
     let pool = quiet().build().unwrap();
     let wasm = wat(r#"(module (func (export "f") (result i32) i64.const 1))"#);
     let error = refused_at_the_first_lease(&pool, wasm);
-    assert!(error.to_string().contains("does not compile"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("does not compile"),
+        "{error}"
+    );
     let AcquireError::Module { target, source } = error else {
         panic!("{error:?}")
     };
@@ -213,7 +218,10 @@ fn a_body_that_does_not_compile_is_a_module_error() {
 fn a_component_is_told_from_a_module() {
     let pool = quiet().build().unwrap();
     let error = refused_at_the_door(&pool, f(wat("(component)")));
-    assert!(error.to_string().contains("component"), "{error}");
+    assert!(
+        wasm_pool::Report(&error).to_string().contains("component"),
+        "{error}"
+    );
     assert_eq!(inspected(error), InspectError::Component);
 }
 
@@ -272,7 +280,12 @@ fn an_import_whose_type_only_the_compiler_knows_does_not_link() {
         (func (export "f") (result i32) i32.const 1))"#,
     );
     let error = refused_at_the_first_lease(&pool, wasm);
-    assert!(error.to_string().contains("does not link"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("does not link"),
+        "{error}"
+    );
     let AcquireError::Module { source, .. } = error else {
         panic!("{error:?}")
     };
@@ -332,7 +345,9 @@ fn an_export_that_is_not_a_function_is_missing() {
             "{error:?}"
         );
         assert!(
-            error.to_string().contains("its functions are: g() -> ()"),
+            wasm_pool::Report(&error)
+                .to_string()
+                .contains("its functions are: g() -> ()"),
             "{error}"
         );
     }
@@ -365,7 +380,9 @@ fn a_start_function_that_traps_is_named() {
         (func (export "f") (result i32) i32.const 1))"#);
     let error = refused_at_the_first_lease(&pool, wasm);
     assert!(
-        error.to_string().contains("the start function trapped"),
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("the start function trapped"),
         "{error}"
     );
     let AcquireError::StartTrapped { trap, .. } = error else {
@@ -400,7 +417,10 @@ fn check_endless_start(
     for _ in 0..2 {
         let error = acquire(&function);
         let text = format!("the start function ran out of time ({limit:?})");
-        assert!(error.to_string().contains(&text), "{error}");
+        assert!(
+            wasm_pool::Report(&error).to_string().contains(&text),
+            "{error}"
+        );
         let AcquireError::StartLimit { limit: of, .. } = error else {
             panic!("{error:?}")
         };
@@ -437,7 +457,9 @@ fn an_endless_start_function_runs_out_of_fuel() {
     let pool = quiet().fuel(10_000).build().unwrap();
     let error = refused_at_the_first_lease(&pool, wat(ENDLESS_START));
     assert!(
-        error.to_string().contains("ran out of fuel (10000 units)"),
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("ran out of fuel (10000 units)"),
         "{error}"
     );
     let AcquireError::StartLimit { limit, .. } = error else {
@@ -475,7 +497,10 @@ fn a_create_hook_that_fails_fails_the_lease() {
         matches!(error, AcquireError::Instantiate { .. }),
         "{error:?}"
     );
-    assert!(error.to_string().contains("not today"), "{error}");
+    assert!(
+        wasm_pool::Report(&error).to_string().contains("not today"),
+        "{error}"
+    );
     assert_eq!(check(&pool).budget(Budget::Memory).charged, 0);
     pool.close();
     check_empty(&pool);

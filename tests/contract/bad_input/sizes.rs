@@ -12,7 +12,9 @@ fn with_memories(memories: &str) -> Vec<u8> {
 fn check_memory_too_large(pool: &Pool, memories: &str, bytes: u64, most: u64) {
     let error = refused_at_the_door(pool, f(with_memories(memories)));
     assert!(
-        error.to_string().contains(&format!("{bytes} bytes")),
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains(&format!("{bytes} bytes")),
         "{error}"
     );
     let DefineError::MemoryTooLarge {
@@ -133,7 +135,12 @@ fn memory_that_fits_a_limit_but_not_the_budget_is_refused_with_numbers() {
         exceeded.requested > MIB && exceeded.requested < MIB + 16_384,
         "{exceeded:?}"
     );
-    assert!(error.to_string().contains("It can never fit"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("It can never fit"),
+        "{error}"
+    );
     assert_eq!(check(&pool).refusals, 1);
     check_empty(&pool);
     pool.set_limits(Limits::new()).unwrap();
@@ -149,7 +156,9 @@ fn declared_tables_over_the_limit_are_refused() {
     ] {
         let error = refused_at_the_door(&pool, f(with_memories(table)));
         assert!(
-            error.to_string().contains(&format!("{elements} elements")),
+            wasm_pool::Report(&error)
+                .to_string()
+                .contains(&format!("{elements} elements")),
             "{error}"
         );
         let DefineError::TableTooLarge {
@@ -184,7 +193,10 @@ fn what_cannot_be_charged_is_not_supported() {
         (r#"(import "env" "m" (memory 1 (pagesize 1)))"#, "page size"),
     ] {
         let error = refused_at_the_door(&pool, f(with_memories(item)));
-        assert!(error.to_string().contains(what), "{error}");
+        assert!(
+            wasm_pool::Report(&error).to_string().contains(what),
+            "{error}"
+        );
         let source = inspected(error);
         assert!(
             matches!(source, InspectError::Unsupported { .. }),
@@ -274,7 +286,12 @@ fn a_compilation_larger_than_its_budget_is_refused_with_numbers() {
     };
     assert_eq!(exceeded.budget, Budget::Compile);
     assert_eq!((exceeded.requested, exceeded.limit), (needed, needed - 1));
-    assert!(error.to_string().contains("It can never fit"), "{error}");
+    assert!(
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("It can never fit"),
+        "{error}"
+    );
     assert_eq!(spans::begun("compile", "huge.soundex()"), 0);
     check(&pool);
     check_empty(&pool);

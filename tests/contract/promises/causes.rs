@@ -1,6 +1,6 @@
 //! What an error says is what happened, down to the last cause, and each cause once.
 
-use wasm_pool::{AcquireError, CallError, Definition, Function, Pool};
+use wasm_pool::{AcquireError, CallError, Definition, Function, Pool, Report};
 
 use crate::common::wat;
 
@@ -29,7 +29,7 @@ fn promise_18_a_compile_error_says_which_proposal_it_lacks() {
         let AcquireError::Module { source, .. } = &error else {
             panic!("{error:?}");
         };
-        for text in [error.to_string(), source.to_string()] {
+        for text in [Report(&error).to_string(), Report(&**source).to_string()] {
             assert_eq!(occurrences(&text, proposal), 1, "{text}");
             assert_eq!(occurrences(&text, "offset"), 1, "{text}");
         }
@@ -47,8 +47,8 @@ fn promise_18_a_link_error_says_both_types() {
         .unwrap();
     let wasm = wat(r#"(module (import "env" "f" (func (param i64))) (func (export "g")))"#);
     let error = match pool.define::<(), ()>(Definition::new("g").wasm(wasm)) {
-        Ok(g) => g.acquire(1).map(drop).unwrap_err().to_string(),
-        Err(error) => error.to_string(),
+        Ok(g) => Report(&g.acquire(1).map(drop).unwrap_err()).to_string(),
+        Err(error) => Report(&error).to_string(),
     };
     assert!(error.contains("i64") && error.contains("i32"), "{error}");
 }
@@ -85,7 +85,7 @@ fn promise_18_a_host_functions_error_says_all_its_causes_once() {
     let start = starts.acquire(1).map(drop).unwrap_err();
     let call = called.call(1, ()).unwrap_err();
     assert!(matches!(call, CallError::Host { .. }), "{call:?}");
-    for text in [start.to_string(), call.to_string()] {
+    for text in [Report(&start).to_string(), Report(&call).to_string()] {
         for cause in ["table 7", "not written", "the disk is full"] {
             assert_eq!(occurrences(&text, cause), 1, "{text}");
         }
@@ -103,7 +103,9 @@ fn promise_09_a_compiler_that_panics_is_an_error() {
         match f.acquire(1) {
             Ok(_) => {}
             Err(error) => assert!(
-                error.to_string().contains("the compiler panicked"),
+                wasm_pool::Report(&error)
+                    .to_string()
+                    .contains("the compiler panicked"),
                 "{error}"
             ),
         }

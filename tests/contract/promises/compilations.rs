@@ -234,8 +234,7 @@ impl Recorder for Curious {
     }
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         if !self.asked.swap(true, Ordering::Relaxed) {
-            let late =
-                matches!(self.f.call(2, ()), Err(error) if error.to_string().contains("waited"));
+            let late = matches!(self.f.call(2, ()), Err(error) if wasm_pool::Report(&error).to_string().contains("waited"));
             self.refused.store(late, Ordering::Relaxed);
         }
         Histogram::noop()

@@ -49,7 +49,9 @@ fn promise_22_waiting_for_ones_own_leases_ends_by_the_deadline_and_says_so() {
     let error = in_time(move || waiter.join().unwrap());
     assert_eq!(held_between_calls(&error), 2);
     assert!(
-        error.to_string().contains("2 of them between two calls"),
+        wasm_pool::Report(&error)
+            .to_string()
+            .contains("2 of them between two calls"),
         "{error}"
     );
     assert_eq!(check(&pool).idle, 2);

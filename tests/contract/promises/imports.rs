@@ -166,6 +166,11 @@ fn promise_17_what_belongs_to_a_store_of_the_hosts_is_told_in_define() {
     let pool = pool().linker(linker).build().unwrap();
     for import in [r#""memory" (memory 1)"#, r#""own" (func)"#] {
         let error = refused(&pool, importing(&format!(r#"(import "env" {import})"#)));
-        assert!(error.to_string().contains("belongs to a store"), "{error}");
+        assert!(
+            wasm_pool::Report(&error)
+                .to_string()
+                .contains("belongs to a store"),
+            "{error}"
+        );
     }
 }

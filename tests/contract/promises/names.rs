@@ -85,10 +85,10 @@ fn promise_24_a_look_up_takes_both_or_a_text_in_which_spaces_do_not_matter() {
         "(bigint, bigint)",
     ] {
         let error = answer(&pool, text).unwrap_err();
-        let name = text.to_owned();
-        assert_eq!(error, LookupError::Unknown { name });
-        let name = text.to_owned();
-        assert_eq!(pool.remove(text), Err(UnknownFunction { name }));
+        let target = text.to_owned();
+        assert_eq!(error, LookupError::Unknown { target });
+        let target = text.to_owned();
+        assert_eq!(pool.remove(text), Err(UnknownFunction { target }));
     }
     // As one type, not as two.
     let error = answer(&pool, ("math.add", ["bigint, bigint"])).unwrap_err();

@@ -120,7 +120,12 @@ fn promise_25_imports_of_another_pool_are_refused() {
             matches!(error, DefineError::ForeignImports { .. }),
             "{error:?}"
         );
-        assert!(error.to_string().contains("another pool"), "{error}");
+        assert!(
+            wasm_pool::Report(&error)
+                .to_string()
+                .contains("another pool"),
+            "{error}"
+        );
     }
 }
 

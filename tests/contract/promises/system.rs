@@ -95,7 +95,12 @@ fn promise_16_who_finds_no_address_space_is_told_what_the_system_said() {
         };
         assert!(matches!(error, AcquireError::System { .. }), "{error:?}");
         assert_said(&error, NO_MEMORY);
-        assert!(error.to_string().contains("the system refused"), "{error}");
+        assert!(
+            wasm_pool::Report(&error)
+                .to_string()
+                .contains("the system refused"),
+            "{error}"
+        );
         let task = pollster::block_on(f.acquire_async(100))
             .map(drop)
             .unwrap_err();

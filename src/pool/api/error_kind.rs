@@ -1,0 +1,203 @@
+//! What went wrong, in a few words: for hosts that speak HTTP or SQL.
+
+use std::fmt;
+
+use crate::pool::api::budget_exceeded::BudgetExceeded;
+use crate::pool::api::build_error::{BuildError, LimitsError};
+use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
+use crate::pool::api::error::{AcquireError, CallError, ModuleError};
+use crate::pool::api::memory_error::MemoryError;
+use crate::pool::api::imports::ImportsError;
+use crate::pool::api::names::named;
+
+/// Whose fault an error is, and what can be done about it: the same kinds for all errors.
+///
+/// ```
+/// use wasm_pool::{CallError, ErrorKind};
+///
+/// fn http_status(error: &CallError) -> u16 {
+///     match error.kind() {
+///         ErrorKind::NotFound => 404,
+///         ErrorKind::Invalid | ErrorKind::TooLarge => 400,
+///         ErrorKind::Guest | ErrorKind::Limit => 422,
+///         _ if error.is_retryable() => 503,
+///         _ => 500,
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// What was given is wrong, and will be: a module, a type, a name, a limit, values of a call.
+    Invalid,
+    /// There is no such function (any more).
+    NotFound,
+    /// There is such a function already, or it has another type.
+    Conflict,
+    /// More is asked for than the limits will ever grant.
+    TooLarge,
+    /// All that there may be is in use.
+    Exhausted,
+    /// It was waited for in vain.
+    Timeout,
+    /// The guest used up its fuel, its time or its memory.
+    Limit,
+    /// The guest failed: it trapped, or gave back what is not its own.
+    Guest,
+    /// Code of the host's failed: an imported function, or a hook.
+    Host,
+    /// The operating system refused something.
+    System,
+    /// Somebody stopped it.
+    Cancelled,
+    /// It cannot be done here, or like this: by a thread instead of a task, on this stack, with this lease,
+    /// by a call that would wait for itself.
+    Misuse,
+    /// The pool is closed.
+    Closed,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Invalid,
+        Self::NotFound,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::Exhausted,
+        Self::Timeout,
+        Self::Limit,
+        Self::Guest,
+        Self::Host,
+        Self::System,
+        Self::Cancelled,
+        Self::Misuse,
+        Self::Closed,
+    ];
+
+    /// Its name, in lower case: `not_found`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::Exhausted => "exhausted",
+            Self::Timeout => "timeout",
+            Self::Limit => "limit",
+            Self::Guest => "guest",
+            Self::Host => "host",
+            Self::System => "system",
+            Self::Cancelled => "cancelled",
+            Self::Misuse => "misuse",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Whether the same may succeed later although nobody changes anything: what is in use comes free.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Exhausted | Self::Timeout | Self::System)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+named!(ErrorKind, "a kind of error");
+
+/// `kind` of each error, and what follows from it.
+macro_rules! kinds {
+    ($($error:ty: |$it:ident| $kind:expr;)*) => {$(
+        impl $error {
+            /// Whose fault it is, and what can be done about it.
+            pub fn kind(&self) -> ErrorKind {
+                let $it = self;
+                $kind
+            }
+
+            /// Whether the same may succeed later although nobody changes anything.
+            pub fn is_retryable(&self) -> bool {
+                self.kind().is_retryable()
+            }
+        }
+    )*};
+}
+
+kinds! {
+    BudgetExceeded: |error| match error.requested > error.limit {
+        true => ErrorKind::TooLarge,
+        false => ErrorKind::Exhausted,
+    };
+    AcquireError: |error| match error {
+        AcquireError::BudgetExceeded(exceeded) => exceeded.kind(),
+        AcquireError::Timeout { .. } => ErrorKind::Timeout,
+        AcquireError::WouldBlock { .. } => ErrorKind::Exhausted,
+        AcquireError::Module { source, .. } => source.kind(),
+        AcquireError::StartTrapped { .. } => ErrorKind::Guest,
+        AcquireError::StartLimit { .. } => ErrorKind::Limit,
+        AcquireError::System { .. } => ErrorKind::System,
+        AcquireError::Instantiate { .. } => ErrorKind::Host,
+        AcquireError::Deadlock { .. }
+        | AcquireError::StackTooSmall { .. }
+        | AcquireError::AsyncRequired { .. } => ErrorKind::Misuse,
+        AcquireError::Removed { .. } => ErrorKind::NotFound,
+        AcquireError::TypeChanged { .. } => ErrorKind::Conflict,
+        AcquireError::Closed { .. } => ErrorKind::Closed,
+    };
+    ModuleError: |error| match error {
+        ModuleError::Compile(_) | ModuleError::Link(_) => ErrorKind::Invalid,
+        ModuleError::System(_) => ErrorKind::System,
+        ModuleError::Load(_) => ErrorKind::Host,
+    };
+    CallError: |error| match error {
+        CallError::Acquire(error) => error.kind(),
+        CallError::Trap { .. } => ErrorKind::Guest,
+        CallError::Limit { .. } => ErrorKind::Limit,
+        CallError::Cancelled { .. } => ErrorKind::Cancelled,
+        CallError::Host { .. } => ErrorKind::Host,
+        CallError::Arguments { .. } | CallError::Export { .. } => ErrorKind::Invalid,
+        CallError::Broken { .. }
+        | CallError::StackTooSmall { .. }
+        | CallError::AsyncRequired { .. } => ErrorKind::Misuse,
+        CallError::Memory { source, .. } => source.kind(),
+    };
+    MemoryError: |error| match error {
+        MemoryError::NoMemory => ErrorKind::Invalid,
+        MemoryError::OutOfBounds { .. } | MemoryError::NotUtf8 { .. } => ErrorKind::Guest,
+        MemoryError::GuestOutOfMemory { .. } => ErrorKind::Limit,
+        MemoryError::TooLong { .. } => ErrorKind::TooLarge,
+    };
+    DefineError: |error| match error {
+        DefineError::MemoryTooLarge { .. } | DefineError::TableTooLarge { .. } => {
+            ErrorKind::TooLarge
+        }
+        DefineError::AlreadyDefined { .. } | DefineError::TypeChanged { .. } => ErrorKind::Conflict,
+        DefineError::NotDefined { .. } => ErrorKind::NotFound,
+        DefineError::Closed { .. } => ErrorKind::Closed,
+        DefineError::ForeignImports { .. } | DefineError::EngineLacks { .. } => ErrorKind::Misuse,
+        DefineError::Name { .. }
+        | DefineError::Module { .. }
+        | DefineError::NoWasm { .. }
+        | DefineError::MissingExport { .. }
+        | DefineError::WrongSignature { .. }
+        | DefineError::Imports { .. }
+        | DefineError::Limits { .. } => ErrorKind::Invalid,
+    };
+    LookupError: |error| match error {
+        LookupError::Unknown { .. } => ErrorKind::NotFound,
+        LookupError::Ambiguous { .. } => ErrorKind::Invalid,
+        LookupError::WrongSignature { .. } => ErrorKind::Conflict,
+    };
+    UnknownFunction: |_error| ErrorKind::NotFound;
+    LimitsError: |_error| ErrorKind::Invalid;
+    BuildError: |error| match error {
+        BuildError::Limits(error) => error.kind(),
+        BuildError::Engine(_) => ErrorKind::Invalid,
+        BuildError::ForeignLinker | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
+        BuildError::Housekeeper(_) => ErrorKind::System,
+    };
+    ImportsError: |_error| ErrorKind::Invalid;
+}
