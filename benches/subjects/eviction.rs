@@ -21,7 +21,7 @@ impl Idle {
     fn new(name: &str, guest: &[u8]) -> Self {
         let clock = ManualClock::new();
         let pool = Pool::builder()
-            .limits(Limits::new().mappings(u64::MAX))
+            .limits(Limits::new().with(Budget::Mappings, None))
             .clock(clock.clone())
             .no_housekeeper()
             .max_instances_per_entry(1)
@@ -57,7 +57,9 @@ pub fn one_by_one(count: u64) -> Duration {
     let each = charged / (count + 1);
     let began = Instant::now();
     for left in (1..=count).rev() {
-        let limits = Limits::new().mappings(u64::MAX).memory(left * each);
+        let limits = Limits::new()
+            .with(Budget::Mappings, None)
+            .memory(left * each);
         idle.pool
             .set_limits(limits)
             .expect("a limit that makes sense");

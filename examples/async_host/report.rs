@@ -90,8 +90,8 @@ impl Report<'_> {
         ]];
         for (budget, seen) in self.stats.budgets() {
             let (limit, drawn) = match seen.limit {
-                u64::MAX => ("none".into(), String::new()),
-                limit => {
+                None => ("none".into(), String::new()),
+                Some(limit) => {
                     let filled = bar(seen.peak as usize, limit as usize, WIDTH);
                     let percent = seen.peak * 100 / limit;
                     (grouped(limit), format!("│{filled:<WIDTH$}│ {percent:3} %"))
@@ -128,8 +128,8 @@ impl Report<'_> {
         for (budget, seen) in self.stats.budgets() {
             let (peak, limit, left) = (seen.peak, seen.limit, seen.charged);
             check(
-                peak <= limit,
-                &format!("{budget}: {peak} is more than {limit}"),
+                seen.allows(peak),
+                &format!("{budget}: {peak} is more than {limit:?}"),
             );
             check(left == 0, &format!("{budget}: {left} are still charged"));
         }

@@ -68,8 +68,8 @@ impl Checks {
     /// No budget was ever exceeded.
     pub fn peaks(&mut self, phase: &str, stats: &Stats) {
         for (budget, seen) in stats.budgets() {
-            self.check(seen.peak <= seen.limit, || {
-                let (peak, limit) = (seen.peak, seen.limit);
+            self.check(seen.allows(seen.peak), || {
+                let (peak, limit) = (seen.peak, seen.limit.unwrap_or_default());
                 format!("{phase}: the peak of {budget}, {peak}, exceeded its limit of {limit}")
             });
         }

@@ -11,7 +11,7 @@ pub fn closing_table(screen: &mut Screen, phase: &str, stats: &Stats) {
     screen.always(&format!("\n{phase}"));
     let mut budgets = vec![row!["budget", "limit", "charged", "peak", ""]];
     for (budget, seen) in stats.budgets() {
-        let limit = limit(seen.limit).map_or("none".into(), grouped);
+        let limit = seen.limit.map_or("none".into(), grouped);
         let unit = budget.unit();
         let (charged, peak) = (grouped(seen.charged), grouped(seen.peak));
         budgets.push(row![budget, limit, charged, peak, unit]);
@@ -47,7 +47,7 @@ pub fn closing_table(screen: &mut Screen, phase: &str, stats: &Stats) {
 /// The same as JSON.
 pub fn json(stats: &Stats) -> String {
     let budgets = stats.budgets().map(|(budget, seen)| {
-        let limit = limit(seen.limit).map_or("null".into(), |limit| limit.to_string());
+        let limit = seen.limit.map_or("null".into(), |limit| limit.to_string());
         let (name, charged, peak) = (json_string(budget.name()), seen.charged, seen.peak);
         format!("    {name}: {{\"limit\": {limit}, \"charged\": {charged}, \"peak\": {peak}}}")
     });
@@ -70,8 +70,4 @@ pub fn json(stats: &Stats) -> String {
         stats.loads,
         stats.refusals
     )
-}
-
-fn limit(limit: u64) -> Option<u64> {
-    (limit != u64::MAX).then_some(limit)
 }

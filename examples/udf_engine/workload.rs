@@ -197,8 +197,8 @@ impl Outcome {
     /// The budgets hold at every instant, so they must hold at this one.
     fn look_at(&mut self, stats: &Stats) {
         for (budget, seen) in stats.budgets() {
-            if seen.charged > seen.limit {
-                let (charged, limit) = (seen.charged, seen.limit);
+            if !seen.allows(seen.charged) {
+                let (charged, limit) = (seen.charged, seen.limit.unwrap_or_default());
                 self.excesses
                     .push(format!("{budget}: {charged} charged of {limit}"));
             }

@@ -71,7 +71,7 @@ pub use time::clock::{Clock, ManualClock, SystemClock};
 /// assert_eq!(add.call(7, (1, 2))?, 3);
 ///
 /// let memory = pool.stats().budget(Budget::Memory);
-/// assert!(memory.charged >= 65_536 && memory.charged <= memory.limit);
+/// assert!(memory.charged >= 65_536 && memory.limit == Some(64 << 20));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Pool<T: Send + 'static = ()> {
@@ -102,6 +102,12 @@ impl<T: Send + 'static> Pool<T> {
     /// [`LimitsError`] if they make no sense; then nothing changes.
     pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
         self.shared.set_limits(limits)
+    }
+
+    /// The limits, as they are now.
+    pub fn limits(&self) -> Limits {
+        self.shared
+            .with_state(|locked, _| Limits::of_core(locked.state.ledger().limits()))
     }
 
     /// One look at everything: budgets and counts are of the same instant. Hits, and which

@@ -5,5 +5,8 @@ mod common;
 
 mod errors;
 mod handles;
+mod plain;
+#[cfg(feature = "serde")]
+mod serde;
 mod values;
 mod waiting;

@@ -9,6 +9,7 @@ use crate::state::{Budget, Shortage};
 
 /// A budget cannot be met, even by evicting everything that is idle. Nothing was evicted.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct BudgetExceeded {
     /// The budget that lacks most of what was asked of it.
     pub budget: Budget,
@@ -24,6 +25,10 @@ pub struct BudgetExceeded {
     /// others: they are refused now.
     pub promised: u64,
     /// Who asked.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::shared")
+    )]
     pub target: Arc<Target>,
     /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not
     /// matter: more was asked for than the limit.

@@ -357,20 +357,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// ScyllaDB's figures, whose function cache is this pool's ancestor: [`Limits::scylla`];
-    /// instances of up to 2 MiB, of which those up to 1 MiB are kept; evicted when idle for 5 s.
-    ///
-    /// ```
-    /// let pool = wasm_pool::Pool::builder().scylla().build()?;
-    /// # Ok::<(), wasm_pool::BuildError>(())
-    /// ```
-    pub fn scylla(self) -> Self {
-        self.limits(Limits::scylla())
-            .max_instance_memory(2 << 20)
-            .max_idle_memory(1 << 20)
-            .idle_timeout(Duration::from_secs(5))
-    }
-
     /// Builds the pool and starts its clock thread and its housekeeper.
     ///
     /// # Errors

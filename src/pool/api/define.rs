@@ -196,7 +196,7 @@ impl<T: Send + 'static> Pool<T> {
             return Err(DefineError::TypeChanged {
                 old: TypeText(&old.declared).to_string(),
                 new: TypeText(&declared).to_string(),
-                function: parts.signature,
+                target: parts.signature,
             });
         }
         let uid = same_type.map_or_else(fresh_uid, |old| old.uid);

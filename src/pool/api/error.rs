@@ -15,8 +15,13 @@ use crate::state::Group;
 
 /// A function on whose behalf, and in whose group, something was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Target {
     /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::text")
+    )]
     pub signature: Arc<str>,
     /// The scheduling group, tenant or role.
     pub group: Group,
@@ -88,6 +93,8 @@ impl fmt::Display for Because<'_> {
 
 /// What an acquire that ran into its deadline was waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum WaitingFor {
     /// One of the entry's instances: all are leased.
@@ -247,6 +254,8 @@ pub enum AcquireError {
 
 /// What a call ran out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CallLimit {
     /// Units of wasmtime's fuel.

@@ -8,6 +8,7 @@ use crate::runtime::Allocator;
 
 /// Bytes in a guest's memory: what a guest function takes as two `i32` parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GuestBytes {
     /// Offset into the memory.
     pub pointer: u32,

@@ -14,10 +14,15 @@ pub(crate) const IN_STATS: usize = 8;
 /// What one holder has of a budget: see [`BudgetExceeded::holders`](crate::BudgetExceeded::holders) and
 /// [`Stats::holders`](crate::Stats::holders).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Holder {
     /// The function's name with its argument types, as in `math.add(bigint, bigint)`; for code, of one of
     /// those that share it.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::text")
+    )]
     pub signature: Arc<str>,
     /// The group whose instances these are. `None` for code, which all groups share.
     pub group: Option<Group>,

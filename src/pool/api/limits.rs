@@ -16,7 +16,10 @@ use crate::state::{Budget, PerBudget};
 ///     .total(160 << 20);  // and no more than 160 MiB of everything together
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits(PerBudget<u64>);
+pub struct Limits(PerBudget<Option<u64>>);
+
+/// What the core has where there is no limit.
+const NONE: u64 = u64::MAX;
 
 /// Sums of limits stay far from the end of 64 bits.
 pub(crate) const LARGEST: u64 = 1 << 56;
@@ -28,76 +31,73 @@ impl Limits {
 
     /// No limits but [`Self::DEFAULT_MAPPINGS`].
     pub fn new() -> Self {
-        let mut limits = PerBudget::from_fn(|_| u64::MAX);
-        limits.set(Budget::Mappings, Self::DEFAULT_MAPPINGS);
-        Self(limits)
+        let none = Self(PerBudget::from_fn(|_| None));
+        none.mappings(Self::DEFAULT_MAPPINGS)
     }
 
     /// Bytes of linear memories, tables and instances, idle and leased.
     pub fn memory(self, bytes: u64) -> Self {
-        self.with(Budget::Memory, bytes)
+        self.with(Budget::Memory, Some(bytes))
     }
 
     /// Bytes of compiled code.
     pub fn code(self, bytes: u64) -> Self {
-        self.with(Budget::Code, bytes)
+        self.with(Budget::Code, Some(bytes))
     }
 
     /// Bytes of heap that compilations in flight may need, by an estimate on the safe side:
     /// 4 MiB and 96 bytes for each byte of wasm.
     pub fn compile(self, bytes: u64) -> Self {
-        self.with(Budget::Compile, bytes)
+        self.with(Budget::Compile, Some(bytes))
     }
 
     /// Bytes of fiber stacks. Synchronous calls run on the caller's stack and need none.
     pub fn stack(self, bytes: u64) -> Self {
-        self.with(Budget::Stack, bytes)
+        self.with(Budget::Stack, Some(bytes))
     }
 
     /// Memory mappings (VMAs).
     pub fn mappings(self, count: u64) -> Self {
-        self.with(Budget::Mappings, count)
+        self.with(Budget::Mappings, Some(count))
     }
 
     /// Bytes of memory, code, compile and stack together.
     pub fn total(self, bytes: u64) -> Self {
-        self.with(Budget::Total, bytes)
+        self.with(Budget::Total, Some(bytes))
     }
 
     /// Bytes of code and fiber stacks together, for a host with one cap on what is mapped.
     pub fn mapped(self, bytes: u64) -> Self {
-        self.with(Budget::Mapped, bytes)
+        self.with(Budget::Mapped, Some(bytes))
     }
 
-    /// The limit of one budget; `u64::MAX` when it has none.
-    pub fn get(&self, budget: Budget) -> u64 {
+    /// The limit of one budget; `None` when it has none.
+    pub fn get(&self, budget: Budget) -> Option<u64> {
         self.0[budget]
     }
 
-    fn with(mut self, budget: Budget, limit: u64) -> Self {
-        self.0.set(budget, limit);
+    /// Sets, or with `None` lifts, the limit of one budget: for settings that are read from somewhere.
+    /// `u64::MAX`, which nothing ever reaches, is none.
+    pub fn with(mut self, budget: Budget, limit: Option<u64>) -> Self {
+        self.0.set(budget, limit.filter(|limit| *limit != NONE));
         self
     }
 
+    /// As the core has them.
     pub(crate) fn per_budget(&self) -> PerBudget<u64> {
-        self.0
+        PerBudget::from_fn(|budget| self.0[budget].unwrap_or(NONE))
     }
 
-    /// The figures of ScyllaDB's WebAssembly functions, whose cache is this pool's ancestor: of the
-    /// 50 MiB that it sets aside for code and stacks, 40 MiB may be used, and the rest is head-room
-    /// for compiling. Here that is heap, and has a budget of its own: 100 MiB, by an estimate on the
-    /// safe side for 1 MB of wasm. 100 MB are for instances. See also
-    /// [`PoolBuilder::scylla`](crate::PoolBuilder::scylla).
-    pub fn scylla() -> Self {
-        Self::new()
-            .mapped(40 << 20)
-            .compile(100 << 20)
-            .memory(100_000_000)
+    /// From what the core has.
+    pub(crate) fn of_core(limits: &PerBudget<u64>) -> Self {
+        Self(PerBudget::from_fn(|budget| {
+            Some(limits[budget]).filter(|limit| *limit != NONE)
+        }))
     }
 
     /// A stack budget is for stacks of `bytes` each, one for each lease that an entry may have.
     pub(crate) fn validate_stacks(&self, bytes: u64, leases: u64) -> Result<(), LimitsError> {
-        let value = self.get(Budget::Stack);
+        let value = self.0[Budget::Stack].unwrap_or(NONE);
         let needed = bytes.saturating_mul(leases);
         if value < needed {
             return Err(LimitsError::NeverFits {
@@ -112,11 +112,11 @@ impl Limits {
 
     /// Every limit makes sense, alone and with the others.
     pub(crate) fn validate(&self) -> Result<(), LimitsError> {
-        for (budget, limit) in self.0.iter() {
+        for (budget, limit) in self.per_budget().iter() {
             check_range(budget.name(), limit)?;
         }
         for budget in [Budget::Memory, Budget::Total] {
-            let limit = self.get(budget);
+            let limit = self.0[budget].unwrap_or(NONE);
             if limit < INSTANCE_OVERHEAD {
                 return Err(LimitsError::NeverFits {
                     field: budget.name(),
@@ -133,7 +133,7 @@ impl Limits {
     pub(crate) fn validate_instance(&self, max_memory: u64) -> Result<(), LimitsError> {
         let needed = max_memory.saturating_add(INSTANCE_OVERHEAD);
         for budget in [Budget::Memory, Budget::Total] {
-            let limit = self.get(budget);
+            let limit = self.0[budget].unwrap_or(NONE);
             if needed > limit {
                 return Err(LimitsError::NeverFits {
                     field: budget.name(),
@@ -157,7 +157,7 @@ impl Default for Limits {
 pub(crate) fn check_range(field: &'static str, value: u64) -> Result<(), LimitsError> {
     match value {
         0 => Err(LimitsError::Zero { field }),
-        1..=LARGEST | u64::MAX => Ok(()),
+        1..=LARGEST | NONE => Ok(()),
         _ => Err(LimitsError::TooLarge {
             field,
             value,

@@ -22,5 +22,8 @@ pub(crate) mod lease;
 pub(crate) mod limits;
 pub(crate) mod memory_error;
 pub(crate) mod names;
+mod presets;
+#[cfg(feature = "serde")]
+pub(crate) mod serde_impls;
 pub(crate) mod stats;
 pub(crate) mod values;

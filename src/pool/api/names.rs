@@ -1,5 +1,7 @@
 //! Names of plain values, and back.
 
+use crate::state::{Budget, Policy, RemovalReason};
+
 /// A text that names no value of some type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is not {what}: one of {}", names.join(", "))]
@@ -57,3 +59,7 @@ macro_rules! named {
 }
 
 pub(crate) use named;
+
+named!(Budget, "a budget");
+named!(Policy, "a policy");
+named!(RemovalReason, "a reason");

@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::holders::{Holder, IN_STATS};
+use crate::pool::api::limits::Limits;
 use crate::pool::shared::Shared;
 use crate::state::{Budget, Group, PerBudget, signature};
 use crate::sync::Ordering;
 
 /// One budget, at one instant. Bytes, or mappings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BudgetStats {
-    /// `u64::MAX` when there is none.
-    pub limit: u64,
+    /// `None` when there is none.
+    pub limit: Option<u64>,
     /// What is charged now: idle, leased, in flight, and being destroyed.
     pub charged: u64,
     /// The most that ever was charged at once.
@@ -24,13 +26,29 @@ pub struct BudgetStats {
     pub overdraft: u64,
 }
 
+impl BudgetStats {
+    /// Whether so much in all is within the limit.
+    pub fn allows(&self, amount: u64) -> bool {
+        self.limit.is_none_or(|limit| amount <= limit)
+    }
+}
+
 /// One function, since it was defined.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FunctionStats {
     /// Its name.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::text")
+    )]
     pub name: Arc<str>,
     /// Its argument types, separated by a comma and a space each.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::text")
+    )]
     pub arguments: Arc<str>,
     /// Leases of an instance that was there: idle, or handed over by the lease before.
     pub hits: u64,
@@ -64,10 +82,19 @@ pub struct FunctionStats {
 ///
 /// Metrics count the same under the same names: see the table in the [crate's documentation](crate#what-can-be-observed).
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::budgets")
+    )]
     budgets: PerBudget<BudgetStats>,
     /// In the order of `Budget::ALL`.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::holders")
+    )]
     holders: Vec<Vec<Holder>>,
     /// Every function that is defined, in the order of definition as far as places are not reused.
     pub functions: Vec<FunctionStats>,
@@ -170,9 +197,14 @@ impl FunctionStats {
 
 /// An idle instance, as `retain` shows it.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct IdleInstance {
     /// The function's name with its argument types, as errors spell them.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::text")
+    )]
     pub signature: Arc<str>,
     /// The group it was made for.
     pub group: Group,
@@ -258,9 +290,10 @@ impl<T: Send + 'static> Shared<T> {
             })
             .collect();
         let leased = uses.values().map(|(_, _, leased)| leased).sum();
+        let limits = Limits::of_core(&snapshot.limits);
         Stats {
             budgets: PerBudget::from_fn(|b| BudgetStats {
-                limit: snapshot.limits[b],
+                limit: limits.get(b),
                 charged: snapshot.charged[b],
                 peak: snapshot.peak[b],
                 overdraft: snapshot.overdraft[b],

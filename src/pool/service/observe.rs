@@ -11,9 +11,14 @@ use crate::state::{Group, RemovalReason};
 
 /// An instance left the pool, and its memory has been freed.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Eviction {
     /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_impls::text")
+    )]
     pub signature: Arc<str>,
     /// The group it was made for.
     pub group: Group,

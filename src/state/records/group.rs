@@ -37,6 +37,28 @@ impl Default for Group {
     }
 }
 
+impl Group {
+    /// Its number, if it is one.
+    pub fn number(&self) -> Option<u64> {
+        match self.0 {
+            Repr::Id(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Repr::Id(_) => None,
+            Repr::Short(bytes, len) => {
+                let name = bytes.get(..usize::from(*len)).unwrap_or_default();
+                core::str::from_utf8(name).ok()
+            }
+            Repr::Long(name) => Some(name),
+        }
+    }
+}
+
 impl From<u64> for Group {
     fn from(id: u64) -> Self {
         Self(Repr::Id(id))

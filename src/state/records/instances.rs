@@ -1,5 +1,7 @@
 //! Live instances, and what is being destroyed.
 
+use core::fmt;
+
 use super::arena::Id;
 use super::entries::EntryId;
 use super::ledger::Charge;
@@ -69,7 +71,28 @@ pub enum RemovalReason {
     Closed,
 }
 
+impl fmt::Display for RemovalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl RemovalReason {
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
+        Self::Room,
+        Self::Idle,
+        Self::Uses,
+        Self::Lifetime,
+        Self::Oversize,
+        Self::Failed,
+        Self::Discarded,
+        Self::Removed,
+        Self::Replaced,
+        Self::NotRetained,
+        Self::Closed,
+    ];
+
     /// The name that metrics and traces use.
     pub const fn name(self) -> &'static str {
         match self {

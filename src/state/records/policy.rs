@@ -4,6 +4,8 @@
 //! policy that simulation on real traces found within a few per cent of the best and simple to
 //! state (DESIGN.md, "What to evict").
 
+use core::fmt;
+
 use super::recency::Stamp;
 
 /// Which module's code goes when the code budget needs room, and whether code stays when its last
@@ -23,9 +25,27 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Every policy.
+    pub const ALL: [Self; 3] = [Self::Lru, Self::ModuleLru, Self::CostAware];
+
+    /// Its name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lru => "lru",
+            Self::ModuleLru => "module_lru",
+            Self::CostAware => "cost_aware",
+        }
+    }
+
     /// Whether code outlives the last instance made from it.
     pub const fn retains_code(self) -> bool {
         !matches!(self, Self::Lru)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -340,6 +340,6 @@ fn c_b7_stacks_that_can_never_fit_are_named() {
 fn the_preset_has_the_ancestors_figures() {
     let pool = Pool::builder().scylla().build().unwrap();
     let stats = pool.stats();
-    assert_eq!(stats.budget(Budget::Mapped).limit, 40 << 20);
-    assert_eq!(stats.budget(Budget::Memory).limit, 100_000_000);
+    assert_eq!(stats.budget(Budget::Mapped).limit, Some(40 << 20));
+    assert_eq!(stats.budget(Budget::Memory).limit, Some(100_000_000));
 }

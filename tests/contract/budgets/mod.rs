@@ -72,7 +72,7 @@ fn c_b1_no_budget_is_overcharged_at_any_instant() {
                 let stats = pool.stats();
                 let exceeds = stats
                     .budgets()
-                    .any(|(_, b)| b.charged > b.limit || b.overdraft > 0);
+                    .any(|(_, b)| !b.allows(b.charged) || b.overdraft > 0);
                 over.fetch_or(exceeds, Ordering::Relaxed);
             }
         });

@@ -103,9 +103,7 @@ fn promise_09_a_compiler_that_panics_is_an_error() {
         match f.acquire(1) {
             Ok(_) => {}
             Err(error) => assert!(
-                wasm_pool::Report(&error)
-                    .to_string()
-                    .contains("the compiler panicked"),
+                Report(&error).to_string().contains("the compiler panicked"),
                 "{error}"
             ),
         }

@@ -1,0 +1,91 @@
+//! What cannot be derived for `serde`: see the crate's documentation, "Features".
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::pool::api::holders::Holder;
+use crate::pool::api::limits::Limits;
+use crate::pool::api::stats::BudgetStats;
+use crate::state::{Budget, Group, PerBudget};
+
+/// By budget: a number, or null where there is none.
+impl Serialize for Limits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Budget::ALL.map(|budget| (budget.name(), self.get(budget))))
+    }
+}
+
+/// A budget that is not named is as [`Limits::new`] has it.
+impl<'de> Deserialize<'de> for Limits {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let given = BTreeMap::<String, Option<u64>>::deserialize(from)?;
+        let limits = given
+            .into_iter()
+            .try_fold(Self::new(), |limits, (name, limit)| {
+                let budget = name.parse().map_err(D::Error::custom)?;
+                Ok(limits.with(budget, limit))
+            })?;
+        limits.validate().map_err(D::Error::custom)?;
+        Ok(limits)
+    }
+}
+
+/// A number, or a text.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum GroupText<'a> {
+    Number(u64),
+    Name(Cow<'a, str>),
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.number(), self.name()) {
+            (Some(number), _) => GroupText::Number(number),
+            (None, name) => GroupText::Name(name.unwrap_or_default().into()),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Group {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(match GroupText::deserialize(from)? {
+            GroupText::Number(number) => number.into(),
+            GroupText::Name(name) => (&*name).into(),
+        })
+    }
+}
+
+/// For shared text.
+pub(crate) fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+/// For what is shared.
+pub(crate) fn shared<V: Serialize, S: Serializer>(
+    value: &Arc<V>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.serialize(serializer)
+}
+
+/// By budget.
+pub(crate) fn budgets<S: Serializer>(
+    budgets: &PerBudget<BudgetStats>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(budgets.iter().map(|(budget, stats)| (budget.name(), stats)))
+}
+
+/// By budget, in the order of `Budget::ALL`.
+pub(crate) fn holders<S: Serializer>(
+    holders: &[Vec<Holder>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Budget::ALL.iter().map(|budget| budget.name()).zip(holders))
+}
