@@ -175,6 +175,16 @@
 //!
 //! `function` is the function's name with its argument types, `group` the group.
 //!
+//! # Errors
+//!
+//! Each error has a `target()` (whom it was for), a `kind()` ([`ErrorKind`]), `is_retryable()`, and perhaps a source. A
+//! message does not repeat what its source says: [`Report`] prints all of them in one line.
+//!
+//! # Features
+//!
+//! - `serde` (not default): what the pool reports ([`Stats`], [`Eviction`], [`BudgetExceeded`] and what they consist of)
+//!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
+//!
 //! # Limits of this version
 //!
 //! Components, shared memories and custom page sizes are not supported; a
