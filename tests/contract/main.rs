@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod api;
 mod bad_input;
 mod budgets;
 mod cancellation;

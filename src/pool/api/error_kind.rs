@@ -6,8 +6,8 @@ use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::error::{AcquireError, CallError, ModuleError};
-use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::imports::ImportsError;
+use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::names::named;
 
 /// Whose fault an error is, and what can be done about it: the same kinds for all errors.

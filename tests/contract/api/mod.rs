@@ -1,8 +1,5 @@
 //! What the handles, errors and settings offer beside calls: everything here is about the API's shape.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod errors;
 mod handles;
 mod plain;

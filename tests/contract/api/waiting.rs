@@ -8,7 +8,7 @@ use wasm_pool::{
     PoolBuilder, WaitingFor,
 };
 
-use super::common::{check, memory_module};
+use crate::common::{check, memory_module};
 
 /// There is room for one instance.
 fn builder() -> PoolBuilder {

@@ -10,7 +10,7 @@ use wasm_pool::{
     Group, GuestBytes, Limits, Policy, Pool, RemovalReason, ValueType,
 };
 
-use super::common::memory_module;
+use crate::common::memory_module;
 
 /// It is written like this, and read again as what it was.
 #[track_caller]

@@ -7,7 +7,7 @@ use wasm_pool::{
 };
 use wasmtime::Val;
 
-use super::common::check;
+use crate::common::check;
 
 const ADD: &str = r#"(module
     (func (export "add") (param i64 i64) (result i64) (i64.add (local.get 0) (local.get 1)))

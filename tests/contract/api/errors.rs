@@ -8,7 +8,7 @@ use wasm_pool::{
     LookupError, Pool, PoolBuilder, Report,
 };
 
-use super::common::memory_module;
+use crate::common::memory_module;
 
 const MODULE: &str = r#"(module
     (import "host" "fail" (func $fail))

@@ -8,7 +8,7 @@ use wasm_pool::{
 };
 use wasmtime::{AsContext, AsContextMut};
 
-use super::common::{check, check_empty, memory_module};
+use crate::common::{check, check_empty, memory_module};
 
 fn pool() -> Pool {
     Pool::builder().no_housekeeper().build().unwrap()
