@@ -126,7 +126,8 @@ fn what_fails_to_link() {
         let CallError::Acquire(AcquireError::Module { source, .. }) = error else {
             panic!("{error}");
         };
-        assert!(source.to_string().contains("gate"), "{source}");
+        let said = wasm_pool::Report(&*source).to_string();
+        assert!(said.contains("gate"), "{said}");
     };
     let work = |scene: &Scene| -> Work {
         let call = scene.call();

@@ -305,7 +305,7 @@ pub enum CallError {
         target: Arc<Target>,
     },
     /// A host function failed, or wasmtime did.
-    #[error("{target} failed in the host")]
+    #[error("{target}: the call failed in the host")]
     Host {
         /// Who was called.
         target: Arc<Target>,

@@ -92,7 +92,7 @@ fn what_is_not_wasm_is_said_to_be_not_wasm() {
     ];
     for (input, hint) in inputs {
         let error = refused_at_the_door(&pool, f(input));
-        let text = error.to_string();
+        let text = wasm_pool::Report(&error).to_string();
         let source = inspected(error);
         assert!(matches!(source, InspectError::NotWasm { .. }), "{source:?}");
         assert!(

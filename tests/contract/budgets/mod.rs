@@ -267,7 +267,7 @@ fn c_b5_a_create_hook_that_fails() {
     let text = r#"(module (memory 1) (func (export "f")))"#;
     let error = all_but_code_stays(text, failing);
     assert_eq!(
-        error.to_string(),
+        wasm_pool::Report(&error).to_string(),
         "f() in group 1: the instance could not be made: not this one"
     );
 }

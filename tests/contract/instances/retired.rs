@@ -92,7 +92,7 @@ fn export_retires(export: &str) -> String {
             export.call(&mut lease, ()),
             Err(CallError::Broken { .. })
         ));
-        said = error.to_string();
+        said = wasm_pool::Report(&error).to_string();
     });
     said
 }

@@ -321,7 +321,7 @@ fn promise_26_define_says_what_it_cannot_give() {
         ),
     ] {
         let error = error(import);
-        let text = error.to_string();
+        let text = wasm_pool::Report(&error).to_string();
         let DefineError::Imports {
             source: ImportError::Mismatch { found: what, .. },
             ..
@@ -343,7 +343,8 @@ fn promise_26_define_says_what_it_cannot_give() {
     };
     assert!(unsupported(&shared), "{shared:?}");
     // Who can give it is said as well.
-    let missing = error(r#""other" (memory 1)"#).to_string();
+    let missing = error(r#""other" (memory 1)"#);
+    let missing = wasm_pool::Report(&missing).to_string();
     assert!(missing.contains("Pool::imports"), "{missing}");
     check(&pool);
 }

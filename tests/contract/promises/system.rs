@@ -139,7 +139,7 @@ fn promise_16_idle_instances_make_room_for_a_fiber_stack() {
         });
         let refused = refused.expect("the address space is limited");
         assert_said(&refused, NO_MEMORY);
-        let text = refused.to_string();
+        let text = wasm_pool::Report(&refused).to_string();
         assert!(text.contains("the system refused a fiber stack"), "{text}");
         drop(leases);
         assert_eq!(pollster::block_on(f.call_async(100, ())).unwrap(), 1);
