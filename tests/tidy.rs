@@ -1,6 +1,7 @@
 //! The habits of this code base, checked: lengths of files, where `unsafe` and wasmtime may stand,
 //! what the core may know.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -149,9 +150,9 @@ fn every_primitive_comes_from_one_file() {
 }
 
 /// The names that a `sync.rs` offers.
-fn offered(text: &str) -> std::collections::BTreeSet<String> {
+fn offered(text: &str) -> BTreeSet<String> {
     let items = code(text).filter(|line| line.starts_with("pub(crate) "));
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     for item in items {
         let item = item.trim_start_matches("pub(crate) ");
         let (kind, rest) = item.split_once(' ').unwrap();
@@ -256,7 +257,7 @@ fn traced(level: &str, arguments: &str) -> String {
 
 #[test]
 fn all_that_is_traced_stands_in_the_documentation() {
-    let mut found = std::collections::BTreeSet::new();
+    let mut found = BTreeSet::new();
     for (_, text) in sources("src") {
         let text: String = code(&text).flat_map(|line| [line, "\n"]).collect();
         let calls = text.split("tracing::").skip(1);
@@ -275,12 +276,12 @@ fn all_that_is_traced_stands_in_the_documentation() {
         format!("{}|", cells.join("|"))
     });
     assert!(found.len() >= 8, "{found:#?}");
-    assert_eq!(rows.collect::<std::collections::BTreeSet<_>>(), found);
+    assert_eq!(rows.collect::<BTreeSet<_>>(), found);
 }
 
 /// Codes that the text cites: `C-B1`, `promise_14`; and `c_b1_` in names of tests.
-fn cited(text: &str) -> std::collections::BTreeSet<String> {
-    let mut cited = std::collections::BTreeSet::new();
+fn cited(text: &str) -> BTreeSet<String> {
+    let mut cited = BTreeSet::new();
     let is_code = |code: &str| matches!(code.as_bytes(), [b'A'..=b'Z', b'1'..=b'9']);
     for (at, _) in text.match_indices("C-") {
         if let Some(code) = text.get(at + 2..at + 4).filter(|code| is_code(code)) {
@@ -307,8 +308,8 @@ fn tests_cite_what_stands_in_the_contract() {
     let design = fs::read_to_string(design).unwrap();
     let rows = design.lines().filter_map(|line| line.strip_prefix("| "));
     let codes = rows.filter_map(|row| row.split(" |").next());
-    let contract: std::collections::BTreeSet<String> = codes.map(str::to_owned).collect();
-    let mut seen = std::collections::BTreeSet::new();
+    let contract: BTreeSet<String> = codes.map(str::to_owned).collect();
+    let mut seen = BTreeSet::new();
     for folder in ["src", "tests", "benches", "examples"] {
         for (path, text) in sources(folder) {
             if path.ends_with("tests/tidy.rs") {
@@ -341,13 +342,13 @@ fn the_map_shows_every_file() {
     let design = design();
     let map = design.split("```").nth(1).unwrap();
     let words = map.split(|c: char| !(c.is_alphanumeric() || "_./".contains(c)));
-    let listed: std::collections::BTreeSet<_> = words
+    let listed: BTreeSet<_> = words
         .filter_map(|word| word.strip_suffix(".rs"))
         .map(|word| word.rsplit('/').next().unwrap())
         .collect();
     let everywhere = ["src", "tests", "benches"].map(sources).concat();
     let stem = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let known: std::collections::BTreeSet<_> = everywhere.iter().map(|(p, _)| stem(p)).collect();
+    let known: BTreeSet<_> = everywhere.iter().map(|(p, _)| stem(p)).collect();
     for word in &listed {
         assert!(
             known.contains(*word),
@@ -438,4 +439,77 @@ fn folders_of_the_pool_know_only_what_lies_below_them() {
     assert!(names_folder("use super::super::cold;", "cold"));
     assert!(!names_folder("#[cold]", "cold"));
     assert!(!names_folder("use std::time::Duration;", "time"));
+}
+
+/// Files of the pool that know each other in a circle: the lock with what it keeps; the time with its
+/// alarms; what a definition says of exports. No others do.
+const CIRCLES: [&[&str]; 3] = [
+    &[
+        "claims",
+        "deadlock",
+        "hot::entry",
+        "hot::pooled_instance",
+        "hot::slots",
+        "hot::thread_cache",
+        "shared",
+        "wakeup",
+    ],
+    &["time::alarms", "time::timekeeper"],
+    &["api::definition", "api::exported_func"],
+];
+
+#[test]
+fn files_of_the_pool_know_each_other_in_no_other_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pool");
+    let name = |path: &Path| {
+        let path = path.strip_prefix(&root).unwrap().with_extension("");
+        path.to_str().unwrap().replace('/', "::")
+    };
+    let files: BTreeMap<String, String> = sources("src/pool")
+        .into_iter()
+        .map(|(path, text)| (name(&path), text))
+        .filter(|(name, _)| !name.ends_with("mod"))
+        .collect();
+    let imports = |importer: &str| {
+        let paths = code(&files[importer]).flat_map(|line| line.split("crate::pool::").skip(1));
+        let named = paths.filter_map(|path| {
+            let is_path = |c: char| c.is_ascii_lowercase() || c == '_' || c == ':';
+            let path = path.split(|c| !is_path(c)).next().unwrap();
+            let words: Vec<_> = path.split("::").filter(|word| !word.is_empty()).collect();
+            let known = |words: &[&str]| files.get_key_value(&words.join("::"));
+            let tries = [words.get(..2), words.get(..1)];
+            tries.into_iter().flatten().find_map(known)
+        });
+        let others = named.map(|(name, _)| name.as_str());
+        others.filter(|name| *name != importer).collect::<Vec<_>>()
+    };
+    let reach = |start: &str| {
+        let mut reached = BTreeSet::new();
+        let mut next = imports(start);
+        while let Some(name) = next.pop() {
+            if reached.insert(name) {
+                next.extend(imports(name));
+            }
+        }
+        reached
+    };
+    let reached: BTreeMap<&str, BTreeSet<&str>> = files
+        .keys()
+        .map(|name| (name.as_str(), reach(name)))
+        .collect();
+    for (name, others) in &reached {
+        let in_a_circle = others
+            .iter()
+            .filter(|other| reached[**other].contains(name));
+        let known = CIRCLES.iter().find(|circle| circle.contains(name));
+        for other in in_a_circle {
+            let is_known = known.is_some_and(|circle| circle.contains(other));
+            assert!(is_known, "{name} and {other} know each other");
+        }
+    }
+    let claims = &reached["claims"];
+    assert!(
+        claims.contains("hot::slots"),
+        "imports are found: {claims:?}"
+    );
 }

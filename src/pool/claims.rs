@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::pool::api::error::Target;
+use crate::pool::api::target::Target;
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::shared::{InstanceId, ShellTypes};

@@ -11,6 +11,7 @@ mod wait;
 
 mod claims;
 mod deadlock;
+mod defined;
 mod effects;
 mod holdings;
 mod report;
@@ -35,8 +36,9 @@ pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
 pub use api::define_error::{DefineError, LookupError, UnknownFunction};
-pub use api::definition::{Definition, Dynamic, Signature};
-pub use api::error::{AcquireError, CallError, CallLimit, ModuleError, Target, WaitingFor};
+pub use api::definition::{Definition, Signature};
+pub use api::dynamic::Dynamic;
+pub use api::error::{AcquireError, CallError, CallLimit, ModuleError, WaitingFor};
 pub use api::error_kind::ErrorKind;
 pub use api::exported_func::ExportedFunc;
 pub use api::function::{Function, InGroup};
@@ -50,6 +52,7 @@ pub use api::limits::Limits;
 pub use api::memory_error::MemoryError;
 pub use api::names::UnknownName;
 pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
+pub use api::target::Target;
 pub use service::observe::Eviction;
 pub use time::clock::{Clock, ManualClock, SystemClock};
 

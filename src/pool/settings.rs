@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::pool::Limits;
-use crate::pool::api::definition::InstanceLimits;
+use crate::pool::defined::InstanceLimits;
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, Runtime};
 use crate::state::{self, Expiry, Policy};

@@ -10,10 +10,10 @@ use hashbrown::HashSet;
 use wasmtime::Store;
 
 use crate::pool::api::build_error::LimitsError;
-use crate::pool::api::definition::{Defined, Source};
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
 use crate::pool::deadlock::Blocked;
+use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;

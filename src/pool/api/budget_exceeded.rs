@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pool::api::error::Target;
 use crate::pool::api::holders::Holder;
+use crate::pool::api::target::Target;
 use crate::state::{Budget, Shortage};
 
 /// A budget cannot be met, even by evicting everything that is idle. Nothing was evicted.
@@ -27,7 +27,7 @@ pub struct BudgetExceeded {
     /// Who asked.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::shared")
+        serde(serialize_with = "crate::pool::api::serde_fields::shared")
     )]
     pub target: Arc<Target>,
     /// Who holds most of what is charged, the largest first, four at the most. Empty where it does not

@@ -8,8 +8,8 @@ use wasmtime::{Engine, Linker, Store};
 
 use crate::pool::Pool;
 use crate::pool::api::build_error::{BuildError, LimitsError};
-use crate::pool::api::definition::InstanceLimits;
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
+use crate::pool::defined::InstanceLimits;
 use crate::pool::service::housekeeper::Housekeeper;
 use crate::pool::service::observe::{Eviction, Listener, Observer};
 use crate::pool::settings::Settings;

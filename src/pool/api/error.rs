@@ -7,43 +7,10 @@ use std::time::Duration;
 
 use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
-use crate::pool::api::function_name::name_of;
 use crate::pool::api::function_type::ArgumentsError;
 use crate::pool::api::memory_error::MemoryError;
+use crate::pool::api::target::Target;
 use crate::runtime::{GuestTrap, SharedError, StackTooSmall, SystemError};
-use crate::state::Group;
-
-/// A function on whose behalf, and in whose group, something was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Target {
-    /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
-    #[cfg_attr(
-        feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::text")
-    )]
-    pub signature: Arc<str>,
-    /// The scheduling group, tenant or role.
-    pub group: Group,
-}
-
-impl Target {
-    /// The function's name, without its argument types.
-    pub fn name(&self) -> &str {
-        name_of(&self.signature)
-    }
-
-    /// The function's name with its argument types.
-    pub fn signature(&self) -> &str {
-        &self.signature
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in group {}", self.signature, self.group)
-    }
-}
 
 /// Why a module's code could not be had. Shared by all who waited for it, and repeated to whoever
 /// asks within the cool-down.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use wasmtime::{Func, Instance, Store, TypedFunc, Val, WasmParams, WasmResults};
 
-use crate::pool::api::definition::{Dynamic, Signature};
+use crate::pool::api::definition::Signature;
+use crate::pool::api::dynamic::Dynamic;
 use crate::pool::api::error::CallError;
 use crate::pool::api::function_type::{FunctionType, Parameter, ValueType, check_values};
 use crate::pool::api::lease::Lease;

@@ -9,11 +9,14 @@ use std::time::Duration;
 use wasmtime::{WasmParams, WasmResults};
 
 use crate::pool::api::acquire_options::AcquireOptions;
-use crate::pool::api::definition::{Defined, Dynamic, HandleTypes};
-use crate::pool::api::error::{AcquireError, CallError, Target};
+use crate::pool::api::definition::HandleTypes;
+use crate::pool::api::dynamic::Dynamic;
+use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::lease::Lease;
+use crate::pool::api::target::Target;
+use crate::pool::defined::Defined;
 use crate::pool::hot::entry::{Entry, Taken};
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;

@@ -21,7 +21,7 @@ pub struct Holder {
     /// those that share it.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::text")
+        serde(serialize_with = "crate::pool::api::serde_fields::text")
     )]
     pub signature: Arc<str>,
     /// The group whose instances these are. `None` for code, which all groups share.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wasmtime::{Linker, Val};
 
 use crate::pool::Pool;
-use crate::pool::api::definition::fresh_uid;
+use crate::pool::defined::fresh_uid;
 use crate::runtime::{HostImports, Own, OwnItem, SharedError, StoreData, is_of_a_store, share};
 
 /// Imports for some definitions: what the pool's linker has, other functions beside or instead, and

@@ -10,8 +10,9 @@ use wasmtime::{
 
 use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::canceller::Canceller;
-use crate::pool::api::definition::Dynamic;
-use crate::pool::api::error::{CallError, Target};
+use crate::pool::api::dynamic::Dynamic;
+use crate::pool::api::error::CallError;
+use crate::pool::api::target::Target;
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;

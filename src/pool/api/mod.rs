@@ -9,6 +9,7 @@ pub(crate) mod canceller;
 pub(crate) mod define;
 pub(crate) mod define_error;
 pub(crate) mod definition;
+pub(crate) mod dynamic;
 pub(crate) mod error;
 pub(crate) mod error_kind;
 pub(crate) mod exported_func;
@@ -24,6 +25,9 @@ pub(crate) mod memory_error;
 pub(crate) mod names;
 mod presets;
 #[cfg(feature = "serde")]
+pub(crate) mod serde_fields;
+#[cfg(feature = "serde")]
 pub(crate) mod serde_impls;
 pub(crate) mod stats;
+pub(crate) mod target;
 pub(crate) mod values;

@@ -2,15 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::pool::api::holders::Holder;
 use crate::pool::api::limits::Limits;
-use crate::pool::api::stats::BudgetStats;
-use crate::state::{Budget, Group, PerBudget};
+use crate::state::{Budget, Group};
 
 /// By budget: a number, or null where there is none.
 impl Serialize for Limits {
@@ -59,33 +56,4 @@ impl<'de> Deserialize<'de> for Group {
             GroupText::Name(name) => (&*name).into(),
         })
     }
-}
-
-/// For shared text.
-pub(crate) fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(text)
-}
-
-/// For what is shared.
-pub(crate) fn shared<V: Serialize, S: Serializer>(
-    value: &Arc<V>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    value.serialize(serializer)
-}
-
-/// By budget.
-pub(crate) fn budgets<S: Serializer>(
-    budgets: &PerBudget<BudgetStats>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(budgets.iter().map(|(budget, stats)| (budget.name(), stats)))
-}
-
-/// By budget, in the order of `Budget::ALL`.
-pub(crate) fn holders<S: Serializer>(
-    holders: &[Vec<Holder>],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(Budget::ALL.iter().map(|budget| budget.name()).zip(holders))
 }

@@ -41,13 +41,13 @@ pub struct FunctionStats {
     /// Its name.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::text")
+        serde(serialize_with = "crate::pool::api::serde_fields::text")
     )]
     pub name: Arc<str>,
     /// Its argument types, separated by a comma and a space each.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::text")
+        serde(serialize_with = "crate::pool::api::serde_fields::text")
     )]
     pub arguments: Arc<str>,
     /// Leases of an instance that was there: idle, or handed over by the lease before.
@@ -87,13 +87,13 @@ pub struct FunctionStats {
 pub struct Stats {
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::budgets")
+        serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
     )]
     budgets: PerBudget<BudgetStats>,
     /// In the order of `Budget::ALL`.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::holders")
+        serde(serialize_with = "crate::pool::api::serde_fields::in_order")
     )]
     holders: Vec<Vec<Holder>>,
     /// Every function that is defined, in the order of definition as far as places are not reused.
@@ -203,7 +203,7 @@ pub struct IdleInstance {
     /// The function's name with its argument types, as errors spell them.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::text")
+        serde(serialize_with = "crate::pool::api::serde_fields::text")
     )]
     pub signature: Arc<str>,
     /// The group it was made for.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pool::api::acquire_options::AcquireOptions;
-use crate::pool::api::error::{AcquireError, Target, WaitingFor};
+use crate::pool::api::error::{AcquireError, WaitingFor};
+use crate::pool::api::target::Target;
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::pooled_instance::PooledInstance;

@@ -5,12 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pool::api::definition::{Defined, Source};
-use crate::pool::api::error::{AcquireError, ModuleError, Target, WaitingFor};
+use crate::pool::api::error::{AcquireError, ModuleError, WaitingFor};
+use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::{closed, removed, would_block};
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
 use crate::pool::cold::reserve::Need;
+use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{Shared, Signal};
 use crate::pool::time::alarms::until;

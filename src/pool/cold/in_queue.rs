@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pool::api::error::{AcquireError, Target, WaitingFor};
+use crate::pool::api::error::{AcquireError, WaitingFor};
+use crate::pool::api::target::Target;
 use crate::pool::shared::{Shared, Signal};
 use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::pool::api::definition::Defined;
 use crate::pool::api::error::AcquireError;
 use crate::pool::cold::acquire::{closed, stack_too_small};
 use crate::pool::cold::compile::Ready;
@@ -10,6 +9,7 @@ use crate::pool::cold::growth::Account;
 use crate::pool::cold::guest_poll::{Ended, GuestPoll};
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::{Need, Reservation};
+use crate::pool::defined::Defined;
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::slots::Slot;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::pool::api::budget_exceeded::BudgetExceeded;
-use crate::pool::api::error::{AcquireError, Target, WaitingFor};
+use crate::pool::api::error::{AcquireError, WaitingFor};
 use crate::pool::api::holders::IN_AN_ERROR;
+use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::request_guard::RequestGuard;

@@ -36,7 +36,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::pool::api::error::Target;
+use crate::pool::api::target::Target;
 use crate::pool::hot::entry_hash::entry_hash;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;

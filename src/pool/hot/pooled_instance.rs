@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::api::definition::Defined;
+use crate::pool::defined::Defined;
 use crate::pool::shared::InstanceId;
 use crate::runtime::Instance;
 

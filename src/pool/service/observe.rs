@@ -17,7 +17,7 @@ pub struct Eviction {
     /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
     #[cfg_attr(
         feature = "serde",
-        serde(serialize_with = "crate::pool::api::serde_impls::text")
+        serde(serialize_with = "crate::pool::api::serde_fields::text")
     )]
     pub signature: Arc<str>,
     /// The group it was made for.

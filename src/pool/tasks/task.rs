@@ -8,11 +8,12 @@ use std::time::Duration;
 use wasmtime::{WasmParams, WasmResults};
 
 use crate::pool::api::acquire_options::AcquireOptions;
-use crate::pool::api::error::{AcquireError, CallError, Target};
+use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function::{Function, InGroup};
 use crate::pool::api::lease::{
     Home, Lease, UNTIL_DROPPED, broken, explain, failed, stack_too_small,
 };
+use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::growth::Account;
 use crate::pool::cold::guest_poll::{Ended, GuestPoll};

@@ -1,0 +1,111 @@
+//! What the pool keeps of a definition, and of the module that it is of.
+
+use std::any::TypeId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wasmparser::FuncType;
+use wasmtime::Engine;
+
+use crate::pool::api::error::CallLimit;
+use crate::pool::time::clock::nanos;
+use crate::pool::time::timekeeper::Timekeeper;
+use crate::runtime::{CallLimits, Facts, HostImports};
+use crate::state::ModuleKey;
+use crate::sync::{AtomicU64, StaticCounter};
+
+/// A number for a function, or for imports, from 1. Of all pools: threads' tables are shared by all.
+pub(crate) fn fresh_uid() -> u64 {
+    static UIDS: StaticCounter = StaticCounter::new();
+    UIDS.next()
+}
+
+/// What the pool keeps of a definition.
+pub(crate) struct Defined {
+    /// What every lease of it has of fuel and ticks.
+    pub limits: CallLimits,
+    /// Names the function among all functions of all pools; survives a `replace` by the same type.
+    pub uid: u64,
+    /// The `uid` of the function that was first defined and has become this one by `replace`.
+    pub origin: u64,
+    pub export: Arc<str>,
+    pub declared: FuncType,
+    /// The types of the handle that it was defined with, which are known to match.
+    pub types: TypeId,
+    /// Units of fuel of a lease, its own or the pool's; `None` for no limit.
+    pub fuel: Option<u64>,
+    /// Time of a lease, likewise.
+    pub timeout: Option<Duration>,
+    /// Hits of entries that are gone; survives `replace`.
+    pub past_hits: Arc<AtomicU64>,
+}
+
+impl Defined {
+    /// For reports about a lease that ran out of fuel.
+    pub fn fuel_limit(&self) -> CallLimit {
+        CallLimit::Fuel(self.fuel.unwrap_or(u64::MAX))
+    }
+
+    /// For reports about a lease that ran out of time.
+    pub fn time_limit(&self) -> CallLimit {
+        CallLimit::Time(self.timeout.unwrap_or(Duration::MAX))
+    }
+
+    /// When the time of a task's lease is over that begins now.
+    pub fn end_of_time(&self, timekeeper: &Timekeeper) -> u64 {
+        let time = self.timeout.map_or(u64::MAX, nanos);
+        timekeeper.now().saturating_add(time)
+    }
+}
+
+/// Bytes that a module is compiled from, what they declare, and what it is linked with; shared by every
+/// function of it.
+pub(crate) struct Source<T: 'static>(pub Arc<SourceParts<T>>);
+
+pub(crate) struct SourceParts<T: 'static> {
+    pub wasm: Arc<[u8]>,
+    pub facts: Facts,
+    pub imports: Arc<HostImports<T>>,
+}
+
+impl<T> Clone for Source<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What one instance may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InstanceLimits {
+    pub memory: u64,
+    pub table_elements: u64,
+}
+
+impl<T: 'static> Source<T> {
+    /// The module's identity: its bytes, hashed once, all that affects their compilation, and what it is
+    /// linked with.
+    pub fn key(&self, engine: &Engine) -> ModuleKey {
+        let mut sha = Sha256::new();
+        sha.update(&*self.0.wasm);
+        let mut settings = Settings(Sha256::new());
+        std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut settings);
+        sha.update(settings.0.finalize());
+        sha.update(self.0.imports.uid().to_le_bytes());
+        sha.finalize().into()
+    }
+}
+
+/// Hands what wasmtime hashes to SHA-256.
+struct Settings(Sha256);
+
+impl std::hash::Hasher for Settings {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Never asked: the digest is.
+        0
+    }
+}
