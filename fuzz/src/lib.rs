@@ -133,12 +133,18 @@ fn sections(choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 fn module(choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let config = Config::arbitrary(choices)?;
+    let mut config = Config::arbitrary(choices)?;
+    // One that can be defined, as often as any.
+    if bool::arbitrary(choices)? {
+        (config.min_funcs, config.max_funcs) = (1, config.max_funcs.max(1));
+        (config.min_types, config.max_types) = (1, config.max_types.max(1));
+        (config.max_imports, config.export_everything) = (0, true);
+    }
     Ok(Module::new(config, choices)?.to_bytes())
 }
 
 fn mutated_module(choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let count = choices.int_in_range(1..=8)?;
+    let count = choices.int_in_range(1..=3)?;
     let mutations: Vec<Mutation> = (0..count)
         .map(|_| Mutation::arbitrary(choices))
         .collect::<Result<_>>()?;
