@@ -8,7 +8,8 @@
 //! promises:
 //!
 //! **The sum of what is charged never exceeds a budget, not for an instant, and what is charged
-//! matches what the kernel says the process uses.**
+//! matches what the kernel says the process uses.** (Only a limit that is lowered beneath what leases hold is
+//! exceeded, by that, until they end.)
 //!
 //! # Example
 //!
@@ -48,16 +49,16 @@
 //! acquire ─ look up ─ idle instance? ─────────────────────────────→ lease → call → release
 //!              │ none                                                 ↑              │
 //!              ├─ all leased: wait, first come first served ──────────┤            idle
-//!              └─ compile or load ─ reserve ─ evict ─ instantiate ────┘              │
-//!                 (once for all)             ↑                                       │
-//!                                            └───────── least recently used ←────────┘
+//!              └─ reserve ─ evict ─ compile or load ─ instantiate ────┘              │
+//!                           ↑      (once for all)                                    │
+//!                           └────────────────────────── least recently used ←────────┘
 //! ```
 //!
 //! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
 //! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange. A warm lease
 //!   takes no lock, touches no account and no order of recency.
-//! - **Compile**: once for any number of first users, on the first one's thread, in an engine that
-//!   is thrown away. Failures reach all of them, and are not tried again for a short while.
+//! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
+//!   thread of the pool's), in an engine that is thrown away. Failures reach all of them, and are not tried again for a short while.
 //! - **Reserve**: before anything is compiled, mapped or grown. If a budget has no room, idle
 //!   instances are evicted, the least recently used first; for code, whole modules, the least
 //!   worthy first. If that cannot free enough, nothing is evicted, and the request fails with all
@@ -132,7 +133,7 @@
 //!
 //! [`Pool::stats`] says what a pool holds and what happened to it; [`Pool::recount`] checks its books. Metrics go
 //! to the recorder of the `metrics` crate, with the label `pool` ([`PoolBuilder::name`]) and at most one more.
-//! Counters of hits, misses, blocks and refusals, and gauges, are brought up to date by the housekeeper or
+//! Counters of hits, misses, blocks, refusals and growth refusals, and gauges, are brought up to date by the housekeeper or
 //! [`Pool::sweep`], all others at once.
 //!
 //! | metric | kind | unit | label | what it counts | in [`Stats`] |

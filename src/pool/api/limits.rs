@@ -45,7 +45,7 @@ impl Limits {
         self.with(Budget::Code, Some(bytes))
     }
 
-    /// Bytes of heap that compilations in flight may need, by an estimate on the safe side:
+    /// Bytes of heap that compilations in flight may need, by an estimate that one very large function can exceed:
     /// 4 MiB and 96 bytes for each byte of wasm.
     pub fn compile(self, bytes: u64) -> Self {
         self.with(Budget::Compile, Some(bytes))

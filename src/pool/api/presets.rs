@@ -11,7 +11,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// | | |
     /// |---|---|
     /// | [`Limits::mapped`] | 40 MiB: of the 50 MiB that it sets aside for code and stacks, 40 may be used, and the rest is head-room for compiling |
-    /// | [`Limits::compile`] | 100 MiB: here, that head-room is heap, and has a budget of its own, by an estimate on the safe side for 1 MB of wasm |
+    /// | [`Limits::compile`] | 100 MiB: here, that head-room is heap, and has a budget of its own, by estimate for 1 MB of wasm |
     /// | [`Limits::memory`] | 100 MB, for instances |
     /// | [`Self::max_instance_memory`] | 2 MiB |
     /// | [`Self::max_idle_memory`] | 1 MiB: larger instances are not kept |

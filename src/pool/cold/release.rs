@@ -26,22 +26,8 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 impl<T: Send + 'static> Entry<T> {
-    /// A lease ends. Healthy, its instance goes back to its slot; anything else is decided under
-    /// the lock.
-    #[inline(never)]
-    pub fn release(&self, pooled: Box<PooledInstance<T>>, healthy: bool) {
-        // The holder may have panicked between two writes into the guest's memory.
-        let healthy = healthy && !std::thread::panicking();
-        if !healthy || self.needs_release_check {
-            return self.check_and_release(pooled, healthy);
-        }
-        if let Err(not_returned) = self.put(pooled) {
-            self.release_slowly(not_returned);
-        }
-    }
-
     #[cold]
-    fn check_and_release(&self, mut pooled: Box<PooledInstance<T>>, healthy: bool) {
+    pub(crate) fn check_and_release(&self, mut pooled: Box<PooledInstance<T>>, healthy: bool) {
         let reason = if healthy {
             self.reason_to_retire(&mut pooled)
         } else {
@@ -112,7 +98,7 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     #[cold]
-    fn release_slowly(&self, not_returned: NotReturned<T>) {
+    pub(crate) fn release_slowly(&self, not_returned: NotReturned<T>) {
         let Some(pool) = self.pool.upgrade() else {
             return self
                 .pick_up(not_returned)

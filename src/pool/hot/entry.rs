@@ -164,6 +164,20 @@ impl<T: Send + 'static> Entry<T> {
         preferred_seat::of(self.hash, self.slots.len())
     }
 
+    /// A lease ends. Healthy, its instance goes back to its slot; anything else is decided under
+    /// the lock.
+    #[inline(never)]
+    pub fn release(&self, pooled: Box<PooledInstance<T>>, healthy: bool) {
+        // The holder may have panicked between two writes into the guest's memory.
+        let healthy = healthy && !std::thread::panicking();
+        if !healthy || self.needs_release_check {
+            return self.check_and_release(pooled, healthy);
+        }
+        if let Err(not_returned) = self.put(pooled) {
+            self.release_slowly(not_returned);
+        }
+    }
+
     /// Puts an instance back into its slot; what could not be put back is for the slow path.
     #[inline(always)]
     pub fn put(&self, pooled: Box<PooledInstance<T>>) -> Result<(), NotReturned<T>> {
