@@ -178,12 +178,13 @@
 //!
 //! # Errors
 //!
-//! Each error has a `target()` (whom it was for), a `kind()` ([`ErrorKind`]), `is_retryable()`, and perhaps a source. A
-//! message does not repeat what its source says: [`Report`] prints all of them in one line.
+//! Each error of an operation has a `target()` (whom it was for), a `kind()` ([`ErrorKind`]), `is_retryable()`, and
+//! perhaps a source, which may have a kind too. A message does not repeat what its source says: [`Report`] prints
+//! all of them in one line.
 //!
 //! # Features
 //!
-//! - `serde` (not default): what the pool reports ([`Stats`], [`Eviction`], [`BudgetExceeded`] and what they consist of)
+//! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
 //!
 //! # Limits of this version
@@ -211,11 +212,11 @@ mod sync;
 
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, Canceller, Clock, DefineError, Definition, Dynamic,
-    ErrorKind, Eviction, ExportedFunc, Function, FunctionName, FunctionStats, FunctionType,
+    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, DefineError, Definition,
+    Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats, FunctionType,
     GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
     Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
-    PoolBuilder, Signature, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
+    PoolBuilder, Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
     ValueType, WaitingFor,
 };
 pub use runtime::{

@@ -73,7 +73,7 @@ impl Life {
             first_seats: 1,
             max_unused_entries: 1,
             max_compilations: 1,
-            max_passes: u64::MAX,
+            max_overtakes: u64::MAX,
         };
         Self {
             state: State::new(config, PerBudget::from_fn(|_| 100)),

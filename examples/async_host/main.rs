@@ -102,7 +102,7 @@ async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
         tenants.spawn(tenant.live(args.visits));
     }
     let visits = args.tenants * args.visits;
-    watch(&mut tenants, visits, &tally, &pool, &mut screen).await?;
+    report_progress(&mut tenants, visits, &tally, &pool, &mut screen).await?;
     let rogues = rogues.await?;
     heartbeat.abort();
 
@@ -120,7 +120,7 @@ async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
 }
 
 /// Shows how far they are, until all tenants have left.
-async fn watch(
+async fn report_progress(
     tenants: &mut JoinSet<()>,
     visits: u64,
     tally: &Tally,

@@ -8,7 +8,7 @@ use wasm_pool::Stats;
 use crate::rogues::Ending;
 use crate::row;
 use crate::screen::{Screen, bar, grouped};
-use crate::tenants::{KINDS, Patience, ROWS, Tally, get};
+use crate::tenants::{KINDS, ROWS, Tally, Visitor, get};
 
 pub struct Report<'a> {
     pub tally: &'a Tally,
@@ -143,7 +143,7 @@ impl Report<'_> {
                 &format!("a rogue, {how}, after {took:?}: {words}"),
             );
         }
-        let patient = self.tally.of(Patience::Patient);
+        let patient = self.tally.of(Visitor::Patient);
         let left_out = get(&patient.gave_up) + get(&patient.refused);
         check(left_out == 0, "a patient tenant was not served");
         check(get(&self.tally.right) > 0, "nobody was served");

@@ -12,7 +12,7 @@ use crate::guests::{Catalogue, Guest};
 
 /// What a tenant does when stacks or memory are all in use.
 #[derive(Debug, Clone, Copy)]
-pub enum Patience {
+pub enum Visitor {
     /// Waits for its turn, however long it takes.
     Patient,
     /// Waits for some milliseconds, or does without.
@@ -21,7 +21,7 @@ pub enum Patience {
     Impatient,
 }
 
-pub const KINDS: [Patience; 3] = [Patience::Patient, Patience::Hurried, Patience::Impatient];
+pub const KINDS: [Visitor; 3] = [Visitor::Patient, Visitor::Hurried, Visitor::Impatient];
 
 /// Longer than any run.
 const LONG: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn of(&self, kind: Patience) -> &Visits {
+    pub fn of(&self, kind: Visitor) -> &Visits {
         &self.kinds[kind as usize]
     }
 
@@ -98,7 +98,7 @@ fn more(count: &AtomicU64) {
 
 pub struct Tenant {
     number: u64,
-    kind: Patience,
+    kind: Visitor,
     catalogue: Arc<Catalogue>,
     tally: Arc<Tally>,
 }
@@ -169,13 +169,13 @@ impl Tenant {
         let (function, group) = (guest.function(), self.number);
         let room_within = |time| AcquireOptions::new().timeout(time).wait_for_room(true);
         match self.kind {
-            Patience::Patient => function.acquire_async_with(group, room_within(LONG)).await,
-            Patience::Hurried => {
+            Visitor::Patient => function.acquire_async_with(group, room_within(LONG)).await,
+            Visitor::Hurried => {
                 function
                     .acquire_async_with(group, room_within(MOMENT))
                     .await
             }
-            Patience::Impatient => function.acquire_async(group).await,
+            Visitor::Impatient => function.acquire_async(group).await,
         }
     }
 

@@ -88,7 +88,7 @@ impl<T: 'static> Source<T> {
     pub fn key(&self, engine: &Engine) -> ModuleKey {
         let mut sha = Sha256::new();
         sha.update(&*self.0.wasm);
-        let mut settings = Settings(Sha256::new());
+        let mut settings = HashIntoSha(Sha256::new());
         std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut settings);
         sha.update(settings.0.finalize());
         sha.update(self.0.imports.uid().to_le_bytes());
@@ -97,9 +97,9 @@ impl<T: 'static> Source<T> {
 }
 
 /// Hands what wasmtime hashes to SHA-256.
-struct Settings(Sha256);
+struct HashIntoSha(Sha256);
 
-impl std::hash::Hasher for Settings {
+impl std::hash::Hasher for HashIntoSha {
     fn write(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

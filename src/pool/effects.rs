@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::pool::claims::{Claimed, Claims};
-use crate::pool::service::observe::Eviction;
+use crate::pool::service::observe::Removal;
 use crate::pool::shared::{Context, DyingId, Shared, ShellTypes, Signal};
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::guarded;
@@ -117,7 +117,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Frees the memory; what there is to report about it.
-    fn destroy(&self, victim: Destroy<ShellTypes<T>>, claims: &mut Claims<T>) -> Option<Eviction> {
+    fn destroy(&self, victim: Destroy<ShellTypes<T>>, claims: &mut Claims<T>) -> Option<Removal> {
         match victim {
             Destroy::Instance {
                 instance, reason, ..
@@ -140,9 +140,9 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 /// Frees an instance's memory.
-fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) -> Eviction {
+fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) -> Removal {
     let Claimed { target, pooled } = claimed;
-    let eviction = Eviction {
+    let eviction = Removal {
         signature: target.signature.clone(),
         group: target.group.clone(),
         reason,

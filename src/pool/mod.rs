@@ -36,7 +36,7 @@ pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
 pub use api::define_error::{DefineError, LookupError, UnknownFunction};
-pub use api::definition::{Definition, Signature};
+pub use api::definition::{CallTypes, Definition};
 pub use api::dynamic::Dynamic;
 pub use api::error::{AcquireError, CallError, CallLimit, ModuleError, WaitingFor};
 pub use api::error_kind::ErrorKind;
@@ -53,7 +53,7 @@ pub use api::memory_error::MemoryError;
 pub use api::names::UnknownName;
 pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
 pub use api::target::Target;
-pub use service::observe::Eviction;
+pub use service::observe::Removal;
 pub use time::clock::{Clock, ManualClock, SystemClock};
 
 /// A pool of WebAssembly instances and of the compiled modules behind them, under budgets.

@@ -12,7 +12,7 @@ use crate::state::{self, Expiry, Policy};
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
 /// give up warm instances for what comes free by itself in a moment; many more would be no promise. The
 /// model checker would take too long to get there.
-const MAX_PASSES: u64 = if cfg!(test) { 4 } else { 64 };
+const MAX_OVERTAKES: u64 = if cfg!(test) { 4 } else { 64 };
 
 /// Pairs of (function, group) that a pool remembers though nothing uses them. Each takes 1.6 KiB with the
 /// usual eight seats, which nobody is charged for; to make one anew takes a microsecond, and the
@@ -53,7 +53,7 @@ impl Settings {
             first_seats: FIRST_SLOTS,
             max_unused_entries: MAX_UNUSED_ENTRIES,
             max_compilations: self.max_compilations,
-            max_passes: MAX_PASSES,
+            max_overtakes: MAX_OVERTAKES,
         }
     }
 

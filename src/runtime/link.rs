@@ -24,19 +24,19 @@ pub(crate) struct WithItems<T: 'static> {
     host: Arc<HostImports<T>>,
     /// What is made for each instance, and under which names it is imported.
     items: Vec<NewItem>,
-    names: Arc<[Names]>,
+    names: Arc<[ImportNames]>,
     /// For each import: its place in `items`; `None` for a function.
     imports: Vec<Option<usize>>,
 }
 
-struct Names {
+struct ImportNames {
     module: Box<str>,
     name: Box<str>,
 }
 
 /// What was made for an instance to import.
 pub(super) struct Imported {
-    names: Arc<[Names]>,
+    names: Arc<[ImportNames]>,
     items: Box<[Extern]>,
 }
 
@@ -135,7 +135,7 @@ impl<T: 'static> WithItems<T> {
                         Some(item) => item.narrow(&ty),
                         None => NewItem::of(host.own(*own), ty).map(|item| {
                             items.push(item);
-                            names.push(Names {
+                            names.push(ImportNames {
                                 module: module.into(),
                                 name: name.into(),
                             });

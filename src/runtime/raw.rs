@@ -127,7 +127,7 @@ impl Drop for ChargedStack {
         // The memory first, its charge after.
         drop(self.stack.take());
         if let Some(stack_quota) = &self.stack_quota {
-            stack_quota.put_back();
+            stack_quota.refund_stack();
         }
     }
 }

@@ -5,7 +5,7 @@ use wasmtime::{Engine, Func, RefType, Store, ValType, WasmParams, WasmResults};
 
 /// Whether a function of the declared type can be called as `P` → `R`. True when that can only be
 /// known from the compiled module (types with references of its own).
-pub(crate) fn matches_signature<P: WasmParams, R: WasmResults>(
+pub(crate) fn matches_types<P: WasmParams, R: WasmResults>(
     engine: &Engine,
     declared: &FuncType,
 ) -> bool {

@@ -143,7 +143,7 @@ impl StackQuota {
     }
 
     /// A stack is gone. One stays charged for the next call.
-    pub fn put_back(&self) {
+    pub fn refund_stack(&self) {
         let (stack, account) = {
             let mut stack_quota = self.0.lock();
             stack_quota.exist -= 1;

@@ -171,7 +171,7 @@ pub struct Config {
     /// Compilations that may run at once.
     pub max_compilations: usize,
     /// How many pass whoever waits for room before it collects.
-    pub max_passes: u64,
+    pub max_overtakes: u64,
 }
 
 /// Everything that the pool knows. See the module's documentation.
@@ -206,7 +206,7 @@ pub struct State<H: Types> {
     /// others sleep meanwhile, or the later would overtake it (or have been told that they are late).
     turn: Option<Ticket>,
     /// How often somebody got what those who wait for room might have had.
-    passes: u64,
+    overtakes: u64,
     /// **T2** For whom room is collected: it is the first of those who wait.
     collecting: Option<RequestId<H>>,
     /// Who waits until another compilation ends.
@@ -243,7 +243,7 @@ impl<H: Types> State<H> {
             room_queue: Queue::new(),
             awaiting_frees: Queue::new(),
             turn: None,
-            passes: 0,
+            overtakes: 0,
             collecting: None,
             compilers: Queue::new(),
             compiling: 0,

@@ -83,7 +83,7 @@ impl<H: Types> State<H> {
                 Phase::InFlight { leader } => Some(*leader),
                 _ => None,
             };
-            let by = leads.into_iter().chain(m.leaving);
+            let by = leads.into_iter().chain(m.collected_for);
             by.chain(self.collecting)
                 .all(|r| self.requests.get(r).is_some())
         });
@@ -336,7 +336,7 @@ impl<H: Types> State<H> {
         must(module.functions > 0 || !module.is_unused(), || {
             format!("M5: {id:?} is a record of nothing")
         })?;
-        let leaving = module.leaving;
+        let leaving = module.collected_for;
         let collected = leaving == self.collecting && module.is_loaded();
         must(leaving.is_none() || collected, || {
             format!("M7: the code of {id:?} is collected for nobody")

@@ -33,7 +33,7 @@ fn grower(pool: &Pool, pages: u32) -> Function<i32, i32> {
 
 fn define<P, R>(pool: &Pool, text: &str) -> Function<P, R>
 where
-    (P, R): wasm_pool::Signature,
+    (P, R): wasm_pool::CallTypes,
 {
     pool.define(Definition::new("f").wasm(wat(text))).unwrap()
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::common::{check, guest, pass, text_to_text, with_ticks};
 use sha2::{Digest, Sha256};
-use wasm_pool::{CallError, CallLimit, Definition, Function, ManualClock, Pool, Signature};
+use wasm_pool::{CallError, CallLimit, CallTypes, Definition, Function, ManualClock, Pool};
 use wasmtime::Trap;
 
 fn prebuilt() -> std::path::PathBuf {
@@ -51,7 +51,7 @@ fn pool() -> Pool {
 /// The guest's function, under its recorded name.
 fn function<P, R>(pool: &Pool, file: &str, export: &str) -> Function<P, R>
 where
-    (P, R): Signature,
+    (P, R): CallTypes,
 {
     let definition = Definition::new(file).wasm(guest(file)).export(export);
     pool.define(definition).unwrap()

@@ -70,7 +70,7 @@ fn store_data_that_panics_when_dropped_costs_nothing() {
     let (tell, told) = std::sync::mpsc::channel();
     let pool = Pool::builder_with(|_, _| Touchy)
         .no_housekeeper()
-        .eviction_listener(move |eviction| tell.send(eviction.reason).unwrap())
+        .removal_listener(move |eviction| tell.send(eviction.reason).unwrap())
         .build()
         .unwrap();
     let text = r#"(module (memory 1) (func (export "f")) (func (export "trap") unreachable))"#;

@@ -312,10 +312,7 @@ fn a_replace_with_bad_code_keeps_the_old() {
         assert_eq!(function.call(1, ()).unwrap(), 1);
     }
     let error = (pool.replace::<i64, i64>(definition("solid", answering(2)))).unwrap_err();
-    assert!(
-        matches!(error, DefineError::WrongSignature { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, DefineError::WrongType { .. }), "{error:?}");
     let stats = check(&pool);
     assert_eq!((stats.misses, stats.hits, stats.modules_known), (1, 4, 1));
 }

@@ -62,8 +62,8 @@ pub(crate) use instance::{
     Allocator, CallLimits, Instance, InstantiateFailure, interrupt_each_tick, new_store,
     resolve_exports, runs_as_task_only, set_yields,
 };
-pub(crate) use meter::{GrowthAccount, Meter};
-pub(crate) use signature::matches_signature;
+pub(crate) use meter::{GrowthAccount, Meter, Refusal};
+pub(crate) use signature::matches_types;
 pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;

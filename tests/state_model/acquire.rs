@@ -138,7 +138,7 @@ impl World {
         };
         let (key, version, definition) = (function.key, function.version, function.definition);
         self.model.request(id).version = version;
-        if self.model.leaving.contains(&key) && self.model.collecting != Some(id) {
+        if self.model.collected_for.contains(&key) && self.model.collecting != Some(id) {
             let request = self.model.request(id);
             request.key = None;
             request.awaits_leave = Some(key);
@@ -180,7 +180,7 @@ impl World {
                 definition,
                 code_bytes,
             } => Expected::Lead(*source, *definition, *code_bytes),
-            Prepare::Follow(_) | Prepare::Leaving(..) => Expected::Follow,
+            Prepare::Follow(_) | Prepare::Collected(..) => Expected::Follow,
             Prepare::Queue => Expected::Queue,
             Prepare::Failed(failure) => Expected::Failed(*failure),
             Prepare::Gone => Expected::Gone,
@@ -218,8 +218,8 @@ impl World {
                 let estimate = code_bytes.unwrap_or(guess);
                 self.model.request(id).step = Step::Lead(estimate);
             }
-            Prepare::Leaving(..) if dice.is_impatient() => self.give_up(id),
-            Prepare::Follow(module) | Prepare::Leaving(module, _) => {
+            Prepare::Collected(..) if dice.is_impatient() => self.give_up(id),
+            Prepare::Follow(module) | Prepare::Collected(module, _) => {
                 self.seen.note("follow");
                 let leaves = self.model.request(id).awaits_leave.is_some();
                 self.seen.note_if(leaves, "waits for a module to leave");
@@ -376,7 +376,7 @@ impl World {
             && !self.model.is_first_for_room(id)
             && matches!(outlook.verdict(), Verdict::Granted | Verdict::Evicting)
         {
-            self.model.note_pass();
+            self.model.note_overtaken();
         }
         let request = self.model.request(id);
         request.expects = false;
@@ -402,7 +402,7 @@ impl World {
                 self.evicting(id);
             }
             ReserveOutcome::AwaitFrees(_) => {
-                self.seen.note("soon");
+                self.seen.note("awaits frees");
                 self.refused(id, dice);
             }
             ReserveOutcome::Refused(shortage) => {
@@ -454,7 +454,7 @@ impl World {
         self.seen.note("collecting");
         self.seen.note_if(evicts && !enough, "collecting a part");
         self.seen
-            .note_if(!self.model.leaving.is_empty(), "module leaves");
+            .note_if(!self.model.collected_for.is_empty(), "module leaves");
         self.take_over(id);
         let request = self.model.request(id);
         request.expects = true;
@@ -470,7 +470,7 @@ impl World {
     /// What the core says of those who collect.
     pub fn mirror(&mut self) {
         self.model.collecting = self.state.collecting();
-        self.model.leaving = self.state.leaving_modules().map(|key| key[0]).collect();
+        self.model.collected_for = self.state.collected_modules().map(|key| key[0]).collect();
     }
 
     /// Whether victims were evicted for this very request, all are gone, and no limit was changed.
@@ -553,8 +553,8 @@ impl World {
                 self.seen.note("waits for room");
                 assert!(place.is_none_or(|place| place == ticket), "place lost");
                 let order = nap.map_or(waiter, |nap| nap.order);
-                let passes = self.model.passes;
-                self.model.request(id).since.get_or_insert(passes);
+                let overtakes = self.model.overtakes;
+                self.model.request(id).since.get_or_insert(overtakes);
                 self.state.sleep_for_room(id, self.until(waiter));
                 self.sleep(id, waiter, order, Sleep::Room(ticket));
             }

@@ -129,7 +129,10 @@ impl World {
             if let (false, Sleep::Flight(..)) = (nap.woken || nap.late, nap.sleep) {
                 let request = &model.requests[id];
                 if let Some(key) = request.awaits_leave {
-                    assert!(model.leaving.contains(&key), "{id:?} waits for nothing");
+                    assert!(
+                        model.collected_for.contains(&key),
+                        "{id:?} waits for nothing"
+                    );
                     continue;
                 }
                 let key = request.key.expect("followers pin");
@@ -137,7 +140,7 @@ impl World {
                 assert!(flies, "{id:?} follows a flight that has ended");
             }
         }
-        assert_eq!(self.state.passes(), model.passes);
+        assert_eq!(self.state.overtakes(), model.overtakes);
         if let Some(by) = model.collecting {
             assert!(model.is_first_for_room(by), "{by:?} collects out of turn");
             let asleep = model.requests[&by].nap.is_some_and(|nap| !nap.woken);

@@ -83,7 +83,7 @@ impl Door {
     }
 
     /// Whether a lease of this version may pass without the lock.
-    pub fn passes(&self, version: u64) -> bool {
+    pub fn overtakes(&self, version: u64) -> bool {
         self.is_open() && self.version == version
     }
 }

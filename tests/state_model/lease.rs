@@ -51,18 +51,18 @@ impl World {
     /// The group is the low part of `dice`; the seat to prefer, the high part.
     pub fn acquire(&mut self, name: u8, dice: u8) {
         if let Some(entry) = self.entry(name, u64::from(dice) % GROUPS) {
-            self.enter(entry, usize::from(dice >> 4));
+            self.try_seat(entry, usize::from(dice >> 4));
         }
     }
 
     pub fn stray(&mut self, index: u8) {
         let known: Vec<usize> = (0..self.model.entries.len()).collect();
         if let Some(entry) = pick(&known, index) {
-            self.enter(entry, 0);
+            self.try_seat(entry, 0);
         }
     }
 
-    fn enter(&mut self, entry: usize, near: usize) {
+    fn try_seat(&mut self, entry: usize, near: usize) {
         let expected = self.model.expect_enter(entry, near, self.seats);
         let id = self.model.entries[entry].id;
         let entered = self.state.try_seat_near(id, near, &mut self.cx);
@@ -70,7 +70,7 @@ impl World {
         let found = match entered {
             SeatOffer::Idle(instance) => {
                 self.lease_out(instance, entry);
-                self.seen.note("idle found by enter");
+                self.seen.note("idle found by try_seat");
                 Expected::Idle(instance)
             }
             SeatOffer::Seat(request) => {
@@ -137,18 +137,18 @@ impl World {
         let entry = usize::from(index) % doors;
         let door = &mut self.cx.slots.doors[entry];
         if !door.is_open() {
-            return self.enter(entry, usize::from(first));
+            return self.try_seat(entry, usize::from(first));
         }
         let (version, seats) = (door.version, door.slots.len());
         let mut seats = (0..seats).map(|n| (n + usize::from(first)) % seats);
         let found = seats.find_map(|seat| Some((seat, door.slots[seat].take_idle()?)));
         let Some((seat, instance)) = found else {
-            return self.enter(entry, usize::from(first));
+            return self.try_seat(entry, usize::from(first));
         };
         if self.model.instances[&instance].version != version {
             self.seen.note("stale instance found without the lock");
             self.give_back(instance);
-            return self.enter(entry, usize::from(first));
+            return self.try_seat(entry, usize::from(first));
         }
         let unheard = self.cx.slots.slot(entry, seat).notifies;
         self.seen
@@ -219,7 +219,7 @@ impl World {
     /// once or later.
     pub fn release_fast(&mut self, id: Instance, at_once: bool) {
         let (door, seat, version) = self.home(id);
-        if !self.cx.slots.doors[door].passes(version) {
+        if !self.cx.slots.doors[door].overtakes(version) {
             return self.release_slow(id);
         }
         self.cx.slots.mark_idle(door, seat);
@@ -253,7 +253,7 @@ impl World {
 
     pub fn start_race(&mut self, id: Instance, sees_flag: bool) {
         let (door, seat, version) = self.home(id);
-        if self.cx.slots.race.is_none() && self.cx.slots.doors[door].passes(version) {
+        if self.cx.slots.race.is_none() && self.cx.slots.doors[door].overtakes(version) {
             self.cx.slots.mark_idle(door, seat);
             self.cx.slots.race = Some(Race {
                 door,
@@ -272,7 +272,7 @@ impl World {
     }
 
     /// The same happened inside the core's last call, which found the instance.
-    pub fn settle_race(&mut self) {
+    pub fn apply_fired_race(&mut self) {
         let Some(race) = self.cx.slots.fired.take() else {
             return;
         };
@@ -330,7 +330,7 @@ impl World {
             Returned::Park => {
                 assert!(!self.model.closed && current == Some(version) && next.is_none());
                 assert!(!collected, "{id:?} is needed, and stays");
-                self.model.note_pass();
+                self.model.note_overtaken();
                 self.cx.slots.restore(&door, seat, id);
                 self.note_parked(door, seat, id);
                 self.absorb(None);
@@ -340,7 +340,7 @@ impl World {
                 let next = next.expect("somebody waits");
                 assert_eq!(waiter, next.waiter, "seats go to who came first");
                 assert!(!collected, "{id:?} is needed, and handed over");
-                self.model.note_pass();
+                self.model.note_overtaken();
                 self.model.entries[door].queue.pop_front();
                 self.absorb(None);
                 self.lease_out(id, door);

@@ -27,7 +27,7 @@ pub fn total<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Sums {
 }
 
 /// How many pass whoever waits for room before it collects.
-pub const MAX_PASSES: u64 = 2;
+pub const MAX_OVERTAKES: u64 = 2;
 
 /// Entries that are kept although nothing uses them.
 pub const MAX_UNUSED: usize = 2;
@@ -205,9 +205,9 @@ pub struct Model {
     pub closed: bool,
     /// Who collects, and which modules leave for it: as the core said after the last call.
     pub collecting: Option<Request>,
-    pub leaving: Vec<u8>,
+    pub collected_for: Vec<u8>,
     /// How often somebody got what those who wait for room might have had.
-    pub passes: u64,
+    pub overtakes: u64,
     pub numbers: u32,
 }
 
@@ -230,8 +230,8 @@ impl Model {
             now: 0,
             closed: false,
             collecting: None,
-            leaving: Vec::new(),
-            passes: 0,
+            collected_for: Vec::new(),
+            overtakes: 0,
             numbers: 0,
         }
     }
@@ -529,14 +529,14 @@ impl Model {
     /// Whether it was passed so often that it collects if it finds no room.
     pub fn is_due(&self, id: Request) -> bool {
         let since = self.requests[&id].since;
-        since.is_some_and(|s| self.passes - s >= MAX_PASSES) && self.is_first_for_room(id)
+        since.is_some_and(|s| self.overtakes - s >= MAX_OVERTAKES) && self.is_first_for_room(id)
     }
 
     /// Somebody got what those who wait for room might have had.
-    pub fn note_pass(&mut self) {
+    pub fn note_overtaken(&mut self) {
         let waits = |r: &MRequest| matches!(r.nap, Some(nap) if !nap.late && matches!(nap.sleep, Sleep::Room(_)));
         if !self.closed && self.requests.values().any(waits) {
-            self.passes += 1;
+            self.overtakes += 1;
         }
     }
 

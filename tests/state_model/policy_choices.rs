@@ -54,7 +54,7 @@ impl Pool {
             first_seats: 2,
             max_unused_entries: 100,
             max_compilations: 1,
-            max_passes: u64::MAX,
+            max_overtakes: u64::MAX,
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);
         for (budget, limit) in limits {

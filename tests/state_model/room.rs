@@ -106,7 +106,7 @@ impl Model {
         };
         let lacks = self.lacks(by, &self.requests[&by].target);
         let (holds, key) = (sums(&self.instances[&id].holds), self.instances[&id].key);
-        let leaves = self.leaving.contains(&key);
+        let leaves = self.collected_for.contains(&key);
         (0..7).any(|b| lacks[b] > 0 && (holds[b] > 0 || leaves && (b == CODE || b > STACK)))
     }
 
@@ -114,7 +114,7 @@ impl Model {
     pub fn check_collected(&self, lacks: &Sums, gone: &[Instance], dropped: &[u8]) {
         let evictable = self.evictable();
         // The others went with modules whose code leaves.
-        let own = |id: &&Instance| !self.leaving.contains(&self.instances[id].key);
+        let own = |id: &&Instance| !self.collected_for.contains(&self.instances[id].key);
         let own: Vec<_> = gone.iter().filter(own).copied().collect();
         let freed = self.freed_by(gone, dropped);
         let possible: Sums = core::array::from_fn(|b| lacks[b].min(evictable[b]));
@@ -134,7 +134,7 @@ impl Model {
         let code = lacks[CODE] > freed[CODE];
         let beyond = (STACK + 1..7).any(|b| lacks[b] > freed[b] + live[b]);
         assert!(
-            code || beyond || self.leaving.is_empty(),
+            code || beyond || self.collected_for.is_empty(),
             "a module leaves in vain"
         );
     }

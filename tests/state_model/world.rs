@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::fake::{Doors, Fake};
-use crate::model::{MAX_PASSES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request};
+use crate::model::{
+    MAX_OVERTAKES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request,
+};
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget,
     Policy, RemovalReason, Signal, State,
@@ -133,7 +135,7 @@ impl World {
             seats_per_entry: setup.seats,
             first_seats: 1,
             max_unused_entries: MAX_UNUSED,
-            max_passes: MAX_PASSES,
+            max_overtakes: MAX_OVERTAKES,
             max_compilations: setup.max_compilations,
         };
         let mut world = Self {
@@ -234,7 +236,7 @@ impl World {
 
     /// Does what the core says, in the model.
     pub fn absorb(&mut self, heir: Option<Request>) {
-        self.settle_race();
+        self.apply_fired_race();
         self.mirror();
         let heir = heir.or(self.model.collecting);
         let effects = core::mem::replace(&mut self.cx.out, Effects::new());

@@ -11,7 +11,7 @@ use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
 use crate::pool::defined::InstanceLimits;
 use crate::pool::service::housekeeper::Housekeeper;
-use crate::pool::service::observe::{Eviction, Listener, Observer};
+use crate::pool::service::observe::{Listener, Observer, Removal};
 use crate::pool::settings::Settings;
 use crate::pool::shared::{Hook, MakeData, Parts, Shared};
 use crate::pool::time::clock::{Clock, nanos};
@@ -336,10 +336,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// Told of every instance that left, after its memory has been freed. Runs outside of the
     /// pool's lock, on the thread that destroyed the instance, when its charge has been given back; its panics
     /// are caught. While it blocks on the pool's own thread, nothing idle is evicted.
-    pub fn eviction_listener(
-        mut self,
-        listener: impl Fn(&Eviction) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn removal_listener(mut self, listener: impl Fn(&Removal) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
     }

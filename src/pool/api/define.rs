@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::pool::Pool;
 use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::definition::sealed::Check;
-use crate::pool::api::definition::{Definition, HandleTypes, Parts, Signature};
+use crate::pool::api::definition::{CallTypes, Definition, HandleTypes, Parts};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
@@ -26,7 +26,7 @@ impl<T: Send + 'static> Pool<T> {
     /// See [`DefineError`].
     pub fn define<P, R>(&self, definition: Definition) -> Result<Function<P, R, T>, DefineError>
     where
-        (P, R): Signature,
+        (P, R): CallTypes,
     {
         let parts = definition.into_parts()?;
         let signature = parts.signature.clone();
@@ -50,7 +50,7 @@ impl<T: Send + 'static> Pool<T> {
     /// [`DefineError::TypeChanged`]; and as [`Self::define`]. The old code stays in use then.
     pub fn replace<P, R>(&self, definition: Definition) -> Result<Function<P, R, T>, DefineError>
     where
-        (P, R): Signature,
+        (P, R): CallTypes,
     {
         let parts = definition.into_parts()?;
         let old = self.find(&parts).ok_or_else(|| DefineError::NotDefined {
@@ -109,7 +109,7 @@ impl<T: Send + 'static> Pool<T> {
         name: impl Into<FunctionName>,
     ) -> Result<Function<P, R, T>, LookupError>
     where
-        (P, R): Signature,
+        (P, R): CallTypes,
     {
         let name = name.into();
         let found = self.shared.with_state(|locked, _| {
@@ -137,7 +137,7 @@ impl<T: Send + 'static> Pool<T> {
         };
         let known = defined.types == TypeId::of::<(P, R)>();
         if !known && !<(P, R)>::matches(self.engine(), &defined.declared) {
-            return Err(LookupError::WrongSignature {
+            return Err(LookupError::WrongType {
                 target: full.into(),
                 found: TypeText(&defined.declared).to_string(),
                 expected: <(P, R)>::describe(),
@@ -167,7 +167,7 @@ impl<T: Send + 'static> Pool<T> {
         replaced: Option<&Defined>,
     ) -> Result<NewFunction<ShellTypes<T>>, DefineError>
     where
-        (P, R): Signature,
+        (P, R): CallTypes,
     {
         let shared = &self.shared;
         let function = || parts.signature.clone();
@@ -235,7 +235,7 @@ impl<T: Send + 'static> Pool<T> {
         ) -> Result<FunctionId<T>, DefineRefused>,
     ) -> Result<Function<P, R, T>, DefineError>
     where
-        (P, R): Signature,
+        (P, R): CallTypes,
     {
         let (target, defined) = (signature, new.definition.clone());
         // If it is refused, its imports are dropped here, and not under the lock.

@@ -44,7 +44,7 @@ pub enum DefineError {
     },
     /// The export has another type than the handle.
     #[error("{target}: export {export:?} is {found}, and the handle expects {expected}")]
-    WrongSignature {
+    WrongType {
         /// The function.
         target: Arc<str>,
         /// The export.
@@ -162,7 +162,7 @@ pub enum LookupError {
     },
     /// It has another type than the handle.
     #[error("{target} is {found}, and the handle expects {expected}")]
-    WrongSignature {
+    WrongType {
         /// The function.
         target: Arc<str>,
         /// Its export's type.
@@ -188,7 +188,7 @@ impl DefineError {
             | Self::Module { target, .. }
             | Self::NoWasm { target }
             | Self::MissingExport { target, .. }
-            | Self::WrongSignature { target, .. }
+            | Self::WrongType { target, .. }
             | Self::MemoryTooLarge { target, .. }
             | Self::TableTooLarge { target, .. }
             | Self::Imports { target, .. }
@@ -208,7 +208,7 @@ impl LookupError {
     pub fn target(&self) -> &str {
         match self {
             Self::Unknown { target } | Self::Ambiguous { target, .. } => target,
-            Self::WrongSignature { target, .. } => target,
+            Self::WrongType { target, .. } => target,
         }
     }
 }

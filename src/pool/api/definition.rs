@@ -87,7 +87,7 @@ impl Definition {
     }
 
     /// The wasm type that the export must have: another is refused when the function is defined
-    /// ([`DefineError::WrongSignature`]). For functions that are called with values: handles with wasm types
+    /// ([`DefineError::WrongType`]). For functions that are called with values: handles with wasm types
     /// are checked anyway.
     ///
     /// The pool cannot derive it from [`Self::args`]. Those are types of the host's, and how they are
@@ -219,7 +219,7 @@ impl Parts {
             None => (!S::matches(engine, declared)).then(S::describe),
         };
         if let Some(expected) = expected {
-            return Err(DefineError::WrongSignature {
+            return Err(DefineError::WrongType {
                 target: function(),
                 export: self.export.to_string(),
                 found: TypeText(declared).to_string(),
@@ -295,16 +295,16 @@ impl HandleTypes {
 /// The parameter and result types of a handle: wasm types, or [`Dynamic`] for both.
 ///
 /// Implemented for what wasmtime's `TypedFunc` accepts; it cannot be implemented elsewhere.
-pub trait Signature: sealed::Check + Export {}
+pub trait CallTypes: sealed::Check + Export {}
 
-impl<S: sealed::Check + Export> Signature for S {}
+impl<S: sealed::Check + Export> CallTypes for S {}
 
 pub(crate) mod sealed {
     use wasmparser::FuncType;
     use wasmtime::{Engine, WasmParams, WasmResults};
 
     use crate::pool::api::dynamic::Dynamic;
-    use crate::runtime::matches_signature;
+    use crate::runtime::matches_types;
 
     pub trait Check: 'static {
         fn matches(engine: &Engine, declared: &FuncType) -> bool;
@@ -313,7 +313,7 @@ pub(crate) mod sealed {
 
     impl<P: WasmParams + 'static, R: WasmResults + 'static> Check for (P, R) {
         fn matches(engine: &Engine, declared: &FuncType) -> bool {
-            matches_signature::<P, R>(engine, declared)
+            matches_types::<P, R>(engine, declared)
         }
 
         fn describe() -> String {

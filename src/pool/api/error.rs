@@ -168,8 +168,9 @@ pub enum AcquireError {
         /// What the system said.
         source: SystemError,
     },
-    /// The instance could not be made: a host function that the start function called failed, or a
-    /// create hook did.
+    /// The instance could not be made: a host function that the start function called failed, or a create hook
+    /// did; or it wanted more than its limits grant, or than there was room for, beyond what its module declares
+    /// (then its kind says so).
     #[error("{target}: the instance could not be made")]
     Instantiate {
         /// Who asked.

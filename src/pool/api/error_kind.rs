@@ -9,6 +9,7 @@ use crate::pool::api::error::{AcquireError, CallError, ModuleError};
 use crate::pool::api::imports::ImportsError;
 use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::names::named;
+use crate::runtime::Refusal;
 
 /// Whose fault an error is, and what can be done about it: the same kinds for all errors.
 ///
@@ -139,7 +140,11 @@ kinds! {
         AcquireError::StartTrapped { .. } => ErrorKind::Guest,
         AcquireError::StartLimit { .. } => ErrorKind::Limit,
         AcquireError::System { .. } => ErrorKind::System,
-        AcquireError::Instantiate { .. } => ErrorKind::Host,
+        AcquireError::Instantiate { source, .. } => match source.downcast_ref() {
+            Some(Refusal::Budget { .. }) => ErrorKind::Exhausted,
+            Some(Refusal::Memory { .. } | Refusal::Table { .. }) => ErrorKind::TooLarge,
+            None => ErrorKind::Host,
+        },
         AcquireError::Deadlock { .. }
         | AcquireError::StackTooSmall { .. }
         | AcquireError::AsyncRequired { .. } => ErrorKind::Misuse,
@@ -182,14 +187,14 @@ kinds! {
         | DefineError::Module { .. }
         | DefineError::NoWasm { .. }
         | DefineError::MissingExport { .. }
-        | DefineError::WrongSignature { .. }
+        | DefineError::WrongType { .. }
         | DefineError::Imports { .. }
         | DefineError::Limits { .. } => ErrorKind::Invalid,
     };
     LookupError: |error| match error {
         LookupError::Unknown { .. } => ErrorKind::NotFound,
         LookupError::Ambiguous { .. } => ErrorKind::Invalid,
-        LookupError::WrongSignature { .. } => ErrorKind::Conflict,
+        LookupError::WrongType { .. } => ErrorKind::Conflict,
     };
     UnknownFunction: |_error| ErrorKind::NotFound;
     LimitsError: |_error| ErrorKind::Invalid;
@@ -200,4 +205,33 @@ kinds! {
         BuildError::Housekeeper(_) => ErrorKind::System,
     };
     ImportsError: |_error| ErrorKind::Invalid;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pool::api::target::Target;
+
+    #[test]
+    fn an_instance_that_wants_too_much_is_not_the_hosts_failure() {
+        let refused = |refusal: Refusal| AcquireError::Instantiate {
+            target: Arc::new(Target {
+                signature: "f()".into(),
+                group: 1.into(),
+            }),
+            source: Arc::new(refusal),
+        };
+        let (requested, limit) = (2, 1);
+        let later = refused(Refusal::Budget { requested });
+        assert_eq!(later.kind(), ErrorKind::Exhausted);
+        assert!(later.is_retryable());
+        for never in [
+            Refusal::Memory { requested, limit },
+            Refusal::Table { requested, limit },
+        ] {
+            assert_eq!(refused(never).kind(), ErrorKind::TooLarge);
+        }
+    }
 }

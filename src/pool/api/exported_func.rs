@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wasmtime::{Func, Instance, Store, TypedFunc, Val, WasmParams, WasmResults};
 
-use crate::pool::api::definition::Signature;
+use crate::pool::api::definition::CallTypes;
 use crate::pool::api::dynamic::Dynamic;
 use crate::pool::api::error::CallError;
 use crate::pool::api::function_type::{FunctionType, Parameter, ValueType, check_values};
@@ -16,7 +16,7 @@ use crate::runtime::StoreData;
 /// An exported function of the instance of one lease; see [`Lease::export`]. Clones are the same function.
 pub struct ExportedFunc<A = Dynamic, B = Dynamic, T: Send + 'static = ()>
 where
-    (A, B): Signature,
+    (A, B): CallTypes,
 {
     /// Names the function among those of all pools: instances are numbered within one.
     function: u64,
@@ -25,7 +25,7 @@ where
     callee: <(A, B) as Export>::Callee,
 }
 
-/// What is called, by the types that it is called with. Sealed with [`Signature`].
+/// What is called, by the types that it is called with. Sealed with [`CallTypes`].
 pub trait Export: 'static {
     /// Wasmtime's function, checked.
     type Callee: Clone + Send + Sync + 'static;
@@ -105,7 +105,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     /// [`CallError::Export`] if there is none of this name, or it has another type.
     pub fn export<A, B>(&mut self, name: &str) -> Result<ExportedFunc<A, B, T>, CallError>
     where
-        (A, B): Signature,
+        (A, B): CallTypes,
     {
         let function = self.home.entry().uid;
         let target = self.target().clone();
@@ -217,7 +217,7 @@ impl<T: Send + 'static> ExportedFunc<Dynamic, Dynamic, T> {
 
 impl<A, B, T: Send + 'static> ExportedFunc<A, B, T>
 where
-    (A, B): Signature,
+    (A, B): CallTypes,
 {
     /// The export's name.
     pub fn name(&self) -> &str {
@@ -243,7 +243,7 @@ where
 
 impl<A, B, T: Send + 'static> Clone for ExportedFunc<A, B, T>
 where
-    (A, B): Signature,
+    (A, B): CallTypes,
 {
     fn clone(&self) -> Self {
         Self {
@@ -256,7 +256,7 @@ where
 
 impl<A, B, T: Send + 'static> fmt::Debug for ExportedFunc<A, B, T>
 where
-    (A, B): Signature,
+    (A, B): CallTypes,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ExportedFunc").field(&self.name).finish()

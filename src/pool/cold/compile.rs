@@ -60,7 +60,7 @@ struct Lead<T: Send + 'static> {
 impl<T: Send + 'static> Shared<T> {
     /// Sees to it that the code of the request's module is loaded and pinned: it is, or is compiled here, or
     /// another compiles it. Returns how long the request may still wait: compiling does not count, and waiting
-    /// for another's compilation only if that comes to nothing, or a row of them could hold this one up for
+    /// for another's compilation only if that ends without code, or several in a row could hold this one up for
     /// ever.
     pub(crate) async fn code_for(
         self: &Arc<Self>,
@@ -147,7 +147,7 @@ impl<T: Send + 'static> Shared<T> {
                     defined: definition,
                     code_bytes,
                 }),
-                Prepare::Leaving(_, shortage) if !wait_policy.waits_for_room() => {
+                Prepare::Collected(_, shortage) if !wait_policy.waits_for_room() => {
                     state.count_refusal();
                     let exceeded = Self::exceeded(state, shortage, target);
                     Step::Fail(AcquireError::BudgetExceeded(exceeded))
@@ -155,7 +155,7 @@ impl<T: Send + 'static> Shared<T> {
                 Prepare::Follow(_) if !waits => {
                     Step::Fail(would_block(target, WaitingFor::Compilation))
                 }
-                Prepare::Follow(module) | Prepare::Leaving(module, _) => {
+                Prepare::Follow(module) | Prepare::Collected(module, _) => {
                     let waiter = self.waiter_for_compilation(wait_policy, guard);
                     let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
                     match state.follow(module, guard.id(), told, until) {

@@ -13,7 +13,7 @@ use crate::runtime::GrowthAccount;
 use crate::state::Amounts;
 
 /// How long a growth waits for what other threads are destroying already.
-const SOON: Duration = Duration::from_secs(1);
+const GROWTH_WAIT: Duration = Duration::from_secs(1);
 
 /// Charges growth to the request that makes an instance, and to the instance when it is made.
 pub(crate) struct Account<T: Send + 'static> {
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Account<T> {
 impl<T: Send + 'static> Entry<T> {
     /// Reserves, evicting idle instances if that makes room; never waits for a lease.
     fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, amounts: Amounts) -> bool {
-        let wait_policy = WaitPolicy::Instance(pool.deadline(SOON));
+        let wait_policy = WaitPolicy::Instance(pool.deadline(GROWTH_WAIT));
         let need = Need {
             request,
             target: &self.target,

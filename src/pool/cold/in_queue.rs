@@ -45,7 +45,7 @@ impl<T: Send + 'static> Shared<T> {
         let began = self.timekeeper.now();
         let waiter = in_queue.waiter;
         let mut deadline = in_queue.wait_policy.deadline();
-        let mut place = Place {
+        let mut place = LeaveOnDrop {
             pool: self,
             waiter,
             leave: Some(&leave),
@@ -98,14 +98,14 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 /// A place in some queue, until the wait is over.
-struct Place<'a, T: Send + 'static, Leave: Fn() -> bool> {
+struct LeaveOnDrop<'a, T: Send + 'static, Leave: Fn() -> bool> {
     pool: &'a Shared<T>,
     waiter: &'a Waiter<T>,
     /// `None` when it is over.
     leave: Option<&'a Leave>,
 }
 
-impl<T: Send + 'static, Leave: Fn() -> bool> Drop for Place<'_, T, Leave> {
+impl<T: Send + 'static, Leave: Fn() -> bool> Drop for LeaveOnDrop<'_, T, Leave> {
     fn drop(&mut self) {
         if let Some(leave) = self.leave {
             leave();

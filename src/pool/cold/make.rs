@@ -1,4 +1,4 @@
-//! Making an instance: code, room, instantiation, a place in the pool.
+//! Making an instance: code, room, instantiation, a seat.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::runtime::{
 };
 use crate::state::{Amounts, Stale};
 
-/// An instance that has no place in the pool yet.
+/// An instance that has no seat yet.
 struct Made<T: Send + 'static> {
     instance: Instance<T>,
     stack_quota: Option<Arc<StackQuota>>,
@@ -43,6 +43,7 @@ impl<T: Send + 'static> Shared<T> {
             (guard, ready, wait_policy) = self.code_for(guard, entry, wait_policy).await?;
             let amounts = self.needs(&ready.needs, wait_policy);
             let need = Need::of(&guard, &entry.target, amounts);
+            // Whoever has compiled the code holds this already, and is granted it at once.
             match self.look_for_room(&need, wait_policy) {
                 Reservation::Granted => {}
                 Reservation::Evicted => continue,
@@ -191,9 +192,9 @@ impl<T: Send + 'static> Shared<T> {
             .check()
             .map_err(|source| stack_too_small(&entry.target, source))?;
         let _calling = slot.map(|slot| slot.begin_call());
-        let looked = instance.refresh(limits);
-        let looked = looked.and_then(|()| hook(&mut instance.store, &instance.exports));
-        looked.map_err(|error| AcquireError::Instantiate {
+        let hooked = instance.refresh(limits);
+        let hooked = hooked.and_then(|()| hook(&mut instance.store, &instance.exports));
+        hooked.map_err(|error| AcquireError::Instantiate {
             target: entry.target.clone(),
             source: share(error),
         })
@@ -277,7 +278,7 @@ impl<T: Send + 'static> Shared<T> {
             instance,
             id,
             seat,
-            pass: Entry::<T>::pass_of(version),
+            control: Entry::<T>::control_of(version),
             defined,
             uses: 0,
             created_at: stamp.at,

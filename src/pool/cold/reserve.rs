@@ -44,12 +44,12 @@ pub(crate) enum Reservation<T: Send + 'static> {
 /// A place in a queue.
 pub(crate) struct Queued<T: Send + 'static> {
     waiter: Arc<Waiter<T>>,
-    queue: Queue,
+    queue: WaitsIn,
     /// What is missing; `None` before its turn.
     shortage: Option<Shortage>,
 }
 
-enum Queue {
+enum WaitsIn {
     /// Those who wait for room, in turn.
     Room,
     /// Those who wait until something has been destroyed that is being destroyed already.
@@ -130,7 +130,7 @@ impl<'a, T: Send + 'static> Need<'a, T> {
         state.sleep_for_room(self.request, wait_policy.ends());
         Reservation::Queued(Queued {
             waiter,
-            queue: Queue::Room,
+            queue: WaitsIn::Room,
             shortage,
         })
     }
@@ -154,7 +154,7 @@ impl<'a, T: Send + 'static> Need<'a, T> {
         let ticket = state.wait_for_frees(self.request, waiter.clone(), wait_policy.ends());
         Reservation::Queued(Queued {
             waiter,
-            queue: Queue::Frees(ticket),
+            queue: WaitsIn::Frees(ticket),
             shortage: Some(shortage),
         })
     }
@@ -244,8 +244,8 @@ impl<T: Send + 'static> Shared<T> {
         let leave = || {
             // If it had been woken, the turn goes to the next: nobody has to wait for its message.
             self.with_state(|locked, cx| match queued.queue {
-                Queue::Frees(ticket) => locked.state.leave_frees_queue(ticket),
-                Queue::Room => locked.state.leave_room(need.request, &mut cx.out),
+                WaitsIn::Frees(ticket) => locked.state.leave_frees_queue(ticket),
+                WaitsIn::Room => locked.state.leave_room(need.request, &mut cx.out),
             });
             true
         };

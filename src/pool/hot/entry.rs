@@ -29,7 +29,7 @@
 //!    ([`Slot::take_released`]), for the waiter.
 //! 4. As 3, but another lease takes the instance between the release's exchange and its lock (it may, if it
 //!    is room that somebody waits for, and not this entry). Then `take_released` finds nothing, and leaves the
-//!    flag: the end of that lease is the one that is heard of.
+//!    flag: the end of that lease is the one that is reported.
 //!
 //! In each case somebody learns of the end of the lease under the lock, where everything else is decided.
 
@@ -115,7 +115,7 @@ impl<T: Send + 'static> Entry<T> {
             past_hits: [of.definition.past_hits.clone(), pool.past_hits.clone()],
             pool: pool.this.clone(),
             timekeeper: pool.timekeeper.clone(),
-            control: AtomicU64::new(Self::pass_of(of.version)),
+            control: AtomicU64::new(Self::control_of(of.version)),
             slots: SlotTable::new(seats),
         }
     }
@@ -123,30 +123,30 @@ impl<T: Send + 'static> Entry<T> {
     /// An idle instance, if there is one and nobody has to be asked.
     #[inline(always)]
     pub fn take(&self) -> Taken<T> {
-        let pass = self.control.load(Ordering::Acquire);
-        if pass & FLAGS != 0 {
+        let control = self.control.load(Ordering::Acquire);
+        if control & FLAGS != 0 {
             return Taken::Nothing;
         }
         let preferred = self.preferred_seat();
         let slot = self.slots.get(preferred);
         match slot.take_idle() {
-            Some(pooled) if pooled.pass == pass => {
+            Some(pooled) if pooled.control == control => {
                 slot.lease();
                 Taken::Idle(pooled)
             }
             Some(pooled) => Taken::Stale(pooled),
-            None => self.take_elsewhere(pass, preferred),
+            None => self.take_elsewhere(control, preferred),
         }
     }
 
     /// From the other slots, those behind the preferred one first.
     #[inline(never)]
-    fn take_elsewhere(&self, pass: u64, preferred: usize) -> Taken<T> {
+    fn take_elsewhere(&self, control: u64, preferred: usize) -> Taken<T> {
         let count = self.slots.len();
         for seat in (preferred + 1..count).chain(0..preferred) {
             let slot = self.slots.get(seat);
             if let Some(pooled) = slot.take_idle() {
-                if pooled.pass != pass {
+                if pooled.control != control {
                     return Taken::Stale(pooled);
                 }
                 slot.lease();
@@ -181,7 +181,7 @@ impl<T: Send + 'static> Entry<T> {
     /// Puts an instance back into its slot; what could not be put back is for the slow path.
     #[inline(always)]
     pub fn put(&self, pooled: Box<PooledInstance<T>>) -> Result<(), NotReturned<T>> {
-        if pooled.pass != self.control.load(Ordering::Acquire) {
+        if pooled.control != self.control.load(Ordering::Acquire) {
             return Err(NotReturned::InHand(pooled));
         }
         let seat = pooled.seat;
@@ -256,7 +256,7 @@ impl<T: Send + 'static> Entry<T> {
             .store(version << VERSION_SHIFT | flags, Ordering::Release);
     }
 
-    pub fn pass_of(version: u64) -> u64 {
+    pub fn control_of(version: u64) -> u64 {
         version << VERSION_SHIFT
     }
 

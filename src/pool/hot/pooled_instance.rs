@@ -10,7 +10,7 @@ use crate::runtime::Instance;
 #[repr(C)]
 pub(crate) struct PooledInstance<T: Send + 'static> {
     /// The control word under which it may be leased.
-    pub pass: u64,
+    pub control: u64,
     pub seat: usize,
     pub uses: u64,
     pub instance: Instance<T>,

@@ -13,7 +13,7 @@ use crate::state::{Group, RemovalReason};
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Eviction {
+pub struct Removal {
     /// The function's name with its argument types, as in `math.add(bigint, bigint)`.
     #[cfg_attr(
         feature = "serde",
@@ -30,7 +30,7 @@ pub struct Eviction {
     pub uses: u64,
 }
 
-impl Eviction {
+impl Removal {
     /// The function's name, without its argument types.
     pub fn name(&self) -> &str {
         name_of(&self.signature)
@@ -42,7 +42,7 @@ impl Eviction {
     }
 }
 
-pub(crate) type Listener = dyn Fn(&Eviction) + Send + Sync;
+pub(crate) type Listener = dyn Fn(&Removal) + Send + Sync;
 
 /// Names of the pool's metrics. All carry the label `pool`.
 pub(crate) mod name {
@@ -212,7 +212,7 @@ impl Observer {
 
     /// Calls the host's listener, outside of any lock. Its panic must not cost the pool the thread
     /// that happened to evict something.
-    pub fn tell(&self, eviction: &Eviction) {
+    pub fn tell(&self, eviction: &Removal) {
         if let Some(listener) = &self.listener {
             guarded("the eviction listener", || listener(eviction));
         }

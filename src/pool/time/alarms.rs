@@ -28,7 +28,7 @@ pub(crate) struct Alarms {
     /// The first alarm is another one now, or all is over. For the sentry.
     sentry: Condvar,
     /// There is no sentry. For the ringer in reserve.
-    reserve: Condvar,
+    standby: Condvar,
 }
 
 #[derive(Default)]
@@ -43,7 +43,7 @@ struct Book {
     ringing: usize,
     /// Whether a ringer is the sentry, and whether another is in reserve.
     has_sentry: bool,
-    has_reserve: bool,
+    has_standby: bool,
     /// The pool is gone: only leases that outlived it have alarms.
     ending: bool,
 }
@@ -95,7 +95,7 @@ impl Alarms {
         Self {
             book: Mutex::new(Book::default()),
             sentry: Condvar::new(),
-            reserve: Condvar::new(),
+            standby: Condvar::new(),
         }
     }
 
@@ -109,7 +109,7 @@ impl Alarms {
         if is_first {
             self.sentry.notify_one();
         }
-        let no_sentry = !book.has_sentry && !book.has_reserve && book.ringing == book.ringers;
+        let no_sentry = !book.has_sentry && !book.has_standby && book.ringing == book.ringers;
         let start = no_sentry && book.ringers < RINGERS && timekeeper.has_threads();
         book.ringers += usize::from(start);
         drop(book);
@@ -135,7 +135,7 @@ impl Alarms {
         let mut book = self.book.lock();
         book.ending = true;
         self.sentry.notify_all();
-        self.reserve.notify_all();
+        self.standby.notify_all();
     }
 
     /// One more, that has been counted.
@@ -187,15 +187,15 @@ impl Alarms {
             *seen = None;
             return self.ring_with_a_sentry(&mut book, waker);
         }
-        if book.has_sentry && book.has_reserve {
+        if book.has_sentry && book.has_standby {
             return book.leave();
         }
         *seen = Some(book.rung);
         let is_due = look.first.is_some_and(|at| at <= look.now);
         if book.has_sentry {
-            book.has_reserve = true;
-            self.reserve.wait(&mut book);
-            book.has_reserve = false;
+            book.has_standby = true;
+            self.standby.wait(&mut book);
+            book.has_standby = false;
         } else {
             book.has_sentry = true;
             match look.sleep.map(|sleep| if is_due { PATROL } else { sleep }) {
@@ -215,8 +215,8 @@ impl Alarms {
         if book.has_sentry || book.ringers == RINGERS {
             return Duty::Ring(waker);
         }
-        if book.has_reserve {
-            self.reserve.notify_one();
+        if book.has_standby {
+            self.standby.notify_one();
             return Duty::Ring(waker);
         }
         book.ringers += 1;

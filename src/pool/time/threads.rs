@@ -11,21 +11,21 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// Threads that are waited for at the end; but not for long, if they are in host code.
 pub(crate) struct Threads {
-    group: Mutex<Group>,
+    members: Mutex<Members>,
     /// One has returned from host code.
     returned: Condvar,
 }
 
-struct Group {
+struct Members {
     /// Those that are not in host code.
     waited_for: HashMap<ThreadId, JoinHandle<()>>,
     /// Those that are.
     aside: Vec<ThreadId>,
-    phase: Phase,
+    end: End,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Phase {
+enum End {
     /// Entered at the beginning; left by `join` or `detach`.
     Running,
     /// All have been told to end, and are waited for: none may begin host code any more.
@@ -37,10 +37,10 @@ enum Phase {
 impl Threads {
     pub fn new() -> Self {
         Self {
-            group: Mutex::new(Group {
+            members: Mutex::new(Members {
                 waited_for: HashMap::new(),
                 aside: Vec::new(),
-                phase: Phase::Running,
+                end: End::Running,
             }),
             returned: Condvar::new(),
         }
@@ -51,11 +51,11 @@ impl Threads {
     /// # Errors
     /// The system's, which has no thread to give.
     pub fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        let mut group = self.group.lock();
-        group.waited_for.retain(|_, thread| !thread.is_finished());
+        let mut members = self.members.lock();
+        members.waited_for.retain(|_, thread| !thread.is_finished());
         let thread = thread::Builder::new().name(name.into()).spawn(work)?;
-        if group.phase == Phase::Running {
-            group.waited_for.insert(thread.thread().id(), thread);
+        if members.end == End::Running {
+            members.waited_for.insert(thread.thread().id(), thread);
         }
         Ok(())
     }
@@ -65,17 +65,17 @@ impl Threads {
     pub fn aside<R>(&self, run: impl FnOnce() -> R) -> Option<R> {
         let id = thread::current().id();
         let own = {
-            let mut group = self.group.lock();
-            if group.phase == Phase::Joining {
+            let mut members = self.members.lock();
+            if members.end == End::Joining {
                 return None;
             }
-            group.aside.push(id);
-            group.waited_for.remove(&id)
+            members.aside.push(id);
+            members.waited_for.remove(&id)
         };
         let result = run();
-        let mut group = self.group.lock();
-        group.aside.retain(|other| *other != id);
-        group.waited_for.extend(own.map(|own| (id, own)));
+        let mut members = self.members.lock();
+        members.aside.retain(|other| *other != id);
+        members.waited_for.extend(own.map(|own| (id, own)));
         self.returned.notify_all();
         Some(result)
     }
@@ -84,16 +84,16 @@ impl Threads {
     pub fn join(&self) {
         let own = thread::current().id();
         let threads = {
-            let mut group = self.group.lock();
-            group.phase = Phase::Joining;
+            let mut members = self.members.lock();
+            members.end = End::Joining;
             let until = Instant::now() + GRACE;
             // One of them may be the one who drops the last handle.
-            while group.aside.iter().any(|id| *id != own) {
-                if self.returned.wait_until(&mut group, until).timed_out() {
+            while members.aside.iter().any(|id| *id != own) {
+                if self.returned.wait_until(&mut members, until).timed_out() {
                     break;
                 }
             }
-            std::mem::take(&mut group.waited_for)
+            std::mem::take(&mut members.waited_for)
         };
         for (id, thread) in threads {
             if id != own {
@@ -105,8 +105,8 @@ impl Threads {
 
     /// Nobody waits for them: they end when their work is done.
     pub fn detach(&self) {
-        let mut group = self.group.lock();
-        group.phase = Phase::Detached;
-        group.waited_for.clear();
+        let mut members = self.members.lock();
+        members.end = End::Detached;
+        members.waited_for.clear();
     }
 }

@@ -24,7 +24,7 @@ pub(crate) enum Control {
 /// system's clock costs as much as a guest call.
 pub(crate) struct Timekeeper {
     pub this: Weak<Self>,
-    clock: Source,
+    clock: TimeSource,
     /// The clock as of the clock thread's last beat; `None` when nobody beats, or when the clock is the host's own
     /// and cheap or exact as the host wants it.
     coarse: Option<AtomicU64>,
@@ -39,7 +39,7 @@ pub(crate) struct Timekeeper {
     pub threads: Threads,
 }
 
-enum Source {
+enum TimeSource {
     System(SystemClock),
     Host {
         clock: Arc<dyn Clock>,
@@ -52,15 +52,17 @@ impl Timekeeper {
     /// With `control`, there are threads that move the epoch and ring alarms.
     pub fn new(clock: Option<Arc<dyn Clock>>, control: Option<Sender<Control>>) -> Arc<Self> {
         let clock = match clock {
-            Some(clock) => Source::Host {
+            Some(clock) => TimeSource::Host {
                 said: AtomicU64::new(nanos(clock.now())),
                 clock,
             },
-            None => Source::System(SystemClock::new()),
+            None => TimeSource::System(SystemClock::new()),
         };
         // Only real time runs on between two beats; another clock says itself what time it is.
         let coarse = match &clock {
-            Source::System(clock) if control.is_some() => Some(AtomicU64::new(nanos(clock.now()))),
+            TimeSource::System(clock) if control.is_some() => {
+                Some(AtomicU64::new(nanos(clock.now())))
+            }
             _ => None,
         };
         Arc::new_cyclic(|this| Self {
@@ -78,8 +80,8 @@ impl Timekeeper {
     /// Nanoseconds since the clock's origin, exact. A clock that panics stands still.
     pub fn now(&self) -> u64 {
         match &self.clock {
-            Source::System(clock) => nanos(clock.now()),
-            Source::Host { clock, said } => guarded("the clock", || nanos(clock.now()))
+            TimeSource::System(clock) => nanos(clock.now()),
+            TimeSource::Host { clock, said } => guarded("the clock", || nanos(clock.now()))
                 .unwrap_or_else(|| said.load(Ordering::Relaxed)),
         }
     }
@@ -106,7 +108,7 @@ impl Timekeeper {
 
     /// Remembers what the host's clock says.
     pub fn remember_now(&self) {
-        if let Source::Host { said, .. } = &self.clock {
+        if let TimeSource::Host { said, .. } = &self.clock {
             said.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -115,8 +117,8 @@ impl Timekeeper {
     pub fn sleep_for(&self, remaining: u64) -> Duration {
         let remaining = Duration::from_nanos(remaining);
         match &self.clock {
-            Source::System(_) => remaining,
-            Source::Host { clock, .. } => {
+            TimeSource::System(_) => remaining,
+            TimeSource::Host { clock, .. } => {
                 guarded("the clock", || clock.sleep_for(remaining)).unwrap_or(remaining)
             }
         }

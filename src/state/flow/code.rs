@@ -25,7 +25,7 @@ pub enum Prepare<H: Types> {
     Follow(ModuleId<H>),
     /// The code is collected for somebody who has waited for long: `follow` that, then ask again; or be
     /// refused.
-    Leaving(ModuleId<H>, Shortage),
+    Collected(ModuleId<H>, Shortage),
     /// As many compilations run as may: wait for one to end, then ask again.
     Queue,
     /// The module failed a short while ago.
@@ -37,7 +37,7 @@ pub enum Prepare<H: Types> {
 
 impl<H: Types> Prepare<H> {
     const fn is_wait(&self) -> bool {
-        matches!(self, Self::Follow(_) | Self::Leaving(..) | Self::Queue)
+        matches!(self, Self::Follow(_) | Self::Collected(..) | Self::Queue)
     }
 }
 
@@ -74,12 +74,15 @@ impl<H: Types> State<H> {
         let (version, module) = (function.version, function.module);
         let definition = function.definition.clone();
         self.requests[id].version = version;
-        if self.modules[module].leaving.is_some_and(|by| by != id) {
+        if self.modules[module]
+            .collected_for
+            .is_some_and(|by| by != id)
+        {
             // Its code is about to go: a pin would keep it.
             if let Some(before) = self.requests[id].module.take() {
                 self.unpin(id, before, out);
             }
-            return Prepare::Leaving(module, self.collected_code(module));
+            return Prepare::Collected(module, self.collected_code(module));
         }
         self.pin(id, module, out);
         let now = self.now;
@@ -129,7 +132,8 @@ impl<H: Types> State<H> {
         until: u64,
     ) -> Option<Ticket> {
         let record = self.modules.get_mut(module)?;
-        let goes_on = matches!(record.phase, Phase::InFlight { .. }) || record.leaving.is_some();
+        let goes_on =
+            matches!(record.phase, Phase::InFlight { .. }) || record.collected_for.is_some();
         if !goes_on {
             return None;
         }
@@ -286,7 +290,7 @@ impl<H: Types> State<H> {
             return;
         }
         let unnamed = module.functions == 0;
-        let leaves = module.leaving.is_some();
+        let leaves = module.collected_for.is_some();
         if unnamed || leaves || self.closed || !self.config.policy.retains_code() {
             self.unload(id, None, out);
         }

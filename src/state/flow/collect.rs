@@ -1,7 +1,7 @@
 //! Collecting: what is done for whoever has waited for room for long.
 //!
 //! Whoever waits for room is passed by others: by acquires that do not wait, and by leases that begin
-//! again and again, so that what it needs is never idle at once. After `max_passes` of that, the first of
+//! again and again, so that what it needs is never idle at once. After `max_overtakes` of that, the first of
 //! those who wait **collects**:
 //!
 //! - it keeps what it holds while it waits, and what is destroyed for nobody else goes to it;
@@ -27,20 +27,20 @@ impl<H: Types> State<H> {
     }
 
     /// How often somebody got what those who wait for room might have had.
-    pub fn passes(&self) -> u64 {
-        self.passes
+    pub fn overtakes(&self) -> u64 {
+        self.overtakes
     }
 
     /// The modules whose code is collected.
-    pub fn leaving_modules(&self) -> impl Iterator<Item = &ModuleKey> {
+    pub fn collected_modules(&self) -> impl Iterator<Item = &ModuleKey> {
         let all = self.modules.iter().map(|(_, module)| module);
-        all.filter(|m| m.leaving.is_some()).map(|m| &m.key)
+        all.filter(|m| m.collected_for.is_some()).map(|m| &m.key)
     }
 
     /// Somebody got what the first of those who wait for room might have had.
-    pub(crate) fn note_pass(&mut self) {
+    pub(crate) fn note_overtaken(&mut self) {
         if self.is_room_awaited() {
-            self.passes += 1;
+            self.overtakes += 1;
         }
     }
 
@@ -52,7 +52,7 @@ impl<H: Types> State<H> {
     /// Whether the request has been passed so often that it collects if it finds no room.
     pub(crate) fn may_collect(&self, id: RequestId<H>) -> bool {
         let since = self.requests[id].since;
-        let passed = since.is_some_and(|since| self.passes - since >= self.config.max_passes);
+        let passed = since.is_some_and(|since| self.overtakes - since >= self.config.max_overtakes);
         passed && self.is_first_for_room(id)
     }
 
@@ -125,7 +125,7 @@ impl<H: Types> State<H> {
         let (earmarked, _) = self.awaited_by_others(Some(by));
         let lacks = self.lacks(by, &self.requests[by].expected, &earmarked);
         let instance = &self.instances[id];
-        let leaves = self.modules[instance.module].leaving.is_some();
+        let leaves = self.modules[instance.module].collected_for.is_some();
         let helps = |b: Budget| instance.charge.amounts().get(b) > 0 || leaves && is_of_code(b);
         lacks.iter().any(|(b, lacks)| lacks > 0 && helps(b))
     }
@@ -149,7 +149,7 @@ impl<H: Types> State<H> {
         let own = self.requests[id].module;
         let mut candidates = self.modules_by_worth(true, &cx.slots);
         // Those that leave already are the first.
-        candidates.sort_by_key(|module| self.modules[*module].leaving.is_none());
+        candidates.sort_by_key(|module| self.modules[*module].collected_for.is_none());
         for module in candidates {
             let Phase::Loaded { charge, .. } = &self.modules[module].phase else {
                 continue;
@@ -161,7 +161,7 @@ impl<H: Types> State<H> {
                 continue;
             }
             wanted = PerBudget::from_fn(|b| wanted[b].saturating_sub(frees.get(b)));
-            self.modules[module].leaving = Some(id);
+            self.modules[module].collected_for = Some(id);
             let live: Vec<_> = self.modules[module].live.iter().copied().collect();
             for instance in live {
                 if self.claim(instance, &mut cx.slots) {
@@ -196,7 +196,7 @@ impl<H: Types> State<H> {
     /// Others may use the module again.
     pub(crate) fn open_module(&mut self, id: ModuleId<H>, out: &mut Effects<H>) {
         let module = &mut self.modules[id];
-        if module.leaving.take().is_some() {
+        if module.collected_for.take().is_some() {
             let (now, mut late) = (self.now, Vec::new());
             while let Some((_, sleeper)) = self.modules[id].followers.pop(now, &mut late) {
                 self.wake(sleeper, out);

@@ -39,7 +39,7 @@ impl<H: Types> State<H> {
             return Returned::Retire(RemovalReason::Room);
         }
         let (home, seat) = (instance.entry, instance.seat);
-        self.note_pass();
+        self.note_overtaken();
         let mut late = Vec::new();
         let entry = &mut self.entries[home];
         let next = entry.queue.pop(self.now, &mut late);
@@ -116,7 +116,7 @@ impl<H: Types> State<H> {
         };
         match heir.and_then(|heir| self.requests.get_mut(heir)) {
             Some(heir) => {
-                let passed = (self.ledger).pass_on(dying.charge, &heir.expected, &earmarked);
+                let passed = (self.ledger).transfer(dying.charge, &heir.expected, &earmarked);
                 heir.take_expected(passed);
                 // Somebody else may have freed more of it meanwhile.
                 let more = self.ledger.headroom(&heir.expected, &earmarked);

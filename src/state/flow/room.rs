@@ -92,12 +92,12 @@ impl<H: Types> State<H> {
         cx: &mut Context<H, impl Slots<H>>,
     ) -> ReserveOutcome {
         let need = target.beyond(&self.requests[id].held.amounts());
-        let passes = need != Amounts::ZERO && !self.is_first_for_room(id);
+        let overtakes = need != Amounts::ZERO && !self.is_first_for_room(id);
         let expected = self.requests[id].expected;
         let room = self.try_reserve(id, target, cx);
         let has_room = matches!(room, ReserveOutcome::Granted | ReserveOutcome::Evicting);
-        if passes && has_room {
-            self.note_pass();
+        if overtakes && has_room {
+            self.note_overtaken();
         }
         if !has_room && expected != Amounts::ZERO && self.requests[id].expected == Amounts::ZERO {
             // Nothing is earmarked for it any more.
@@ -155,11 +155,11 @@ impl<H: Types> State<H> {
         if self.may_collect(id) {
             return self.collect(id, need, cx);
         }
-        let soon = |missing: &PerBudget<u64>, more: &Amounts| {
+        let frees_cover = |missing: &PerBudget<u64>, more: &Amounts| {
             let covered = |(b, m): (Budget, u64)| m <= incoming[b].saturating_add(more.get(b));
             missing.iter().all(covered)
         };
-        if soon(&missing, &Amounts::ZERO) {
+        if frees_cover(&missing, &Amounts::ZERO) {
             return ReserveOutcome::AwaitFrees(self.ledger.shortage(
                 &need,
                 &missing,
@@ -170,9 +170,9 @@ impl<H: Types> State<H> {
         if !plan.is_enough() {
             let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(plan.freed.get(b)));
             let shortage = self.ledger.shortage(&need, &lacking, &plan.freed);
-            let soon = soon(&missing, &plan.freed);
+            let frees_cover = frees_cover(&missing, &plan.freed);
             self.undo(plan, &mut cx.slots);
-            return if soon {
+            return if frees_cover {
                 ReserveOutcome::AwaitFrees(shortage)
             } else {
                 ReserveOutcome::Refused(shortage)
@@ -404,7 +404,7 @@ impl<H: Types> State<H> {
             if let Victim::Module(id, _) = &victim {
                 plan.doomed.remove(id);
             }
-            self.put_back(victim, slots);
+            self.unclaim(victim, slots);
         }
     }
 
@@ -418,11 +418,11 @@ impl<H: Types> State<H> {
 
     fn undo(&mut self, plan: Plan<H>, slots: &mut impl Slots<H>) {
         for (victim, _) in plan.victims {
-            self.put_back(victim, slots);
+            self.unclaim(victim, slots);
         }
     }
 
-    fn put_back(&mut self, victim: Victim<H>, slots: &mut impl Slots<H>) {
+    fn unclaim(&mut self, victim: Victim<H>, slots: &mut impl Slots<H>) {
         match victim {
             Victim::Instance(id) => self.restore(id, slots),
             Victim::Module(_, instances) => {

@@ -35,7 +35,7 @@ impl<H: Types> State<H> {
         };
         let request = &mut self.requests[id];
         request.room_ticket = Some(ticket);
-        request.since.get_or_insert(self.passes);
+        request.since.get_or_insert(self.overtakes);
         Some(ticket)
     }
 
@@ -157,7 +157,10 @@ impl<H: Types> State<H> {
             late.iter().filter_map(|(_, m)| *m).collect();
         if self.collecting.is_some() && !late.is_empty() {
             // Who waits for a module to leave does not pin it.
-            let leaving = self.modules.iter().filter(|(_, m)| m.leaving.is_some());
+            let leaving = self
+                .modules
+                .iter()
+                .filter(|(_, m)| m.collected_for.is_some());
             modules.extend(leaving.map(|(id, _)| id));
         }
         for id in modules {

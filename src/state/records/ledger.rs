@@ -157,7 +157,7 @@ impl Ledger {
 
     /// Passes on what a victim was charged: as much of it as `need` asks for, and as the limits leave to
     /// it, becomes the charge that is returned, and was charged all the time. The rest is released.
-    pub fn pass_on(
+    pub fn transfer(
         &mut self,
         mut of_victim: Charge,
         need: &Amounts,

@@ -33,7 +33,7 @@ pub struct Module<H: Types> {
     /// Somebody's plan for room has passed it over because it was pinned.
     pub wanted: bool,
     /// The request that collects its code: nobody else begins to use it.
-    pub leaving: Option<RequestId<H>>,
+    pub collected_for: Option<RequestId<H>>,
     pub live: BTreeSet<InstanceId<H>>,
     pub dying: usize,
     pub phase: Phase<H>,
@@ -70,7 +70,7 @@ impl<H: Types> Module<H> {
             functions: 0,
             pins: 0,
             wanted: false,
-            leaving: None,
+            collected_for: None,
             live: BTreeSet::new(),
             dying: 0,
             phase: Phase::Cold,

@@ -27,7 +27,7 @@ fn everything_says_its_name_and_its_signature() {
     let left = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let pool = Pool::builder()
         .no_housekeeper()
-        .eviction_listener({
+        .removal_listener({
             let left = left.clone();
             move |e| left.lock().unwrap().push(e.clone())
         })

@@ -91,7 +91,7 @@ fn reports_are_written() {
     let pool = Pool::builder()
         .no_housekeeper()
         .limits(Limits::new().memory(100_000))
-        .eviction_listener(move |e| told.lock().unwrap().push(to_value(e).unwrap()))
+        .removal_listener(move |e| told.lock().unwrap().push(to_value(e).unwrap()))
         .build()
         .unwrap();
     let definition = Definition::new("math.one").args(["int"]).export("f");

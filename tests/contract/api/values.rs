@@ -209,7 +209,7 @@ fn a_definition_may_say_the_type_of_its_export() {
     let error = pool
         .define::<Dynamic, Dynamic>(add().ty(wrong))
         .unwrap_err();
-    let DefineError::WrongSignature {
+    let DefineError::WrongType {
         found, expected, ..
     } = error
     else {

@@ -73,7 +73,7 @@ fn a_lookup_with_other_types_is_refused_with_both() {
         error.to_string(),
         "f() is () -> i32, and the handle expects i64 -> i32"
     );
-    assert!(matches!(error, LookupError::WrongSignature { .. }));
+    assert!(matches!(error, LookupError::WrongType { .. }));
     pool.function::<Dynamic, Dynamic>("f").unwrap();
 }
 

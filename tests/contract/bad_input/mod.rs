@@ -358,7 +358,7 @@ fn an_export_of_another_type_is_refused_with_both_types() {
     let pool = quiet().build().unwrap();
     let definition = Definition::new("f").wasm(guest("math_add")).export("add");
     let error = refused_at_the_door(&pool, definition);
-    let DefineError::WrongSignature {
+    let DefineError::WrongType {
         export,
         found,
         expected,

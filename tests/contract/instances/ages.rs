@@ -12,7 +12,7 @@ fn idling() -> (Pool, ManualClock, Reasons) {
     let (builder, clock) = quiet_with_clock();
     let pool = builder
         .idle_timeout(T)
-        .eviction_listener(reasons.listen())
+        .removal_listener(reasons.listen())
         .build()
         .unwrap();
     (pool, clock, reasons)
@@ -128,7 +128,7 @@ fn c_i6_an_instance_serves_max_uses_and_no_more() {
     let pool = quiet_with_clock()
         .0
         .max_uses(3)
-        .eviction_listener(reasons.listen())
+        .removal_listener(reasons.listen())
         .build()
         .unwrap();
     let next = counter(&pool);
@@ -149,7 +149,7 @@ fn c_i6_an_instance_past_its_lifetime_is_not_kept() {
     let pool = builder
         .max_lifetime(T)
         .idle_timeout(None)
-        .eviction_listener(reasons.listen())
+        .removal_listener(reasons.listen())
         .build()
         .unwrap();
     let next = counter(&pool);
@@ -183,7 +183,7 @@ fn c_i6_an_instance_grown_too_large_is_not_kept() {
     let pool = quiet_with_clock()
         .0
         .max_idle_memory(2 << 16)
-        .eviction_listener(reasons.listen())
+        .removal_listener(reasons.listen())
         .build()
         .unwrap();
     let definition = Definition::new("grow").wasm(memory_module(1, 0));

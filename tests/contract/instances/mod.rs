@@ -26,7 +26,7 @@ const LONG: Duration = Duration::from_secs(3600);
 struct Reasons(Arc<Mutex<Vec<RemovalReason>>>);
 
 impl Reasons {
-    fn listen(&self) -> impl Fn(&wasm_pool::Eviction) + Send + Sync + 'static {
+    fn listen(&self) -> impl Fn(&wasm_pool::Removal) + Send + Sync + 'static {
         let this = self.clone();
         move |eviction| this.0.lock().unwrap().push(eviction.reason)
     }

@@ -30,7 +30,7 @@ fn failing() -> Failing {
     let pool = quiet_with_clock()
         .0
         .fuel(1 << 20)
-        .eviction_listener(reasons.listen())
+        .removal_listener(reasons.listen())
         .imports(|linker| {
             linker.func_wrap("host", "fail", || -> wasmtime::Result<()> {
                 Err(Error::msg("the disk is full"))
@@ -261,7 +261,7 @@ fn recycled(hook: impl Fn() -> wasmtime::Result<()> + Send + Sync + 'static) {
     let pool = quiet_with_clock()
         .0
         .on_recycle(move |_, _| hook())
-        .eviction_listener(reasons.listen())
+        .removal_listener(reasons.listen())
         .build()
         .unwrap();
     let next = counter(&pool);

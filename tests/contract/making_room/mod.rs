@@ -48,7 +48,7 @@ fn builder(limits: Limits) -> (PoolBuilder, ManualClock, Left) {
         .idle_timeout(None)
         .clock(clock.clone())
         .no_housekeeper()
-        .eviction_listener({
+        .removal_listener({
             let left = left.clone();
             move |e| {
                 let one = (e.signature.to_string(), e.group.clone(), e.reason);
@@ -362,7 +362,7 @@ fn c_r5_what_a_victim_frees_belongs_to_who_evicted_it() {
         .limits(memory(2 * instance_bytes(1)))
         .clock(ManualClock::new())
         .no_housekeeper()
-        .eviction_listener(move |_| thief())
+        .removal_listener(move |_| thief())
         .on_create(move |_, _| {
             while_made();
             Ok(())

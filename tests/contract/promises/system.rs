@@ -23,7 +23,7 @@ fn unlimited(builder: PoolBuilder) -> (Pool, Arc<Mutex<Vec<RemovalReason>>>) {
     let pool = builder
         .clock(ManualClock::new())
         .no_housekeeper()
-        .eviction_listener(move |eviction| log.lock().unwrap().push(eviction.reason))
+        .removal_listener(move |eviction| log.lock().unwrap().push(eviction.reason))
         .build()
         .unwrap();
     (pool, reasons)

@@ -215,7 +215,7 @@ fn promise_01_a_listener_that_never_returns() {
     let bar = hold.bar();
     let pool = builder()
         .idle_timeout(MILLI)
-        .eviction_listener(move |eviction| {
+        .removal_listener(move |eviction| {
             // What fails is reported on its caller's thread.
             if &*eviction.signature == "f()" {
                 bar.pass();
@@ -235,7 +235,7 @@ fn promise_01_a_listener_that_calls_a_guest_that_spins() {
     let function = spins.clone();
     let pool = builder()
         .idle_timeout(MILLI)
-        .eviction_listener(move |eviction| {
+        .removal_listener(move |eviction| {
             let spin = function.lock().unwrap().take();
             if let Some(spin) = spin.filter(|_| &*eviction.signature == "f()") {
                 ended.send(spin.call(9, ()).unwrap_err()).unwrap();
@@ -259,7 +259,7 @@ fn promise_01_a_listener_that_waits_for_the_room_of_what_it_hears_of() {
     let built = builder()
         .limits(limits)
         .idle_timeout(MILLI)
-        .eviction_listener(move |_| {
+        .removal_listener(move |_| {
             if let Some(f) = function.lock().unwrap().take() {
                 let leases = [3_u64, 4].map(|group| f.acquire_with(group, room_within(MINUTE)));
                 ended.send(leases.map(|lease| lease.map(drop))).unwrap();

@@ -90,7 +90,7 @@ fn promise_21_old_handles_are_told_in_acquire_and_nothing_is_made() {
     let looked_up: Function<i64, i64> = pool.function("f").unwrap();
     assert_eq!(looked_up.call(1, 6).unwrap(), 6);
     let error = pool.function::<(), i32>("f").unwrap_err();
-    assert!(matches!(error, LookupError::WrongSignature { .. }));
+    assert!(matches!(error, LookupError::WrongType { .. }));
     // Back to the old type: what the old handles can call, they call.
     pool.replace::<(), i32>(unit(7).allow_type_change())
         .unwrap();

@@ -17,7 +17,7 @@ use metrics::{
     SharedString, Unit,
 };
 use wasm_pool::{
-    Budget, Definition, Eviction, Function, Group, Limits, ManualClock, Pool, PoolBuilder,
+    Budget, Definition, Function, Group, Limits, ManualClock, Pool, PoolBuilder, Removal,
     RemovalReason,
 };
 
@@ -268,7 +268,7 @@ fn c_o1_nothing_of_the_hosts_is_called_under_the_lock() {
             recycle();
             Ok(())
         })
-        .eviction_listener(move |_| evict())
+        .removal_listener(move |_| evict())
         .imports(move |linker| linker.func_wrap("host", "look", import).map(drop))
         .build()
         .unwrap();
@@ -296,7 +296,7 @@ fn c_o1_a_listener_may_use_the_pool() {
         let function = cell.clone();
         let pool = quiet_with_clock()
             .0
-            .eviction_listener(move |eviction| {
+            .removal_listener(move |eviction| {
                 if eviction.reason == RemovalReason::Discarded {
                     function.get().unwrap().call(9, ()).unwrap();
                 }
@@ -315,7 +315,7 @@ fn c_o1_a_listener_may_use_the_pool() {
 fn c_o1_a_listener_that_panics_costs_nothing() {
     let pool = quiet_with_clock()
         .0
-        .eviction_listener(|_| panic!("a listener panics"))
+        .removal_listener(|_| panic!("a listener panics"))
         .build()
         .unwrap();
     let f = define_with_pages(&pool, "f", 1);
@@ -349,7 +349,7 @@ fn c_o1_the_listener_hears_of_an_instance_when_it_is_gone() {
         move |_, _| Tell(data.clone())
     })
     .no_housekeeper()
-    .eviction_listener(move |_| listener.store(data.load(Ordering::Relaxed), Ordering::Relaxed))
+    .removal_listener(move |_| listener.store(data.load(Ordering::Relaxed), Ordering::Relaxed))
     .build()
     .unwrap();
     define_with_pages(&pool, "f", 1)
@@ -381,13 +381,13 @@ fn c_o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
 
 // The eviction listener ──────────────────────────────────────────────────────────────────────────
 
-type Evictions = Arc<Mutex<Vec<Eviction>>>;
+type Evictions = Arc<Mutex<Vec<Removal>>>;
 
 fn listening() -> (PoolBuilder, ManualClock, Evictions) {
     let (builder, clock) = quiet_with_clock();
     let seen = Evictions::default();
     let listener = seen.clone();
-    let builder = builder.eviction_listener(move |e| listener.lock().unwrap().push(e.clone()));
+    let builder = builder.removal_listener(move |e| listener.lock().unwrap().push(e.clone()));
     (builder, clock, seen)
 }
 
