@@ -1,7 +1,7 @@
 //! Whether an export has the type that the host wants, asked of wasmtime itself.
 
 use wasmparser::{FuncType, ValType as Declared};
-use wasmtime::{Engine, Func, RefType, Store, ValType, WasmParams, WasmResults};
+use wasmtime::{Engine, Func, HeapType, RefType, Store, ValType, WasmParams, WasmResults};
 
 /// Whether a function of the declared type can be called as `P` → `R`. True when that can only be
 /// known from the compiled module (types with references of its own).
@@ -26,8 +26,13 @@ fn value_type(declared: &Declared) -> Option<ValType> {
         Declared::F32 => ValType::F32,
         Declared::F64 => ValType::F64,
         Declared::V128 => ValType::V128,
-        Declared::Ref(ty) if ty.is_func_ref() => ValType::Ref(RefType::FUNCREF),
-        Declared::Ref(ty) if ty.is_extern_ref() => ValType::Ref(RefType::EXTERNREF),
-        Declared::Ref(_) => return None,
+        Declared::Ref(ty) => {
+            let heap_type = match ty {
+                ty if ty.is_func_ref() => HeapType::Func,
+                ty if ty.is_extern_ref() => HeapType::Extern,
+                _ => return None,
+            };
+            ValType::Ref(RefType::new(ty.is_nullable(), heap_type))
+        }
     })
 }

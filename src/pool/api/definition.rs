@@ -292,7 +292,7 @@ impl HandleTypes {
     }
 }
 
-/// The parameter and result types of a handle: wasm types, or [`Dynamic`] for both.
+/// The parameter and result types of a handle: wasm types, or [`Dynamic`](crate::Dynamic) for both.
 ///
 /// Implemented for what wasmtime's `TypedFunc` accepts; it cannot be implemented elsewhere.
 pub trait CallTypes: sealed::Check + Export {}

@@ -5,7 +5,7 @@ use wasm_pool::{
     ArgumentsError, CallError, DefineError, Definition, Dynamic, Function, FunctionType, Pool,
     ValueType,
 };
-use wasmtime::Val;
+use wasmtime::{Func, Val};
 
 use crate::common::check;
 
@@ -220,4 +220,30 @@ fn a_definition_may_say_the_type_of_its_export() {
     // How many types the host counts says nothing: they need not be as many as the parameters.
     let definition = add().args(["row"]).ty(right);
     pool.define::<Dynamic, Dynamic>(definition).unwrap();
+}
+
+#[test]
+fn whether_a_reference_may_be_null_is_part_of_the_type() {
+    let pool = pool();
+    let wasm = r#"(module (elem declare func $never)
+        (func $never (export "never") (result (ref func)) (ref.func $never))
+        (func (export "perhaps") (result funcref) (ref.null func))
+        (func (export "takes") (param (ref func))))"#;
+    let definition = |name| Definition::new(name).wasm(wat::parse_str(wasm).unwrap());
+    let never: Function<(), Func> = pool.define(definition("never")).unwrap();
+    never.call(1, ()).unwrap();
+    let perhaps: Function<(), Option<Func>> = pool.define(definition("perhaps")).unwrap();
+    assert!(perhaps.call(1, ()).unwrap().is_none());
+    for refused in [
+        pool.define::<(), Func>(definition("perhaps").args(["x"]))
+            .map(drop),
+        pool.define::<Option<Func>, ()>(definition("takes"))
+            .map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, DefineError::WrongSignature { .. }),
+            "{error}"
+        );
+    }
 }
