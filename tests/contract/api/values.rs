@@ -241,9 +241,6 @@ fn whether_a_reference_may_be_null_is_part_of_the_type() {
             .map(drop),
     ] {
         let error = refused.unwrap_err();
-        assert!(
-            matches!(error, DefineError::WrongSignature { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, DefineError::WrongType { .. }), "{error}");
     }
 }
