@@ -163,7 +163,8 @@ fn promise_15_a_recycle_hook_after_a_lease_that_used_up_its_fuel_has_its_own() {
 fn promise_15_a_hook_whose_guest_loops_ends() {
     let quick = |builder: PoolBuilder| {
         let tick = Duration::from_millis(1);
-        builder.epoch_tick(tick).call_timeout(5 * tick)
+        // Long enough for the calls that must succeed, while other tests take the processors.
+        builder.epoch_tick(tick).call_timeout(50 * tick)
     };
     let fuel = |builder: PoolBuilder| builder.no_housekeeper().call_timeout(None).fuel(10_000);
     for set in [quick as fn(PoolBuilder) -> PoolBuilder, fuel] {
