@@ -14,11 +14,19 @@ pub type SharedError = Arc<dyn Error + Send + Sync + 'static>;
 
 /// A guest's own fault: what it did, in words, with its backtrace when the engine collects them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct GuestTrap {
     /// Which rule the guest broke.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "in_words"))]
     pub code: Trap,
     /// The backtrace as text; empty unless the engine collects them.
     pub backtrace: String,
+}
+
+/// Wasmtime's traps have no form of their own for `serde`.
+#[cfg(feature = "serde")]
+fn in_words<S: serde::Serializer>(code: &Trap, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(code)
 }
 
 impl fmt::Display for GuestTrap {

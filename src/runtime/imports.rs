@@ -67,6 +67,7 @@ pub(crate) struct OwnNeeds {
 
 /// An import that the host provides nothing for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct MissingImport {
     /// The import's module name.
     pub module: String,

@@ -23,6 +23,7 @@ const TASK_FRAMES: usize = 64 << 10;
 
 /// Too little is left of the stack for a guest call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct StackTooSmall {
     /// Bytes left on the stack that the call was made on.
     pub available: usize,

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Why a guest can be called by a task alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum AsyncReason {
     /// The lease is a task's (acquired as a task, or called as one), and a guest's allocator may take as

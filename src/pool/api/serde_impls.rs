@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::Limits;
 use crate::state::{Budget, Group};
 
@@ -28,6 +29,19 @@ impl<'de> Deserialize<'de> for Limits {
             })?;
         limits.validate().map_err(D::Error::custom)?;
         Ok(limits)
+    }
+}
+
+/// As it was given.
+impl Serialize for FunctionName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.given())
+    }
+}
+
+impl<'de> Deserialize<'de> for FunctionName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(String::deserialize(from)?.as_str().into())
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, from_value, json, to_value};
 use wasm_pool::{
-    AcquireError, AcquireOptions, Budget, CallLimit, Definition, ErrorKind, Function, FunctionType,
-    Group, GuestBytes, Limits, Policy, Pool, RemovalReason, ValueType,
+    AcquireError, AcquireOptions, AsyncReason, Budget, CallLimit, Definition, ErrorKind, Function,
+    FunctionName, FunctionType, Group, GuestBytes, GuestTrap, Limits, MissingImport, Policy, Pool,
+    RemovalReason, StackTooSmall, ValueType,
 };
 
 use crate::common::memory_module;
@@ -150,5 +151,35 @@ fn reports_are_written() {
             "signature": "math.one(int)", "group": "reports", "reason": "not_retained",
             "memory_bytes": 65_536, "uses": 1
         })
+    );
+}
+
+#[test]
+fn reasons_and_names_are_written() {
+    let (available, needed) = (1, 2);
+    let small = StackTooSmall { available, needed };
+    assert_eq!(
+        to_value(small).unwrap(),
+        json!({"available": 1, "needed": 2})
+    );
+    let reason = AsyncReason::LeaseOfATask;
+    assert_eq!(to_value(reason).unwrap(), json!("lease_of_a_task"));
+    let [module, name, expected] = ["env", "f", "function () -> ()"].map(String::from);
+    let missing = MissingImport {
+        module,
+        name,
+        expected,
+    };
+    let as_written = json!({"module": "env", "name": "f", "expected": "function () -> ()"});
+    assert_eq!(to_value(&missing).unwrap(), as_written);
+    let trap = GuestTrap {
+        code: wasmtime::Trap::UnreachableCodeReached,
+        backtrace: String::new(),
+    };
+    let code = to_value(&trap).unwrap()["code"].clone();
+    assert!(code.as_str().unwrap().contains("unreachable"), "{code}");
+    round_trip(
+        FunctionName::from("math.add(bigint, bigint)"),
+        json!("math.add(bigint, bigint)"),
     );
 }
