@@ -38,7 +38,7 @@ impl<T: Send + 'static> Shared<T> {
             pool: self,
             ids: Vec::new(),
         };
-        let mut evictions = Vec::new();
+        let mut removals = Vec::new();
         loop {
             for (waiter, signal) in effects.wake.drain(..) {
                 self.deliver(&waiter, Wakeup::Signal(signal));
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Shared<T> {
                 let dying = victim.dying();
                 let destroyed =
                     guarded("destroying something", || self.destroy(victim, &mut claims));
-                evictions.extend(destroyed.flatten());
+                removals.extend(destroyed.flatten());
                 self.lock().freed(dying, &mut effects);
                 for (waiter, signal) in effects.wake.drain(..) {
                     self.deliver(&waiter, Wakeup::Signal(signal));
@@ -63,8 +63,8 @@ impl<T: Send + 'static> Shared<T> {
             }
         }
         drop(destroying);
-        for eviction in &evictions {
-            self.observer.tell(eviction);
+        for removal in &removals {
+            self.observer.tell(removal);
         }
     }
 
@@ -142,7 +142,7 @@ impl<T: Send + 'static> Shared<T> {
 /// Frees an instance's memory.
 fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) -> Removal {
     let Claimed { target, pooled } = claimed;
-    let eviction = Removal {
+    let removal = Removal {
         signature: target.signature.clone(),
         group: target.group.clone(),
         reason,
@@ -152,8 +152,8 @@ fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) 
     let enter = || {
         tracing::debug_span!(
             "destroy",
-            function = %eviction.signature,
-            group = %eviction.group,
+            function = %removal.signature,
+            group = %removal.group,
             reason = reason.name(),
         )
         .entered()
@@ -161,5 +161,5 @@ fn free_instance<T: Send + 'static>(claimed: Claimed<T>, reason: RemovalReason) 
     let span = guarded("a subscriber", enter);
     drop(pooled);
     guarded("a subscriber", || drop(span));
-    eviction
+    removal
 }

@@ -1,4 +1,4 @@
-//! What can be seen from outside: metrics, and the host's eviction listener.
+//! What can be seen from outside: metrics, and the host's removal listener.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,9 +212,9 @@ impl Observer {
 
     /// Calls the host's listener, outside of any lock. Its panic must not cost the pool the thread
     /// that happened to evict something.
-    pub fn tell(&self, eviction: &Removal) {
+    pub fn tell(&self, removal: &Removal) {
         if let Some(listener) = &self.listener {
-            guarded("the eviction listener", || listener(eviction));
+            guarded("the removal listener", || listener(removal));
         }
     }
 

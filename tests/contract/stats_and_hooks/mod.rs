@@ -1,4 +1,4 @@
-//! C-O1 to C-O3: what can be seen from outside: statistics, hooks, the eviction listener, metrics and
+//! C-O1 to C-O3: what can be seen from outside: statistics, hooks, the removal listener, metrics and
 //! traces; and that nobody who looks is called under the pool's lock.
 
 mod recorded;
@@ -379,7 +379,7 @@ fn c_o1_a_create_hook_runs_once_for_each_instance_and_before_its_first_lease() {
     assert_eq!(f.call(2, ()).unwrap(), 42);
 }
 
-// The eviction listener ──────────────────────────────────────────────────────────────────────────
+// The removal listener ──────────────────────────────────────────────────────────────────────────
 
 type Evictions = Arc<Mutex<Vec<Removal>>>;
 
