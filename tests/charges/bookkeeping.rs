@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::alone;
+use crate::common::child::is_child;
 use crate::common::{answering, check, heap};
 use wasm_pool::{Definition, Function, InGroup, ManualClock, Pool, PoolBuilder};
 use wasmtime::{Engine, Instance, Module, Store};
@@ -86,7 +86,9 @@ fn bytes_per_instance(engine: &Engine) -> (u64, u64) {
 
 #[test]
 fn a_definition_takes_half_a_kibibyte() {
-    let _alone = alone();
+    if !is_child("bookkeeping::a_definition_takes_half_a_kibibyte", "") {
+        return;
+    }
     let pool = quiet(&Engine::default()).build().unwrap();
     let bytes = bytes_per_definition(&pool);
     println!("bytes per definition: {bytes}");
@@ -95,7 +97,9 @@ fn a_definition_takes_half_a_kibibyte() {
 
 #[test]
 fn an_entry_takes_what_its_seats_take() {
-    let _alone = alone();
+    if !is_child("bookkeeping::an_entry_takes_what_its_seats_take", "") {
+        return;
+    }
     let engine = Engine::default();
     let [one, eight] = [1, 8].map(|seats| bytes_per_entry(&engine, seats));
     println!("bytes per (function, group) without instances: {one} with 1 seat, {eight} with 8");
@@ -110,7 +114,12 @@ fn an_entry_takes_what_its_seats_take() {
 
 #[test]
 fn an_idle_instance_takes_half_a_kibibyte_beyond_wasmtimes_own() {
-    let _alone = alone();
+    if !is_child(
+        "bookkeeping::an_idle_instance_takes_half_a_kibibyte_beyond_wasmtimes_own",
+        "",
+    ) {
+        return;
+    }
     let (pooled, bare) = bytes_per_instance(&Engine::default());
     println!("bytes per idle instance: {pooled}, of which wasmtime's own {bare}");
     assert!(

@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::thread;
 
-use crate::alone;
+use crate::common::child::is_child;
 use crate::common::{answering, check, heap};
 use wasm_pool::{Definition, Function, Limits, ManualClock, Pool};
 
@@ -33,7 +33,12 @@ fn more_than(before: u64) -> u64 {
 /// Each group gets an instance, for which another's is evicted.
 #[test]
 fn promise_08_four_hundred_thousand_new_groups_take_no_more_than_a_few() {
-    let _alone = alone();
+    if !is_child(
+        "promised_bookkeeping::promise_08_four_hundred_thousand_new_groups_take_no_more_than_a_few",
+        "",
+    ) {
+        return;
+    }
     let (pool, f) = pool(8);
     let groups = |from: u64, count: u64| {
         for group in from..from + count {
@@ -52,7 +57,12 @@ fn promise_08_four_hundred_thousand_new_groups_take_no_more_than_a_few() {
 /// Whatever leads to an entry: here, handles.
 #[test]
 fn promise_08_handles_that_are_dropped_leave_nothing() {
-    let _alone = alone();
+    if !is_child(
+        "promised_bookkeeping::promise_08_handles_that_are_dropped_leave_nothing",
+        "",
+    ) {
+        return;
+    }
     let (pool, f) = pool(8);
     (0..10_000u64).for_each(|group| drop(f.in_group(group)));
     let before = heap::in_use();
@@ -72,7 +82,12 @@ fn promise_08_handles_that_are_dropped_leave_nothing() {
 /// Seats cost something when they are used.
 #[test]
 fn promise_08_seats_that_nobody_uses_take_nothing() {
-    let _alone = alone();
+    if !is_child(
+        "promised_bookkeeping::promise_08_seats_that_nobody_uses_take_nothing",
+        "",
+    ) {
+        return;
+    }
     let before = heap::in_use();
     let (pool, f) = pool(1 << 16);
     assert_eq!(f.call(1000, ()).unwrap(), 1);
@@ -93,7 +108,12 @@ fn promise_08_seats_that_nobody_uses_take_nothing() {
 /// An instance of one group pays for its seat, however many it has.
 #[test]
 fn promise_08_seats_grow_with_the_instances() {
-    let _alone = alone();
+    if !is_child(
+        "promised_bookkeeping::promise_08_seats_grow_with_the_instances",
+        "",
+    ) {
+        return;
+    }
     let (pool, f) = pool(1 << 16);
     drop(f.acquire(1).unwrap());
     let before = heap::in_use();
@@ -108,7 +128,12 @@ fn promise_08_seats_grow_with_the_instances() {
 /// A thread that used a pool, and is alive when it goes, keeps nothing of it once it leases again.
 #[test]
 fn promise_08_other_threads_keep_nothing_of_a_pool_that_is_gone() {
-    let _alone = alone();
+    if !is_child(
+        "promised_bookkeeping::promise_08_other_threads_keep_nothing_of_a_pool_that_is_gone",
+        "",
+    ) {
+        return;
+    }
     let (other, g) = pool(1);
     let (tell, told) = channel::<()>();
     let (answer, answered) = channel();
@@ -143,7 +168,12 @@ fn promise_08_other_threads_keep_nothing_of_a_pool_that_is_gone() {
 /// Forgotten and made again, an entry is the same to whoever asks by name, and its hits are counted.
 #[test]
 fn promise_08_a_forgotten_group_is_served_as_before() {
-    let _alone = alone();
+    if !is_child(
+        "promised_bookkeeping::promise_08_a_forgotten_group_is_served_as_before",
+        "",
+    ) {
+        return;
+    }
     let (pool, f) = pool(8);
     for round in 0..3u64 {
         for group in 0..3000u64 {

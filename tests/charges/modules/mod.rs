@@ -11,7 +11,7 @@ mod promises;
 
 use std::collections::BTreeMap;
 
-use crate::alone;
+use crate::common::child::is_child;
 use generated::Seed;
 use measure::{Measured, everything};
 
@@ -43,7 +43,12 @@ fn describe(name: &str, measured: &Measured) -> String {
 
 #[test]
 fn promise_09_extreme_modules_are_charged_for_what_they_take() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promise_09_extreme_modules_are_charged_for_what_they_take",
+        "",
+    ) {
+        return;
+    }
     // A tenth of what there may be finds the same.
     let part = if modules().is_some() { 1 } else { 10 };
     check(&extremes::all(part));
@@ -66,7 +71,12 @@ fn check(modules: &[extremes::Named]) {
 
 #[test]
 fn promise_09_generated_modules_are_charged_for_what_they_take() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promise_09_generated_modules_are_charged_for_what_they_take",
+        "",
+    ) {
+        return;
+    }
     let one = std::env::var("WASM_POOL_SEED").ok();
     let seeds: Vec<Seed> = match &one {
         Some(seed) => vec![Seed::parse(seed)],

@@ -4,7 +4,7 @@ use wasm_pool::{Budget, Definition, Function, Pool};
 
 use super::extremes;
 use super::measure::{self, Mark, everything};
-use crate::alone;
+use crate::common::child::is_child;
 use crate::common::{charged, check_empty, guest, heap, wat};
 
 fn define(pool: &Pool, name: &str, text: &str) -> Function {
@@ -14,7 +14,12 @@ fn define(pool: &Pool, name: &str, text: &str) -> Function {
 
 #[test]
 fn promise_05_what_is_empty_in_the_module_takes_heap_in_each_instance() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_05_what_is_empty_in_the_module_takes_heap_in_each_instance",
+        "",
+    ) {
+        return;
+    }
     super::check(&extremes::some(&[
         "empty passive data",
         "active data",
@@ -26,7 +31,12 @@ fn promise_05_what_is_empty_in_the_module_takes_heap_in_each_instance() {
 
 #[test]
 fn promise_05_functions_that_nothing_refers_to_are_not_charged_to_instances() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_05_functions_that_nothing_refers_to_are_not_charged_to_instances",
+        "",
+    ) {
+        return;
+    }
     let instance = |text: &str| {
         let pool = measure::builder(&everything()).build().unwrap();
         let lease = define(&pool, "f", text).acquire(1).unwrap();
@@ -51,7 +61,12 @@ fn promise_05_functions_that_nothing_refers_to_are_not_charged_to_instances() {
 #[test]
 fn promise_05_an_instance_and_its_entry_take_no_more_than_the_instance_is_charged() {
     const GROUPS: u64 = 1000;
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_05_an_instance_and_its_entry_take_no_more_than_the_instance_is_charged",
+        "",
+    ) {
+        return;
+    }
     let pool = measure::builder(&everything())
         .max_instances_per_entry(8)
         .build()
@@ -89,7 +104,12 @@ const STRUCTS: &str = r#"(module
 #[test]
 fn promise_06_the_mappings_of_gc_heaps_are_charged() {
     const INSTANCES: usize = 50;
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_06_the_mappings_of_gc_heaps_are_charged",
+        "",
+    ) {
+        return;
+    }
     let pool = measure::builder(&everything())
         .max_instances_per_entry(INSTANCES)
         .build()
@@ -116,7 +136,12 @@ fn promise_06_the_mappings_of_gc_heaps_are_charged() {
 
 #[test]
 fn promise_06_modules_that_collect_nothing_are_charged_no_gc_heap() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_06_modules_that_collect_nothing_are_charged_no_gc_heap",
+        "",
+    ) {
+        return;
+    }
     let mappings = |text: &str| {
         let pool = measure::builder(&everything()).build().unwrap();
         let function = define(&pool, "f", text);
@@ -142,7 +167,12 @@ fn promise_06_modules_that_collect_nothing_are_charged_no_gc_heap() {
 
 #[test]
 fn promise_07_the_heap_of_loaded_modules_is_charged_and_not_twice() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_07_the_heap_of_loaded_modules_is_charged_and_not_twice",
+        "",
+    ) {
+        return;
+    }
     let guests = [
         ("math_add", "add"),
         ("text_levenshtein", "levenshtein"),
@@ -163,7 +193,12 @@ fn promise_07_the_heap_of_loaded_modules_is_charged_and_not_twice() {
 #[test]
 fn promise_07_what_many_types_take_is_charged_to_all_modules_that_are_loaded() {
     const OTHERS: i32 = 50;
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_07_what_many_types_take_is_charged_to_all_modules_that_are_loaded",
+        "",
+    ) {
+        return;
+    }
     let pool = measure::builder(&everything()).build().unwrap();
     measure::warm_up(&pool);
     let many = extremes::different_types(20_000);
@@ -213,7 +248,12 @@ fn promise_07_what_many_types_take_is_charged_to_all_modules_that_are_loaded() {
 
 #[test]
 fn promise_07_code_that_has_no_room_for_its_heap_is_not_loaded() {
-    let _alone = alone();
+    if !is_child(
+        "modules::promises::promise_07_code_that_has_no_room_for_its_heap_is_not_loaded",
+        "",
+    ) {
+        return;
+    }
     let types = extremes::different_types(2000);
     let text = format!("(module {types} (func (export \"f\")))");
     let engine = everything();
