@@ -200,6 +200,8 @@ struct Readme;
 
 extern crate alloc;
 
+#[allow(dead_code, unused_imports, reason = "the pool does not use it yet")]
+mod artifacts;
 mod pool;
 mod runtime;
 #[allow(
@@ -210,6 +212,10 @@ mod runtime;
 mod state;
 mod sync;
 
+pub use artifacts::{
+    ArtifactInfo, ArtifactKey, ArtifactStats, ArtifactStore, Artifacts, ArtifactsBuilder,
+    EncodedArtifact, EngineKey, NotAKey, StoreError, StoredArtifact,
+};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
     BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, DefineError, Definition,

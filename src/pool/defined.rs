@@ -4,10 +4,9 @@ use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use wasmparser::FuncType;
-use wasmtime::Engine;
 
+use crate::artifacts::{ArtifactKey, EngineKey};
 use crate::pool::api::error::CallLimit;
 use crate::pool::time::clock::nanos;
 use crate::pool::time::timekeeper::Timekeeper;
@@ -65,6 +64,8 @@ pub(crate) struct Source<T: 'static>(pub Arc<SourceParts<T>>);
 
 pub(crate) struct SourceParts<T: 'static> {
     pub wasm: Arc<[u8]>,
+    /// Of these bytes.
+    pub hash: [u8; 32],
     pub facts: Facts,
     pub imports: Arc<HostImports<T>>,
 }
@@ -85,27 +86,17 @@ pub(crate) struct InstanceLimits {
 impl<T: 'static> Source<T> {
     /// The module's identity: its bytes, hashed once, all that affects their compilation, and what it is
     /// linked with.
-    pub fn key(&self, engine: &Engine) -> ModuleKey {
-        let mut sha = Sha256::new();
-        sha.update(&*self.0.wasm);
-        let mut settings = HashIntoSha(Sha256::new());
-        std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut settings);
-        sha.update(settings.0.finalize());
-        sha.update(self.0.imports.uid().to_le_bytes());
-        sha.finalize().into()
-    }
-}
-
-/// Hands what wasmtime hashes to SHA-256.
-struct HashIntoSha(Sha256);
-
-impl std::hash::Hasher for HashIntoSha {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+    pub fn key(&self, engine: &EngineKey) -> ModuleKey {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0.hash);
+        hasher.update(engine.as_bytes());
+        hasher.update(&self.0.imports.uid().to_le_bytes());
+        hasher.finalize().into()
     }
 
-    fn finish(&self) -> u64 {
-        // Never asked: the digest is.
-        0
+    /// What its compiled code is kept under.
+    #[allow(dead_code, reason = "the pool does not use it yet")]
+    pub fn artifact_key(&self, engine: &EngineKey) -> ArtifactKey {
+        ArtifactKey::new(*engine, self.0.hash)
     }
 }

@@ -1,14 +1,16 @@
 //! Engine set-up: made by the pool, or brought by the host.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmFeatures};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, WasmFeatures};
 
 use super::epoch::Epoch;
 use super::heap::{self, Heap, TypeRegistry};
 use super::inspect::Facts;
 use super::raw::ChargedStacks;
 use super::sizes;
+use crate::artifacts::EngineKey;
 use crate::state::Amounts;
 
 /// What the pool's own engine is made for.
@@ -25,8 +27,23 @@ pub(crate) struct EngineSettings {
 pub(crate) struct Runtime {
     engine: Engine,
     compiler: Config,
+    key: EngineKey,
     epoch: Arc<Epoch>,
     types: Arc<TypeRegistry>,
+}
+
+/// Collects what wasmtime hashes.
+struct Settings(Vec<u8>);
+
+impl Hasher for Settings {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Never asked: the bytes are.
+        0
+    }
 }
 
 impl Runtime {
@@ -46,20 +63,32 @@ impl Runtime {
             config.generate_address_map(false);
             config.native_unwind_info(false);
         }
-        Ok(Self::with_engine(Engine::new(&config)?))
+        Self::with_engine(Engine::new(&config)?)
     }
 
-    pub fn with_engine(engine: Engine) -> Self {
+    pub fn with_engine(engine: Engine) -> wasmtime::Result<Self> {
         let mut compiler = engine.config().clone();
         // Compiling needs no place for instances, and the strategy does not affect the code.
         compiler.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        // Of the exact version, whatever the host's engine makes of versions.
+        let mut exact = compiler.clone();
+        exact.module_version(ModuleVersionStrategy::WasmtimeVersion)?;
+        let mut settings = Settings(Vec::new());
+        let exact = Engine::new(&exact)?;
+        exact.precompile_compatibility_hash().hash(&mut settings);
         let epoch = Arc::new(Epoch::new(engine.clone()));
-        Self {
+        Ok(Self {
             engine,
             compiler,
+            key: EngineKey::new(&settings.0),
             epoch,
             types: Arc::default(),
-        }
+        })
+    }
+
+    /// What its code can run in: engines of one key can run each other's.
+    pub fn key(&self) -> &EngineKey {
+        &self.key
     }
 
     pub fn engine(&self) -> &Engine {

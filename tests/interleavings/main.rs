@@ -32,6 +32,8 @@
 
 extern crate alloc;
 
+#[path = "../../src/artifacts/mod.rs"]
+mod artifacts;
 #[path = "../../src/pool/mod.rs"]
 mod pool;
 mod runtime;

@@ -479,7 +479,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
             };
             return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
         };
-        let runtime = Runtime::with_engine(engine.clone());
+        let runtime = Runtime::with_engine(engine.clone())
+            .map_err(|error| BuildError::Engine(share(error)))?;
         let counts = self.settings.fuel.is_some() || self.settings.fuel_yield.is_some();
         if counts && !runtime.meters_fuel() {
             return Err(BuildError::EngineLacks {

@@ -201,7 +201,7 @@ impl<T: Send + 'static> Pool<T> {
             });
         }
         let uid = same_type.map_or_else(fresh_uid, |old| old.uid);
-        let key = source.key(self.engine());
+        let key = source.key(shared.runtime.key());
         let fuel = parts.fuel.or(shared.settings.fuel);
         let timeout = parts.timeout.or(shared.settings.call_timeout);
         let defined = Defined {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wasmparser::FuncType;
 use wasmtime::Engine;
 
+use crate::artifacts::module_hash;
 use crate::pool::api::define_error::DefineError;
 use crate::pool::api::exported_func::Export;
 use crate::pool::api::function_name::{check_name, join};
@@ -252,6 +253,7 @@ impl Parts {
         // Only this check needs them; the source may be kept for ten thousand modules.
         facts.forget_exports();
         let parts = SourceParts {
+            hash: module_hash(&wasm),
             wasm,
             facts,
             imports,

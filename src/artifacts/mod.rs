@@ -1,0 +1,23 @@
+//! Compiled once, ever: where compiled code is kept beyond the life of what uses it.
+//!
+//! An artifact is machine code, so nothing of it is mapped before it is verified, and what is mapped cannot be
+//! changed any more. Stores keep encoded artifacts and know nothing of that; [`Artifacts`] asks them one after the
+//! other, verifies what they bring, and hands out what may be mapped.
+
+mod footer;
+mod identity;
+mod key;
+mod seal;
+mod sealed;
+mod store;
+mod tiers;
+mod verify;
+
+pub(crate) use key::module_hash;
+pub(crate) use sealed::SealedFile;
+pub(crate) use tiers::{Found, HeldFlight};
+pub(crate) use verify::Verified;
+
+pub use key::{ArtifactKey, EngineKey, NotAKey};
+pub use store::{ArtifactInfo, ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};
+pub use tiers::{ArtifactStats, Artifacts, ArtifactsBuilder};

@@ -1,0 +1,235 @@
+//! From what a store has to what may be mapped: read once, hashed while it is read, and sealed.
+
+use std::fs::File;
+use std::io;
+
+use super::footer::{Codec, FOOTER_BYTES, Footer};
+use super::identity::Identity;
+use super::key::ArtifactKey;
+use super::seal::Seal;
+use super::sealed::{SealedFile, Unsealed};
+use super::store::{Contents, StoreError, StoredArtifact};
+
+/// Bytes that are read at once: they are hashed while they are in the processor's cache.
+const CHUNK: usize = 256 << 10;
+
+/// An artifact whose footer has been read, and nothing else.
+pub(crate) struct Opened {
+    contents: Contents,
+    footer: Footer,
+    page: [u8; FOOTER_BYTES],
+}
+
+/// Code that is what was saved, and cannot be changed. Made by [`Opened::verify`] alone.
+#[derive(Debug)]
+pub(crate) struct Verified(SealedFile);
+
+impl Verified {
+    pub fn file(&self) -> &SealedFile {
+        &self.0
+    }
+}
+
+fn corrupt(reason: impl Into<String>) -> StoreError {
+    let reason = reason.into();
+    StoreError::Corrupt { reason }
+}
+
+fn unreadable(source: io::Error) -> StoreError {
+    StoreError::unreadable("an artifact cannot be read", source)
+}
+
+fn unsealed(source: io::Error) -> StoreError {
+    StoreError::unreadable("there is no memory for an artifact", source)
+}
+
+impl Opened {
+    /// Reads the footer, and compares it with what was asked for. What it says of lengths is as long as the
+    /// contents are; nothing of it is verified.
+    pub fn new(
+        stored: StoredArtifact,
+        key: &ArtifactKey,
+        max_bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let contents = stored.0;
+        let bytes = contents.len().map_err(unreadable)?;
+        StoreError::check_size(bytes, max_bytes)?;
+        let Some(at) = bytes.checked_sub(FOOTER_BYTES as u64) else {
+            return Err(corrupt(format!("{bytes} bytes are too few")));
+        };
+        let mut page = [0; FOOTER_BYTES];
+        contents.read_at(&mut page, at).map_err(unreadable)?;
+        let footer = Footer::parse(&page)?;
+        if footer.key != *key {
+            return Err(corrupt(format!("it is that of {}", footer.key)));
+        }
+        if footer.file_bytes() != bytes {
+            let said = footer.file_bytes();
+            return Err(corrupt(format!("{bytes} bytes, of which it says {said}")));
+        }
+        Ok(Self {
+            contents,
+            footer,
+            page,
+        })
+    }
+
+    /// Bytes that its code takes when it is mapped: with the padding and the footer behind it.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.footer.code_bytes.next_multiple_of(FOOTER_BYTES as u64) + FOOTER_BYTES as u64
+    }
+
+    /// Whether it must be decompressed.
+    pub fn is_compressed(&self) -> bool {
+        self.footer.codec == Codec::Zstd
+    }
+
+    /// Makes sure that it is what was saved, by whoever has the seal's secret if it has one.
+    pub fn verify(&self, seal: &Seal) -> Result<Verified, StoreError> {
+        if self.footer.keyed != seal.is_keyed() {
+            let reason = match seal.is_keyed() {
+                true => "it has a digest, where a keyed one is asked for",
+                false => "it has a keyed digest, and there is no secret here",
+            };
+            let reason = reason.into();
+            return Err(StoreError::Incompatible { reason });
+        }
+        match self.footer.codec {
+            Codec::Raw => self.verify_raw(seal),
+            Codec::Zstd => self.verify_compressed(seal),
+        }
+    }
+
+    fn verify_raw(&self, seal: &Seal) -> Result<Verified, StoreError> {
+        let identity = self.contents.identity();
+        let known = identity.as_ref().is_some_and(|id| id.is_verified(seal));
+        let sealed = self.contents.sealed();
+        if let Some(sealed) = sealed {
+            if !known {
+                self.check(seal, |_| Ok(()))?;
+                self.note_verified(identity, seal);
+            }
+            return Ok(Verified(sealed));
+        }
+        let mut copy = Unsealed::new().map_err(unsealed)?;
+        if known {
+            self.each_chunk(|chunk| copy.write(chunk).map_err(unsealed))?;
+        } else {
+            self.check(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
+        }
+        copy.write(&self.page).map_err(unsealed)?;
+        // What was known of the file must be true of what was copied.
+        if self.contents.identity() != identity {
+            return Err(corrupt("it was changed while it was read"));
+        }
+        if !known {
+            self.note_verified(identity, seal);
+        }
+        Ok(Verified(copy.seal().map_err(unsealed)?))
+    }
+
+    fn note_verified(&self, identity: Option<Identity>, seal: &Seal) {
+        if let Some(identity) = identity {
+            identity.note_verified(seal, self.contents.sealed().is_some());
+        }
+    }
+
+    /// Hashes the padded body, chunk by chunk, and compares the digest.
+    fn check(
+        &self,
+        seal: &Seal,
+        mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut hasher = seal.hasher();
+        self.each_chunk(|chunk| {
+            hasher.update(chunk);
+            each(chunk)
+        })?;
+        // Compared in constant time.
+        match Seal::finish(hasher, self.page) == self.footer.digest {
+            true => Ok(()),
+            false => Err(corrupt("its digest is another")),
+        }
+    }
+
+    /// The padded body.
+    fn each_chunk(
+        &self,
+        mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let end = self.footer.padded_bytes();
+        if let Contents::Bytes(bytes) = &self.contents {
+            return each(&bytes[..end as usize]);
+        }
+        let mut buffer = vec![0; CHUNK.min(end as usize)];
+        let mut at = 0;
+        while at < end {
+            let length = buffer.len().min((end - at) as usize);
+            let chunk = &mut buffer[..length];
+            self.contents.read_at(chunk, at).map_err(unreadable)?;
+            each(chunk)?;
+            at += length as u64;
+        }
+        Ok(())
+    }
+
+    fn verify_compressed(&self, _seal: &Seal) -> Result<Verified, StoreError> {
+        let reason = "it is compressed, and the feature `zstd` is not there".into();
+        Err(StoreError::Incompatible { reason })
+    }
+}
+
+impl Contents {
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.len() as u64),
+            Self::File(file) => Ok(file.metadata()?.len()),
+        }
+    }
+
+    /// Fills the buffer. A file that ends before has been cut short meanwhile.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => {
+                let from = usize::try_from(at).unwrap_or(usize::MAX);
+                let part = bytes.get(from..).and_then(|rest| rest.get(..buffer.len()));
+                buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+            Self::File(file) => read_exact_at(file, buffer, at),
+        }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::File(file) => Identity::of(file),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sealed(&self) -> Option<SealedFile> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::File(file) => SealedFile::of(file),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn sealed(&self) -> Option<SealedFile> {
+        None
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    file.read_exact_at(buffer, at)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(buffer)
+}
