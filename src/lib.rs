@@ -214,7 +214,7 @@ mod sync;
 
 pub use artifacts::{
     ArtifactInfo, ArtifactKey, ArtifactStats, ArtifactStore, Artifacts, ArtifactsBuilder,
-    EncodedArtifact, EngineKey, NotAKey, StoreError, StoredArtifact,
+    EncodedArtifact, EngineKey, MemoryStore, NotAKey, StoreError, StoredArtifact, VerifiedArtifact,
 };
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,

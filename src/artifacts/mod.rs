@@ -7,6 +7,7 @@
 mod footer;
 mod identity;
 mod key;
+mod memory;
 mod seal;
 mod sealed;
 mod store;
@@ -16,8 +17,9 @@ mod verify;
 pub(crate) use key::module_hash;
 pub(crate) use sealed::SealedFile;
 pub(crate) use tiers::{Found, HeldFlight};
-pub(crate) use verify::Verified;
 
 pub use key::{ArtifactKey, EngineKey, NotAKey};
+pub use memory::MemoryStore;
 pub use store::{ArtifactInfo, ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};
 pub use tiers::{ArtifactStats, Artifacts, ArtifactsBuilder};
+pub use verify::VerifiedArtifact;

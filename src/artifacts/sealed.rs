@@ -17,6 +17,8 @@ mod of_linux {
 
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 
+    use crate::artifacts::store::StoredArtifact;
+
     const ALL: SealFlags = SealFlags::SEAL
         .union(SealFlags::SHRINK)
         .union(SealFlags::GROW)
@@ -26,7 +28,8 @@ mod of_linux {
     pub(crate) struct Unsealed(File);
 
     impl Unsealed {
-        pub fn new() -> io::Result<Self> {
+        /// For so many bytes.
+        pub fn new(_: u64) -> io::Result<Self> {
             let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
             let file = memfd_create("wasm-pool artifact", flags)?;
             Ok(Self(file.into()))
@@ -61,6 +64,15 @@ mod of_linux {
         pub fn try_clone(&self) -> io::Result<Self> {
             Ok(Self(self.0.try_clone()?))
         }
+
+        /// Shared, not copied.
+        pub fn stored(&self) -> io::Result<StoredArtifact> {
+            Ok(StoredArtifact::file(self.0.try_clone()?))
+        }
+
+        pub fn size(&self) -> io::Result<u64> {
+            Ok(self.0.metadata()?.len())
+        }
     }
 
     #[cfg(test)]
@@ -69,7 +81,7 @@ mod of_linux {
 
         #[test]
         fn what_is_sealed_is_written_to_by_nobody() {
-            let mut file = Unsealed::new().unwrap();
+            let mut file = Unsealed::new(5).unwrap();
             file.write(b"whole").unwrap();
             let open = file.0.try_clone().unwrap();
             assert!(SealedFile::of(&open).is_none());
@@ -91,21 +103,38 @@ mod elsewhere {
     use std::io;
     use std::sync::Arc;
 
+    use crate::artifacts::store::StoredArtifact;
+
     /// Bytes that are being written.
-    pub(crate) struct Unsealed(Vec<u8>);
+    pub(crate) struct Unsealed {
+        bytes: Arc<[u8]>,
+        written: usize,
+    }
 
     impl Unsealed {
-        pub fn new() -> io::Result<Self> {
-            Ok(Self(Vec::new()))
+        /// For so many bytes, and no more: they are there at once, and never twice.
+        pub fn new(bytes: u64) -> io::Result<Self> {
+            let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            Ok(Self {
+                bytes: std::iter::repeat_n(0, bytes).collect(),
+                written: 0,
+            })
         }
 
         pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-            self.0.extend_from_slice(bytes);
+            let end = self.written.saturating_add(bytes.len());
+            let all = Arc::get_mut(&mut self.bytes).ok_or(io::ErrorKind::ResourceBusy)?;
+            let room = all.get_mut(self.written..end);
+            room.ok_or(io::ErrorKind::WriteZero)?.copy_from_slice(bytes);
+            self.written = end;
             Ok(())
         }
 
         pub fn seal(self) -> io::Result<SealedFile> {
-            Ok(SealedFile(self.0.into()))
+            match self.written == self.bytes.len() {
+                true => Ok(SealedFile(self.bytes)),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            }
         }
     }
 
@@ -114,12 +143,26 @@ mod elsewhere {
     pub(crate) struct SealedFile(Arc<[u8]>);
 
     impl SealedFile {
+        /// These, which are shared: nobody can write to them.
+        pub fn of_bytes(bytes: &Arc<[u8]>) -> Self {
+            Self(bytes.clone())
+        }
+
         pub fn bytes(&self) -> &Arc<[u8]> {
             &self.0
         }
 
         pub fn try_clone(&self) -> io::Result<Self> {
             Ok(Self(self.0.clone()))
+        }
+
+        /// Shared, not copied.
+        pub fn stored(&self) -> io::Result<StoredArtifact> {
+            Ok(StoredArtifact::bytes(self.0.clone()))
+        }
+
+        pub fn size(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::footer::FOOTER_BYTES;
 use super::key::ArtifactKey;
+use super::verify::VerifiedArtifact;
 
 /// Keeps encoded artifacts under their keys. It need not verify them: whoever loads them does, before anything is
 /// mapped.
@@ -57,11 +58,22 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// memory; and as [`StoreError`] says.
     fn load(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError>;
 
-    /// Keeps the artifact, whole or not at all; one that is there already may be replaced or stay.
+    /// Keeps the artifact, whole or not at all. One that is there already is replaced; it may stay if it is the same,
+    /// byte for byte.
     ///
     /// # Errors
     /// As [`StoreError`] says. Nothing half saved is ever loaded.
     fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError>;
+
+    /// Takes an artifact that a later store had, if that needs no copy: `false` if it does not. The pool offers it on the
+    /// way of whoever wants it, so this is no time to write much.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    fn offer(&self, key: &ArtifactKey, artifact: &VerifiedArtifact) -> Result<bool, StoreError> {
+        let _ = (key, artifact);
+        Ok(false)
+    }
 
     /// Removes the artifact; that there is none is no error. Whoever has loaded it keeps what was loaded.
     ///
@@ -109,6 +121,49 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// What reports call it: its kind, and where it is.
     fn describe(&self) -> String {
         std::any::type_name::<Self>().to_owned()
+    }
+}
+
+/// A store that the host keeps a hand on.
+impl<S: ArtifactStore + ?Sized> ArtifactStore for Arc<S> {
+    fn load(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError> {
+        (**self).load(key, max_bytes)
+    }
+
+    fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError> {
+        (**self).save(key, artifact)
+    }
+
+    fn offer(&self, key: &ArtifactKey, artifact: &VerifiedArtifact) -> Result<bool, StoreError> {
+        (**self).offer(key, artifact)
+    }
+
+    fn remove(&self, key: &ArtifactKey) -> Result<(), StoreError> {
+        (**self).remove(key)
+    }
+
+    fn list(&self) -> Result<Vec<ArtifactInfo>, StoreError> {
+        (**self).list()
+    }
+
+    fn size(&self) -> Result<u64, StoreError> {
+        (**self).size()
+    }
+
+    fn touch(&self, key: &ArtifactKey) -> Result<(), StoreError> {
+        (**self).touch(key)
+    }
+
+    fn sweep(&self) -> Result<(), StoreError> {
+        (**self).sweep()
+    }
+
+    fn is_read_only(&self) -> bool {
+        (**self).is_read_only()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
     }
 }
 

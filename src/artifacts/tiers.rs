@@ -9,7 +9,7 @@ use super::footer::Codec;
 use super::key::ArtifactKey;
 use super::seal::Seal;
 use super::store::{ArtifactStore, StoreError};
-use super::verify::{Opened, Verified};
+use super::verify::{Opened, VerifiedArtifact};
 use crate::runtime::guarded;
 use crate::sync::unchecked::{Condvar, Mutex};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -156,17 +156,28 @@ impl Artifacts {
         None
     }
 
-    /// Verifies it; what is not what was saved goes.
-    pub(crate) fn verify(&self, found: &Found) -> Option<Verified> {
+    /// Verifies it; what is not what was saved goes. Stores that were asked before, and take it without a copy, have it
+    /// from now on.
+    pub(crate) fn verify(&self, found: &Found) -> Option<VerifiedArtifact> {
         let tier = &self.0.tiers[found.tier];
         match found.opened.verify(&self.0.seal) {
             Ok(verified) => {
                 count(&self.0.counts.hits);
+                self.offer(found, &verified);
                 Some(verified)
             }
             Err(error) => {
                 self.note_failure(tier, &found.key, &error);
                 None
+            }
+        }
+    }
+
+    fn offer(&self, found: &Found, verified: &VerifiedArtifact) {
+        let earlier = self.0.tiers[..found.tier].iter();
+        for tier in earlier.filter(|tier| !tier.store.is_read_only()) {
+            if let Err(error) = tier.guarded("offer", |store| store.offer(&found.key, verified)) {
+                self.note_failure(tier, &found.key, &error);
             }
         }
     }

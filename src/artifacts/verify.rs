@@ -20,13 +20,32 @@ pub(crate) struct Opened {
     page: [u8; FOOTER_BYTES],
 }
 
-/// Code that is what was saved, and cannot be changed. Made by [`Opened::verify`] alone.
+/// An artifact that is what was saved, and that nobody can change any more; to be shared, and not copied. It is raw.
+///
+/// What a store is given with [`ArtifactStore::offer`](super::ArtifactStore::offer).
 #[derive(Debug)]
-pub(crate) struct Verified(SealedFile);
+pub struct VerifiedArtifact(SealedFile);
 
-impl Verified {
-    pub fn file(&self) -> &SealedFile {
+// Made by `Opened::verify` alone.
+impl VerifiedArtifact {
+    pub(crate) fn file(&self) -> &SealedFile {
         &self.0
+    }
+
+    /// The same once more, without a copy; this is what [`ArtifactStore::load`](super::ArtifactStore::load) may return.
+    ///
+    /// # Errors
+    /// The system's, which has no file descriptor to give.
+    pub fn share(&self) -> io::Result<StoredArtifact> {
+        self.0.stored()
+    }
+
+    /// Bytes of all of it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn size(&self) -> io::Result<u64> {
+        self.0.size()
     }
 }
 
@@ -37,6 +56,18 @@ fn corrupt(reason: impl Into<String>) -> StoreError {
 
 fn unreadable(source: io::Error) -> StoreError {
     StoreError::unreadable("an artifact cannot be read", source)
+}
+
+/// What is written into it is verified: the copy is as well, should it come back from a store in memory.
+fn finish(copy: Unsealed, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
+    let sealed = copy.seal().map_err(unsealed)?;
+    #[cfg(target_os = "linux")]
+    if let Some(identity) = Identity::of(sealed.file()) {
+        identity.note_verified(seal, true);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = seal;
+    Ok(VerifiedArtifact(sealed))
 }
 
 fn unsealed(source: io::Error) -> StoreError {
@@ -85,7 +116,7 @@ impl Opened {
     }
 
     /// Makes sure that it is what was saved, by whoever has the seal's secret if it has one.
-    pub fn verify(&self, seal: &Seal) -> Result<Verified, StoreError> {
+    pub fn verify(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
         if self.footer.keyed != seal.is_keyed() {
             let reason = match seal.is_keyed() {
                 true => "it has a digest, where a keyed one is asked for",
@@ -100,7 +131,7 @@ impl Opened {
         }
     }
 
-    fn verify_raw(&self, seal: &Seal) -> Result<Verified, StoreError> {
+    fn verify_raw(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
         let identity = self.contents.identity();
         let known = identity.as_ref().is_some_and(|id| id.is_verified(seal));
         let sealed = self.contents.sealed();
@@ -109,9 +140,9 @@ impl Opened {
                 self.check(seal, |_| Ok(()))?;
                 self.note_verified(identity, seal);
             }
-            return Ok(Verified(sealed));
+            return Ok(VerifiedArtifact(sealed));
         }
-        let mut copy = Unsealed::new().map_err(unsealed)?;
+        let mut copy = Unsealed::new(self.footer.file_bytes()).map_err(unsealed)?;
         if known {
             self.each_chunk(|chunk| copy.write(chunk).map_err(unsealed))?;
         } else {
@@ -125,7 +156,7 @@ impl Opened {
         if !known {
             self.note_verified(identity, seal);
         }
-        Ok(Verified(copy.seal().map_err(unsealed)?))
+        finish(copy, seal)
     }
 
     fn note_verified(&self, identity: Option<Identity>, seal: &Seal) {
@@ -173,7 +204,7 @@ impl Opened {
         Ok(())
     }
 
-    fn verify_compressed(&self, _seal: &Seal) -> Result<Verified, StoreError> {
+    fn verify_compressed(&self, _seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
         let reason = "it is compressed, and the feature `zstd` is not there".into();
         Err(StoreError::Incompatible { reason })
     }
@@ -217,7 +248,10 @@ impl Contents {
 
     #[cfg(not(target_os = "linux"))]
     fn sealed(&self) -> Option<SealedFile> {
-        None
+        match self {
+            Self::Bytes(bytes) => Some(SealedFile::of_bytes(bytes)),
+            Self::File(_) => None,
+        }
     }
 }
 
