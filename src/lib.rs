@@ -186,6 +186,7 @@
 //!
 //! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
+//! - `zstd` (not default): artifacts can be compressed ([`Codec::Zstd`]).
 //!
 //! # Limits of this version
 //!
@@ -213,8 +214,9 @@ mod state;
 mod sync;
 
 pub use artifacts::{
-    ArtifactInfo, ArtifactKey, ArtifactStats, ArtifactStore, Artifacts, ArtifactsBuilder,
-    EncodedArtifact, EngineKey, MemoryStore, NotAKey, StoreError, StoredArtifact, VerifiedArtifact,
+    ArtifactInfo, ArtifactKey, ArtifactStats, ArtifactStore, Artifacts, ArtifactsBuilder, Codec,
+    EncodedArtifact, EngineKey, MemoryStore, NotAKey, StoreError, StoredArtifact, Upkeep,
+    VerifiedArtifact,
 };
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,

@@ -27,12 +27,16 @@ pub(super) const DIGEST: std::ops::Range<usize> = 96..128;
 /// No code is larger: lengths beyond it are lies, and their sums overflow nothing.
 const LARGEST: u64 = 1 << 40;
 
-/// How a body stands for its code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
-    /// It is the code.
+/// The form in which an artifact has its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum Codec {
+    /// As it is: it is mapped where it lies.
     Raw,
-    /// Zstandard's frame of it.
+    /// Compressed by Zstandard: smaller, and decompressed each time that it is loaded. With the feature `zstd`; without
+    /// it, artifacts are saved raw, and those that others have compressed are not loaded.
     Zstd,
 }
 

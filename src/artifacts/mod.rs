@@ -4,6 +4,7 @@
 //! changed any more. Stores keep encoded artifacts and know nothing of that; [`Artifacts`] asks them one after the
 //! other, verifies what they bring, and hands out what may be mapped.
 
+mod compress;
 mod footer;
 mod identity;
 mod key;
@@ -12,14 +13,17 @@ mod seal;
 mod sealed;
 mod store;
 mod tiers;
+mod upkeep;
 mod verify;
 
 pub(crate) use key::module_hash;
 pub(crate) use sealed::SealedFile;
 pub(crate) use tiers::{Found, HeldFlight};
 
+pub use footer::Codec;
 pub use key::{ArtifactKey, EngineKey, NotAKey};
 pub use memory::MemoryStore;
 pub use store::{ArtifactInfo, ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};
 pub use tiers::{ArtifactStats, Artifacts, ArtifactsBuilder};
+pub use upkeep::Upkeep;
 pub use verify::VerifiedArtifact;

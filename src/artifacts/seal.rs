@@ -58,7 +58,7 @@ impl Seal {
         body: &'a [u8],
         code_bytes: u64,
     ) -> EncodedArtifact<'a> {
-        let mut footer = Footer {
+        let footer = Footer {
             codec,
             keyed: self.is_keyed(),
             body_bytes: body.len() as u64,
@@ -66,20 +66,21 @@ impl Seal {
             key,
             digest: [0; 32],
         };
-        let unproved = EncodedArtifact {
+        let mut encoded = EncodedArtifact {
             body,
-            footer: footer.encode(),
+            footer: [0; FOOTER_BYTES],
         };
-        let [body_part, padding, page] = unproved.parts();
         let mut hasher = self.hasher();
-        for part in [body_part, padding, page] {
-            hasher.update(part);
-        }
-        footer.digest = hasher.finalize().into();
-        EncodedArtifact {
-            body,
-            footer: footer.encode(),
-        }
+        let [body_part, padding, _] = encoded.parts();
+        hasher.update(body_part).update(padding);
+        encoded.footer = Self::prove(hasher, footer);
+        encoded
+    }
+
+    /// The footer with the digest of what the hasher has seen, the padded body, and of itself.
+    pub fn prove(hasher: Hasher, mut footer: Footer) -> [u8; FOOTER_BYTES] {
+        footer.digest = Self::finish(hasher, footer.encode()).into();
+        footer.encode()
     }
 }
 

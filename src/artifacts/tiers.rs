@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::compress::compress;
 use super::footer::Codec;
 use super::key::ArtifactKey;
 use super::seal::Seal;
 use super::store::{ArtifactStore, StoreError};
+use super::upkeep::Upkeep;
 use super::verify::{Opened, VerifiedArtifact};
 use crate::runtime::guarded;
 use crate::sync::unchecked::{Condvar, Mutex};
@@ -29,6 +31,7 @@ struct Inner {
 
 struct Tier {
     store: Box<dyn ArtifactStore>,
+    upkeep: Upkeep,
     /// What was said of its failure; said again when it has worked meanwhile.
     is_broken: AtomicBool,
 }
@@ -68,9 +71,15 @@ pub struct ArtifactsBuilder {
 
 impl ArtifactsBuilder {
     /// Adds a store, to be asked after those that were added before.
-    pub fn store(mut self, store: impl ArtifactStore) -> Self {
+    pub fn store(self, store: impl ArtifactStore) -> Self {
+        self.store_with(store, Upkeep::new())
+    }
+
+    /// The same, with limits of how much is kept there, and the form in which it is.
+    pub fn store_with(mut self, store: impl ArtifactStore, upkeep: Upkeep) -> Self {
         self.tiers.push(Tier {
             store: Box::new(store),
+            upkeep,
             is_broken: AtomicBool::new(false),
         });
         self
@@ -191,13 +200,21 @@ impl Artifacts {
     /// Saves it wherever it can be saved; whether it was anywhere.
     pub(crate) fn save(&self, key: &ArtifactKey, code: &[u8]) -> bool {
         let writable = |tier: &&Tier| !tier.store.is_read_only();
-        let mut encoded = None;
+        let bytes = code.len() as u64;
+        let mut raw = None;
         let mut saved = false;
         for tier in self.0.tiers.iter().filter(writable) {
-            let encoded = encoded.get_or_insert_with(|| {
-                let bytes = code.len() as u64;
-                self.0.seal.encode(*key, Codec::Raw, code, bytes)
-            });
+            let seal = &self.0.seal;
+            let body = match tier.upkeep.codec {
+                Codec::Raw => None,
+                Codec::Zstd => compress(code, tier.upkeep.compression_level),
+            };
+            let compressed =
+                (body.as_deref()).map(|body| seal.encode(*key, Codec::Zstd, body, bytes));
+            let encoded = match &compressed {
+                Some(compressed) => compressed,
+                None => raw.get_or_insert_with(|| seal.encode(*key, Codec::Raw, code, bytes)),
+            };
             match tier.guarded("save", |store| store.save(key, encoded)) {
                 Ok(()) => {
                     tier.works();

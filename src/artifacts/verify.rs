@@ -1,8 +1,10 @@
 //! From what a store has to what may be mapped: read once, hashed while it is read, and sealed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 
+use super::compress::decompress;
 use super::footer::{Codec, FOOTER_BYTES, Footer};
 use super::identity::Identity;
 use super::key::ArtifactKey;
@@ -149,10 +151,7 @@ impl Opened {
             self.check(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
         }
         copy.write(&self.page).map_err(unsealed)?;
-        // What was known of the file must be true of what was copied.
-        if self.contents.identity() != identity {
-            return Err(corrupt("it was changed while it was read"));
-        }
+        self.is_still(identity)?;
         if !known {
             self.note_verified(identity, seal);
         }
@@ -204,9 +203,62 @@ impl Opened {
         Ok(())
     }
 
-    fn verify_compressed(&self, _seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-        let reason = "it is compressed, and the feature `zstd` is not there".into();
-        Err(StoreError::Incompatible { reason })
+    /// Nothing is decompressed that is not verified. What comes out is a whole raw artifact, with a proof of its own.
+    fn verify_compressed(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
+        let body = self.verified_body(seal)?;
+        let raw = Footer {
+            codec: Codec::Raw,
+            body_bytes: self.footer.code_bytes,
+            ..self.footer.clone()
+        };
+        let mut copy = Unsealed::new(raw.file_bytes()).map_err(unsealed)?;
+        let mut hasher = seal.hasher();
+        let mut write = |bytes: &[u8]| {
+            hasher.update(bytes);
+            copy.write(bytes).map_err(unsealed)
+        };
+        decompress(&body, raw.code_bytes, &mut write)?;
+        let padding = raw.padded_bytes() - raw.body_bytes;
+        write(&[0; FOOTER_BYTES][..padding as usize])?;
+        let page = Seal::prove(hasher, raw);
+        copy.write(&page).map_err(unsealed)?;
+        finish(copy, seal)
+    }
+
+    /// The body without its padding, as nobody can change it any more.
+    fn verified_body(&self, seal: &Seal) -> Result<Cow<'_, [u8]>, StoreError> {
+        let identity = self.contents.identity();
+        let known = identity.as_ref().is_some_and(|id| id.is_verified(seal));
+        let body_bytes = self.footer.body_bytes as usize;
+        if let Contents::Bytes(bytes) = &self.contents {
+            self.check(seal, |_| Ok(()))?;
+            return Ok(bytes[..body_bytes].into());
+        }
+        let mut body = Vec::new();
+        let reserved = body.try_reserve_exact(self.footer.padded_bytes() as usize);
+        reserved.map_err(|error| unsealed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+        let mut copy = |chunk: &[u8]| {
+            body.extend_from_slice(chunk);
+            Ok(())
+        };
+        match known {
+            true => self.each_chunk(&mut copy)?,
+            false => self.check(seal, &mut copy)?,
+        }
+        self.is_still(identity)?;
+        if !known {
+            self.note_verified(identity, seal);
+        }
+        body.truncate(body_bytes);
+        Ok(body.into())
+    }
+
+    /// What was known of the file must be true of what was copied.
+    fn is_still(&self, identity: Option<Identity>) -> Result<(), StoreError> {
+        match self.contents.identity() == identity {
+            true => Ok(()),
+            false => Err(corrupt("it was changed while it was read")),
+        }
     }
 }
 
@@ -266,4 +318,94 @@ fn read_exact_at(mut file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> 
     use std::io::{Read, Seek, SeekFrom};
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(buffer)
+}
+
+#[cfg(all(test, feature = "zstd"))]
+mod tests {
+    use super::super::compress::compress;
+    use super::super::key::EngineKey;
+    use super::*;
+
+    fn key() -> ArtifactKey {
+        ArtifactKey::new(EngineKey::new(b"engine"), [7; 32])
+    }
+
+    fn code() -> Vec<u8> {
+        (0..30_000_u32).map(|n| (n / 9) as u8).collect()
+    }
+
+    /// The code as an artifact, compressed, that says to have so many bytes of code.
+    fn compressed(seal: &Seal, code_bytes: u64) -> Vec<u8> {
+        let body = compress(&code(), 3).unwrap();
+        seal.encode(key(), Codec::Zstd, &body, code_bytes).to_vec()
+    }
+
+    fn verify(bytes: &[u8], seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
+        Opened::new(StoredArtifact::bytes(bytes), &key(), u64::MAX)?.verify(seal)
+    }
+
+    #[cfg(unix)]
+    fn in_file(bytes: &[u8]) -> File {
+        use std::io::Write;
+        let path = std::env::temp_dir().join(format!("wasm-pool-{}", std::process::id()));
+        let mut file = (File::options().read(true).write(true).create_new(true))
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_was_compressed_comes_out_as_a_whole_raw_artifact() {
+        let code = code();
+        let bytes = code.len() as u64;
+        for seal in [Seal::digest(), Seal::keyed(b"secret")] {
+            let stored = compressed(&seal, bytes);
+            let raw = seal.encode(key(), Codec::Raw, &code, bytes).to_vec();
+            let mut sources = vec![StoredArtifact::bytes(&stored[..])];
+            #[cfg(unix)]
+            sources.push(StoredArtifact::file(in_file(&stored)));
+            for source in sources {
+                let opened = Opened::new(source, &key(), stored.len() as u64).unwrap();
+                assert!(opened.is_compressed());
+                assert_eq!(opened.mapped_bytes(), raw.len() as u64);
+                let verified = opened.verify(&seal).unwrap();
+                let mut contents = vec![0; raw.len()];
+                let shared = verified.share().unwrap();
+                shared.0.read_at(&mut contents, 0).unwrap();
+                assert!(contents == raw);
+                let again = Opened::new(shared, &key(), u64::MAX).unwrap();
+                assert!(!again.is_compressed());
+                again.verify(&seal).unwrap();
+            }
+            let other = Seal::keyed(b"another");
+            assert!(verify(&stored, &other).is_err());
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_is_decompressed() {
+        let seal = Seal::digest();
+        let stored = compressed(&seal, code().len() as u64);
+        for bit in 0..stored.len() * 8 {
+            let mut flipped = stored.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let error = verify(&flipped, &seal).unwrap_err();
+            assert!(error.condemns_artifact(), "bit {bit}: {error}");
+            assert!(
+                !error.to_string().contains("Zstandard"),
+                "bit {bit}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_is_corrupt_though_it_is_proved() {
+        let seal = Seal::digest();
+        for wrong in [1, 29_999, 30_001, 1 << 30] {
+            let error = verify(&compressed(&seal, wrong), &seal).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        }
+    }
 }
