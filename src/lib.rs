@@ -171,6 +171,8 @@
 //! | `destroy` | span, debug | `function`, `group`, `reason` | destroying an instance, the host's data with it |
 //! | `code dropped` | event, debug | `bytes` | unmapping code; bytes as charged to `code` |
 //! | `host code panicked` | event, error | `what` | a panic in what the pool called on its own account |
+//! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
+//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store since it worked; the pool goes on without it |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
 //! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |
 //!
@@ -201,7 +203,6 @@ struct Readme;
 
 extern crate alloc;
 
-#[allow(dead_code, unused_imports, reason = "the pool does not use it yet")]
 mod artifacts;
 mod pool;
 mod runtime;

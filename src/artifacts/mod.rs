@@ -17,8 +17,7 @@ mod upkeep;
 mod verify;
 
 pub(crate) use key::module_hash;
-pub(crate) use sealed::SealedFile;
-pub(crate) use tiers::{Found, HeldFlight};
+pub(crate) use tiers::Found;
 
 pub use footer::Codec;
 pub use key::{ArtifactKey, EngineKey, NotAKey};

@@ -54,8 +54,8 @@ pub trait ArtifactStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is none, which is nobody's fault; [`StoreError::TooLarge`] if it is
-    /// longer than `max_bytes`, which is what has been set aside for it: nothing longer may be brought into
-    /// memory; and as [`StoreError`] says.
+    /// longer than `max_bytes` and would be brought into memory, where no more has been set aside for it (an open
+    /// file may be longer); and as [`StoreError`] says.
     fn load(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError>;
 
     /// Keeps the artifact, whole or not at all. One that is there already is replaced; it may stay if it is the same,

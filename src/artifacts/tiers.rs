@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 
 use super::compress::compress;
 use super::footer::Codec;
@@ -13,6 +13,7 @@ use super::store::{ArtifactStore, StoreError};
 use super::upkeep::Upkeep;
 use super::verify::{Opened, VerifiedArtifact};
 use crate::runtime::guarded;
+use crate::sync::unchecked::thread::{self, ThreadId};
 use crate::sync::unchecked::{Condvar, Mutex};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,7 +25,8 @@ pub struct Artifacts(Arc<Inner>);
 struct Inner {
     tiers: Vec<Tier>,
     seal: Seal,
-    flights: Mutex<HashSet<ArtifactKey>>,
+    /// What is compiled, and by which thread.
+    flights: Mutex<HashMap<ArtifactKey, ThreadId>>,
     flight_ended: Condvar,
     counts: Counts,
 }
@@ -98,7 +100,7 @@ impl ArtifactsBuilder {
         Artifacts(Arc::new(Inner {
             tiers: self.tiers,
             seal: self.secret.unwrap_or_else(Seal::digest),
-            flights: Mutex::new(HashSet::new()),
+            flights: Mutex::new(HashMap::new()),
             flight_ended: Condvar::new(),
             counts: Counts::default(),
         }))
@@ -107,7 +109,8 @@ impl ArtifactsBuilder {
 
 /// An artifact that a store has, and that is not verified yet.
 pub(crate) struct Found {
-    opened: Opened,
+    /// Boxed: it has the footer with it.
+    opened: Box<Opened>,
     tier: usize,
     key: ArtifactKey,
 }
@@ -147,13 +150,18 @@ impl Artifacts {
     pub(crate) fn find(&self, key: &ArtifactKey, tier: usize, max_bytes: u64) -> Option<Found> {
         for (at, tier) in self.0.tiers.iter().enumerate().skip(tier) {
             let found = tier.guarded("load", |store| {
-                Opened::new(store.load(key, max_bytes)?, key, max_bytes)
+                let opened = Opened::new(store.load(key, max_bytes)?, key, max_bytes)?;
+                // What a footer says of lengths is what is reserved. Raw code is as long as its file.
+                if opened.is_compressed() {
+                    opened.check(&self.0.seal)?;
+                }
+                Ok(opened)
             });
             match found {
                 Ok(opened) => {
                     tier.works();
                     return Some(Found {
-                        opened,
+                        opened: Box::new(opened),
                         tier: at,
                         key: *key,
                     });
@@ -231,7 +239,7 @@ impl Artifacts {
     fn note_failure(&self, tier: &Tier, key: &ArtifactKey, error: &StoreError) {
         let counts = &self.0.counts;
         match error {
-            StoreError::NotFound => {}
+            StoreError::NotFound | StoreError::TooLarge { .. } => {}
             error if error.condemns_artifact() => {
                 count(&counts.rejected);
                 let removed = match tier.store.is_read_only() {
@@ -256,18 +264,26 @@ impl Artifacts {
         }
     }
 
-    /// This thread alone loads, compiles and saves what has this key, in all pools that have these artifacts, until
-    /// the guard goes. Waits for others that do.
+    /// This thread alone compiles and saves what has this key, in all pools that have these artifacts, until the
+    /// guard goes. Waits for others that do.
+    ///
+    /// A thread that compiles already, and whose subscriber has led it here, waits for nobody: it could be for
+    /// itself.
     pub(crate) fn hold(&self, key: &ArtifactKey) -> HeldFlight {
+        let thread = thread::current().id();
         let mut flights = self.0.flights.lock();
+        let is_nested = flights.values().any(|other| *other == thread);
         let mut waited = false;
-        while !flights.insert(*key) {
+        while !is_nested && flights.contains_key(key) {
             waited = true;
             self.0.flight_ended.wait(&mut flights);
         }
+        if !is_nested {
+            flights.insert(*key, thread);
+        }
         HeldFlight {
             artifacts: self.clone(),
-            key: *key,
+            key: (!is_nested).then_some(*key),
             waited,
         }
     }
@@ -302,15 +318,18 @@ fn count(counter: &AtomicU64) {
 /// See [`Artifacts::hold`].
 pub(crate) struct HeldFlight {
     artifacts: Artifacts,
-    key: ArtifactKey,
+    /// `None` if it holds nothing.
+    key: Option<ArtifactKey>,
     /// Whether another had it before: it may be there now.
     pub waited: bool,
 }
 
 impl Drop for HeldFlight {
     fn drop(&mut self) {
-        self.artifacts.0.flights.lock().remove(&self.key);
-        self.artifacts.0.flight_ended.notify_all();
+        if let Some(key) = &self.key {
+            self.artifacts.0.flights.lock().remove(key);
+            self.artifacts.0.flight_ended.notify_all();
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Opened {
     contents: Contents,
     footer: Footer,
     page: [u8; FOOTER_BYTES],
+    /// Of heap, that may be taken to verify it.
+    max_bytes: u64,
 }
 
 /// An artifact that is what was saved, and that nobody can change any more; to be shared, and not copied. It is raw.
@@ -86,7 +88,9 @@ impl Opened {
     ) -> Result<Self, StoreError> {
         let contents = stored.0;
         let bytes = contents.len().map_err(unreadable)?;
-        StoreError::check_size(bytes, max_bytes)?;
+        if let Contents::Bytes(_) = contents {
+            StoreError::check_size(bytes, max_bytes)?;
+        }
         let Some(at) = bytes.checked_sub(FOOTER_BYTES as u64) else {
             return Err(corrupt(format!("{bytes} bytes are too few")));
         };
@@ -104,6 +108,7 @@ impl Opened {
             contents,
             footer,
             page,
+            max_bytes,
         })
     }
 
@@ -119,18 +124,21 @@ impl Opened {
 
     /// Makes sure that it is what was saved, by whoever has the seal's secret if it has one.
     pub fn verify(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-        if self.footer.keyed != seal.is_keyed() {
-            let reason = match seal.is_keyed() {
-                true => "it has a digest, where a keyed one is asked for",
-                false => "it has a keyed digest, and there is no secret here",
-            };
-            let reason = reason.into();
-            return Err(StoreError::Incompatible { reason });
-        }
+        self.check_kind(seal)?;
         match self.footer.codec {
             Codec::Raw => self.verify_raw(seal),
             Codec::Zstd => self.verify_compressed(seal),
         }
+    }
+
+    fn check_kind(&self, seal: &Seal) -> Result<(), StoreError> {
+        let reason = match (self.footer.keyed, seal.is_keyed()) {
+            (false, true) => "it has a digest, where a keyed one is asked for",
+            (true, false) => "it has a keyed digest, and there is no secret here",
+            _ => return Ok(()),
+        };
+        let reason = reason.into();
+        Err(StoreError::Incompatible { reason })
     }
 
     fn verify_raw(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
@@ -139,7 +147,7 @@ impl Opened {
         let sealed = self.contents.sealed();
         if let Some(sealed) = sealed {
             if !known {
-                self.check(seal, |_| Ok(()))?;
+                self.check(seal)?;
                 self.note_verified(identity, seal);
             }
             return Ok(VerifiedArtifact(sealed));
@@ -148,7 +156,7 @@ impl Opened {
         if known {
             self.each_chunk(|chunk| copy.write(chunk).map_err(unsealed))?;
         } else {
-            self.check(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
+            self.check_each(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
         }
         copy.write(&self.page).map_err(unsealed)?;
         self.is_still(identity)?;
@@ -164,12 +172,18 @@ impl Opened {
         }
     }
 
+    /// Compares the digest.
+    pub fn check(&self, seal: &Seal) -> Result<(), StoreError> {
+        self.check_each(seal, |_| Ok(()))
+    }
+
     /// Hashes the padded body, chunk by chunk, and compares the digest.
-    fn check(
+    fn check_each(
         &self,
         seal: &Seal,
         mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        self.check_kind(seal)?;
         let mut hasher = seal.hasher();
         self.each_chunk(|chunk| {
             hasher.update(chunk);
@@ -205,6 +219,7 @@ impl Opened {
 
     /// Nothing is decompressed that is not verified. What comes out is a whole raw artifact, with a proof of its own.
     fn verify_compressed(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
+        StoreError::check_size(self.footer.body_bytes, self.max_bytes)?;
         let body = self.verified_body(seal)?;
         let raw = Footer {
             codec: Codec::Raw,
@@ -231,7 +246,7 @@ impl Opened {
         let known = identity.as_ref().is_some_and(|id| id.is_verified(seal));
         let body_bytes = self.footer.body_bytes as usize;
         if let Contents::Bytes(bytes) = &self.contents {
-            self.check(seal, |_| Ok(()))?;
+            self.check(seal)?;
             return Ok(bytes[..body_bytes].into());
         }
         let mut body = Vec::new();
@@ -243,7 +258,7 @@ impl Opened {
         };
         match known {
             true => self.each_chunk(&mut copy)?,
-            false => self.check(seal, &mut copy)?,
+            false => self.check_each(seal, &mut copy)?,
         }
         self.is_still(identity)?;
         if !known {

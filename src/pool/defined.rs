@@ -95,7 +95,6 @@ impl<T: 'static> Source<T> {
     }
 
     /// What its compiled code is kept under.
-    #[allow(dead_code, reason = "the pool does not use it yet")]
     pub fn artifact_key(&self, engine: &EngineKey) -> ArtifactKey {
         ArtifactKey::new(*engine, self.0.hash)
     }

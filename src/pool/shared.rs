@@ -9,6 +9,7 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use wasmtime::Store;
 
+use crate::artifacts::Artifacts;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
@@ -63,6 +64,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub settings: Settings,
     pub runtime: Runtime,
     pub imports: Arc<HostImports<T>>,
+    pub artifacts: Option<Artifacts>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -190,6 +192,7 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub settings: Settings,
     pub runtime: Runtime,
     pub imports: Arc<HostImports<T>>,
+    pub artifacts: Option<Artifacts>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -206,6 +209,7 @@ impl<T: Send + 'static> Shared<T> {
             this: this.clone(),
             runtime: parts.runtime,
             imports: parts.imports,
+            artifacts: parts.artifacts,
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,

@@ -11,37 +11,67 @@ use super::inspect::Facts;
 use super::link::Linked;
 use super::raw::MachineCode;
 use super::sizes;
+use crate::artifacts::VerifiedArtifact;
 use crate::state::Amounts;
 
-/// Compiled code that is not mapped yet.
-pub(crate) struct Artifact {
+/// Code that is not mapped yet: compiled, or found among artifacts.
+pub(crate) struct Unmapped {
     code: MachineCode,
+    needs: CodeNeeds,
+}
+
+/// What code takes when it is mapped.
+#[derive(Clone)]
+pub(crate) struct CodeNeeds {
     amounts: Amounts,
     types: Arc<RegisteredTypes>,
 }
 
-/// Compiles in an engine that is thrown away with all that the compiler keeps.
-pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Artifact> {
-    let code = MachineCode::compile(runtime, wasm)?;
-    let image = if runtime.keeps_images(facts) {
-        facts.image_bytes
-    } else {
-        0
-    };
-    let types = Arc::new(runtime.types().register(facts.type_count));
-    let heap = runtime.heap(facts).module.saturating_add(types.list);
-    let amounts = sizes::code_amounts(code.len() as u64, image, heap);
-    Ok(Artifact {
-        code,
-        amounts,
-        types,
-    })
-}
+impl CodeNeeds {
+    /// Of a module of these facts, whose code is so long.
+    pub fn of(runtime: &Runtime, facts: &Facts, bytes: u64) -> Self {
+        let image = if runtime.keeps_images(facts) {
+            facts.image_bytes
+        } else {
+            0
+        };
+        let types = Arc::new(runtime.types().register(facts.type_count));
+        let heap = runtime.heap(facts).module.saturating_add(types.list);
+        let amounts = sizes::code_amounts(bytes, image, heap);
+        Self { amounts, types }
+    }
 
-impl Artifact {
-    /// What it will take when it is mapped.
     pub fn amounts(&self) -> Amounts {
         self.amounts
+    }
+}
+
+/// Compiles in an engine that is thrown away with all that the compiler keeps.
+pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Unmapped> {
+    let code = MachineCode::compile(runtime, wasm)?;
+    let needs = CodeNeeds::of(runtime, facts, code.len() as u64);
+    Ok(Unmapped { code, needs })
+}
+
+impl Unmapped {
+    /// An artifact's code, which takes this.
+    pub fn stored(verified: VerifiedArtifact, bytes: u64, needs: CodeNeeds) -> Self {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let code = MachineCode::Stored(verified, bytes);
+        Self { code, needs }
+    }
+
+    /// What it will take when it is mapped.
+    pub fn amounts(&self) -> Amounts {
+        self.needs.amounts
+    }
+
+    /// To be saved; `None` for what was.
+    pub fn compiled(&self) -> Option<&[u8]> {
+        match &self.code {
+            MachineCode::Compiled(code) => Some(code),
+            MachineCode::Stored(..) => None,
+        }
     }
 }
 
@@ -71,24 +101,24 @@ pub(crate) enum LoadFailure {
 }
 
 impl<T: 'static> Code<T> {
-    /// Maps the artifact and links it.
-    pub fn load(artifact: &Artifact, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
-        let module = Self::map(artifact, imports.engine()).map_err(LoadFailure::Map)?;
+    /// Maps the code and links it.
+    pub fn load(code: &Unmapped, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
+        let module = Self::map(code, imports.engine()).map_err(LoadFailure::Map)?;
         let linked = Linked::new(imports, &module).map_err(LoadFailure::Link)?;
-        let amounts = artifact.amounts();
+        let CodeNeeds { amounts, types } = code.needs.clone();
         Ok(Self(Arc::new(Loaded {
             linked,
             amounts,
-            _types: artifact.types.clone(),
+            _types: types,
         })))
     }
 
-    fn map(artifact: &Artifact, engine: &Engine) -> wasmtime::Result<Module> {
-        let module = artifact.code.load(engine)?;
+    fn map(code: &Unmapped, engine: &Engine) -> wasmtime::Result<Module> {
+        let module = code.code.load(engine)?;
         let range = module.image_range();
         let mapped = range.end.addr() - range.start.addr();
         debug_assert!(
-            mapped <= artifact.code.len(),
+            mapped <= code.code.len(),
             "more is mapped than was reserved"
         );
         // Now, and not at the first instantiation: its room is reserved.

@@ -24,7 +24,7 @@ mod system;
 mod waker_cell;
 
 pub(crate) use cancel_flag::CancelFlag;
-pub(crate) use code::{Artifact, Code, LoadFailure, compile};
+pub(crate) use code::{Code, CodeNeeds, LoadFailure, Unmapped, compile};
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
@@ -38,7 +38,9 @@ pub(crate) use instance::{
 };
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
-pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
+pub(crate) use sizes::{
+    InstanceNeeds, READ_BUFFERS, code_estimate, compile_estimate, load_estimate,
+};
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};

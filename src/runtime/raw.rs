@@ -13,28 +13,62 @@ use super::engine::Runtime;
 use super::stack::StackBounds;
 use super::stack_quota::StackQuota;
 use super::system::{Relief, is_scarce};
+use crate::artifacts::VerifiedArtifact;
 
-/// Machine code as the compiler left it, in heap memory.
-pub(super) struct MachineCode(Vec<u8>);
+/// Machine code that is not mapped yet, as the compiler left it.
+pub(super) enum MachineCode {
+    /// In heap memory.
+    Compiled(Vec<u8>),
+    /// Of an artifact; so many bytes.
+    Stored(VerifiedArtifact, usize),
+}
 
 impl MachineCode {
     /// Compiles in an engine that is thrown away with all that the compiler keeps.
     pub fn compile(runtime: &Runtime, wasm: &[u8]) -> wasmtime::Result<Self> {
-        Ok(Self(runtime.throwaway()?.precompile_module(wasm)?))
+        let code = runtime.throwaway()?.precompile_module(wasm)?;
+        Ok(Self::Compiled(code))
     }
 
+    /// Bytes that it takes when it is mapped.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match self {
+            Self::Compiled(code) => code.len(),
+            Self::Stored(_, bytes) => *bytes,
+        }
     }
 
     /// Maps it. `engine` must be the one of the runtime that it was compiled for.
     pub fn load(&self, engine: &Engine) -> wasmtime::Result<Module> {
-        // SAFETY: `deserialize` demands bytes that `precompile_module` of a compatible engine
-        // produced. These are made by `compile` alone, from an engine with this one's configuration
-        // (wasmtime itself refuses another's), and have never left this process's heap or been
-        // written to.
-        unsafe { Module::deserialize(engine, &self.0) }
+        match self {
+            // SAFETY: `deserialize` demands bytes that `precompile_module` of a compatible engine
+            // produced. These are made by `compile` alone, from an engine with this one's configuration
+            // (wasmtime itself refuses another's), and have never left this process's heap or been
+            // written to.
+            Self::Compiled(code) => unsafe { Module::deserialize(engine, code) },
+            Self::Stored(verified, _) => map_stored(engine, verified),
+        }
     }
+}
+
+/// Maps an artifact's code.
+#[cfg(target_os = "linux")]
+fn map_stored(engine: &Engine, verified: &VerifiedArtifact) -> wasmtime::Result<Module> {
+    let file = verified.file().file().try_clone()?;
+    // SAFETY: `deserialize_open_file` demands a file that `precompile_module` of a compatible engine produced, and
+    // that does not change while it is mapped. `VerifiedArtifact` is made by `artifacts/verify.rs` alone, of bytes whose
+    // digest is that of an artifact which this crate has saved under this engine's key (a forgery needs the host's
+    // secret, or, where there is none, write access to a store that the host trusts); behind the code stand only
+    // zeros and the footer, of which the code's own headers know nothing. The file has all seals: the kernel
+    // lets nobody write to it, cut it short or take a seal off.
+    unsafe { Module::deserialize_open_file(engine, file) }
+}
+
+/// The same, where files cannot be sealed: of bytes in heap memory.
+#[cfg(not(target_os = "linux"))]
+fn map_stored(engine: &Engine, verified: &VerifiedArtifact) -> wasmtime::Result<Module> {
+    // SAFETY: as above; the bytes are never written to.
+    unsafe { Module::deserialize(engine, &**verified.file().bytes()) }
 }
 
 /// Makes the fiber stacks of the pool's own engine, each charged to the instance that it is for.

@@ -80,6 +80,16 @@ pub(crate) fn compile_estimate(wasm: u64) -> Amounts {
     Amounts::ZERO.compile(wasm.saturating_mul(96).saturating_add(4 << 20))
 }
 
+/// Heap that reading an artifact takes beside the artifact itself.
+pub(crate) const READ_BUFFERS: u64 = 512 << 10;
+
+/// Heap that loading an artifact may take: its buffers, and as much as the artifact, if its store does not give a
+/// file, or gives a compressed one. Code is 2.3 to 3.8 times its wasm, and a little more for the smallest.
+pub(crate) fn load_estimate(wasm: u64) -> Amounts {
+    let artifact = wasm.saturating_mul(4).saturating_add(512 << 10);
+    Amounts::ZERO.compile(artifact.saturating_add(READ_BUFFERS))
+}
+
 /// What a new instance takes, by what its module declares.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InstanceNeeds {

@@ -11,6 +11,7 @@
 mod common;
 
 mod api;
+mod artifacts;
 mod bad_input;
 mod budgets;
 mod cancellation;

@@ -12,6 +12,7 @@ use super::imports::HostImports;
 use super::inspect::Facts;
 use super::link::Linked;
 use super::sizes;
+use crate::artifacts::VerifiedArtifact;
 use crate::state::Amounts;
 
 /// Bytes of a fiber stack.
@@ -57,12 +58,25 @@ pub(crate) fn prepare(wasm: &[u8]) {
     modules.entry(wasm.to_vec()).or_insert_with(compile);
 }
 
-pub(crate) struct Artifact {
+pub(crate) struct Unmapped {
     module: Module,
     amounts: Amounts,
 }
 
-pub(crate) fn compile(_: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Artifact> {
+/// Nothing is stored here.
+pub(crate) struct CodeNeeds(Amounts);
+
+impl CodeNeeds {
+    pub fn of(_: &Runtime, facts: &Facts, bytes: u64) -> Self {
+        Self(sizes::code_amounts(bytes, 0, facts.heap.module))
+    }
+
+    pub fn amounts(&self) -> Amounts {
+        self.0
+    }
+}
+
+pub(crate) fn compile(_: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Unmapped> {
     ATTEMPTS.set(ATTEMPTS.get() + 1);
     let modules = modules().lock().expect("no test has panicked in here");
     let compiled = modules.get(wasm).expect("modules are prepared");
@@ -70,10 +84,18 @@ pub(crate) fn compile(_: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Resu
     let range = module.image_range();
     let bytes = range.end.addr() - range.start.addr();
     let amounts = sizes::code_amounts(bytes as u64, 0, facts.heap.module);
-    Ok(Artifact { module, amounts })
+    Ok(Unmapped { module, amounts })
 }
 
-impl Artifact {
+impl Unmapped {
+    pub fn stored(_: VerifiedArtifact, _: u64, _: CodeNeeds) -> Self {
+        unreachable!("no model has artifacts")
+    }
+
+    pub fn compiled(&self) -> Option<&[u8]> {
+        None
+    }
+
     pub fn amounts(&self) -> Amounts {
         self.amounts
     }
@@ -98,9 +120,9 @@ pub(crate) enum LoadFailure {
 }
 
 impl<T: 'static> Code<T> {
-    pub fn load(artifact: &Artifact, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
-        let linked = Linked::new(imports, &artifact.module).map_err(LoadFailure::Link)?;
-        let amounts = artifact.amounts;
+    pub fn load(code: &Unmapped, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
+        let linked = Linked::new(imports, &code.module).map_err(LoadFailure::Link)?;
+        let amounts = code.amounts;
         Ok(Self(Arc::new(Loaded { linked, amounts })))
     }
 

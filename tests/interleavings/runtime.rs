@@ -49,7 +49,7 @@ mod code;
 
 pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{
-    Artifact, Code, LoadFailure, STACK, attempts, compile, prepare, shared_engine,
+    Code, CodeNeeds, LoadFailure, STACK, Unmapped, attempts, compile, prepare, shared_engine,
 };
 pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use epoch::Epoch;
@@ -64,7 +64,9 @@ pub(crate) use instance::{
 };
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
-pub(crate) use sizes::{InstanceNeeds, code_estimate, compile_estimate};
+pub(crate) use sizes::{
+    InstanceNeeds, READ_BUFFERS, code_estimate, compile_estimate, load_estimate,
+};
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};

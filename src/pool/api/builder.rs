@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wasmtime::{Engine, Linker, Store};
 
+use crate::artifacts::Artifacts;
 use crate::pool::Pool;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
@@ -36,6 +37,7 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     engine: Option<Engine>,
     linker: Option<Linker<StoreData<T>>>,
     imports: Vec<Box<Imports<T>>>,
+    artifacts: Option<Artifacts>,
     make_data: Box<MakeData<T>>,
     on_create: Option<Box<Hook<T>>>,
     on_recycle: Option<Box<Hook<T>>>,
@@ -94,6 +96,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             engine: None,
             linker: None,
             imports: Vec::new(),
+            artifacts: None,
             make_data: Box::new(make),
             on_create: None,
             on_recycle: None,
@@ -341,6 +344,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// Where compiled code is found, and kept beyond the life of this pool. Pools that share them compile a module
+    /// once between them. Default: none, and what is dropped is compiled anew.
+    pub fn artifacts(mut self, artifacts: &Artifacts) -> Self {
+        self.artifacts = Some(artifacts.clone());
+        self
+    }
+
     /// Where the pool gets the time from. Default: [`SystemClock`](crate::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -377,6 +387,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             settings: self.settings,
             runtime,
             imports: Arc::new(HostImports::new(linker, Vec::new(), 0)),
+            artifacts: self.artifacts,
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,

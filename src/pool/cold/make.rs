@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::pool::api::error::AcquireError;
 use crate::pool::cold::acquire::{closed, stack_too_small};
-use crate::pool::cold::compile::Ready;
 use crate::pool::cold::growth::Account;
 use crate::pool::cold::guest_poll::{Ended, GuestPoll};
+use crate::pool::cold::lead::Ready;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::{Need, Reservation};
 use crate::pool::defined::Defined;

@@ -7,6 +7,7 @@ pub(crate) mod compile;
 pub(crate) mod growth;
 pub(crate) mod guest_poll;
 pub(crate) mod in_queue;
+pub(crate) mod lead;
 pub(crate) mod make;
 pub(crate) mod release;
 pub(crate) mod request_guard;

@@ -221,6 +221,13 @@ impl<H: Types> State<H> {
         }
     }
 
+    /// What it takes to bring the code back has changed: it has become an artifact.
+    pub fn note_cost(&mut self, id: RequestId<H>, cost: u64) {
+        if let Some(module) = self.requests[id].module {
+            self.modules[module].history.cost = cost;
+        }
+    }
+
     fn end_flight(&mut self, module: ModuleId<H>, phase: Phase<H>, out: &mut Effects<H>) {
         let record = &mut self.modules[module];
         let flight = core::mem::replace(&mut record.phase, phase);

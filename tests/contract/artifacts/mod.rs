@@ -1,0 +1,5 @@
+//! Compiled once, ever: artifacts.
+
+mod corruption;
+mod pools;
+mod shelf;

@@ -1,0 +1,202 @@
+//! What pools do with artifacts.
+
+use std::sync::Barrier;
+use std::thread;
+
+use wasm_pool::{AcquireError, Budget, Function, Limits, Pool, PoolBuilder};
+
+use super::shelf::{Failing, Shelf};
+use crate::common::*;
+
+fn pool(shelf: &Shelf) -> Pool {
+    quiet().artifacts(&shelf.artifacts()).build().unwrap()
+}
+
+fn answer(pool: &Pool) -> i32 {
+    define_with_pages(pool, "f", 1).call(1, ()).unwrap()
+}
+
+#[test]
+fn a_second_start_compiles_nothing() {
+    let shelf = Shelf::default();
+    let first = pool(&shelf);
+    assert_eq!(answer(&first), 1);
+    let stats = check(&first);
+    assert_eq!((stats.compilations, stats.loads), (1, 1));
+    let second = pool(&shelf);
+    assert_eq!(answer(&second), 1);
+    let stats = check(&second);
+    assert_eq!((stats.compilations, stats.loads), (0, 1));
+    assert_eq!(shelf.with(|shelf| (shelf.saves, shelf.loads)), (1, 2));
+    for pool in [first, second] {
+        pool.close();
+        check_empty(&pool);
+    }
+}
+
+#[test]
+fn files_are_loaded_as_bytes_are() {
+    let shelf = Shelf::default();
+    assert_eq!(answer(&pool(&shelf)), 1);
+    shelf.with(|shelf| shelf.gives_files = true);
+    let pool = pool(&shelf);
+    assert_eq!(answer(&pool), 1);
+    assert_eq!(pool.stats().compilations, 0);
+}
+
+#[test]
+fn evicted_code_is_loaded_and_not_compiled_again() {
+    let shelf = Shelf::default();
+    let pool = pool(&shelf);
+    let f = define_with_pages(&pool, "f", 1);
+    for _ in 0..3 {
+        assert_eq!(f.call(1, ()).unwrap(), 1);
+        // Whatever is idle and unused goes.
+        pool.set_limits(Limits::new().memory(1).code(1)).unwrap();
+        pool.set_limits(Limits::new()).unwrap();
+        assert_eq!(check(&pool).modules_loaded, 0);
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.compilations, stats.loads), (1, 3));
+}
+
+#[test]
+fn what_an_artifact_is_charged_is_what_its_code_is_charged() {
+    let shelf = Shelf::default();
+    let charged = |pool: &Pool| {
+        assert_eq!(answer(pool), 1);
+        charged(pool, Budget::Code)
+    };
+    let compiled = charged(&pool(&shelf));
+    let loaded = charged(&pool(&shelf));
+    // The footer, and what pads the code to a page.
+    assert!(
+        (compiled..=compiled + 8192).contains(&loaded),
+        "{compiled}, {loaded}"
+    );
+}
+
+#[test]
+fn another_engine_has_artifacts_of_its_own() {
+    let shelf = Shelf::default();
+    let compiled = |builder: PoolBuilder| {
+        let pool = builder.artifacts(&shelf.artifacts()).build().unwrap();
+        assert_eq!(answer(&pool), 1);
+        pool.stats().compilations
+    };
+    assert_eq!(compiled(quiet()), 1);
+    // Upgraded: each module is compiled again, once, and the old ones are still there.
+    assert_eq!(compiled(quiet().fuel(1 << 40)), 1);
+    assert_eq!(compiled(quiet().fuel(1 << 40)), 0);
+    assert_eq!(compiled(quiet()), 0);
+    assert_eq!(shelf.with(|shelf| shelf.artifacts.len()), 2);
+}
+
+#[test]
+fn pools_that_share_their_artifacts_compile_once_between_them() {
+    let shelf = Shelf::default();
+    let artifacts = shelf.artifacts();
+    let pools: Vec<_> = (0..4)
+        .map(|_| quiet().artifacts(&artifacts).build().unwrap())
+        .collect();
+    let barrier = Barrier::new(pools.len());
+    thread::scope(|scope| {
+        for pool in &pools {
+            scope.spawn(|| {
+                barrier.wait();
+                let f: Function = pool
+                    .define(wasm_pool::Definition::new("text.soundex").wasm(guest("text_soundex")))
+                    .unwrap();
+                drop(f.acquire(1).unwrap());
+            });
+        }
+    });
+    let compilations: u64 = pools.iter().map(|pool| check(pool).compilations).sum();
+    assert_eq!(compilations, 1);
+    assert_eq!(artifacts.stats().saved, 1);
+}
+
+#[test]
+fn tasks_load_artifacts_too() {
+    let shelf = Shelf::default();
+    assert_eq!(answer(&pool(&shelf)), 1);
+    let pool = pool(&shelf);
+    let f = define_with_pages(&pool, "f", 1);
+    let one = pollster::block_on(async { f.call_async(1, ()).await.unwrap() });
+    assert_eq!((one, pool.stats().compilations), (1, 0));
+}
+
+#[test]
+fn a_pool_works_on_without_a_store_that_fails() {
+    for failing in [Failing::Unreadable, Failing::Refused, Failing::Panics] {
+        let shelf = Shelf::default();
+        shelf.with(|shelf| shelf.fails = Some(failing));
+        let artifacts = shelf.artifacts();
+        let pool = quiet().artifacts(&artifacts).build().unwrap();
+        assert_eq!(answer(&pool), 1);
+        assert_eq!(check(&pool).compilations, 1);
+        let stats = artifacts.stats();
+        assert_eq!(
+            (stats.hits, stats.misses, stats.failures),
+            (0, 1, 2),
+            "{failing:?}"
+        );
+        // And with it again when it works.
+        shelf.with(|shelf| shelf.fails = None);
+        pool.set_limits(Limits::new().memory(1).code(1)).unwrap();
+        pool.set_limits(Limits::new()).unwrap();
+        assert_eq!(define_with_pages(&pool, "g", 1).call(1, ()).unwrap(), 1);
+        assert_eq!(artifacts.stats().saved, 1);
+    }
+}
+
+#[test]
+fn a_store_behind_another_is_asked_when_that_has_nothing() {
+    let (near, far) = (Shelf::default(), Shelf::default());
+    assert_eq!(answer(&pool(&far)), 1);
+    let chain = wasm_pool::Artifacts::builder()
+        .store(near.clone())
+        .store(far.clone())
+        .build();
+    let pool = quiet().artifacts(&chain).build().unwrap();
+    assert_eq!(answer(&pool), 1);
+    assert_eq!(pool.stats().compilations, 0);
+    // What is compiled is saved to both.
+    define_with_pages(&pool, "g", 2).call(1, ()).unwrap();
+    let saved = |shelf: &Shelf| shelf.with(|shelf| shelf.saves);
+    assert_eq!((saved(&near), saved(&far)), (1, 2));
+}
+
+#[test]
+fn code_that_has_no_room_is_not_loaded_from_an_artifact_either() {
+    let shelf = Shelf::default();
+    assert_eq!(answer(&pool(&shelf)), 1);
+    let builder = quiet().limits(Limits::new().code(8192));
+    let pool = builder.artifacts(&shelf.artifacts()).build().unwrap();
+    let f = define_with_pages(&pool, "f", 1);
+    let error = f.call(1, ()).unwrap_err();
+    assert!(error.to_string().contains("code"), "{error}");
+    let stats = check(&pool);
+    assert_eq!((stats.compilations, stats.loads), (0, 0));
+}
+
+#[test]
+fn an_artifact_is_loaded_where_compiling_would_not_fit() {
+    let shelf = Shelf::default();
+    shelf.with(|shelf| shelf.gives_files = true);
+    assert_eq!(answer(&pool(&shelf)), 1);
+    let with = |compile| {
+        let builder = quiet().limits(Limits::new().compile(compile));
+        let pool = builder.artifacts(&shelf.artifacts()).build().unwrap();
+        let f = define_with_pages(&pool, "f", 1);
+        let result = f.acquire(1).map(drop);
+        check(&pool);
+        result
+    };
+    with(512 << 10).unwrap();
+    let refused = with((512 << 10) - 1).unwrap_err();
+    assert!(
+        matches!(refused, AcquireError::BudgetExceeded(_)),
+        "{refused}"
+    );
+}
