@@ -228,6 +228,8 @@ pub use pool::{
     PoolBuilder, Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
     ValueType, WaitingFor,
 };
+#[cfg(feature = "config")]
+pub use pool::{ArtifactCodec, ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
     StackTooSmall, StoreData, SystemError,

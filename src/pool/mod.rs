@@ -13,6 +13,7 @@ mod claims;
 mod deadlock;
 mod defined;
 mod effects;
+mod function_settings;
 mod holdings;
 mod report;
 mod settings;
@@ -35,6 +36,8 @@ pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
+#[cfg(feature = "config")]
+pub use api::config::{ArtifactCodec, ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use api::define_error::{DefineError, LookupError, UnknownFunction};
 pub use api::definition::{CallTypes, Definition};
 pub use api::dynamic::Dynamic;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::pool::Limits;
 use crate::pool::defined::InstanceLimits;
+use crate::pool::function_settings::{FunctionSettings, LeaseSettings};
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, Runtime};
 use crate::state::{self, Expiry, Policy};
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub call_timeout: Option<Duration>,
     pub epoch_tick: Duration,
     pub policy: Policy,
+    /// Of some functions, by name.
+    pub functions: FunctionSettings,
 }
 
 impl Settings {
@@ -79,6 +82,27 @@ impl Settings {
             lifetime: self.max_lifetime.map(nanos),
             code_idle: expiry(self.code_idle_timeout),
         }
+    }
+
+    /// Whether code must count fuel.
+    pub fn counts_fuel(&self) -> bool {
+        let own = || self.functions.any(|function| function.fuel.is_some());
+        self.fuel.is_some() || self.fuel_yield.is_some() || own()
+    }
+
+    /// Whether code must look at the epoch.
+    pub fn interrupts(&self) -> bool {
+        let own = || self.functions.any(|function| function.timeout.is_some());
+        self.call_timeout.is_some() || own()
+    }
+
+    /// What each lease of a function has: what its definition says, what is said of its name, what all have.
+    pub fn lease(&self, own: LeaseSettings, name: &str, arguments: &str) -> LeaseSettings {
+        let all = LeaseSettings {
+            fuel: self.fuel,
+            timeout: self.call_timeout,
+        };
+        own.or(self.functions.of(name, arguments)).or(all)
     }
 
     /// The limits of a lease that has so much fuel and time. A new store has neither: what the engine

@@ -46,6 +46,19 @@ pub enum LimitsError {
     },
 }
 
+#[cfg(feature = "config")]
+impl LimitsError {
+    /// Which setting.
+    pub(crate) fn field(&self) -> &'static str {
+        match self {
+            Self::Zero { field }
+            | Self::TooLarge { field, .. }
+            | Self::TooSmall { field, .. }
+            | Self::NeverFits { field, .. } => field,
+        }
+    }
+}
+
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

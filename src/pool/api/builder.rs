@@ -11,6 +11,7 @@ use crate::pool::Pool;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
 use crate::pool::defined::InstanceLimits;
+use crate::pool::function_settings::FunctionSettings;
 use crate::pool::service::housekeeper::Housekeeper;
 use crate::pool::service::observe::{Listener, Observer, Removal};
 use crate::pool::settings::Settings;
@@ -26,7 +27,7 @@ type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> 
 /// Settings of a pool to be built. What is not set has the default that its method names.
 pub struct PoolBuilder<T: Send + 'static = ()> {
     name: Arc<str>,
-    settings: Settings,
+    pub(super) settings: Settings,
     /// Set by the host, as opposed to derived from the limits.
     max_instance_memory: Option<u64>,
     max_idle_memory: Option<u64>,
@@ -87,6 +88,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 call_timeout: Some(Duration::from_secs(30)),
                 epoch_tick: Duration::from_millis(10),
                 policy: Policy::default(),
+                functions: FunctionSettings::default(),
             },
             max_instance_memory: None,
             max_idle_memory: None,
@@ -406,7 +408,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// Every limit makes sense, alone and with the others.
-    fn checked_limits(&mut self) -> Result<(), LimitsError> {
+    pub(super) fn checked_limits(&mut self) -> Result<(), LimitsError> {
         let settings = &mut self.settings;
         let limits = settings.limits;
         limits.validate()?;
@@ -458,7 +460,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// Stacks have room for guest and host.
-    fn validate_stack_size(&self) -> Result<(), LimitsError> {
+    pub(super) fn validate_stack_size(&self) -> Result<(), LimitsError> {
         let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
         let size = self.stack_size();
         if self.engine.is_none() && size < needed {
@@ -482,8 +484,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
     fn runtime(&self) -> Result<Runtime, BuildError> {
         let Some(engine) = &self.engine else {
             let settings = EngineSettings {
-                interrupt: self.settings.call_timeout.is_some(),
-                fuel: self.settings.fuel.is_some() || self.settings.fuel_yield.is_some(),
+                interrupt: self.settings.interrupts(),
+                fuel: self.settings.counts_fuel(),
                 max_wasm_stack: self.max_wasm_stack,
                 async_stack_size: self.stack_size(),
                 backtraces: self.backtraces,
@@ -492,14 +494,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
         };
         let runtime = Runtime::with_engine(engine.clone())
             .map_err(|error| BuildError::Engine(share(error)))?;
-        let counts = self.settings.fuel.is_some() || self.settings.fuel_yield.is_some();
-        if counts && !runtime.meters_fuel() {
+        if self.settings.counts_fuel() && !runtime.meters_fuel() {
             return Err(BuildError::EngineLacks {
                 setting: "fuel",
                 needs: "consume_fuel",
             });
         }
-        if self.settings.call_timeout.is_some() && !runtime.interrupts() {
+        if self.settings.interrupts() && !runtime.interrupts() {
             return Err(BuildError::EngineLacks {
                 setting: "call_timeout",
                 needs: "epoch_interruption",
@@ -525,7 +526,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
 impl<T: Send + 'static> fmt::Debug for PoolBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolBuilder")
+            .field("name", &self.name)
             .field("settings", &self.settings)
+            .field("max_instance_memory", &self.max_instance_memory)
+            .field("max_idle_memory", &self.max_idle_memory)
+            .field("max_wasm_stack", &self.max_wasm_stack)
+            .field("async_stack_size", &self.async_stack_size)
+            .field("backtraces", &self.backtraces)
             .finish_non_exhaustive()
     }
 }

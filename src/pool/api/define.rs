@@ -11,6 +11,7 @@ use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
 use crate::pool::defined::{Defined, fresh_uid};
+use crate::pool::function_settings::LeaseSettings;
 use crate::pool::shared::{Context, FunctionId, Locked, ShellTypes};
 use crate::runtime::TypeText;
 use crate::state::{DefineRefused, NewFunction, signature};
@@ -202,8 +203,12 @@ impl<T: Send + 'static> Pool<T> {
         }
         let uid = same_type.map_or_else(fresh_uid, |old| old.uid);
         let key = source.key(shared.runtime.key());
-        let fuel = parts.fuel.or(shared.settings.fuel);
-        let timeout = parts.timeout.or(shared.settings.call_timeout);
+        let own = LeaseSettings {
+            fuel: parts.fuel,
+            timeout: parts.timeout,
+        };
+        let lease = shared.settings.lease(own, &parts.name, &parts.arguments);
+        let LeaseSettings { fuel, timeout } = lease;
         let defined = Defined {
             limits: shared.settings.call_limits(fuel, timeout, &shared.runtime),
             uid,

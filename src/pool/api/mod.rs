@@ -6,6 +6,8 @@ pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;
 pub(crate) mod canceller;
+#[cfg(feature = "config")]
+pub(crate) mod config;
 pub(crate) mod define;
 pub(crate) mod define_error;
 pub(crate) mod definition;

@@ -1,0 +1,101 @@
+//! What a configuration does to a builder.
+
+use super::{Config, File, FileLimits, Preset};
+use crate::pool::api::build_error::LimitsError;
+use crate::pool::api::builder::PoolBuilder;
+use crate::pool::api::function_name::FunctionName;
+use crate::pool::api::limits::Limits;
+use crate::state::Budget;
+
+impl<T: Send + 'static> PoolBuilder<T> {
+    /// All that a [`Config`] says: each of its keys is a call of the method of that name, and its limits are each
+    /// set apart. What it does not name stays as it was; what is set after it wins. Its functions' settings are for
+    /// definitions that say nothing themselves, [`Pool::replace`](crate::Pool::replace) included; an engine of the
+    /// pool's own then counts fuel, or looks at the time, if any function needs it.
+    pub fn config(self, config: &Config) -> Self {
+        config.0.apply(self)
+    }
+}
+
+/// Sets what is said.
+fn with<B, V>(builder: B, value: Option<V>, set: impl FnOnce(B, V) -> B) -> B {
+    match value {
+        Some(value) => set(builder, value),
+        None => builder,
+    }
+}
+
+/// More than a machine can address is refused when the pool is built.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl File {
+    fn apply<T: Send + 'static>(&self, builder: PoolBuilder<T>) -> PoolBuilder<T> {
+        let f = self;
+        let b = with(builder, f.preset, |b, preset| match preset {
+            Preset::Scylla => b.scylla(),
+        });
+        let b = with(b, f.name.as_deref(), |b, name| b.name(name));
+        let b = with(b, f.policy, |b, policy| b.policy(policy));
+        let b = with(b, f.max_instance_memory, |b, n| b.max_instance_memory(n.0));
+        let b = with(b, f.max_idle_memory, |b, n| b.max_idle_memory(n.0));
+        let b = with(b, f.max_table_elements, |b, n| b.max_table_elements(n.0));
+        let b = with(b, f.max_instances_per_entry, |b, n| {
+            b.max_instances_per_entry(size(n.0))
+        });
+        let b = with(b, f.max_compilations, |b, n| b.max_compilations(size(n.0)));
+        let b = with(b, f.max_uses, |b, n| b.max_uses(n.0));
+        let b = with(b, f.max_lifetime, |b, t| b.max_lifetime(t.0));
+        let b = with(b, f.idle_timeout, |b, t| b.idle_timeout(t.0));
+        let b = with(b, f.code_idle_timeout, |b, t| b.code_idle_timeout(t.0));
+        let b = with(b, f.wait_timeout, |b, t| b.wait_timeout(t.0));
+        let b = with(b, f.wait_for_room, |b, wait| b.wait_for_room(wait));
+        let b = with(b, f.compile_cooldown, |b, t| b.compile_cooldown(t.0));
+        let b = with(b, f.fuel, |b, n| b.fuel(n.0));
+        let b = with(b, f.fuel_yield_interval, |b, n| b.fuel_yield_interval(n.0));
+        let b = with(b, f.call_timeout, |b, t| b.call_timeout(t.0));
+        let b = with(b, f.epoch_tick, |b, t| b.epoch_tick(t.0));
+        let b = with(b, f.async_stack_size, |b, n| b.async_stack_size(size(n.0)));
+        let b = with(b, f.max_wasm_stack, |b, n| b.max_wasm_stack(size(n.0)));
+        let mut b = with(b, f.backtraces, |b, collect| b.backtraces(collect));
+        b.settings.limits = f.limits.apply(b.settings.limits);
+        for (key, settings) in &f.functions {
+            if let Some((name, arguments)) = FunctionName::from(key).parts() {
+                let functions = &mut b.settings.functions;
+                functions.set(name, arguments, settings.settings());
+            }
+        }
+        b
+    }
+
+    /// No builder could ever build a pool with this, whatever else it is told: but what it is told after this.
+    pub(super) fn check_limits(&self) -> Result<(), LimitsError> {
+        let mut builder = self.apply(PoolBuilder::new(|_, _| ()));
+        if self.max_wasm_stack.is_none() {
+            // The least, in favour of `async_stack_size`: another may be set in code.
+            builder = builder.max_wasm_stack(1);
+        }
+        builder.checked_limits()?;
+        builder.validate_stack_size()
+    }
+}
+
+impl FileLimits {
+    fn apply(&self, limits: Limits) -> Limits {
+        let said = [
+            (Budget::Memory, self.memory.map(|limit| limit.0)),
+            (Budget::Code, self.code.map(|limit| limit.0)),
+            (Budget::Compile, self.compile.map(|limit| limit.0)),
+            (Budget::Stack, self.stack.map(|limit| limit.0)),
+            (Budget::Mappings, self.mappings.map(|limit| limit.0)),
+            (Budget::Total, self.total.map(|limit| limit.0)),
+            (Budget::Mapped, self.mapped.map(|limit| limit.0)),
+        ];
+        let said = said.into_iter();
+        said.fold(limits, |limits, (budget, limit)| match limit {
+            Some(limit) => limits.with(budget, limit),
+            None => limits,
+        })
+    }
+}

@@ -1,0 +1,366 @@
+//! Settings of a pool from a file.
+
+mod apply;
+mod artifact_settings;
+mod config_error;
+mod quantities;
+mod units;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::de::{DeTable, DeValue};
+
+use crate::pool::api::build_error::LimitsError;
+use crate::pool::api::function_name::{FunctionName, check_name};
+use crate::pool::api::limits::check_lease;
+use crate::pool::api::names::named;
+use crate::pool::function_settings::LeaseSettings;
+use crate::state::{Budget, Policy};
+use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
+
+pub use artifact_settings::{ArtifactCodec, ArtifactSettings};
+pub use config_error::{ConfigError, ConfigPlace};
+
+/// Settings of a pool, as a TOML file has them: for [`PoolBuilder::config`](crate::PoolBuilder::config).
+///
+/// Keys are named as the methods of [`PoolBuilder`](crate::PoolBuilder) that they stand for, where they are
+/// explained. All may be left out. What only code can give (an engine, imports, hooks, a clock, and who sweeps) has
+/// no key. A key that there is none of is an error.
+///
+/// - **Sizes** are whole numbers of bytes, or texts with a unit: `"64Ki"`, `"512Mi"`, `"1Gi"`, or `"100MB"`. `K`,
+///   `M`, `G`, `T`, `P` (also `KB` and so on) are powers of 1000, `Ki`, `Mi`, `Gi`, `Ti`, `Pi` (also `KiB` and so
+///   on) of 1024.
+/// - **Times** are whole numbers with a unit: `"10ms"`, `"30s"`, `"1h"`, `"1d"`; units are `ns`, `us`, `ms`, `s`,
+///   `m`, `h`, `d`.
+/// - What a builder's method takes `None` for is `"never"` for a time, and `"unlimited"` for a limit.
+/// - **Functions** have a section each, by name (for all overloads), or by name and argument types, which count
+///   before the name: see [`FunctionName`](crate::FunctionName). What a [`Definition`](crate::Definition) says
+///   itself counts before both. A name that no definition ever has is no error, since functions may be defined at
+///   any time, or in some processes only; see [`Self::functions`].
+/// - `preset` stands for the method of that name (`"scylla"`), and is applied before all other keys.
+///
+/// A whole file:
+///
+/// ```
+/// let text = r#"
+///     name = "udfs"                       # label of the pool's metrics
+///     preset = "scylla"
+///     policy = "cost_aware"               # or "lru", "module_lru"
+///     max_instance_memory = "4Mi"
+///     max_idle_memory = "1Mi"
+///     max_table_elements = 100_000
+///     max_instances_per_entry = 8
+///     max_compilations = 2
+///     max_uses = 1_000_000
+///     max_lifetime = "1d"
+///     idle_timeout = "5s"                 # or "never"
+///     code_idle_timeout = "1h"            # or "never"
+///     wait_timeout = "30s"
+///     wait_for_room = false
+///     compile_cooldown = "10s"
+///     fuel = 50_000_000                   # of each lease
+///     fuel_yield_interval = 10_000_000
+///     call_timeout = "30s"                # or "never"
+///     epoch_tick = "10ms"
+///     async_stack_size = "1Mi"
+///     max_wasm_stack = "512Ki"
+///     backtraces = false
+///
+///     [limits]                            # each may be "unlimited"
+///     memory = "100MB"
+///     code = "40Mi"
+///     compile = "100Mi"
+///     stack = "16Mi"
+///     total = "1Gi"
+///     mapped = "56Mi"
+///     mappings = 49152                    # these are counted
+///
+///     [functions."math.add"]              # all overloads
+///     fuel = 10_000
+///
+///     [functions."math.add(bigint, bigint)"]
+///     call_timeout = "10ms"
+///
+///     [artifacts]                         # compiled code beyond the life of a pool
+///     memory = "64Mi"                     # a tier in memory
+///     memory_artifacts = 256
+///     directory = "/var/cache/app"        # a tier on disk
+///     read_only = false
+///     max_size = "2Gi"
+///     max_artifacts = 65536
+///     low_water = "70%"                   # or 0.7
+///     codec = "raw"                       # or "zstd"
+///     compression_level = 3
+///     compress_after = "1d"
+///     secret_file = "/etc/app/secret"
+/// "#;
+/// use wasm_pool::{Budget, Config, Pool};
+///
+/// let config: Config = text.parse()?;     // or Config::from_file("pool.toml")
+/// let pool = Pool::builder().config(&config).wait_for_room(true).build()?;
+/// assert_eq!(pool.limits().get(Budget::Memory), Some(100_000_000));
+///
+/// let error = Config::from_toml("[limits]\nmemory = '512Mo'").unwrap_err();
+/// assert!(error.to_string().starts_with(r#"line 2, column 10: "512Mo" is not a limit: there is no unit "Mo""#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It can be a part of a host's own settings: it is `Deserialize`, with any of serde's formats that say what they
+/// hold; errors are that format's then. Written, it can be read again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config(File);
+
+/// What the text says, and no more.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    name: Option<String>,
+    preset: Option<Preset>,
+    policy: Option<Policy>,
+    max_instance_memory: Option<Size>,
+    max_idle_memory: Option<Size>,
+    max_table_elements: Option<Count>,
+    max_instances_per_entry: Option<Count>,
+    max_compilations: Option<Count>,
+    max_uses: Option<Count>,
+    max_lifetime: Option<Time>,
+    idle_timeout: Option<Timeout>,
+    code_idle_timeout: Option<Timeout>,
+    wait_timeout: Option<Time>,
+    wait_for_room: Option<bool>,
+    compile_cooldown: Option<Time>,
+    fuel: Option<Count>,
+    fuel_yield_interval: Option<Count>,
+    call_timeout: Option<Timeout>,
+    epoch_tick: Option<Time>,
+    async_stack_size: Option<Size>,
+    max_wasm_stack: Option<Size>,
+    backtraces: Option<bool>,
+    limits: FileLimits,
+    functions: BTreeMap<String, FileFunction>,
+    artifacts: Option<ArtifactSettings>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileLimits {
+    memory: Option<SizeLimit>,
+    code: Option<SizeLimit>,
+    compile: Option<SizeLimit>,
+    stack: Option<SizeLimit>,
+    mappings: Option<CountLimit>,
+    total: Option<SizeLimit>,
+    mapped: Option<SizeLimit>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileFunction {
+    fuel: Option<Count>,
+    call_timeout: Option<Time>,
+}
+
+impl FileFunction {
+    fn settings(self) -> LeaseSettings {
+        LeaseSettings {
+            fuel: self.fuel.map(|units| units.0),
+            timeout: self.call_timeout.map(|time| time.0),
+        }
+    }
+}
+
+/// Figures for a host of some kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preset {
+    Scylla,
+}
+
+impl Preset {
+    const ALL: [Self; 1] = [Self::Scylla];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Scylla => "scylla",
+        }
+    }
+}
+
+named!(Preset, "a preset");
+
+/// A setting that makes no sense, although its value alone may.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// Its key, within its sections.
+    path: Vec<String>,
+    reason: Reason,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("{0}")]
+    Text(String),
+    #[error("{0}")]
+    Limits(LimitsError),
+}
+
+impl Config {
+    /// Reads a file. Paths in it that are relative are so to the folder that it lies in.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the file, the line and the column.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let unreadable = |source| {
+            let file = path.to_owned();
+            ConfigError::Unreadable { file, source }
+        };
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let mut config = Self::from_toml(&text).map_err(|error| error.in_file(path.to_owned()))?;
+        if let (Some(artifacts), Some(folder)) = (&mut config.0.artifacts, path.parent()) {
+            artifacts.resolve(folder);
+        }
+        Ok(config)
+    }
+
+    /// Reads a text. Each setting must make sense, and all of them together; whether they do with what else the
+    /// builder is told is seen when the pool is built.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the line and the column.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| ConfigError::Invalid {
+            place: ConfigPlace::of(error.span(), text),
+            reason: error.message().to_owned(),
+        })?;
+        file.check().map_err(|Fault { path, reason }| {
+            let place = ConfigPlace::of(span_of(text, &path), text);
+            match reason {
+                Reason::Text(reason) => ConfigError::Invalid { place, reason },
+                Reason::Limits(source) => ConfigError::Limits { place, source },
+            }
+        })?;
+        Ok(Self(file))
+    }
+
+    /// The functions that it has sections for. To find those that nobody has defined, once all are:
+    ///
+    /// ```
+    /// # use wasm_pool::{Config, Definition, Dynamic, Function, LookupError, Pool};
+    /// let config = Config::from_toml("[functions]\n f.fuel = 1000\n g.fuel = 1000")?;
+    /// let pool = Pool::builder().config(&config).build()?;
+    /// # let wasm = wat::parse_str(r#"(module (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    ///
+    /// let look_up = |name| pool.function::<Dynamic, Dynamic>(name).map(drop);
+    /// let unknown = |found: &_| matches!(found, Err(LookupError::Unknown { .. }));
+    /// let nobodys = config.functions().map(look_up).filter(unknown);
+    /// assert_eq!(nobodys.count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn functions(&self) -> impl Iterator<Item = FunctionName> + '_ {
+        self.0.functions.keys().map(FunctionName::from)
+    }
+
+    /// What its section `[artifacts]` says; `None` if it has none.
+    pub fn artifact_settings(&self) -> Option<&ArtifactSettings> {
+        self.0.artifacts.as_ref()
+    }
+}
+
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Self::from_toml(text)
+    }
+}
+
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let file = File::deserialize(from)?;
+        file.check().map_err(|Fault { path, reason }| {
+            serde::de::Error::custom(format_args!("{}: {reason}", path.join(".")))
+        })?;
+        Ok(Self(file))
+    }
+}
+
+impl File {
+    /// What no value alone can show.
+    fn check(&self) -> Result<(), Fault> {
+        self.check_functions()?;
+        self.artifacts.as_ref().map_or(Ok(()), |a| a.check())?;
+        self.check_limits().map_err(|error| {
+            let field = error.field();
+            let path: &[&str] = match Budget::ALL.iter().any(|budget| budget.name() == field) {
+                true => &["limits", field],
+                false => &[field],
+            };
+            Fault {
+                path: path.iter().map(|key| (*key).to_owned()).collect(),
+                reason: Reason::Limits(error),
+            }
+        })
+    }
+
+    /// Functions can have these names, each has one section, and its leases can run.
+    fn check_functions(&self) -> Result<(), Fault> {
+        let mut known = HashMap::new();
+        for (key, settings) in &self.functions {
+            let fault = |reason| Fault {
+                path: vec!["functions".into(), key.clone()],
+                reason: Reason::Text(reason),
+            };
+            let function = FunctionName::from(key);
+            let Some((name, arguments)) = function.parts() else {
+                let reason =
+                    "a name, or a name and argument types, as in \"math.add(bigint, bigint)\"";
+                return Err(fault(format!("{key:?} is no function: it takes {reason}")));
+            };
+            check_name(name).map_err(|error| fault(format!("{key:?} is no function: {error}")))?;
+            let same = known.insert((name.to_owned(), arguments.map(str::to_owned)), key);
+            if let Some(same) = same {
+                return Err(fault(format!("{key:?} and {same:?} are one function")));
+            }
+            let LeaseSettings { fuel, timeout } = settings.settings();
+            check_lease(fuel, timeout).map_err(|error| Fault {
+                path: vec!["functions".into(), key.clone(), error.field().into()],
+                reason: Reason::Limits(error),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the value of a key is written: or, if it is not written there, what comes nearest.
+fn span_of(text: &str, path: &[String]) -> Option<std::ops::Range<usize>> {
+    let document = DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut span = None;
+    for key in path {
+        let Some((name, value)) = table.get_key_value(key.as_str()) else {
+            break;
+        };
+        // A section's own place is its name, a setting's its value.
+        match value.get_ref() {
+            DeValue::Table(inner) => {
+                span = Some(name.span());
+                table = inner;
+            }
+            _ => return Some(value.span()),
+        }
+    }
+    // What the file does not say itself is the preset's.
+    let preset = || Some(document.get_ref().get("preset")?.span());
+    span.or_else(preset)
+}
