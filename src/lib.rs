@@ -189,6 +189,7 @@
 //! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
 //! - `zstd` (not default): artifacts can be compressed ([`Codec::Zstd`]).
+//! - `config` (not default): `Config` reads all settings of a pool from a TOML file; see `PoolBuilder::config`.
 //!
 //! # Limits of this version
 //!

@@ -1,5 +1,7 @@
 //! What the handles, errors and settings offer beside calls: everything here is about the API's shape.
 
+#[cfg(feature = "config")]
+mod config;
 mod errors;
 mod handles;
 mod plain;

@@ -1,5 +1,6 @@
 //! The section `[artifacts]`: where compiled code is kept beyond the life of a pool.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::pool::api::names::named;
 /// An artifact tier as a configuration describes it: the section `[artifacts]` of a [`Config`](crate::Config). What
 /// is `None` is as the builder of artifacts has it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section of artifacts")]
 #[non_exhaustive]
 pub struct ArtifactSettings {
     /// Bytes that a tier in memory may take; `None` for no such tier.
@@ -73,6 +74,12 @@ impl ArtifactCodec {
 }
 
 named!(ArtifactCodec, "a codec");
+
+impl fmt::Display for ArtifactCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Of zstd.
 const LEVELS: std::ops::RangeInclusive<u64> = 1..=22;
@@ -157,7 +164,7 @@ fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     impl Visitor<'_> for Share {
         type Value = Option<f64>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a share: \"1%\" to \"100%\", or a number above 0, and at most 1")
         }
 

@@ -116,7 +116,7 @@ pub struct Config(File);
 
 /// What the text says, and no more.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "settings of a pool")]
 pub(crate) struct File {
     name: Option<String>,
     preset: Option<Preset>,
@@ -146,7 +146,7 @@ pub(crate) struct File {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section of limits")]
 struct FileLimits {
     memory: Option<SizeLimit>,
     code: Option<SizeLimit>,
@@ -158,7 +158,7 @@ struct FileLimits {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a section of a function")]
 struct FileFunction {
     fuel: Option<Count>,
     call_timeout: Option<Time>,
