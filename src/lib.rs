@@ -230,7 +230,7 @@ pub use pool::{
     ValueType, WaitingFor,
 };
 #[cfg(feature = "config")]
-pub use pool::{ArtifactCodec, ArtifactSettings, Config, ConfigError, ConfigPlace};
+pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
     StackTooSmall, StoreData, SystemError,

@@ -37,7 +37,7 @@ pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
 #[cfg(feature = "config")]
-pub use api::config::{ArtifactCodec, ArtifactSettings, Config, ConfigError, ConfigPlace};
+pub use api::config::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use api::define_error::{DefineError, LookupError, UnknownFunction};
 pub use api::definition::{CallTypes, Definition};
 pub use api::dynamic::Dynamic;

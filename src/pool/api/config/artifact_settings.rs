@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::quantities::{Count, Field, Size, Time};
 use super::{Fault, Reason};
+use crate::artifacts::Codec;
 use crate::pool::api::build_error::LimitsError;
-use crate::pool::api::names::named;
 
 /// An artifact tier as a configuration describes it: the section `[artifacts]` of a [`Config`](crate::Config). What
 /// is `None` is as the builder of artifacts has it.
@@ -38,8 +38,8 @@ pub struct ArtifactSettings {
     #[serde(deserialize_with = "share")]
     pub low_water: Option<f64>,
     /// How artifacts are written to the directory.
-    pub codec: Option<ArtifactCodec>,
-    /// Of zstd: 1 to 22.
+    pub codec: Option<Codec>,
+    /// Of zstd: 1 to 19.
     #[serde(with = "Field::<Count>")]
     pub compression_level: Option<u64>,
     /// What was not used for so long is compressed.
@@ -49,40 +49,8 @@ pub struct ArtifactSettings {
     pub secret_file: Option<PathBuf>,
 }
 
-/// How artifacts are written to a directory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ArtifactCodec {
-    /// As they are mapped.
-    #[default]
-    Raw,
-    /// Compressed by zstd: smaller, and slower to load.
-    Zstd,
-}
-
-impl ArtifactCodec {
-    /// Every codec.
-    pub const ALL: [Self; 2] = [Self::Raw, Self::Zstd];
-
-    /// Its name, in lower case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Zstd => "zstd",
-        }
-    }
-}
-
-named!(ArtifactCodec, "a codec");
-
-impl fmt::Display for ArtifactCodec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// Of zstd.
-const LEVELS: std::ops::RangeInclusive<u64> = 1..=22;
+const LEVELS: std::ops::RangeInclusive<u64> = 1..=19;
 
 impl ArtifactSettings {
     /// Paths that are relative are so to this folder.
@@ -114,7 +82,7 @@ impl ArtifactSettings {
             .compression_level
             .filter(|level| !LEVELS.contains(level))
         {
-            let reason = format!("zstd has no compression level {level}: 1 to 22");
+            let reason = format!("zstd has no compression level {level}: 1 to 19");
             return invalid("compression_level", reason);
         }
         let paths = [

@@ -22,7 +22,7 @@ use crate::pool::function_settings::LeaseSettings;
 use crate::state::{Budget, Policy};
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
 
-pub use artifact_settings::{ArtifactCodec, ArtifactSettings};
+pub use artifact_settings::ArtifactSettings;
 pub use config_error::{ConfigError, ConfigPlace};
 
 /// Settings of a pool, as a TOML file has them: for [`PoolBuilder::config`](crate::PoolBuilder::config).

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
-use wasm_pool::{ArtifactCodec, Budget, Config, Limits, Policy, Pool, PoolBuilder};
+use wasm_pool::{Budget, Codec, Config, Limits, Policy, Pool, PoolBuilder};
 
 type Set = fn(PoolBuilder) -> PoolBuilder;
 
@@ -162,7 +162,7 @@ fn artifacts_are_described() {
     assert_eq!(artifacts.max_size, Some(2 << 30));
     assert_eq!(artifacts.max_artifacts, Some(65536));
     assert_eq!(artifacts.low_water, Some(0.7));
-    assert_eq!(artifacts.codec, Some(ArtifactCodec::Zstd));
+    assert_eq!(artifacts.codec, Some(Codec::Zstd));
     assert_eq!(artifacts.compression_level, Some(3));
     assert_eq!(artifacts.compress_after, Some(86_400 * SECOND));
     assert_eq!(artifacts.secret_file, Some("secret".into()));
