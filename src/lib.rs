@@ -174,6 +174,7 @@
 //! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
 //! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store since it worked; the pool goes on without it |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
+//! | `no thread to keep artifacts on` | event, error | `error` | the system refused a thread |
 //! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |
 //!
 //! `function` is the function's name with its argument types, `group` the group.

@@ -1,13 +1,13 @@
 //! Zstandard, in memory that is bounded beforehand: a window of 8 MiB at most.
 
 #[cfg(feature = "zstd")]
-pub(super) use of_zstd::{compress, decompress};
+pub(super) use present::{compress, decompress};
 
 #[cfg(not(feature = "zstd"))]
 pub(super) use without::{compress, decompress};
 
 #[cfg(feature = "zstd")]
-mod of_zstd {
+mod present {
     use std::io::{self, Read, Write};
 
     use zstd::stream::{read, write};

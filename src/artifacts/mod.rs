@@ -6,7 +6,9 @@
 
 mod compress;
 mod footer;
+mod housework;
 mod identity;
+mod keeper;
 mod key;
 mod memory;
 mod seal;

@@ -69,6 +69,7 @@ impl Seal {
         let mut encoded = EncodedArtifact {
             body,
             footer: [0; FOOTER_BYTES],
+            last_used: None,
         };
         let mut hasher = self.hasher();
         let [body_part, padding, _] = encoded.parts();

@@ -260,6 +260,7 @@ impl StoredArtifact {
 pub struct EncodedArtifact<'a> {
     pub(super) body: &'a [u8],
     pub(super) footer: [u8; FOOTER_BYTES],
+    pub(super) last_used: Option<SystemTime>,
 }
 
 impl EncodedArtifact<'_> {
@@ -273,6 +274,12 @@ impl EncodedArtifact<'_> {
     /// Bytes of all of it.
     pub fn size(&self) -> u64 {
         self.parts().iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// When it was last used, if that is known and was not just now: it has been kept already, in another form. A store
+    /// that notes uses notes this one.
+    pub fn last_used(&self) -> Option<SystemTime> {
+        self.last_used
     }
 
     /// All of it in one piece.

@@ -7,6 +7,8 @@ use hashbrown::HashMap;
 
 use super::compress::compress;
 use super::footer::Codec;
+use super::housework::Books;
+use super::keeper::{Event, Keeper};
 use super::key::ArtifactKey;
 use super::seal::Seal;
 use super::store::{ArtifactStore, StoreError};
@@ -20,31 +22,38 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 /// Where a pool finds compiled code, and leaves it: stores, asked one after the other. Cheap to clone; pools that have
 /// clones of one compile a module once between them.
 #[derive(Clone)]
-pub struct Artifacts(Arc<Inner>);
+pub struct Artifacts {
+    inner: Arc<Inner>,
+    /// Goes with the last of these; what it keeps up may stay a little longer.
+    keeper: Arc<Keeper>,
+}
 
-struct Inner {
-    tiers: Vec<Tier>,
-    seal: Seal,
+pub(super) struct Inner {
+    pub tiers: Vec<Tier>,
+    pub seal: Seal,
     /// What is compiled, and by which thread.
     flights: Mutex<HashMap<ArtifactKey, ThreadId>>,
     flight_ended: Condvar,
-    counts: Counts,
+    pub counts: Counts,
 }
 
-struct Tier {
-    store: Box<dyn ArtifactStore>,
-    upkeep: Upkeep,
+pub(super) struct Tier {
+    pub store: Box<dyn ArtifactStore>,
+    pub upkeep: Upkeep,
+    pub books: Mutex<Books>,
     /// What was said of its failure; said again when it has worked meanwhile.
     is_broken: AtomicBool,
 }
 
 #[derive(Default)]
-struct Counts {
+pub(super) struct Counts {
     hits: AtomicU64,
     misses: AtomicU64,
     rejected: AtomicU64,
     saved: AtomicU64,
     failures: AtomicU64,
+    pub cleaned_up: AtomicU64,
+    pub rewritten: AtomicU64,
 }
 
 /// What became of artifacts, since their [`Artifacts`] was built.
@@ -62,6 +71,12 @@ pub struct ArtifactStats {
     pub saved: u64,
     /// Times that a store failed otherwise: unreadable, refused.
     pub failures: u64,
+    /// Artifacts that were removed because there were too many, or too large ones ([`Upkeep`]).
+    pub cleaned_up: u64,
+    /// Artifacts that were compressed because nobody used them, or not any more because somebody did.
+    pub rewritten: u64,
+    /// Events that the keeper of the stores had no time for: uses it does not know of.
+    pub events_dropped: u64,
 }
 
 /// What [`Artifacts`] is built from.
@@ -69,6 +84,7 @@ pub struct ArtifactStats {
 pub struct ArtifactsBuilder {
     tiers: Vec<Tier>,
     secret: Option<Seal>,
+    no_keeper: bool,
 }
 
 impl ArtifactsBuilder {
@@ -82,6 +98,7 @@ impl ArtifactsBuilder {
         self.tiers.push(Tier {
             store: Box::new(store),
             upkeep,
+            books: Mutex::default(),
             is_broken: AtomicBool::new(false),
         });
         self
@@ -95,15 +112,26 @@ impl ArtifactsBuilder {
         self
     }
 
+    /// Starts no thread: the host calls [`Artifacts::sweep`] now and then. Otherwise a thread is started when there is
+    /// something to do for the first time; it ends with the last clone.
+    pub fn no_keeper(mut self) -> Self {
+        self.no_keeper = true;
+        self
+    }
+
     /// Builds it.
     pub fn build(self) -> Artifacts {
-        Artifacts(Arc::new(Inner {
+        let inner = Inner {
             tiers: self.tiers,
             seal: self.secret.unwrap_or_else(Seal::digest),
             flights: Mutex::new(HashMap::new()),
             flight_ended: Condvar::new(),
             counts: Counts::default(),
-        }))
+        };
+        Artifacts {
+            inner: Arc::new(inner),
+            keeper: Arc::new(Keeper::new(!self.no_keeper)),
+        }
     }
 }
 
@@ -133,9 +161,14 @@ impl Artifacts {
         ArtifactsBuilder::default()
     }
 
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// What became of artifacts so far.
     pub fn stats(&self) -> ArtifactStats {
-        let counts = &self.0.counts;
+        let counts = &self.inner.counts;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         ArtifactStats {
             hits: read(&counts.hits),
@@ -143,17 +176,27 @@ impl Artifacts {
             rejected: read(&counts.rejected),
             saved: read(&counts.saved),
             failures: read(&counts.failures),
+            cleaned_up: read(&counts.cleaned_up),
+            rewritten: read(&counts.rewritten),
+            events_dropped: self.keeper.dropped(),
         }
+    }
+
+    /// Does now, on this thread, what is done in the background otherwise: tells stores what was used, removes what
+    /// writers have left behind, cleans up, and rewrites ([`Upkeep`]). It may take long, and what a store fails at is
+    /// counted and left.
+    pub fn sweep(&self) {
+        self.keeper.catch_up(&*self.inner);
     }
 
     /// The first store from `tier` on that has it, of at most so many bytes.
     pub(crate) fn find(&self, key: &ArtifactKey, tier: usize, max_bytes: u64) -> Option<Found> {
-        for (at, tier) in self.0.tiers.iter().enumerate().skip(tier) {
+        for (at, tier) in self.inner.tiers.iter().enumerate().skip(tier) {
             let found = tier.guarded("load", |store| {
                 let opened = Opened::new(store.load(key, max_bytes)?, key, max_bytes)?;
                 // What a footer says of lengths is what is reserved. Raw code is as long as its file.
                 if opened.is_compressed() {
-                    opened.check(&self.0.seal)?;
+                    opened.check(&self.inner.seal)?;
                 }
                 Ok(opened)
             });
@@ -166,35 +209,41 @@ impl Artifacts {
                         key: *key,
                     });
                 }
-                Err(error) => self.note_failure(tier, key, &error),
+                Err(error) => self.inner.note_failure(tier, key, &error),
             }
         }
-        count(&self.0.counts.misses);
+        count(&self.inner.counts.misses);
         None
     }
 
     /// Verifies it; what is not what was saved goes. Stores that were asked before, and take it without a copy, have it
     /// from now on.
     pub(crate) fn verify(&self, found: &Found) -> Option<VerifiedArtifact> {
-        let tier = &self.0.tiers[found.tier];
-        match found.opened.verify(&self.0.seal) {
+        let tier = &self.inner.tiers[found.tier];
+        match found.opened.verify(&self.inner.seal) {
             Ok(verified) => {
-                count(&self.0.counts.hits);
+                count(&self.inner.counts.hits);
                 self.offer(found, &verified);
+                let used = Event::Used {
+                    tier: found.tier,
+                    key: found.key,
+                    is_compressed: found.opened.is_compressed(),
+                };
+                self.keeper.tell(&self.inner, used);
                 Some(verified)
             }
             Err(error) => {
-                self.note_failure(tier, &found.key, &error);
+                self.inner.note_failure(tier, &found.key, &error);
                 None
             }
         }
     }
 
     fn offer(&self, found: &Found, verified: &VerifiedArtifact) {
-        let earlier = self.0.tiers[..found.tier].iter();
+        let earlier = self.inner.tiers[..found.tier].iter();
         for tier in earlier.filter(|tier| !tier.store.is_read_only()) {
             if let Err(error) = tier.guarded("offer", |store| store.offer(&found.key, verified)) {
-                self.note_failure(tier, &found.key, &error);
+                self.inner.note_failure(tier, &found.key, &error);
             }
         }
     }
@@ -202,17 +251,18 @@ impl Artifacts {
     /// It was verified, and still wasmtime does not take it.
     pub(crate) fn reject(&self, found: &Found, reason: String) {
         let error = StoreError::Incompatible { reason };
-        self.note_failure(&self.0.tiers[found.tier], &found.key, &error);
+        self.inner
+            .note_failure(&self.inner.tiers[found.tier], &found.key, &error);
     }
 
     /// Saves it wherever it can be saved; whether it was anywhere.
     pub(crate) fn save(&self, key: &ArtifactKey, code: &[u8]) -> bool {
-        let writable = |tier: &&Tier| !tier.store.is_read_only();
         let bytes = code.len() as u64;
         let mut raw = None;
         let mut saved = false;
-        for tier in self.0.tiers.iter().filter(writable) {
-            let seal = &self.0.seal;
+        let tiers = self.inner.tiers.iter().enumerate();
+        for (at, tier) in tiers.filter(|(_, tier)| !tier.store.is_read_only()) {
+            let seal = &self.inner.seal;
             let body = match tier.upkeep.codec {
                 Codec::Raw => None,
                 Codec::Zstd => compress(code, tier.upkeep.compression_level),
@@ -226,18 +276,47 @@ impl Artifacts {
             match tier.guarded("save", |store| store.save(key, encoded)) {
                 Ok(()) => {
                     tier.works();
-                    count(&self.0.counts.saved);
+                    count(&self.inner.counts.saved);
+                    let bytes = encoded.size();
+                    self.keeper
+                        .tell(&self.inner, Event::Saved { tier: at, bytes });
                     saved = true;
                 }
-                Err(error) => self.note_failure(tier, key, &error),
+                Err(error) => self.inner.note_failure(tier, key, &error),
             }
         }
         saved
     }
 
+    /// This thread alone compiles and saves what has this key, in all pools that have these artifacts, until the
+    /// guard goes. Waits for others that do.
+    ///
+    /// A thread that compiles already, and whose subscriber has led it here, waits for nobody: it could be for
+    /// itself.
+    pub(crate) fn hold(&self, key: &ArtifactKey) -> HeldFlight {
+        let thread = thread::current().id();
+        let mut flights = self.inner.flights.lock();
+        let is_nested = flights.values().any(|other| *other == thread);
+        let mut waited = false;
+        while !is_nested && flights.contains_key(key) {
+            waited = true;
+            self.inner.flight_ended.wait(&mut flights);
+        }
+        if !is_nested {
+            flights.insert(*key, thread);
+        }
+        HeldFlight {
+            artifacts: self.clone(),
+            key: (!is_nested).then_some(*key),
+            waited,
+        }
+    }
+}
+
+impl Inner {
     /// Counts it, says it, and removes what will never load.
-    fn note_failure(&self, tier: &Tier, key: &ArtifactKey, error: &StoreError) {
-        let counts = &self.0.counts;
+    pub fn note_failure(&self, tier: &Tier, key: &ArtifactKey, error: &StoreError) {
+        let counts = &self.counts;
         match error {
             StoreError::NotFound | StoreError::TooLarge { .. } => {}
             error if error.condemns_artifact() => {
@@ -251,47 +330,26 @@ impl Artifacts {
                     tracing::warn!(%store, %key, %error, removed, "artifact rejected");
                 });
             }
-            error => {
-                count(&counts.failures);
-                if !tier.is_broken.swap(true, Ordering::Relaxed) {
-                    guarded("a subscriber", || {
-                        let store = tier.store.describe();
-                        let error = crate::runtime::Report(error);
-                        tracing::warn!(%store, %error, "artifact store fails");
-                    });
-                }
-            }
+            error => self.note_broken(tier, error),
         }
     }
 
-    /// This thread alone compiles and saves what has this key, in all pools that have these artifacts, until the
-    /// guard goes. Waits for others that do.
-    ///
-    /// A thread that compiles already, and whose subscriber has led it here, waits for nobody: it could be for
-    /// itself.
-    pub(crate) fn hold(&self, key: &ArtifactKey) -> HeldFlight {
-        let thread = thread::current().id();
-        let mut flights = self.0.flights.lock();
-        let is_nested = flights.values().any(|other| *other == thread);
-        let mut waited = false;
-        while !is_nested && flights.contains_key(key) {
-            waited = true;
-            self.0.flight_ended.wait(&mut flights);
-        }
-        if !is_nested {
-            flights.insert(*key, thread);
-        }
-        HeldFlight {
-            artifacts: self.clone(),
-            key: (!is_nested).then_some(*key),
-            waited,
+    /// Counts it, and says it once.
+    pub fn note_broken(&self, tier: &Tier, error: &StoreError) {
+        count(&self.counts.failures);
+        if !tier.is_broken.swap(true, Ordering::Relaxed) {
+            guarded("a subscriber", || {
+                let store = tier.store.describe();
+                let error = crate::runtime::Report(error);
+                tracing::warn!(%store, %error, "artifact store fails");
+            });
         }
     }
 }
 
 impl Tier {
     /// A store may be the host's own code.
-    fn guarded<R>(
+    pub fn guarded<R>(
         &self,
         what: &str,
         work: impl FnOnce(&dyn ArtifactStore) -> Result<R, StoreError>,
@@ -311,7 +369,7 @@ impl Tier {
     }
 }
 
-fn count(counter: &AtomicU64) {
+pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -327,18 +385,18 @@ pub(crate) struct HeldFlight {
 impl Drop for HeldFlight {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
-            self.artifacts.0.flights.lock().remove(key);
-            self.artifacts.0.flight_ended.notify_all();
+            self.artifacts.inner.flights.lock().remove(key);
+            self.artifacts.inner.flight_ended.notify_all();
         }
     }
 }
 
 impl fmt::Debug for Artifacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stores = self.0.tiers.iter().map(|tier| tier.store.describe());
+        let stores = self.inner.tiers.iter().map(|tier| tier.store.describe());
         f.debug_struct("Artifacts")
             .field("stores", &stores.collect::<Vec<_>>())
-            .field("seal", &self.0.seal)
+            .field("seal", &self.inner.seal)
             .field("stats", &self.stats())
             .finish()
     }

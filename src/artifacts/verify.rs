@@ -44,6 +44,15 @@ impl VerifiedArtifact {
         self.0.stored()
     }
 
+    /// The code in it, which has so many bytes: copied.
+    pub(super) fn read_code(&self, code_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let mut code = room_for(code_bytes)?;
+        code.resize(code_bytes as usize, 0);
+        let stored = self.share().map_err(unreadable)?;
+        stored.0.read_at(&mut code, 0).map_err(unreadable)?;
+        Ok(code)
+    }
+
     /// Bytes of all of it.
     ///
     /// # Errors
@@ -51,6 +60,13 @@ impl VerifiedArtifact {
     pub fn size(&self) -> io::Result<u64> {
         self.0.size()
     }
+}
+
+fn room_for(bytes: u64) -> Result<Vec<u8>, StoreError> {
+    let mut room = Vec::new();
+    let reserved = room.try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX));
+    reserved.map_err(|error| unsealed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+    Ok(room)
 }
 
 fn corrupt(reason: impl Into<String>) -> StoreError {
@@ -115,6 +131,16 @@ impl Opened {
     /// Bytes that its code takes when it is mapped: with the padding and the footer behind it.
     pub fn mapped_bytes(&self) -> u64 {
         self.footer.code_bytes.next_multiple_of(FOOTER_BYTES as u64) + FOOTER_BYTES as u64
+    }
+
+    /// Bytes of its code.
+    pub fn code_bytes(&self) -> u64 {
+        self.footer.code_bytes
+    }
+
+    /// Bytes of all of it, as it is stored.
+    pub fn file_bytes(&self) -> u64 {
+        self.footer.file_bytes()
     }
 
     /// Whether it must be decompressed.
@@ -249,9 +275,7 @@ impl Opened {
             self.check(seal)?;
             return Ok(bytes[..body_bytes].into());
         }
-        let mut body = Vec::new();
-        let reserved = body.try_reserve_exact(self.footer.padded_bytes() as usize);
-        reserved.map_err(|error| unsealed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+        let mut body = room_for(self.footer.padded_bytes())?;
         let mut copy = |chunk: &[u8]| {
             body.extend_from_slice(chunk);
             Ok(())
