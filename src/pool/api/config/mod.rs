@@ -265,7 +265,8 @@ impl Config {
         self.0.functions.keys().map(FunctionName::from)
     }
 
-    /// What its section `[artifacts]` says; `None` if it has none.
+    /// What its section `[artifacts]` says; `None` if it has none. It is plain data: stores are opened by the host,
+    /// which gives them to the builder ([`PoolBuilder::artifacts`](crate::PoolBuilder::artifacts)).
     pub fn artifact_settings(&self) -> Option<&ArtifactSettings> {
         self.0.artifacts.as_ref()
     }
