@@ -221,6 +221,8 @@ pub use artifacts::{
     EncodedArtifact, EngineKey, MemoryStore, NotAKey, StoreError, StoredArtifact, Upkeep,
     VerifiedArtifact,
 };
+#[cfg(unix)]
+pub use artifacts::{DirStore, DirStoreBuilder, EngineInfo};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
     BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, DefineError, Definition,

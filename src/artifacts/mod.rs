@@ -5,12 +5,15 @@
 //! other, verifies what they bring, and hands out what may be mapped.
 
 mod compress;
+#[cfg(unix)]
+mod dir;
 mod footer;
 mod housework;
 mod identity;
 mod keeper;
 mod key;
 mod memory;
+mod sample;
 mod seal;
 mod sealed;
 mod store;
@@ -22,6 +25,8 @@ pub(crate) use key::module_hash;
 pub(crate) use tiers::Found;
 
 pub use footer::Codec;
+#[cfg(unix)]
+pub use dir::{DirStore, DirStoreBuilder, EngineInfo};
 pub use key::{ArtifactKey, EngineKey, NotAKey};
 pub use memory::MemoryStore;
 pub use store::{ArtifactInfo, ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};

@@ -14,6 +14,7 @@ pub mod polling;
 pub mod pools;
 pub mod scene;
 pub mod spans;
+pub mod temp_dir;
 
 pub use pools::*;
 
