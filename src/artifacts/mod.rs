@@ -24,9 +24,9 @@ mod verify;
 pub(crate) use key::module_hash;
 pub(crate) use tiers::Found;
 
-pub use footer::Codec;
 #[cfg(unix)]
 pub use dir::{DirStore, DirStoreBuilder, EngineInfo};
+pub use footer::Codec;
 pub use key::{ArtifactKey, EngineKey, NotAKey};
 pub use memory::MemoryStore;
 pub use store::{ArtifactInfo, ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};

@@ -12,7 +12,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
