@@ -83,7 +83,7 @@ impl DirStoreBuilder {
     }
 
     /// Takes what root owns for this user's own: for artifacts that are installed with the program, and that its
-    /// user cannot change. By default, nobody else's are taken.
+    /// user cannot change but may read (a store's own files only their owner may). By default, nobody else's are taken.
     pub fn trust_root(mut self, trust_root: bool) -> Self {
         self.trust.root = trust_root;
         self
