@@ -148,8 +148,9 @@
 //! | `wasm_pool_compilations_total` | counter | | | Modules compiled, whether there was then room for them or not | `compilations` |
 //! | `wasm_pool_loads_total` | counter | | | Times that compiled code was mapped and linked | `loads` |
 //! | `wasm_pool_module_failures_total` | counter | | | Modules that could not be compiled, mapped or linked | `module_failures` |
+//! | `wasm_pool_warm_ups_total` | counter | | | Instances that were warmed up and snapshotted | `warm_ups` |
 //! | `wasm_pool_code_dropped_total` | counter | | | Modules whose code was evicted or dropped out | `code_dropped` |
-//! | `wasm_pool_guest_failures_total` | counter | | `kind` | Calls and start functions of guests that failed | |
+//! | `wasm_pool_guest_failures_total` | counter | | `kind` | Calls, start functions and warm-ups of guests that failed | |
 //! | `wasm_pool_compile_seconds` | histogram | seconds | | Time to compile a module | |
 //! | `wasm_pool_load_seconds` | histogram | seconds | | Time to map and link compiled code | |
 //! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire: for an instance, for room, or for a compilation | |
@@ -166,6 +167,7 @@
 //! | span or event | what | fields | around, or after |
 //! |---|---|---|---|
 //! | `compile` | span, info | `function`, `wasm_bytes` | compiling a module |
+//! | `warm up` | span, info | `function`, `export` | warming up a definition: compiling for that, running the export, the snapshot |
 //! | `load` | span, info | `function` | mapping and linking compiled code |
 //! | `instantiate` | span, debug | `function`, `group` | the host's data, the instance, its start function |
 //! | `destroy` | span, debug | `function`, `group`, `reason` | destroying an instance, the host's data with it |
@@ -191,6 +193,8 @@
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
 //! - `zstd` (not default): artifacts can be compressed ([`Codec::Zstd`]).
 //! - `config` (not default): `Config` reads all settings of a pool from a TOML file; see `PoolBuilder::config`.
+//! - `warm-up` (not default): `Definition::warm_up`, which runs an export of a module once and lets all instances
+//!   begin with what it has left in memory. Brings the crate `wasmtime-wizer`.
 //!
 //! # Limits of this version
 //!
@@ -230,7 +234,7 @@ pub use pool::{
     GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
     Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
     PoolBuilder, Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
-    ValueType, WaitingFor,
+    ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

@@ -10,8 +10,8 @@ use crate::artifacts::{ArtifactKey, EngineKey};
 use crate::pool::api::error::CallLimit;
 use crate::pool::time::clock::nanos;
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::runtime::{CallLimits, Facts, HostImports};
-use crate::state::ModuleKey;
+use crate::runtime::{CallLimits, Facts, HostImports, compile_estimate, compile_estimate_of_data};
+use crate::state::{Amounts, ModuleKey};
 use crate::sync::{AtomicU64, StaticCounter};
 
 /// A number for a function, or for imports, from 1. Of all pools: threads' tables are shared by all.
@@ -68,6 +68,18 @@ pub(crate) struct SourceParts<T: 'static> {
     pub hash: [u8; 32],
     pub facts: Facts,
     pub imports: Arc<HostImports<T>>,
+    /// The export that is run before its instances are snapshotted.
+    pub warm_up: Option<Arc<str>>,
+    pub warmed: Warmed,
+}
+
+/// What is known of wasm that a warm-up has made; nothing, of other wasm.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Warmed {
+    /// By how many bytes it is longer than what it was made from. It is data, which takes less to compile than code.
+    pub data: u64,
+    /// What making it took.
+    pub time: Duration,
 }
 
 impl<T> Clone for Source<T> {
@@ -91,7 +103,17 @@ impl<T: 'static> Source<T> {
         hasher.update(&self.0.hash);
         hasher.update(engine.as_bytes());
         hasher.update(&self.0.imports.uid().to_le_bytes());
+        if let Some(export) = &self.0.warm_up {
+            hasher.update(export.as_bytes());
+        }
         hasher.finalize().into()
+    }
+
+    /// Heap that compiling it takes.
+    pub fn compile_estimate(&self) -> Amounts {
+        let data = self.0.warmed.data;
+        let wasm = self.0.wasm.len() as u64;
+        compile_estimate(wasm.saturating_sub(data)).saturating_add(&compile_estimate_of_data(data))
     }
 
     /// What its compiled code is kept under.

@@ -41,7 +41,7 @@ pub use api::config::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use api::define_error::{DefineError, LookupError, UnknownFunction};
 pub use api::definition::{CallTypes, Definition};
 pub use api::dynamic::Dynamic;
-pub use api::error::{AcquireError, CallError, CallLimit, ModuleError, WaitingFor};
+pub use api::error::{AcquireError, CallError, CallLimit, ModuleError, WaitingFor, WarmUpError};
 pub use api::error_kind::ErrorKind;
 pub use api::exported_func::ExportedFunc;
 pub use api::function::{Function, InGroup};

@@ -94,6 +94,7 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub compilations: u64,
     pub loads: u64,
     pub module_failures: u64,
+    pub warm_ups: u64,
     /// What threads are destroying now, and will report as freed.
     ///
     /// **D1** It names exactly what is dying in `state`: whatever were lost on the way would be charged for
@@ -113,6 +114,7 @@ impl<T: Send + 'static> Locked<T> {
             compilations: 0,
             loads: 0,
             module_failures: 0,
+            warm_ups: 0,
             destroying: HashSet::new(),
         }
     }

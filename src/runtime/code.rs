@@ -10,7 +10,7 @@ use super::imports::HostImports;
 use super::inspect::Facts;
 use super::link::Linked;
 use super::raw::MachineCode;
-use super::sizes;
+use super::sizes::{self, InstanceNeeds};
 use crate::artifacts::VerifiedArtifact;
 use crate::state::Amounts;
 
@@ -24,6 +24,8 @@ pub(crate) struct Unmapped {
 #[derive(Clone)]
 pub(crate) struct CodeNeeds {
     amounts: Amounts,
+    /// What an instance of it takes.
+    instance: InstanceNeeds,
     types: Arc<RegisteredTypes>,
 }
 
@@ -38,7 +40,11 @@ impl CodeNeeds {
         let types = Arc::new(runtime.types().register(facts.type_count));
         let heap = runtime.heap(facts).module.saturating_add(types.list);
         let amounts = sizes::code_amounts(bytes, image, heap);
-        Self { amounts, types }
+        Self {
+            amounts,
+            instance: InstanceNeeds::of(facts, runtime),
+            types,
+        }
     }
 
     pub fn amounts(&self) -> Amounts {
@@ -66,6 +72,20 @@ impl Unmapped {
         self.needs.amounts
     }
 
+    /// Maps it.
+    pub(super) fn map(&self, engine: &Engine) -> wasmtime::Result<Module> {
+        let module = self.code.load(engine)?;
+        let range = module.image_range();
+        let mapped = range.end.addr() - range.start.addr();
+        debug_assert!(
+            mapped <= self.code.len(),
+            "more is mapped than was reserved"
+        );
+        // Now, and not at the first instantiation: its room is reserved.
+        module.initialize_copy_on_write_image()?;
+        Ok(module)
+    }
+
     /// To be saved; `None` for what was.
     pub fn compiled(&self) -> Option<&[u8]> {
         match &self.code {
@@ -82,6 +102,7 @@ pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
 struct Loaded<T: 'static> {
     linked: Linked<T>,
     amounts: Amounts,
+    instance: InstanceNeeds,
     /// Dropped after the code.
     _types: Arc<RegisteredTypes>,
 }
@@ -103,31 +124,24 @@ pub(crate) enum LoadFailure {
 impl<T: 'static> Code<T> {
     /// Maps the code and links it.
     pub fn load(code: &Unmapped, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
-        let module = Self::map(code, imports.engine()).map_err(LoadFailure::Map)?;
+        let module = code.map(imports.engine()).map_err(LoadFailure::Map)?;
         let linked = Linked::new(imports, &module).map_err(LoadFailure::Link)?;
-        let CodeNeeds { amounts, types } = code.needs.clone();
+        let needs = code.needs.clone();
         Ok(Self(Arc::new(Loaded {
             linked,
-            amounts,
-            _types: types,
+            amounts: needs.amounts,
+            instance: needs.instance,
+            _types: needs.types,
         })))
-    }
-
-    fn map(code: &Unmapped, engine: &Engine) -> wasmtime::Result<Module> {
-        let module = code.code.load(engine)?;
-        let range = module.image_range();
-        let mapped = range.end.addr() - range.start.addr();
-        debug_assert!(
-            mapped <= code.code.len(),
-            "more is mapped than was reserved"
-        );
-        // Now, and not at the first instantiation: its room is reserved.
-        module.initialize_copy_on_write_image()?;
-        Ok(module)
     }
 
     pub fn linked(&self) -> &Linked<T> {
         &self.0.linked
+    }
+
+    /// What an instance of it takes: its module may begin with more than the wasm declares that it was defined with.
+    pub fn instance_needs(&self) -> InstanceNeeds {
+        self.0.instance
     }
 
     /// What the kernel and the heap gave it.

@@ -96,6 +96,12 @@ impl Meter {
         self.refusal.as_deref().copied()
     }
 
+    /// Whether the system had no memory for growth that was granted here.
+    #[cfg(feature = "warm-up")]
+    pub fn was_refused_by_system(&self) -> bool {
+        self.relief.is_used()
+    }
+
     fn take(&mut self, bytes: u64) -> bool {
         let from_prepaid = bytes.min(self.prepaid);
         if !self.account_for(bytes - from_prepaid) {

@@ -80,6 +80,11 @@ pub(crate) fn compile_estimate(wasm: u64) -> Amounts {
     Amounts::ZERO.compile(wasm.saturating_mul(96).saturating_add(4 << 20))
 }
 
+/// Heap that compiling initial data takes beside: wasmtime copies it, and lays it out.
+pub(crate) fn compile_estimate_of_data(data: u64) -> Amounts {
+    Amounts::ZERO.compile(data.saturating_mul(8))
+}
+
 /// Heap that reading an artifact takes beside the artifact itself.
 pub(crate) const READ_BUFFERS: u64 = 512 << 10;
 

@@ -98,6 +98,16 @@ impl StackCheck {
         has_room(self.needed)
     }
 
+    /// Calls a guest where there may be too little stack for it: then on a segment of `stacker`'s, as long as it
+    /// takes.
+    #[cfg(feature = "warm-up")]
+    pub fn with_room<R>(&self, call: impl FnOnce() -> R) -> R {
+        match self.check() {
+            Ok(()) => call(),
+            Err(_) => stacker::grow(self.needed.saturating_add(MARGIN), call),
+        }
+    }
+
     /// Before something is begun for a task, whose guest will run on a stack of its own.
     #[inline]
     pub fn check_for_task(&self) -> Result<(), StackTooSmall> {

@@ -77,6 +77,12 @@ pub(crate) struct Relief {
 
 impl Relief {
     const TRIES: u8 = 6;
+
+    /// Whether anything was evicted, or was to be.
+    #[cfg(feature = "warm-up")]
+    pub fn is_used(&self) -> bool {
+        self.tries > 0
+    }
 }
 
 impl Iterator for Relief {

@@ -34,3 +34,5 @@ mod stress;
 mod tasks;
 mod waiting_for_room;
 mod warm_and_cold;
+#[cfg(feature = "warm-up")]
+mod warm_up;

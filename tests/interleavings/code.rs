@@ -11,7 +11,7 @@ use super::engine::Runtime;
 use super::imports::HostImports;
 use super::inspect::Facts;
 use super::link::Linked;
-use super::sizes;
+use super::sizes::{self, InstanceNeeds};
 use crate::artifacts::VerifiedArtifact;
 use crate::state::Amounts;
 
@@ -61,6 +61,7 @@ pub(crate) fn prepare(wasm: &[u8]) {
 pub(crate) struct Unmapped {
     module: Module,
     amounts: Amounts,
+    instance: InstanceNeeds,
 }
 
 /// Nothing is stored here.
@@ -76,7 +77,7 @@ impl CodeNeeds {
     }
 }
 
-pub(crate) fn compile(_: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Unmapped> {
+pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Unmapped> {
     ATTEMPTS.set(ATTEMPTS.get() + 1);
     let modules = modules().lock().expect("no test has panicked in here");
     let compiled = modules.get(wasm).expect("modules are prepared");
@@ -84,7 +85,12 @@ pub(crate) fn compile(_: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Resu
     let range = module.image_range();
     let bytes = range.end.addr() - range.start.addr();
     let amounts = sizes::code_amounts(bytes as u64, 0, facts.heap.module);
-    Ok(Unmapped { module, amounts })
+    let instance = InstanceNeeds::of(facts, runtime);
+    Ok(Unmapped {
+        module,
+        amounts,
+        instance,
+    })
 }
 
 impl Unmapped {
@@ -99,6 +105,10 @@ impl Unmapped {
     pub fn amounts(&self) -> Amounts {
         self.amounts
     }
+
+    pub(super) fn map(&self, _: &Engine) -> wasmtime::Result<Module> {
+        Ok(self.module.clone())
+    }
 }
 
 pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
@@ -106,6 +116,7 @@ pub(crate) struct Code<T: 'static>(Arc<Loaded<T>>);
 struct Loaded<T: 'static> {
     linked: Linked<T>,
     amounts: Amounts,
+    instance: InstanceNeeds,
 }
 
 impl<T> Clone for Code<T> {
@@ -122,12 +133,19 @@ pub(crate) enum LoadFailure {
 impl<T: 'static> Code<T> {
     pub fn load(code: &Unmapped, imports: &Arc<HostImports<T>>) -> Result<Self, LoadFailure> {
         let linked = Linked::new(imports, &code.module).map_err(LoadFailure::Link)?;
-        let amounts = code.amounts;
-        Ok(Self(Arc::new(Loaded { linked, amounts })))
+        Ok(Self(Arc::new(Loaded {
+            linked,
+            amounts: code.amounts,
+            instance: code.instance,
+        })))
     }
 
     pub fn linked(&self) -> &Linked<T> {
         &self.0.linked
+    }
+
+    pub fn instance_needs(&self) -> InstanceNeeds {
+        self.0.instance
     }
 
     pub fn amounts(&self) -> Amounts {

@@ -43,6 +43,9 @@ mod stack_quota;
 mod system;
 #[path = "../../src/runtime/waker_cell.rs"]
 mod waker_cell;
+#[cfg(feature = "warm-up")]
+#[path = "../../src/runtime/warm_up.rs"]
+mod warm_up;
 
 #[path = "code.rs"]
 mod code;
@@ -56,7 +59,7 @@ pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
 pub(crate) use import_types::is_of_a_store;
-pub(crate) use imports::{HostImports, Own, OwnItem};
+pub(crate) use imports::{HostImports, Own, OwnItem, OwnNeeds};
 pub(crate) use inspect::{Facts, TypeText, inspect};
 pub(crate) use instance::{
     Allocator, CallLimits, Instance, InstantiateFailure, interrupt_each_tick, new_store,
@@ -65,12 +68,15 @@ pub(crate) use instance::{
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, READ_BUFFERS, code_estimate, compile_estimate, load_estimate,
+    InstanceNeeds, READ_BUFFERS, code_estimate, compile_estimate, compile_estimate_of_data,
+    load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};
 pub(crate) use waker_cell::WakerCell;
+#[cfg(feature = "warm-up")]
+pub(crate) use warm_up::{WarmUp, WarmUpFailure};
 
 pub use failure::{GuestTrap, Report, SharedError};
 pub use imports::{ImportError, MissingImport};

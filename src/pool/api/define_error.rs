@@ -92,6 +92,14 @@ pub enum DefineError {
         /// The function.
         target: Arc<str>,
     },
+    /// The module can never be warmed up as the definition says: see `Definition::warm_up`.
+    #[error("{target} cannot be warmed up: {reason}")]
+    WarmUp {
+        /// The function.
+        target: Arc<str>,
+        /// Why not.
+        reason: String,
+    },
     /// The name is taken, with the same argument types.
     #[error("{target} is defined already; use replace to give it new code")]
     AlreadyDefined {
@@ -193,6 +201,7 @@ impl DefineError {
             | Self::TableTooLarge { target, .. }
             | Self::Imports { target, .. }
             | Self::ForeignImports { target }
+            | Self::WarmUp { target, .. }
             | Self::AlreadyDefined { target }
             | Self::NotDefined { target }
             | Self::TypeChanged { target, .. }

@@ -14,8 +14,8 @@ use crate::pool::api::exported_func::Export;
 use crate::pool::api::function_name::{check_name, join};
 use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::imports::Imports;
-use crate::pool::defined::{InstanceLimits, Source, SourceParts};
-use crate::runtime::{HostImports, TypeText, inspect};
+use crate::pool::defined::{InstanceLimits, Source, SourceParts, Warmed};
+use crate::runtime::{Facts, HostImports, OwnNeeds, TypeText, inspect};
 use crate::state::signature;
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
@@ -39,6 +39,8 @@ pub struct Definition {
     imports: Option<Arc<dyn Any + Send + Sync>>,
     /// `None`: whatever the export has.
     ty: Option<FunctionType>,
+    /// The export that instances are warmed up by.
+    warm_up: Option<Arc<str>>,
     fuel: Option<u64>,
     timeout: Option<Duration>,
     may_change_type: bool,
@@ -55,6 +57,7 @@ impl Definition {
             export: None,
             imports: None,
             ty: None,
+            warm_up: None,
             fuel: None,
             timeout: None,
             may_change_type: false,
@@ -109,6 +112,49 @@ impl Definition {
         self
     }
 
+    /// Runs this export, `() -> ()`, once, in an instance that is thrown away, and lets every instance of the function
+    /// begin with what the memories and globals of that one held then: an interpreter builds its tables once, and
+    /// not in each instance. (Feature `warm-up`.)
+    ///
+    /// It is run by whoever needs the module's code first, before that is compiled, and only then: not by
+    /// [`Pool::define`](crate::Pool::define), and not again while the code is loaded. (When the code was evicted,
+    /// and is needed again, the export is run again.) A start
+    /// function, and `_initialize` (a reactor's, by the convention of WASI), are run before it, and are not there
+    /// any more in the module that instances are made of; all other exports are. The host's store data and
+    /// [`PoolBuilder::on_create`](crate::PoolBuilder::on_create) have no part in it: hooks are called for each instance
+    /// that is made from the snapshot, as ever.
+    ///
+    /// All of it is charged: the throwaway instance as any other, with its code, which is compiled as well; the snapshot
+    /// as initial data of the module, which instances share until they write to it. It has as much fuel and
+    /// time as a lease of the function, and may grow its memory as far as an instance may. The same bytes, warmed up
+    /// by another export or not at all, are another module.
+    ///
+    /// Some things cannot be in a snapshot. Refused are, when the function is defined, modules that import memories,
+    /// tables or globals, and exports of other types; and by the first acquire
+    /// ([`ModuleError::WarmUp`](crate::ModuleError::WarmUp)), modules with instructions that change tables or drop
+    /// passive segments, with mutable globals that hold references, and those that call an import meanwhile, or are
+    /// refused memory.
+    ///
+    /// ```
+    /// use wasm_pool::{Definition, Function, Pool};
+    ///
+    /// let wasm = wat::parse_str(
+    ///     r#"(module (memory 1)
+    ///         (func (export "fill") (i32.store (i32.const 8) (i32.const 42)))
+    ///         (func (export "get") (result i32) (i32.load (i32.const 8))))"#,
+    /// )?;
+    /// let pool = Pool::builder().build()?;
+    /// let get: Function<(), i32> =
+    ///     pool.define(Definition::new("get").wasm(wasm).warm_up("fill"))?;
+    /// assert_eq!(get.call("tenant", ())?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "warm-up")]
+    pub fn warm_up(mut self, export: impl Into<Arc<str>>) -> Self {
+        self.warm_up = Some(export.into());
+        self
+    }
+
     /// Units of fuel for each lease of this function, instead of the pool's.
     pub fn fuel(mut self, units: u64) -> Self {
         self.fuel = Some(units);
@@ -154,6 +200,7 @@ impl Definition {
             export,
             imports: self.imports,
             ty: self.ty,
+            warm_up: self.warm_up,
             fuel: self.fuel,
             timeout: self.timeout,
             may_change_type: self.may_change_type,
@@ -185,6 +232,7 @@ pub(crate) struct Parts {
     pub export: Arc<str>,
     pub imports: Option<Arc<dyn Any + Send + Sync>>,
     pub ty: Option<FunctionType>,
+    pub warm_up: Option<Arc<str>>,
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
     pub may_change_type: bool,
@@ -235,6 +283,7 @@ impl Parts {
                 source,
             })?;
         let declared = declared.clone();
+        self.check_warm_up(&facts, own == OwnNeeds::default())?;
         facts.add_own(&own);
         if facts.memory_bytes > limits.memory {
             return Err(DefineError::MemoryTooLarge {
@@ -257,8 +306,43 @@ impl Parts {
             wasm,
             facts,
             imports,
+            warm_up: self.warm_up.clone(),
+            warmed: Warmed::default(),
         };
         Ok((Source(Arc::new(parts)), declared))
+    }
+
+    /// Whether there is an export to warm up by, as far as the module's sections say.
+    fn check_warm_up(
+        &self,
+        facts: &Facts,
+        imports_functions_only: bool,
+    ) -> Result<(), DefineError> {
+        let Some(export) = &self.warm_up else {
+            return Ok(());
+        };
+        let Some(ty) = facts.export(export) else {
+            return Err(DefineError::MissingExport {
+                target: self.signature.clone(),
+                export: export.to_string(),
+                available: facts.describe_exports(),
+            });
+        };
+        let reason = if !ty.params().is_empty() || !ty.results().is_empty() {
+            format!(
+                "export {export:?} is {}, and must be () -> ()",
+                TypeText(ty)
+            )
+        } else if &*self.export == "_initialize" {
+            "it calls `_initialize`, which runs before the snapshot and is not there after it"
+                .into()
+        } else if !imports_functions_only {
+            "it imports a memory, a table or a global, which no snapshot can hold".into()
+        } else {
+            return Ok(());
+        };
+        let target = self.signature.clone();
+        Err(DefineError::WarmUp { target, reason })
     }
 
     /// The definition's imports, or else the pool's.

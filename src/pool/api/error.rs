@@ -31,6 +31,47 @@ pub enum ModuleError {
     /// own. Not tried again until the function is replaced.
     #[error("the module does not link")]
     Link(#[source] SharedError),
+    /// It could not be warmed up: see `Definition::warm_up`. A reason that lies in the module alone (it cannot be
+    /// snapshotted, it calls imports, it traps) stays one until the function is replaced; limits, and memory that
+    /// there was not, are tried again after the cool-down.
+    #[error("the module could not be warmed up by its export {export:?}")]
+    WarmUp {
+        /// The export that was run.
+        export: Arc<str>,
+        /// Why.
+        source: WarmUpError,
+    },
+}
+
+/// Why a module could not be warmed up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WarmUpError {
+    /// What it has, or may do, cannot be part of a snapshot: memories, tables or globals that it imports,
+    /// instructions that change tables or drop passive segments, globals that hold references.
+    #[error("the module cannot be snapshotted")]
+    Unsupported(#[source] SharedError),
+    /// It called the host: what that has done cannot be part of a snapshot.
+    #[error("it called the import {module:?} {name:?}")]
+    CalledImport {
+        /// The import's module name.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// It trapped.
+    #[error("it trapped")]
+    Trapped(#[source] GuestTrap),
+    /// It ran out of what a lease of the function may have.
+    #[error("it ran out of {0}")]
+    Limit(CallLimit),
+    /// It was refused memory that it asked for, or there was no room for its snapshot. A guest that goes on
+    /// without it would be snapshotted as another than was meant.
+    #[error("it lacked memory")]
+    Memory(#[source] SharedError),
+    /// Wasmtime failed.
+    #[error("it failed")]
+    Failed(#[source] SharedError),
 }
 
 /// The middle of a sentence about leases, if there are any.

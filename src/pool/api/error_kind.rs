@@ -5,11 +5,11 @@ use std::fmt;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
-use crate::pool::api::error::{AcquireError, CallError, ModuleError};
+use crate::pool::api::error::{AcquireError, CallError, ModuleError, WarmUpError};
 use crate::pool::api::imports::ImportsError;
 use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::names::named;
-use crate::runtime::Refusal;
+use crate::runtime::{Refusal, SharedError};
 
 /// Whose fault an error is, and what can be done about it: the same kinds for all errors.
 ///
@@ -127,6 +127,14 @@ macro_rules! kinds {
     )*};
 }
 
+/// If a limit of the instance refused it what it asked for, or a budget.
+fn refused(source: &SharedError) -> Option<ErrorKind> {
+    Some(match source.downcast_ref()? {
+        Refusal::Budget { .. } => ErrorKind::Exhausted,
+        Refusal::Memory { .. } | Refusal::Table { .. } => ErrorKind::TooLarge,
+    })
+}
+
 kinds! {
     BudgetExceeded: |error| match error.requested > error.limit {
         true => ErrorKind::TooLarge,
@@ -140,11 +148,7 @@ kinds! {
         AcquireError::StartTrapped { .. } => ErrorKind::Guest,
         AcquireError::StartLimit { .. } => ErrorKind::Limit,
         AcquireError::System { .. } => ErrorKind::System,
-        AcquireError::Instantiate { source, .. } => match source.downcast_ref() {
-            Some(Refusal::Budget { .. }) => ErrorKind::Exhausted,
-            Some(Refusal::Memory { .. } | Refusal::Table { .. }) => ErrorKind::TooLarge,
-            None => ErrorKind::Host,
-        },
+        AcquireError::Instantiate { source, .. } => refused(source).unwrap_or(ErrorKind::Host),
         AcquireError::Deadlock { .. }
         | AcquireError::StackTooSmall { .. }
         | AcquireError::AsyncRequired { .. } => ErrorKind::Misuse,
@@ -156,6 +160,14 @@ kinds! {
         ModuleError::Compile(_) | ModuleError::Link(_) => ErrorKind::Invalid,
         ModuleError::System(_) => ErrorKind::System,
         ModuleError::Load(_) => ErrorKind::Host,
+        ModuleError::WarmUp { source, .. } => source.kind(),
+    };
+    WarmUpError: |error| match error {
+        WarmUpError::Unsupported(_) | WarmUpError::CalledImport { .. } => ErrorKind::Invalid,
+        WarmUpError::Trapped(_) => ErrorKind::Guest,
+        WarmUpError::Limit(_) => ErrorKind::Limit,
+        WarmUpError::Memory(source) => refused(source).unwrap_or(ErrorKind::Exhausted),
+        WarmUpError::Failed(_) => ErrorKind::Host,
     };
     CallError: |error| match error {
         CallError::Acquire(error) => error.kind(),
@@ -182,6 +194,7 @@ kinds! {
         DefineError::AlreadyDefined { .. } | DefineError::TypeChanged { .. } => ErrorKind::Conflict,
         DefineError::NotDefined { .. } => ErrorKind::NotFound,
         DefineError::Closed { .. } => ErrorKind::Closed,
+        DefineError::WarmUp { .. } => ErrorKind::Invalid,
         DefineError::ForeignImports { .. } | DefineError::EngineLacks { .. } => ErrorKind::Misuse,
         DefineError::Name { .. }
         | DefineError::Module { .. }

@@ -118,6 +118,9 @@ pub struct Stats {
     pub loads: u64,
     /// Modules that could not be compiled, mapped or linked.
     pub module_failures: u64,
+    /// Instances that were warmed up and snapshotted: see `Definition::warm_up`. What is compiled for them, and
+    /// thrown away with them, is not among `compilations`.
+    pub warm_ups: u64,
     /// Modules whose code was evicted or dropped out.
     pub code_dropped: u64,
     /// Acquires that a budget refused.
@@ -239,8 +242,8 @@ struct Hits {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, holders, [compilations, loads, module_failures]) =
-            self.with_state(|locked, _| {
+        let (snapshot, hits, holders, [compilations, loads, module_failures, warm_ups]) = self
+            .with_state(|locked, _| {
                 let snapshot = locked.state.snapshot();
                 // An entry that is forgotten passes its hits on, under the lock.
                 let hits = Hits {
@@ -251,7 +254,12 @@ impl<T: Send + 'static> Shared<T> {
                     past: self.past_hits.load(Ordering::Relaxed),
                 };
                 let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
-                let of_modules = [locked.compilations, locked.loads, locked.module_failures];
+                let of_modules = [
+                    locked.compilations,
+                    locked.loads,
+                    locked.module_failures,
+                    locked.warm_ups,
+                ];
                 (snapshot, hits, holders, of_modules)
             });
         let mut uses: HashMap<_, (u64, usize, usize)> = HashMap::new();
@@ -309,6 +317,7 @@ impl<T: Send + 'static> Shared<T> {
             compilations,
             loads,
             module_failures,
+            warm_ups,
             code_dropped: snapshot.code_dropped,
             refusals: snapshot.refusals,
             growth_refusals: snapshot.totals.growth_refusals,

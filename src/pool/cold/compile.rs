@@ -107,10 +107,15 @@ impl<T: Send + 'static> Shared<T> {
         self.with_state(|locked, cx| {
             let state = &mut locked.state;
             match state.prepare(guard.id(), &mut cx.out) {
-                Prepare::Ready { source, definition } => Step::Ready(Ready {
-                    defined: definition,
-                    needs: InstanceNeeds::of(&source.0.facts, &self.runtime),
-                }),
+                Prepare::Ready { source, definition } => {
+                    let code = state.code_of(guard.id());
+                    let needs = code.map(|code| code.instance_needs());
+                    let declared = || InstanceNeeds::of(&source.0.facts, &self.runtime);
+                    Step::Ready(Ready {
+                        defined: definition,
+                        needs: needs.unwrap_or_else(declared),
+                    })
+                }
                 Prepare::Lead {
                     source,
                     definition,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::pool::api::target::Target;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
 use crate::pool::hot::entry::Entry;
@@ -52,24 +53,29 @@ impl<T: Send + 'static> Account<T> {
     }
 }
 
-impl<T: Send + 'static> Entry<T> {
+impl<T: Send + 'static> Shared<T> {
     /// Reserves, evicting idle instances if that makes room; never waits for a lease.
-    fn reserve(&self, pool: &Shared<T>, request: RequestId<T>, amounts: Amounts) -> bool {
-        let wait_policy = WaitPolicy::Instance(pool.deadline(GROWTH_WAIT));
+    fn reserve_growth(
+        &self,
+        target: &Arc<Target>,
+        request: RequestId<T>,
+        amounts: Amounts,
+    ) -> bool {
+        let wait_policy = WaitPolicy::Instance(self.deadline(GROWTH_WAIT));
         let need = Need {
             request,
-            target: &self.target,
+            target,
             amounts,
             // The guest sees −1: who holds what is nobody's to read.
             explained: false,
         };
-        block_on(pool.reserve(&need, wait_policy), &pool.timekeeper).is_ok()
+        block_on(self.reserve(&need, wait_policy), &self.timekeeper).is_ok()
     }
 
     /// Growth is always a request of its own: what its instance holds is never given back while it
     /// waits.
-    fn grow(&self, pool: &Arc<Shared<T>>, grower: &Grower<T>, more: Amounts) -> bool {
-        let request = pool.with_state(|locked, _| {
+    fn grow(self: &Arc<Self>, target: &Arc<Target>, grower: &Grower<T>, more: Amounts) -> bool {
+        let request = self.with_state(|locked, _| {
             let state = &mut locked.state;
             let has = match grower {
                 Grower::Request(id) => state.held(*id),
@@ -83,10 +89,10 @@ impl<T: Send + 'static> Entry<T> {
         let Some(request) = request else {
             return false;
         };
-        let growth = RequestGuard::new(pool, request);
-        let granted = self.reserve(pool, growth.id(), more);
+        let growth = RequestGuard::new(self, request);
+        let granted = self.reserve_growth(target, growth.id(), more);
         if granted {
-            pool.with_state(|locked, cx| match grower {
+            self.with_state(|locked, cx| match grower {
                 Grower::Request(id) => {
                     locked
                         .state
@@ -99,12 +105,38 @@ impl<T: Send + 'static> Entry<T> {
     }
 }
 
+/// Charges what a throwaway instance takes to the request that it is made for, and that of its snapshot.
+#[cfg(feature = "warm-up")]
+pub(crate) struct ThrowawayAccount<T: Send + 'static> {
+    pub pool: Arc<Shared<T>>,
+    pub target: Arc<Target>,
+    pub request: RequestId<T>,
+}
+
+#[cfg(feature = "warm-up")]
+impl<T: Send + 'static> GrowthAccount for ThrowawayAccount<T> {
+    fn charge(&self, more: Amounts) -> bool {
+        let grower = Grower::Request(self.request);
+        self.pool.grow(&self.target, &grower, more)
+    }
+
+    /// What the request holds too much is given back when the instance is gone.
+    fn refund(&self, _: Amounts) {}
+
+    fn relieve(&self, count: usize) -> bool {
+        self.pool.relieve(count)
+    }
+
+    /// The warm-up fails: that is told, and not counted.
+    fn refused(&self) {}
+}
+
 impl<T: Send + 'static> GrowthAccount for Account<T> {
     fn charge(&self, more: Amounts) -> bool {
         let Some((entry, pool)) = self.keepers() else {
             return false;
         };
-        let granted = entry.grow(&pool, &self.grower, more);
+        let granted = pool.grow(&entry.target, &self.grower, more);
         if !granted {
             self.refused();
         }

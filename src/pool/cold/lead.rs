@@ -19,7 +19,7 @@ use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
     Code, CodeNeeds, InstanceNeeds, LoadFailure, READ_BUFFERS, Relief, Unmapped, code_estimate,
-    compile, compile_estimate, guarded, is_scarce, load_estimate, refused_by_system, share,
+    compile, guarded, is_scarce, load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget};
 
@@ -66,6 +66,14 @@ impl<T: Send + 'static> Shared<T> {
         lead: Lead<T>,
         mut wait_policy: WaitPolicy,
     ) -> Result<(RequestGuard<T>, Ready, WaitPolicy), AcquireError> {
+        #[cfg(feature = "warm-up")]
+        let lead = {
+            let (defined, asked) = (lead.defined.clone(), lead.source);
+            let warm = self.warmed_up(guard, target, asked, &defined, wait_policy);
+            let source;
+            (guard, source, wait_policy) = warm.await?;
+            Lead { source, ..lead }
+        };
         let needs = InstanceNeeds::of(&lead.source.0.facts, &self.runtime);
         let first = self.needs(&needs, wait_policy);
         let mut step = Some(match &self.artifacts {
@@ -102,7 +110,7 @@ impl<T: Send + 'static> Shared<T> {
     fn work_of(&self, step: &Step, lead: &Lead<T>, first: &Amounts, code: &Amounts) -> Amounts {
         let wasm = lead.source.0.wasm.len() as u64;
         if !step.is_of_artifacts() {
-            return compile_estimate(wasm);
+            return lead.source.compile_estimate();
         }
         let work = load_estimate(wasm);
         let all = work.saturating_add(first).saturating_add(code);
@@ -114,7 +122,7 @@ impl<T: Send + 'static> Shared<T> {
 
     /// Works for a request: on this thread, or, if this is a task's, aside. The work keeps the request
     /// until it is done, even when nobody waits for it any more: what it has reserved is in use.
-    async fn work<R: Send + 'static>(
+    pub(crate) async fn work<R: Send + 'static>(
         &self,
         guard: RequestGuard<T>,
         target: &Arc<Target>,
@@ -333,7 +341,7 @@ impl<T: Send + 'static> Shared<T> {
                 let time = began.elapsed();
                 self.with_state(|locked, _| locked.compilations += 1);
                 self.observer.compiled(time);
-                Ok((code, time))
+                Ok((code, source.0.warmed.time + time))
             }
             Err(error) => Err(match refused_by_system(&error) {
                 Some(refused) => self.refused(guard, target, refused),
@@ -418,7 +426,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// All who wait are told what the system said; whoever asks next tries again.
-    fn refused(
+    pub(crate) fn refused(
         &self,
         guard: &RequestGuard<T>,
         target: &Arc<Target>,
@@ -428,7 +436,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// All who wait get this failure, and so does whoever asks within the cool-down.
-    fn fail(
+    pub(crate) fn fail(
         &self,
         guard: &RequestGuard<T>,
         target: &Arc<Target>,
@@ -440,7 +448,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// As `fail`, for whoever asks until then, in nanoseconds since the clock's origin.
-    fn fail_until(
+    pub(crate) fn fail_until(
         &self,
         until: u64,
         guard: &RequestGuard<T>,

@@ -12,3 +12,5 @@ pub(crate) mod make;
 pub(crate) mod release;
 pub(crate) mod request_guard;
 pub(crate) mod reserve;
+#[cfg(feature = "warm-up")]
+pub(crate) mod warm_up;

@@ -56,6 +56,7 @@ pub(crate) mod name {
     pub const COMPILATIONS: &str = "wasm_pool_compilations_total";
     pub const LOADS: &str = "wasm_pool_loads_total";
     pub const MODULE_FAILURES: &str = "wasm_pool_module_failures_total";
+    pub const WARM_UPS: &str = "wasm_pool_warm_ups_total";
     pub const CODE_DROPPED: &str = "wasm_pool_code_dropped_total";
     pub const GUEST_FAILURES: &str = "wasm_pool_guest_failures_total";
     pub const COMPILE_SECONDS: &str = "wasm_pool_compile_seconds";
@@ -143,6 +144,12 @@ const METRICS: &[Metric] = &[
         what: "Modules that could not be compiled, mapped or linked",
     },
     Metric {
+        name: name::WARM_UPS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Instances that were warmed up and snapshotted",
+    },
+    Metric {
         name: name::CODE_DROPPED,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
@@ -152,7 +159,7 @@ const METRICS: &[Metric] = &[
         name: name::GUEST_FAILURES,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
-        what: "Calls and start functions of guests that failed",
+        what: "Calls, start functions and warm-ups of guests that failed",
     },
     Metric {
         name: name::COMPILE_SECONDS,
@@ -251,6 +258,11 @@ impl Observer {
 
     pub fn module_failed(&self) {
         record(|| counter!(name::MODULE_FAILURES, "pool" => self.pool.clone()).increment(1));
+    }
+
+    #[cfg(feature = "warm-up")]
+    pub fn warmed_up(&self) {
+        record(|| counter!(name::WARM_UPS, "pool" => self.pool.clone()).increment(1));
     }
 
     pub fn guest_failed(&self, kind: &'static str) {

@@ -1,0 +1,242 @@
+//! Warming up: before the code of a definition is compiled that asks for it, its export runs in an instance that is
+//! thrown away, and what is compiled is the snapshot of that. Part of the module's flight: its leader does it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::artifacts::module_hash;
+use crate::pool::api::error::{AcquireError, ModuleError, WarmUpError};
+use crate::pool::api::target::Target;
+use crate::pool::cold::growth::ThrowawayAccount;
+use crate::pool::cold::request_guard::RequestGuard;
+use crate::pool::cold::reserve::Need;
+use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
+use crate::pool::shared::Shared;
+use crate::pool::wait::policy::WaitPolicy;
+use crate::runtime::{
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, Refusal, Relief, Unmapped, WarmUp,
+    WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect, is_scarce,
+    refused_by_system, share,
+};
+use crate::state::{Amounts, Budget};
+
+/// For whom a module is warmed up.
+struct Job<T: Send + 'static> {
+    target: Arc<Target>,
+    source: Source<T>,
+    export: Arc<str>,
+    defined: Arc<Defined>,
+}
+
+/// What comes back from it.
+enum Outcome<T: 'static> {
+    Done(Source<T>),
+    /// The throwaway code is there, and takes more room than was thought.
+    LacksRoom(Unmapped, Amounts),
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// What is to be compiled: the snapshot, if the definition is to be warmed up. Room for the throwaway
+    /// instance, for its code and for compiling that is reserved before; afterwards the request holds
+    /// only what the snapshot itself takes while it is compiled.
+    pub(crate) async fn warmed_up(
+        self: &Arc<Self>,
+        mut guard: RequestGuard<T>,
+        target: &Arc<Target>,
+        source: Source<T>,
+        defined: &Arc<Defined>,
+        mut wait_policy: WaitPolicy,
+    ) -> Result<(RequestGuard<T>, Source<T>, WaitPolicy), AcquireError> {
+        let Some(export) = source.0.warm_up.clone() else {
+            return Ok((guard, source, wait_policy));
+        };
+        let facts = &source.0.facts;
+        let mut room = InstanceNeeds::of(facts, &self.runtime)
+            .declared()
+            .saturating_add(&code_estimate(facts, None))
+            .saturating_add(&source.compile_estimate());
+        let job = Arc::new(Job {
+            target: target.clone(),
+            source,
+            export,
+            defined: defined.clone(),
+        });
+        let mut code = None;
+        loop {
+            let need = Need::of(&guard, target, room);
+            self.reserve(&need, wait_policy).await?;
+            let (pool, job) = (self.clone(), job.clone());
+            let work = move |guard: &RequestGuard<T>| pool.warm_up(guard, &job, code);
+            let began = self.timekeeper.now();
+            let done = self.work(guard, target, wait_policy, work).await?;
+            wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
+            guard = done.0;
+            match done.1? {
+                Outcome::Done(snapshot) => return Ok((guard, snapshot, wait_policy)),
+                Outcome::LacksRoom(compiled, needed) => (code, room) = (Some(compiled), needed),
+            }
+        }
+    }
+
+    fn warm_up(
+        self: &Arc<Self>,
+        guard: &RequestGuard<T>,
+        job: &Job<T>,
+        code: Option<Unmapped>,
+    ) -> Result<Outcome<T>, AcquireError> {
+        let _span = tracing::info_span!(
+            "warm up",
+            function = %job.target.signature,
+            export = %job.export,
+        )
+        .entered();
+        let began = Instant::now();
+        // What reads and writes modules may panic, as the compiler may.
+        let outcome = guarded("a warm-up", || self.try_warm_up(guard, job, code));
+        let panicked = || {
+            let error = wasmtime::Error::msg("it panicked");
+            Err(WarmUpFailure::Unsupported(share(error)))
+        };
+        match outcome.unwrap_or_else(panicked) {
+            Ok(Outcome::Done(mut snapshot)) => {
+                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
+                    parts.warmed.time = began.elapsed();
+                }
+                let keep = snapshot.compile_estimate();
+                self.with_state(|locked, cx| {
+                    locked.warm_ups += 1;
+                    locked.state.shrink_to(guard.id(), keep, &mut cx.out);
+                });
+                self.observer.warmed_up();
+                Ok(Outcome::Done(snapshot))
+            }
+            Ok(lacks_room) => Ok(lacks_room),
+            Err(failure) => Err(self.warm_up_failed(guard, job, failure)),
+        }
+    }
+
+    fn try_warm_up(
+        self: &Arc<Self>,
+        guard: &RequestGuard<T>,
+        job: &Job<T>,
+        code: Option<Unmapped>,
+    ) -> Result<Outcome<T>, WarmUpFailure> {
+        let parts = &*job.source.0;
+        let warm_up = WarmUp::of(&parts.wasm, &job.export, &self.runtime)?;
+        let compiling = compile_estimate(parts.wasm.len() as u64);
+        let needs = InstanceNeeds::of(warm_up.facts(), &self.runtime);
+        let code = match code {
+            Some(code) => code,
+            None => compile(&self.runtime, warm_up.wasm(), warm_up.facts()).map_err(|error| {
+                match refused_by_system(&error) {
+                    Some(refused) => WarmUpFailure::System(refused),
+                    None => WarmUpFailure::Invalid(error),
+                }
+            })?,
+        };
+        // Now its size is known, and it is not mapped yet.
+        let room = compiling
+            .saturating_add(&needs.declared())
+            .saturating_add(&code.amounts());
+        if !self.reserve_if_free(&Need::of(guard, &job.target, room)) {
+            return Ok(Outcome::LacksRoom(code, room));
+        }
+        let account = || ThrowawayAccount {
+            pool: self.clone(),
+            target: job.target.clone(),
+            request: guard.id(),
+        };
+        let limits = job.defined.limits;
+        if limits.have_an_end() {
+            self.timekeeper.keep_ticking();
+        }
+        let mut relief = Relief::default();
+        let mut warm = loop {
+            let instance = self.settings.instance;
+            let (memory, elements) = (instance.memory, instance.table_elements);
+            let meter = Meter::new(Box::new(account()), memory, elements, needs.metered);
+            let run = || warm_up.run(&self.runtime, &code, meter, limits);
+            match self.stack.with_room(run) {
+                Err(WarmUpFailure::System(refused))
+                    if is_scarce(&refused) && relief.next().is_some_and(|n| self.relieve(n)) => {}
+                ran => break ran?,
+            }
+        };
+        drop(code);
+        let requested = warm_up.snapshot_heap(&mut warm);
+        let beyond = requested.saturating_sub(compiling.get(Budget::Compile));
+        if beyond > 0 && !account().charge(Amounts::ZERO.compile(beyond)) {
+            return Err(WarmUpFailure::Memory(Refusal::Budget { requested }));
+        }
+        let wasm: Arc<[u8]> = warm_up.snapshot(&mut warm)?.into();
+        drop(warm);
+        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
+        facts.forget_exports();
+        let data = wasm.len().saturating_sub(parts.wasm.len()) as u64;
+        let snapshot = SourceParts {
+            hash: module_hash(&wasm),
+            wasm,
+            facts,
+            imports: parts.imports.clone(),
+            warm_up: None,
+            warmed: Warmed {
+                data,
+                ..Warmed::default()
+            },
+        };
+        Ok(Outcome::Done(Source(Arc::new(snapshot))))
+    }
+
+    fn warm_up_failed(
+        &self,
+        guard: &RequestGuard<T>,
+        job: &Job<T>,
+        failure: WarmUpFailure,
+    ) -> AcquireError {
+        let target = &job.target;
+        let source = match failure {
+            WarmUpFailure::System(refused) => return self.refused(guard, target, refused),
+            WarmUpFailure::Invalid(error) => {
+                return self.fail(guard, target, ModuleError::Compile(share(error)));
+            }
+            WarmUpFailure::Unsupported(reason) => WarmUpError::Unsupported(reason),
+            WarmUpFailure::CalledImport(called) => WarmUpError::CalledImport {
+                module: called.module,
+                name: called.name,
+            },
+            WarmUpFailure::Memory(refusal) => WarmUpError::Memory(Arc::new(refusal)),
+            WarmUpFailure::Guest(failure) => {
+                self.observer.guest_failed(failure.kind());
+                self.explain_warm_up(job, failure)
+            }
+        };
+        // What the module does, it will do again. What it may have is another matter: another function of the same
+        // module has other limits, and other budgets will be free.
+        let lasts = matches!(
+            source,
+            WarmUpError::Unsupported(_)
+                | WarmUpError::CalledImport { .. }
+                | WarmUpError::Trapped(_)
+        );
+        let export = job.export.clone();
+        let error = ModuleError::WarmUp { export, source };
+        match lasts {
+            true => self.fail_until(u64::MAX, guard, target, error),
+            false => self.fail(guard, target, error),
+        }
+    }
+
+    fn explain_warm_up(&self, job: &Job<T>, failure: CallFailure) -> WarmUpError {
+        match failure {
+            CallFailure::Fuel => WarmUpError::Limit(job.defined.fuel_limit()),
+            CallFailure::Deadline => WarmUpError::Limit(job.defined.time_limit()),
+            CallFailure::Trap(trap) => WarmUpError::Trapped(trap),
+            CallFailure::Host(error) => WarmUpError::Failed(error),
+            // Nobody has anything to cancel it by.
+            CallFailure::Cancelled => {
+                let error = wasmtime::Error::msg("it was cancelled");
+                WarmUpError::Failed(share(error))
+            }
+        }
+    }
+}
