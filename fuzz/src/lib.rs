@@ -3,6 +3,8 @@
 //! The body of the fuzz targets, and of the seeded driver on stable (`tests/contract/fuzz.rs`, which includes
 //! this file).
 
+pub mod artifact;
+
 use arbitrary::{Arbitrary, Result, Unstructured};
 use wasm_pool::{DefineError, Definition, Dynamic, InspectError, Pool};
 use wasm_smith::{Config, Module};

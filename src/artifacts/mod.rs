@@ -13,6 +13,8 @@ mod identity;
 mod keeper;
 mod key;
 mod memory;
+#[cfg(test)]
+mod mutations;
 mod sample;
 mod seal;
 mod sealed;

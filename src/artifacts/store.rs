@@ -254,6 +254,16 @@ impl StoredArtifact {
     pub fn file(file: File) -> Self {
         Self(Contents::File(file))
     }
+
+    /// All of it in one piece, for a store that keeps it elsewhere.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.0.len()?).unwrap_or(usize::MAX)];
+        self.0.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
 }
 
 /// An artifact that is to be saved: a body, and the footer that proves it.

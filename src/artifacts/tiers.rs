@@ -189,6 +189,25 @@ impl Artifacts {
         self.keeper.catch_up(&*self.inner);
     }
 
+    /// Verifies what the first store has that has anything under this key, and leaves it where it is. Costs what
+    /// loading it costs, without mapping it; heap of at most `max_bytes`, and its length.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if no store has it; [`StoreError::Corrupt`] or [`StoreError::Incompatible`] if it
+    /// would not be loaded; what a store says that fails.
+    pub fn check(&self, key: &ArtifactKey, max_bytes: u64) -> Result<(), StoreError> {
+        for tier in &self.inner.tiers {
+            let stored = match tier.guarded("load", |store| store.load(key, max_bytes)) {
+                Err(StoreError::NotFound) => continue,
+                stored => stored?,
+            };
+            return Opened::new(stored, key, max_bytes)?
+                .verify(&self.inner.seal)
+                .map(drop);
+        }
+        Err(StoreError::NotFound)
+    }
+
     /// The first store from `tier` on that has it, of at most so many bytes.
     pub(crate) fn find(&self, key: &ArtifactKey, tier: usize, max_bytes: u64) -> Option<Found> {
         for (at, tier) in self.inner.tiers.iter().enumerate().skip(tier) {

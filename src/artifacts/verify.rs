@@ -302,7 +302,7 @@ impl Opened {
 }
 
 impl Contents {
-    fn len(&self) -> io::Result<u64> {
+    pub fn len(&self) -> io::Result<u64> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
             Self::File(file) => Ok(file.metadata()?.len()),
@@ -310,7 +310,7 @@ impl Contents {
     }
 
     /// Fills the buffer. A file that ends before has been cut short meanwhile.
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         match self {
             Self::Bytes(bytes) => {
                 let from = usize::try_from(at).unwrap_or(usize::MAX);

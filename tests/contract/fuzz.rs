@@ -34,8 +34,9 @@ fn run(target: &Target, data: &[u8], name: &str) -> Outcome {
     }
 }
 
-fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/define");
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let folder = folder.join(target);
     let files = fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path());
@@ -63,7 +64,7 @@ fn the_corpus_never_panics() {
         println!("{outcome:?}");
         return;
     }
-    let corpus = corpus();
+    let corpus = corpus("define");
     assert!(!corpus.is_empty());
     for (file, data) in corpus {
         run(&target, &data, &file.display().to_string());
@@ -90,14 +91,22 @@ fn input(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn seeded_bytes_never_panic() {
-    let seed = number("WASM_POOL_FUZZ_SEED").unwrap_or(1);
-    let time = number("WASM_POOL_FUZZ_SECONDS").map(Duration::from_secs);
-    let mut seeds: Vec<_> = corpus().into_iter().map(|(_, data)| data).collect();
+    let mut seeds: Vec<_> = corpus("define").into_iter().map(|(_, data)| data).collect();
     for name in ["math_add", "state_counter", "rogue_spin", "geo_haversine"] {
         seeds.push([&[5], &*guest(name)].concat());
     }
-    let (target, mut dice) = (Target::new(), Dice(seed));
-    let (began, mut outcomes) = (Instant::now(), BTreeMap::<_, u64>::new());
+    let target = Target::new();
+    let outcomes = throw(|dice, name| run(&target, &input(dice, &seeds), name));
+    // Too tame, or too wild, if one of them is missing.
+    assert_eq!(outcomes.len(), 3, "{outcomes:?}");
+}
+
+/// As many inputs as are asked for; what became of how many.
+fn throw<O: Ord + std::fmt::Debug>(try_one: impl Fn(&mut Dice, &str) -> O) -> BTreeMap<O, u64> {
+    let seed = number("WASM_POOL_FUZZ_SEED").unwrap_or(1);
+    let time = number("WASM_POOL_FUZZ_SECONDS").map(Duration::from_secs);
+    let mut dice = Dice(seed);
+    let (began, mut outcomes) = (Instant::now(), BTreeMap::new());
     for count in 0.. {
         let is_over = match time {
             Some(time) => began.elapsed() >= time,
@@ -106,11 +115,52 @@ fn seeded_bytes_never_panic() {
         if is_over {
             break;
         }
-        let data = input(&mut dice, &seeds);
-        let outcome = run(&target, &data, &format!("input {count} of seed {seed}"));
+        let outcome = try_one(&mut dice, &format!("input {count} of seed {seed}"));
         *outcomes.entry(outcome).or_default() += 1;
     }
     println!("seed {seed}: {outcomes:?}");
-    // Too tame, or too wild, if one of them is missing.
+    outcomes
+}
+
+/// An artifact, or some of one, with some bytes of its footer changed, or of its body.
+fn artifact(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {
+    const FOOTER: u64 = 4096;
+    let mut data = seeds[dice.below(seeds.len() as u64) as usize].clone();
+    if dice.below(8) == 0 {
+        data.truncate(dice.below(data.len() as u64) as usize);
+    }
+    let length = data.len() as u64;
+    for _ in 0..dice.below(4) {
+        // Where a footer has its fields, more often than anywhere.
+        let at = match dice.below(4) {
+            0 => dice.below(length.max(1)),
+            _ => length.saturating_sub(FOOTER) + dice.below(128),
+        };
+        if let Some(byte) = data.get_mut(at as usize) {
+            *byte = [0, 1, 0xff, dice.throw() as u8][dice.below(4) as usize];
+        }
+    }
+    // Half of them are proved again.
+    if let Some(last) = data.last_mut() {
+        *last = dice.below(2) as u8;
+    }
+    data
+}
+
+#[test]
+fn seeded_artifacts_never_panic() {
+    let seeds: Vec<_> = corpus("artifact")
+        .into_iter()
+        .map(|(_, data)| data)
+        .collect();
+    let target = body::artifact::Target::new();
+    let outcomes = throw(|dice, name| {
+        let data = artifact(dice, &seeds);
+        catch_unwind(AssertUnwindSafe(|| target.run(&data))).unwrap_or_else(|_| {
+            let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-artifact");
+            fs::write(&file, data).unwrap();
+            panic!("{name} fails: {}", file.display());
+        })
+    });
     assert_eq!(outcomes.len(), 3, "{outcomes:?}");
 }
