@@ -21,6 +21,7 @@ Usage: cargo run --release --example udf_engine -- [options]
   --total BYTES             all of it, with what compiling takes while it lasts  [144M]
                             A query that does not fit is refused, and reported as that.
 
+  --artifacts DIR           keep compiled code there: started again, it compiles nothing  [none]
   --data FILE               another table, with the columns of examples/data/airports.csv
   --json FILE               write the closing table of the tight phase, for machines
   --short                   few rows, few rounds: some seconds
@@ -42,6 +43,7 @@ pub struct Args {
     pub memory: u64,
     pub code: u64,
     pub total: u64,
+    pub artifacts: Option<String>,
     pub data: Option<String>,
     pub json: Option<String>,
     pub short: bool,
@@ -60,6 +62,7 @@ impl Default for Args {
             memory: 12 << 20,
             code: 3 << 20,
             total: 144 << 20,
+            artifacts: None,
             data: None,
             json: None,
             short: false,
@@ -127,6 +130,7 @@ impl Args {
                 | "--memory"
                 | "--code"
                 | "--total"
+                | "--artifacts"
                 | "--data"
                 | "--json"
         )
@@ -143,6 +147,7 @@ impl Args {
             "--memory" => self.memory = bytes(option, &value)?,
             "--code" => self.code = bytes(option, &value)?,
             "--total" => self.total = bytes(option, &value)?,
+            "--artifacts" => self.artifacts = Some(value),
             "--data" => self.data = Some(value),
             "--json" => self.json = Some(value),
             _ => return Err(format!("unknown option {option:?}")),

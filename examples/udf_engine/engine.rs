@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use wasm_pool::{AcquireError, CallError, Function, Group, Limits, Pool};
+use wasm_pool::{AcquireError, Artifacts, CallError, Function, Group, Limits, Pool};
 
 use crate::args::Args;
 use crate::checks::Checks;
@@ -25,12 +25,17 @@ impl Engine {
         limits: Limits,
         args: &Args,
         groups: &[Group],
+        artifacts: Option<&Artifacts>,
     ) -> Result<Self, String> {
-        let pool = Pool::builder()
+        let mut builder = Pool::builder()
             .name(phase)
             .limits(limits)
             .max_instances_per_entry(args.instances_per_entry)
-            .policy(args.policy)
+            .policy(args.policy);
+        if let Some(artifacts) = artifacts {
+            builder = builder.artifacts(artifacts);
+        }
+        let pool = builder
             .build()
             .map_err(|error| format!("the budgets of the {phase} phase: {error}"))?;
         let functions = QUERIES

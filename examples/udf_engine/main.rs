@@ -18,7 +18,7 @@ mod workload;
 
 use std::process::ExitCode;
 
-use wasm_pool::{Group, Limits};
+use wasm_pool::{Artifacts, DirStore, Group, Limits, Report};
 
 use args::Args;
 use checks::Checks;
@@ -67,8 +67,10 @@ fn run(args: &Args) -> Result<bool, String> {
     let groups = groups(args.groups);
     let context = Context::new(&airports);
     // Both at once, so that budgets that make no sense are refused before the work begins.
-    let roomy = Engine::open("roomy", roomy_limits(args), args, &groups)?;
-    let tight = Engine::open("tight", args.tight_limits(), args, &groups)?;
+    let kept = args.artifacts.as_deref().map(artifacts).transpose()?;
+    let kept = kept.as_ref();
+    let roomy = Engine::open("roomy", roomy_limits(args), args, &groups, kept)?;
+    let tight = Engine::open("tight", args.tight_limits(), args, &groups, kept)?;
 
     let mut screen = Screen::new(args.quiet);
     let mut checks = Checks::default();
@@ -102,6 +104,12 @@ fn load(args: &Args) -> Result<Vec<Airport>, String> {
     let text =
         std::fs::read_to_string(file).map_err(|error| format!("cannot read {file:?}: {error}"))?;
     table::parse(&text).map_err(|error| format!("{file}: {error}"))
+}
+
+/// Compiled code, kept in a directory.
+fn artifacts(directory: &str) -> Result<Artifacts, String> {
+    let store = DirStore::open(directory).map_err(|error| Report(&error).to_string())?;
+    Ok(Artifacts::builder().store(store).build())
 }
 
 fn groups(count: usize) -> Vec<Group> {
