@@ -229,12 +229,12 @@ pub use artifacts::{
 pub use artifacts::{DirStore, DirStoreBuilder, EngineInfo};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, DefineError, Definition,
-    Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats, FunctionType,
-    GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
-    Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
-    PoolBuilder, Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
-    ValueType, WaitingFor, WarmUpError,
+    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, DefineError,
+    Definition, Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats,
+    FunctionType, GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup,
+    Lease, Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError,
+    Pool, PoolBuilder, Prepared, Removal, Stats, SystemClock, Target, TextError, UnknownFunction,
+    UnknownName, ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

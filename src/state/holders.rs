@@ -20,7 +20,8 @@ pub struct Holding<H: Types> {
 pub enum Holder<H: Types> {
     /// The instances of one (function, group).
     Entry(H::Entry),
-    /// The code of a module, by one of the functions that use it: name and arguments.
+    /// The code of a module, or what is prepared to be it, by one of the functions that use it: name and
+    /// arguments.
     Code(Arc<str>, Arc<str>),
 }
 
@@ -77,12 +78,18 @@ impl<H: Types> State<H> {
             }
         }
         for (id, module) in self.modules.iter().take(BATCH) {
-            let Phase::Loaded { charge, .. } = &module.phase else {
-                continue;
+            let (held, in_use) = match &module.phase {
+                Phase::Loaded { charge, .. } => {
+                    (charge.amounts(), self.is_in_use(module, &is_leased))
+                }
+                // With a seat, it counts for the seat's entry.
+                Phase::InFlight { leader } if self.requests[*leader].seat.is_none() => {
+                    (self.requests[*leader].held.amounts(), true)
+                }
+                _ => continue,
             };
-            let in_use = self.is_in_use(module, &is_leased);
             for (budget, largest) in budgets.iter().zip(&mut largest) {
-                let bytes = charge.amounts().get(*budget);
+                let bytes = held.get(*budget);
                 let (leased, idle) = if in_use { (bytes, 0) } else { (0, bytes) };
                 largest.offer(leased, idle, Found::Module(id));
             }

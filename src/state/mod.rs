@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-pub use flow::code::Prepare;
+pub use flow::code::{Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
 pub use flow::release::Returned;
 pub use flow::requests::Stale;
@@ -177,8 +177,8 @@ pub struct Config {
 /// Everything that the pool knows. See the module's documentation.
 ///
 /// Invariants:
-/// - **S1** an id kept in a record names a record that is alive, but for two that may outlive what they name: the
-///   function of an entry, and the heir of what is being destroyed.
+/// - **S1** an id kept in a record names a record that is alive, but for three that may outlive what they name: the
+///   function of an entry, that of a request, and the heir of what is being destroyed.
 pub struct State<H: Types> {
     config: Config,
     /// Nanoseconds since the clock's origin; moved by `advance` alone.

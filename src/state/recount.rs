@@ -224,6 +224,13 @@ impl<H: Types> State<H> {
         none(seatless, |(id, _)| {
             format!("Q1: {id:?} does not have its seat")
         })?;
+        let strange = self.requests.iter().find(|(_, request)| {
+            let entry = request.seat.and_then(|(entry, _)| self.entries.get(entry));
+            entry.is_some_and(|e| request.function != Some(e.function))
+        });
+        none(strange, |(id, _)| {
+            format!("Q3: {id:?} has a seat of another function")
+        })?;
         // Who has been told that it is late has left its queue, and is to see that.
         let is_late = |r: &Request<H>| r.asleep_until.is_some_and(|until| until <= self.now);
         let sleeps = |r: &Request<H>| r.asleep_until.is_some();

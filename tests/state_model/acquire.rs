@@ -1,10 +1,10 @@
-//! Requests, one step at a time: prepare, lead, compile, load, instantiate; or grow.
+//! Requests, one step at a time: prepare, lead, compile, load; then instantiate, or keep the code. Or grow.
 
 use crate::fake::{Fake, Instance};
 use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step, sums};
 use crate::room::{Verdict, covers};
 use crate::state::{Amounts, Prepare, ReserveOutcome, Stale};
-use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World};
+use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World, pick};
 
 /// What goes wrong in a step. All bits set: nothing does, and whoever must wait waits.
 #[derive(Clone, Copy)]
@@ -90,6 +90,7 @@ impl World {
                 }
             }
             Step::Bear => self.bear(id, dice),
+            Step::Keep => self.keep_code(id, dice),
             Step::Grow(instance, by) => {
                 if self.ask(id, Amounts::ZERO.memory(by), dice) {
                     self.grow(id, instance, dice);
@@ -132,8 +133,9 @@ impl World {
         if self.model.closed {
             return Expected::Closed;
         }
-        let seat = self.model.requests[&id].seat.expect("growth needs no code");
-        let Some(function) = self.model.function_of(seat.0) else {
+        let function = self.model.requests[&id].function;
+        let function = function.expect("growth needs no code");
+        let Some(function) = self.model.function(function) else {
             return Expected::Gone;
         };
         let (key, version, definition) = (function.key, function.version, function.definition);
@@ -211,7 +213,7 @@ impl World {
         match prepared {
             Prepare::Ready { .. } => {
                 self.seen.note("code ready");
-                self.model.request(id).step = Step::Instantiate;
+                self.with_code(id);
             }
             Prepare::Lead { code_bytes, .. } => {
                 let guess = self.true_size(id) + u64::from(dice.0 % 5) - 2;
@@ -293,9 +295,64 @@ impl World {
         self.state.shrink_to(id, Amounts::ZERO, &mut self.cx.out);
         let request = self.model.request(id);
         request.held = Amounts::ZERO;
-        request.step = Step::Instantiate;
+        self.with_code(id);
         self.absorb(None);
         self.seen.note("loaded");
+    }
+
+    /// The code is there: for an instance, if the request has a seat for one.
+    fn with_code(&mut self, id: Request) {
+        let request = self.model.request(id);
+        request.step = match request.seat {
+            Some(_) => Step::Instantiate,
+            None => Step::Keep,
+        };
+    }
+
+    // Without an instance: ────────────────────────────────────────────────────────────────────
+
+    /// A preparation begins; also of functions that are gone.
+    pub fn prepare_ahead(&mut self, index: u8) {
+        let defined = self.model.functions.iter().flatten().map(|f| f.id);
+        let known: Vec<_> = defined
+            .chain(self.model.entries.iter().map(|e| e.function))
+            .collect();
+        let Some(function) = pick(&known, index) else {
+            return;
+        };
+        let misses = self.state.totals().misses;
+        let id = self.state.begin_prepare(function);
+        assert_eq!(self.state.totals().misses, misses, "no instance is made");
+        let current = self.model.function(function).map(|f| f.version);
+        self.seen
+            .note_if(current.is_none(), "prepared a removed function");
+        let version = current.unwrap_or(0);
+        self.model.begin(id, Some(function), version, Step::Prepare);
+    }
+
+    fn keep_code(&mut self, id: Request, dice: Dice) {
+        let (key, stale) = (self.key(id), self.model.is_stale(id));
+        let Ok(code) = self.state.prepared(id, &mut self.cx.out) else {
+            assert!(stale, "current code was refused");
+            self.seen.note("prepared, and stale");
+            self.absorb(None);
+            self.model.request(id).step = Step::Prepare;
+            if dice.is_impatient() {
+                self.give_up(id);
+            }
+            return;
+        };
+        assert!(!stale, "C-N2: stale code was prepared");
+        assert_eq!(code.bytes, CODE_BYTES[usize::from(key)]);
+        self.model.requests.remove(&id);
+        let unused = self.model.is_unused(key);
+        let leaves = self.model.collected_for.contains(&key);
+        let retained = self.model.policy.retains_code() && !leaves;
+        assert_eq!(code.stays, retained || !unused, "C-M4");
+        self.seen.note("prepared");
+        self.seen
+            .note_if(!code.stays, "prepared, and dropped at once");
+        self.absorb(None);
     }
 
     // The instance: ───────────────────────────────────────────────────────────────────────────
@@ -309,10 +366,9 @@ impl World {
         let less = u64::from(dice.0 >> 7);
         let holds = need.beyond(&Amounts::ZERO.memory(less));
         let stamp = self.cx.slots.next_stamp();
+        let stale = self.model.is_stale(id);
         let request = self.model.request(id);
         let (version, (entry, seat)) = (request.version, request.seat.expect("not a growth"));
-        let current = self.model.function_of(entry).map(|f| f.version);
-        let stale = self.model.closed || current != Some(version);
         match self.state.install(id, holds, stamp, &mut self.cx) {
             Ok(instance) => {
                 assert!(!stale, "C-N2: a stale instance was born");

@@ -124,6 +124,8 @@ pub enum Step {
     Load,
     Instantiate,
     Bear,
+    /// It wants no instance: the code is there, and its request ends.
+    Keep,
     /// It makes this lease's memory grow.
     Grow(Instance, u64),
 }
@@ -154,6 +156,8 @@ pub struct Nap {
 pub struct MRequest {
     /// The module whose flight it waited for last.
     pub followed: Option<u8>,
+    /// The function whose code it needs.
+    pub function: Option<FunctionId<Fake>>,
     pub seat: Option<(usize, usize)>,
     pub key: Option<u8>,
     pub version: u64,
@@ -263,8 +267,21 @@ impl Model {
     }
 
     pub fn function_of(&self, entry: usize) -> Option<&MFunction> {
-        let id = self.entries[entry].function;
+        self.function(self.entries[entry].function)
+    }
+
+    /// The function, if it has not been removed.
+    pub fn function(&self, id: FunctionId<Fake>) -> Option<&MFunction> {
         self.functions.iter().flatten().find(|f| f.id == id)
+    }
+
+    /// Whether the version that a request has asked for is not the function's any more.
+    pub fn is_stale(&self, id: Request) -> bool {
+        let request = &self.requests[&id];
+        let function = request
+            .function
+            .and_then(|function| self.function(function));
+        self.closed || function.map(|f| f.version) != Some(request.version)
     }
 
     pub fn flights(&self) -> usize {
@@ -329,20 +346,22 @@ impl Model {
     pub fn promise(&mut self, request: Request, entry: usize, seat: usize) {
         self.entries[entry].seats[seat] = MSeat::Promised;
         let version = self.function_of(entry).map_or(0, |f| f.version);
-        let seat = Some((entry, seat));
-        self.begin(request, seat, version, Step::Prepare);
+        let function = Some(self.entries[entry].function);
+        self.begin(request, function, version, Step::Prepare);
+        self.request(request).seat = Some((entry, seat));
     }
 
     pub fn begin(
         &mut self,
         request: Request,
-        seat: Option<(usize, usize)>,
+        function: Option<FunctionId<Fake>>,
         version: u64,
         step: Step,
     ) {
         let record = MRequest {
             followed: None,
-            seat,
+            function,
+            seat: None,
             key: None,
             version,
             held: Amounts::ZERO,

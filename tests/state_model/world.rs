@@ -71,6 +71,8 @@ pub enum Op {
     /// An acquire that finds its instance in a slot, or else enters.
     Fast(u8, u8),
     LeaveSeat(u8),
+    /// A function's code is prepared.
+    Prepare(u8),
     /// Nobody will ever poll it again, whoever waits or was just handed something.
     Leak(u8),
     Step(u8, u8),
@@ -161,6 +163,7 @@ impl World {
             Op::Stray(entry) => self.stray(entry),
             Op::Fast(entry, seat) => self.fast(entry, seat),
             Op::LeaveSeat(waiter) => self.leave_seat(waiter),
+            Op::Prepare(function) => self.prepare_ahead(function),
             Op::Leak(waiter) => self.leak(waiter),
             Op::Step(request, dice) => {
                 if let Some(id) = self.pick_request(request) {

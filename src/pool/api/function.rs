@@ -46,9 +46,9 @@ use crate::state::Group;
 /// ```
 pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     pub(crate) pool: Arc<Shared<T>>,
-    identity: Identity<T>,
+    pub(crate) identity: Identity<T>,
     /// Its name with its argument types.
-    signature: Arc<str>,
+    pub(crate) signature: Arc<str>,
     types: HandleTypes,
     /// As it was when the handle was made.
     defined: Arc<Defined>,
@@ -57,7 +57,7 @@ pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
 
 /// Which function a handle is of.
 pub(crate) struct Identity<T: Send + 'static> {
-    id: FunctionId<T>,
+    pub(crate) id: FunctionId<T>,
     uid: u64,
     origin: u64,
 }

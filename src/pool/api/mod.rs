@@ -25,6 +25,8 @@ pub(crate) mod lease;
 pub(crate) mod limits;
 pub(crate) mod memory_error;
 pub(crate) mod names;
+mod prepare;
+pub(crate) mod prepared;
 mod presets;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_fields;

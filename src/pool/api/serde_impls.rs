@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for FunctionName {
     }
 }
 
-/// A number, or a text.
+/// A number, or a text. Nobody is null.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum GroupText<'a> {
@@ -56,8 +56,8 @@ enum GroupText<'a> {
 impl Serialize for Group {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match (self.number(), self.name()) {
-            (Some(number), _) => GroupText::Number(number),
-            (None, name) => GroupText::Name(name.unwrap_or_default().into()),
+            (Some(number), _) => Some(GroupText::Number(number)),
+            (None, name) => name.map(|name| GroupText::Name(name.into())),
         }
         .serialize(serializer)
     }
@@ -65,9 +65,10 @@ impl Serialize for Group {
 
 impl<'de> Deserialize<'de> for Group {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(match GroupText::deserialize(from)? {
-            GroupText::Number(number) => number.into(),
-            GroupText::Name(name) => (&*name).into(),
+        Ok(match Option::<GroupText<'_>>::deserialize(from)? {
+            Some(GroupText::Number(number)) => number.into(),
+            Some(GroupText::Name(name)) => (&*name).into(),
+            None => Self::NOBODY,
         })
     }
 }

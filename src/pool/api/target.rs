@@ -16,7 +16,7 @@ pub struct Target {
         serde(serialize_with = "crate::pool::api::serde_fields::text")
     )]
     pub signature: Arc<str>,
-    /// The scheduling group, tenant or role.
+    /// The scheduling group, tenant or role; [`Group::NOBODY`] where there is none.
     pub group: Group,
 }
 
@@ -34,6 +34,9 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in group {}", self.signature, self.group)
+        match self.group == Group::NOBODY {
+            true => f.write_str(&self.signature),
+            false => write!(f, "{} in group {}", self.signature, self.group),
+        }
     }
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::pool::api::error::{AcquireError, WaitingFor};
+use crate::pool::api::prepared::CodeOrigin;
 use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::{closed, removed, would_block};
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::lead::{Lead, Ready, module_error};
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
-use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{Shared, Signal};
 use crate::pool::time::clock::nanos;
 use crate::pool::wait::policy::WaitPolicy;
@@ -38,11 +38,11 @@ impl<T: Send + 'static> Shared<T> {
     pub(crate) async fn code_for(
         self: &Arc<Self>,
         guard: RequestGuard<T>,
-        entry: &Entry<T>,
+        target: &Arc<Target>,
         mut wait_policy: WaitPolicy,
     ) -> Result<(RequestGuard<T>, Ready, WaitPolicy), AcquireError> {
-        let target = &entry.target;
         let mut followed = 0;
+        let mut origin = CodeOrigin::Present;
         loop {
             let began = self.timekeeper.now();
             let in_queue = |waiter, waiting_for| InQueue {
@@ -51,8 +51,11 @@ impl<T: Send + 'static> Shared<T> {
                 wait_policy,
                 waiting_for,
             };
-            match self.prepare(&guard, target, wait_policy) {
-                Step::Ready(ready) => return Ok((guard, ready, wait_policy.later(followed))),
+            match self.find_code(&guard, target, wait_policy) {
+                Step::Ready(ready) => {
+                    let ready = Ready { origin, ..ready };
+                    return Ok((guard, ready, wait_policy.later(followed)));
+                }
                 Step::Lead(lead) => return self.lead(guard, target, lead, wait_policy).await,
                 Step::Follow(module, waiter, ticket) => {
                     let leave = || {
@@ -63,6 +66,7 @@ impl<T: Send + 'static> Shared<T> {
                         || self.with_state(|locked, _| locked.compiling.contains(&module));
                     let in_queue = in_queue(&waiter, WaitingFor::Compilation);
                     self.wait_for_turn(&in_queue, leave, goes_on).await?;
+                    origin = CodeOrigin::Awaited;
                     followed += self.timekeeper.now().saturating_sub(began);
                 }
                 Step::Queue(waiter, ticket) => {
@@ -97,7 +101,7 @@ impl<T: Send + 'static> Shared<T> {
         Waiter::with_slack(wait_policy, Some(guard.id()), self.slack(wait_policy))
     }
 
-    fn prepare(
+    fn find_code(
         &self,
         guard: &RequestGuard<T>,
         target: &Arc<Target>,
@@ -114,6 +118,7 @@ impl<T: Send + 'static> Shared<T> {
                     Step::Ready(Ready {
                         defined: definition,
                         needs: needs.unwrap_or_else(declared),
+                        origin: CodeOrigin::Present,
                     })
                 }
                 Prepare::Lead {

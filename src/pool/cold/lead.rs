@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::artifacts::{Artifacts, Found};
 use crate::pool::api::error::{AcquireError, ModuleError, WaitingFor};
+use crate::pool::api::prepared::CodeOrigin;
 use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::request_guard::RequestGuard;
@@ -27,6 +28,7 @@ use crate::state::{Amounts, Budget};
 pub(crate) struct Ready {
     pub defined: Arc<Defined>,
     pub needs: InstanceNeeds,
+    pub origin: CodeOrigin,
 }
 
 /// The module that is led.
@@ -48,6 +50,12 @@ enum Step {
     Load(Waiting),
 }
 
+/// What a step has come to.
+enum Taken {
+    Loaded(CodeOrigin),
+    Next(Step),
+}
+
 /// Code that has waited for room.
 enum Waiting {
     /// It took so long to compile.
@@ -56,8 +64,8 @@ enum Waiting {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Brings the code. Room for the work, for the code and for the first instance is reserved before it starts,
-    /// so that it does not start in vain. If this returns early, the flight ends with the request, and one of
+    /// Brings the code. Room for the work, for the code and for the first instance (if one is to be made) is
+    /// reserved before it starts, so that it does not start in vain. If this returns early, the flight ends with the request, and one of
     /// the followers leads the next.
     pub(crate) async fn lead(
         self: &Arc<Self>,
@@ -75,12 +83,12 @@ impl<T: Send + 'static> Shared<T> {
             Lead { source, ..lead }
         };
         let needs = InstanceNeeds::of(&lead.source.0.facts, &self.runtime);
-        let first = self.needs(&needs, wait_policy);
-        let mut step = Some(match &self.artifacts {
+        let first = self.first_instance(&guard, &needs, wait_policy);
+        let mut next = match &self.artifacts {
             Some(_) => Step::Find,
             None => Step::Compile,
-        });
-        while let Some(next) = step {
+        };
+        let origin = loop {
             let code = next.code(&lead);
             let held = first.saturating_add(&self.work_of(&next, &lead, &first, &code));
             let need = Need::of(&guard, target, held.saturating_add(&code));
@@ -93,16 +101,31 @@ impl<T: Send + 'static> Shared<T> {
             let done = self.work(guard, target, wait_policy, work).await?;
             wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
             guard = done.0;
-            step = done.1?;
-        }
+            match done.1? {
+                Taken::Loaded(origin) => break origin,
+                Taken::Next(step) => next = step,
+            }
+        };
         self.with_state(|locked, cx| {
             locked.state.shrink_to(guard.id(), first, &mut cx.out);
         });
         let ready = Ready {
             defined: lead.defined,
             needs,
+            origin,
         };
         Ok((guard, ready, wait_policy))
+    }
+
+    /// What the instance takes that is made of the code; nothing, if the request has no seat for one.
+    fn first_instance(
+        &self,
+        guard: &RequestGuard<T>,
+        needs: &InstanceNeeds,
+        wait_policy: WaitPolicy,
+    ) -> Amounts {
+        let seat = self.with_state(|locked, _| locked.state.seat_of(guard.id()));
+        seat.map_or(Amounts::ZERO, |_| self.needs(needs, wait_policy))
     }
 
     /// The heap that a step works in. Where a budget is too small for it, an artifact that is a file is still
@@ -172,8 +195,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Takes the step, for which `held` is reserved, and the code; what is to be done next, if the code is not
-    /// loaded then.
+    /// Takes the step, for which `held` is reserved, and the code.
     fn take_step(
         &self,
         guard: &RequestGuard<T>,
@@ -181,7 +203,7 @@ impl<T: Send + 'static> Shared<T> {
         source: &Source<T>,
         step: Step,
         held: Amounts,
-    ) -> Result<Option<Step>, AcquireError> {
+    ) -> Result<Taken, AcquireError> {
         let waiting = match step {
             Step::Find => return self.find(guard, target, source, held, 0),
             Step::Compile => return self.compile_and_load(guard, target, source, held),
@@ -190,12 +212,12 @@ impl<T: Send + 'static> Shared<T> {
         match waiting {
             Waiting::Compiled(code, compile_time) => {
                 self.load(guard, target, source, &code, compile_time)?;
-                Ok(None)
+                Ok(Taken::Loaded(CodeOrigin::Compiled))
             }
             Waiting::Found(found, needs) => {
                 let next_tier = found.next_tier();
                 match self.load_found(guard, target, source, found, needs)? {
-                    true => Ok(None),
+                    true => Ok(Taken::Loaded(CodeOrigin::Loaded)),
                     false => self.find(guard, target, source, held, next_tier),
                 }
             }
@@ -210,9 +232,9 @@ impl<T: Send + 'static> Shared<T> {
         source: &Source<T>,
         held: Amounts,
         mut tier: usize,
-    ) -> Result<Option<Step>, AcquireError> {
+    ) -> Result<Taken, AcquireError> {
         let Some(artifacts) = &self.artifacts else {
-            return Ok(Some(Step::Compile));
+            return Ok(Taken::Next(Step::Compile));
         };
         let key = source.artifact_key(self.runtime.key());
         let heap = held.get(Budget::Compile).saturating_sub(READ_BUFFERS);
@@ -221,13 +243,13 @@ impl<T: Send + 'static> Shared<T> {
             let needs = CodeNeeds::of(&self.runtime, &source.0.facts, found.mapped_bytes());
             if !self.reserve_exactly(guard, target, held, needs.amounts()) {
                 let waiting = Waiting::Found(found, needs);
-                return Ok(Some(Step::Load(waiting)));
+                return Ok(Taken::Next(Step::Load(waiting)));
             }
             if self.load_found(guard, target, source, found, needs)? {
-                return Ok(None);
+                return Ok(Taken::Loaded(CodeOrigin::Loaded));
             }
         }
-        Ok(Some(Step::Compile))
+        Ok(Taken::Next(Step::Compile))
     }
 
     /// Its size is known now, and it is not mapped yet: the promise is kept to the byte.
@@ -285,12 +307,12 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         source: &Source<T>,
         held: Amounts,
-    ) -> Result<Option<Step>, AcquireError> {
+    ) -> Result<Taken, AcquireError> {
         let key = source.artifact_key(self.runtime.key());
         let flight = self.artifacts.as_ref().map(|all| all.hold(&key));
         if flight.as_ref().is_some_and(|flight| flight.waited) {
             match self.find(guard, target, source, held, 0)? {
-                Some(Step::Compile) => {}
+                Taken::Next(Step::Compile) => {}
                 loaded_or_waiting => return Ok(loaded_or_waiting),
             }
         }
@@ -299,7 +321,7 @@ impl<T: Send + 'static> Shared<T> {
         if !has_room {
             self.save(source, &code);
             let waiting = Waiting::Compiled(code, compile_time);
-            return Ok(Some(Step::Load(waiting)));
+            return Ok(Taken::Next(Step::Load(waiting)));
         }
         let load_time = self.load(guard, target, source, &code, compile_time)?;
         // Whoever has waited for the code goes on already.
@@ -308,7 +330,7 @@ impl<T: Send + 'static> Shared<T> {
                 locked.state.note_cost(guard.id(), nanos(load_time));
             });
         }
-        Ok(None)
+        Ok(Taken::Loaded(CodeOrigin::Compiled))
     }
 
     /// Keeps what was compiled for others; whether that is done.

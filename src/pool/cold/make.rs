@@ -40,7 +40,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut relief = Relief::default();
         loop {
             let ready;
-            (guard, ready, wait_policy) = self.code_for(guard, entry, wait_policy).await?;
+            (guard, ready, wait_policy) = self.code_for(guard, &entry.target, wait_policy).await?;
             let amounts = self.needs(&ready.needs, wait_policy);
             let need = Need::of(&guard, &entry.target, amounts);
             // Whoever has compiled the code holds this already, and is granted it at once.

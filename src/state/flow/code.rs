@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Amounts, Budget, Destroy, Dying, Effects, ModuleId, Phase, Queue, RequestId, Shortage, Sleeper,
-    Stamp, State, Ticket, Types,
+    Amounts, Budget, Destroy, Dying, Effects, FunctionId, Module, ModuleId, Phase, Queue, Request,
+    RequestId, Shortage, Sleeper, Stale, Stamp, State, Ticket, Types,
 };
 
 /// What a request that needs its module's code must do.
@@ -41,7 +41,50 @@ impl<H: Types> Prepare<H> {
     }
 }
 
+/// What [`State::prepared`] has seen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreparedCode {
+    /// Bytes that the code takes.
+    pub bytes: u64,
+    /// Whether it stays loaded although nothing uses it, as the policy says.
+    pub stays: bool,
+}
+
 impl<H: Types> State<H> {
+    /// A request for a function's code alone: it has no seat, and no instance is made for it, so it is no miss.
+    pub fn begin_prepare(&mut self, function: FunctionId<H>) -> RequestId<H> {
+        let version = self.functions.get(function).map_or(0, |f| f.version);
+        self.requests.insert(Request::new(Some(function), version))
+    }
+
+    /// The code that such a request has asked for is loaded, and of the function's present version. This is a use
+    /// of it, and the request's end: its pin goes, and the code stays or goes as the policy says.
+    pub fn prepared(
+        &mut self,
+        id: RequestId<H>,
+        out: &mut Effects<H>,
+    ) -> Result<PreparedCode, Stale> {
+        let request = &self.requests[id];
+        let function = request.function.and_then(|f| self.functions.get(f));
+        let current = function.is_some_and(|f| f.version == request.version);
+        let module = request.module.filter(|_| current && !self.closed);
+        let module = module.ok_or(Stale)?;
+        let now = self.now;
+        let record = &mut self.modules[module];
+        let Phase::Loaded { charge, .. } = &record.phase else {
+            return Err(Stale);
+        };
+        let bytes = charge.amounts().get(Budget::Code);
+        record.history.used(Stamp {
+            at: now,
+            sequence: 0,
+        });
+        self.abandon(id, out);
+        let record = self.modules.get(module);
+        let stays = record.is_some_and(Module::is_loaded);
+        Ok(PreparedCode { bytes, stays })
+    }
+
     /// Pins the request's module, at the function's present version, and says where its code is.
     pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
         let prepared = self.find_code(id, out);
@@ -63,11 +106,8 @@ impl<H: Types> State<H> {
         if self.closed {
             return Prepare::Closed;
         }
-        let seat = self.requests[id].seat;
-        let function = seat.and_then(|(entry, _)| {
-            let function = self.entries.get(entry)?.function;
-            self.functions.get(function)
-        });
+        let function = self.requests[id].function;
+        let function = function.and_then(|function| self.functions.get(function));
         let Some(function) = function else {
             return Prepare::Gone;
         };

@@ -5,7 +5,7 @@ use crate::state::{
     Request, RequestId, Seat, Slots, Stamp, State, Types,
 };
 
-/// The function was replaced or removed while the instance was made: destroy it and start again.
+/// The function was replaced or removed while the instance was made, or the code prepared: start again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
 

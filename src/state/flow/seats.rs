@@ -128,7 +128,8 @@ impl<H: Types> State<H> {
         let function = self.entries[entry].function;
         self.count(function, |counts| counts.misses += 1);
         let version = self.functions.get(function).map_or(0, |f| f.version);
-        let request = Request::new(Some((entry, seat)), version);
+        let mut request = Request::new(Some(function), version);
+        request.seat = Some((entry, seat));
         let id = self.requests.insert(request);
         self.entries[entry].seats[seat] = Seat::Promised(id);
         self.note_use(entry);

@@ -7,7 +7,7 @@ use core::fmt;
 /// The scheduling group, tenant or role on whose behalf a call runs. Instances are never shared
 /// across groups.
 ///
-/// A group is a number or a name; the two never collide. Numbers and names of up to 22 bytes cost
+/// A group is a number or a name (or [`Group::NOBODY`]); the two never collide. Numbers and names of up to 22 bytes cost
 /// nothing to copy; a longer name is shared text, allocated when it is made from a `&str`.
 ///
 /// ```
@@ -28,6 +28,7 @@ enum Repr {
     /// Its bytes, filled up with zeros, and how many they are.
     Short([u8; SHORT], u8),
     Long(Arc<str>),
+    Nobody,
 }
 
 impl Default for Group {
@@ -38,6 +39,11 @@ impl Default for Group {
 }
 
 impl Group {
+    /// No group: in errors about what is done on nobody's behalf, such as
+    /// [`Pool::prepare`](crate::Pool::prepare). It has neither a number nor a name, so that no other is equal to
+    /// it.
+    pub const NOBODY: Self = Self(Repr::Nobody);
+
     /// Its number, if it is one.
     pub fn number(&self) -> Option<u64> {
         match self.0 {
@@ -49,7 +55,7 @@ impl Group {
     /// Its name, if it has one.
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
-            Repr::Id(_) => None,
+            Repr::Id(_) | Repr::Nobody => None,
             Repr::Short(bytes, len) => {
                 let name = bytes.get(..usize::from(*len)).unwrap_or_default();
                 core::str::from_utf8(name).ok()
@@ -112,6 +118,7 @@ impl fmt::Display for Group {
                 f.write_str(core::str::from_utf8(name).unwrap_or_default())
             }
             Repr::Long(name) => f.write_str(name),
+            Repr::Nobody => f.write_str("nobody"),
         }
     }
 }
@@ -120,6 +127,7 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Repr::Id(id) => write!(f, "Group({id})"),
+            Repr::Nobody => f.write_str("Group::NOBODY"),
             _ => write!(f, "Group({:?})", alloc::format!("{self}")),
         }
     }

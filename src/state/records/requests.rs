@@ -1,8 +1,9 @@
-//! What is under way: acquires that must make an instance, and growth of an instance.
+//! What is under way: acquires that must make an instance, code that is prepared, and growth of an instance.
 
 use super::amounts::Amounts;
 use super::arena::Id;
 use super::entries::EntryId;
+use super::functions::FunctionId;
 use super::ledger::Charge;
 use super::modules::ModuleId;
 use super::queue::Ticket;
@@ -14,7 +15,11 @@ pub type RequestId<H> = Id<Request<H>>;
 ///
 /// Invariants:
 /// - **Q1** a request with a seat is the one that the seat is `Promised` to.
+/// - **Q3** a request with a seat is for the function of the seat's entry.
 pub struct Request<H: Types> {
+    /// The function whose code it needs; `None` of growth.
+    pub function: Option<FunctionId<H>>,
+    /// `None` of growth, and of what is prepared without an instance.
     pub seat: Option<(EntryId<H>, usize)>,
     /// The module that it has pinned.
     pub module: Option<ModuleId<H>>,
@@ -43,9 +48,10 @@ impl<H: Types> Request<H> {
         self.held.merge(charge);
     }
 
-    pub fn new(seat: Option<(EntryId<H>, usize)>, version: u64) -> Self {
+    pub fn new(function: Option<FunctionId<H>>, version: u64) -> Self {
         Self {
-            seat,
+            function,
+            seat: None,
             module: None,
             version,
             followed: None,
