@@ -59,6 +59,7 @@
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
 //!   thread of the pool's), in an engine that is thrown away. Failures reach all of them, and are not tried again for a short while.
+//!   [`Pool::prepare`] does as much ahead of the first call, and leases nothing.
 //! - **Reserve**: before anything is compiled, mapped or grown. If a budget has no room, idle
 //!   instances are evicted, the least recently used first; for code, whole modules, the least
 //!   worthy first. If that cannot free enough, nothing is evicted, and the request fails with all
@@ -141,7 +142,7 @@
 //! | `wasm_pool_hits_total` | counter | | | Leases of an instance that was there: idle, or handed over by the lease before | `hits` |
 //! | `wasm_pool_misses_total` | counter | | | Acquires that set out to make an instance, whether there was room for it or not | `misses` |
 //! | `wasm_pool_blocks_total` | counter | | | Acquires that queued for an instance | `blocks` |
-//! | `wasm_pool_refusals_total` | counter | | | Acquires that a budget refused | `refusals` |
+//! | `wasm_pool_refusals_total` | counter | | | Acquires and preparations that a budget refused | `refusals` |
 //! | `wasm_pool_growth_refusals_total` | counter | | | Times that growth of an instance was refused: the guest saw −1 | `growth_refusals` |
 //! | `wasm_pool_evictions_total` | counter | | `reason` | Idle instances evicted: for room, for idleness, or as not retained | `evictions` |
 //! | `wasm_pool_retirements_total` | counter | | `reason` | Instances that left for any other reason | `retirements` |
@@ -153,7 +154,7 @@
 //! | `wasm_pool_guest_failures_total` | counter | | `kind` | Calls, start functions and warm-ups of guests that failed | |
 //! | `wasm_pool_compile_seconds` | histogram | seconds | | Time to compile a module | |
 //! | `wasm_pool_load_seconds` | histogram | seconds | | Time to map and link compiled code | |
-//! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire: for an instance, for room, or for a compilation | |
+//! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire or a preparation: for an instance, for room, or for a compilation | |
 //! | `wasm_pool_charged` | gauge | bytes, or mappings | `budget` | Charged to a budget: bytes, or mappings | `budget(..).charged` |
 //! | `wasm_pool_limit` | gauge | bytes, or mappings | `budget` | Limit of a budget that has one: bytes, or mappings | `budget(..).limit` |
 //! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |

@@ -44,6 +44,7 @@ mod sync;
 mod ends;
 mod explore;
 mod flights;
+mod prepare;
 mod room;
 mod seats;
 mod tasks;

@@ -40,7 +40,7 @@ fn wait_for_room(world: &World, f: &Guest, group: u64) {
 }
 
 /// Polls a few times, whether woken or not, then drops the future.
-fn give_up<F: Future>(future: F) -> Option<F::Output> {
+pub fn give_up<F: Future>(future: F) -> Option<F::Output> {
     let mut left = thread_rng().gen_range(0..4);
     let mut future = pin!(future);
     let polled = block_on(poll_fn(|context| {

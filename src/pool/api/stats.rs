@@ -123,7 +123,7 @@ pub struct Stats {
     pub warm_ups: u64,
     /// Modules whose code was evicted or dropped out.
     pub code_dropped: u64,
-    /// Acquires that a budget refused.
+    /// Acquires and preparations that a budget refused.
     pub refusals: u64,
     /// Times that growth of an instance was refused, over all functions that ever were: the guest saw −1.
     pub growth_refusals: u64,

@@ -65,8 +65,8 @@ enum Waiting {
 
 impl<T: Send + 'static> Shared<T> {
     /// Brings the code. Room for the work, for the code and for the first instance (if one is to be made) is
-    /// reserved before it starts, so that it does not start in vain. If this returns early, the flight ends with the request, and one of
-    /// the followers leads the next.
+    /// reserved before it starts, so that it does not start in vain. If this returns early, the flight ends with
+    /// the request, and one of the followers leads the next.
     pub(crate) async fn lead(
         self: &Arc<Self>,
         mut guard: RequestGuard<T>,

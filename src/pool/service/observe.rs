@@ -105,7 +105,7 @@ const METRICS: &[Metric] = &[
         name: name::REFUSALS,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
-        what: "Acquires that a budget refused",
+        what: "Acquires and preparations that a budget refused",
     },
     Metric {
         name: name::GROWTH_REFUSALS,
@@ -177,7 +177,7 @@ const METRICS: &[Metric] = &[
         name: name::WAIT_SECONDS,
         kind: Kind::Histogram,
         unit: Some(Unit::Seconds),
-        what: "Time of one wait of an acquire: for an instance, for room, or for a compilation",
+        what: "Time of one wait of an acquire or a preparation: for an instance, for room, or for a compilation",
     },
     Metric {
         name: name::CHARGED,

@@ -187,9 +187,9 @@ impl<H: Types> State<H> {
     }
 
     pub fn leave_flight(&mut self, module: ModuleId<H>, ticket: Ticket) {
-        if let Some(module) = self.modules.get_mut(module) {
-            module.followers.leave(ticket);
-        }
+        let module = self.modules.get_mut(module);
+        let sleeper = module.and_then(|module| module.followers.leave(ticket));
+        self.has_left(sleeper);
     }
 
     /// The request sleeps until a compilation has ended.
@@ -204,7 +204,8 @@ impl<H: Types> State<H> {
     }
 
     pub fn leave_compilers(&mut self, ticket: Ticket, out: &mut Effects<H>) {
-        if !self.compilers.leave(ticket) {
+        let sleeper = self.compilers.leave(ticket);
+        if !self.has_left(sleeper) {
             // It was woken, and has gone: the turn is for the next.
             self.wake_compiler(out);
         }

@@ -117,7 +117,7 @@ impl<H: Types> State<H> {
         let Some(entry) = self.entries.get_mut(id) else {
             return false;
         };
-        let left = entry.queue.leave(ticket);
+        let left = entry.queue.leave(ticket).is_some();
         if entry.queue.is_empty() {
             slots.set_waited(&entry.handle, false);
         }

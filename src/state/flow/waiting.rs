@@ -76,7 +76,17 @@ impl<H: Types> State<H> {
     }
 
     pub fn leave_frees_queue(&mut self, ticket: Ticket) {
-        self.awaiting_frees.leave(ticket);
+        let sleeper = self.awaiting_frees.leave(ticket);
+        self.has_left(sleeper);
+    }
+
+    /// The sleeper waits no more, and its request has no deadline in the core; whether there was one.
+    pub(crate) fn has_left(&mut self, sleeper: Option<Sleeper<H>>) -> bool {
+        let request = sleeper.as_ref().and_then(|sleeper| sleeper.request);
+        if let Some(request) = request.and_then(|id| self.requests.get_mut(id)) {
+            request.asleep_until = None;
+        }
+        sleeper.is_some()
     }
 
     /// The request does not wait for room any more: it has it, or gives up.

@@ -57,10 +57,10 @@ impl<H: Types> Queue<H> {
         found.ok()
     }
 
-    /// Whether the waiter was still waiting.
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let position = self.position(ticket);
-        position.is_some_and(|position| self.waiting.remove(position).is_some())
+    /// The waiter, if it was still waiting.
+    pub fn leave(&mut self, ticket: Ticket) -> Option<Sleeper<H>> {
+        let (_, sleeper) = self.waiting.remove(self.position(ticket)?)?;
+        Some(sleeper)
     }
 
     /// From now on it has this deadline.

@@ -5,6 +5,7 @@ mod config;
 mod errors;
 mod handles;
 mod plain;
+mod prepare;
 #[cfg(feature = "serde")]
 mod serde;
 mod values;
