@@ -59,7 +59,8 @@
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
 //!   thread of the pool's), in an engine that is thrown away. Failures reach all of them, and are not tried again for a short while.
-//!   [`Pool::prepare`] does as much ahead of the first call, and leases nothing.
+//!   [`Pool::prepare`] does as much ahead of the first call, and leases nothing; [`Pool::precompile`]
+//!   compiles modules into the artifacts, for pools that are yet to be built.
 //! - **Reserve**: before anything is compiled, mapped or grown. If a budget has no room, idle
 //!   instances are evicted, the least recently used first; for code, whole modules, the least
 //!   worthy first. If that cannot free enough, nothing is evicted, and the request fails with all
@@ -234,8 +235,9 @@ pub use pool::{
     Definition, Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats,
     FunctionType, GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup,
     Lease, Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError,
-    Pool, PoolBuilder, Prepared, Removal, Stats, SystemClock, Target, TextError, UnknownFunction,
-    UnknownName, ValueType, WaitingFor, WarmUpError,
+    Pool, PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared,
+    Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType,
+    WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

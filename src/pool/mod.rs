@@ -54,6 +54,7 @@ pub use api::lease::Lease;
 pub use api::limits::Limits;
 pub use api::memory_error::MemoryError;
 pub use api::names::UnknownName;
+pub use api::precompile::{Precompile, PrecompileError, PrecompileOutcome, Precompiled};
 pub use api::prepared::{CodeOrigin, Prepared};
 pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
 pub use api::target::Target;

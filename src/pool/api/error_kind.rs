@@ -9,6 +9,7 @@ use crate::pool::api::error::{AcquireError, CallError, ModuleError, WarmUpError}
 use crate::pool::api::imports::ImportsError;
 use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::names::named;
+use crate::pool::api::precompile::PrecompileError;
 use crate::runtime::{Refusal, SharedError};
 
 /// Whose fault an error is, and what can be done about it: the same kinds for all errors.
@@ -216,6 +217,13 @@ kinds! {
         BuildError::Engine(_) => ErrorKind::Invalid,
         BuildError::ForeignLinker | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
         BuildError::Housekeeper(_) => ErrorKind::System,
+    };
+    PrecompileError: |error| match error {
+        PrecompileError::Module(_) | PrecompileError::Compile(_) => ErrorKind::Invalid,
+        PrecompileError::System(_) => ErrorKind::System,
+        PrecompileError::Acquire(error) => error.kind(),
+        PrecompileError::NoArtifacts => ErrorKind::Misuse,
+        PrecompileError::NotSaved => ErrorKind::Host,
     };
     ImportsError: |_error| ErrorKind::Invalid;
 }

@@ -1,6 +1,7 @@
 //! What a lease runs through when no instance is idle, and how leases end that cannot just be put back.
 //! In the order of the flow: `acquire` finds a seat or waits for one, `make` makes an instance for it, with code
-//! from `compile` and room from `reserve`; `release` takes it back. `prepare` asks for code alone.
+//! from `compile` and room from `reserve`; `release` takes it back. `prepare` asks for code alone, `precompile` for
+//! artifacts.
 
 pub(crate) mod acquire;
 pub(crate) mod compile;
@@ -9,6 +10,7 @@ pub(crate) mod guest_poll;
 pub(crate) mod in_queue;
 pub(crate) mod lead;
 pub(crate) mod make;
+pub(crate) mod precompile;
 pub(crate) mod prepare;
 pub(crate) mod release;
 pub(crate) mod request_guard;

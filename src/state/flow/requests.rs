@@ -113,6 +113,11 @@ impl<H: Types> State<H> {
         self.requests.insert(Request::new(None, 0))
     }
 
+    /// Work for no function, which holds room until it is abandoned.
+    pub fn begin_work(&mut self) -> RequestId<H> {
+        self.requests.insert(Request::new(None, 0))
+    }
+
     /// What the request holds becomes part of the instance's charge.
     pub fn grown(&mut self, id: RequestId<H>, instance: InstanceId<H>, out: &mut Effects<H>) {
         let charge = self.requests[id].held.take();

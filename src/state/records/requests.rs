@@ -17,9 +17,9 @@ pub type RequestId<H> = Id<Request<H>>;
 /// - **Q1** a request with a seat is the one that the seat is `Promised` to.
 /// - **Q3** a request with a seat is for the function of the seat's entry.
 pub struct Request<H: Types> {
-    /// The function whose code it needs; `None` of growth.
+    /// The function whose code it needs; `None` of growth, and of work for the artifacts.
     pub function: Option<FunctionId<H>>,
-    /// `None` of growth, and of what is prepared without an instance.
+    /// `None` of all that makes no instance.
     pub seat: Option<(EntryId<H>, usize)>,
     /// The module that it has pinned.
     pub module: Option<ModuleId<H>>,

@@ -4,7 +4,8 @@ use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use wasm_pool::{
-    Budget, Group, Limits, LimitsError, Policy, Pool, RemovalReason, UnknownName, ValueType,
+    Budget, CodeOrigin, Group, Limits, LimitsError, Policy, Pool, PrecompileOutcome, RemovalReason,
+    UnknownName, ValueType,
 };
 
 fn all_have_names<V>(all: &[V], what: &str)
@@ -33,6 +34,8 @@ fn plain_enums_are_read_as_they_are_written() {
     all_have_names(&Policy::ALL, "a policy");
     all_have_names(&RemovalReason::ALL, "a reason");
     all_have_names(&ValueType::ALL, "a value type");
+    all_have_names(&CodeOrigin::ALL, "an origin of code");
+    all_have_names(&PrecompileOutcome::ALL, "an outcome of precompiling");
 }
 
 #[test]

@@ -2,4 +2,5 @@
 
 mod corruption;
 mod pools;
+mod precompile;
 mod shelf;

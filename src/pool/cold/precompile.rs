@@ -1,0 +1,166 @@
+//! Compiling for the artifacts alone: no function, no code that is loaded, but room in the budgets.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::artifacts::{ArtifactKey, Artifacts, module_hash};
+use crate::pool::api::acquire_options::AcquireOptions;
+use crate::pool::api::precompile::{PrecompileError, PrecompileOutcome, Precompiled};
+use crate::pool::api::target::Target;
+use crate::pool::cold::acquire::stack_too_small;
+use crate::pool::cold::request_guard::RequestGuard;
+use crate::pool::cold::reserve::Need;
+use crate::pool::shared::Shared;
+use crate::pool::wait::block_on::block_on;
+use crate::runtime::{
+    CodeNeeds, Facts, READ_BUFFERS, Unmapped, compile, compile_estimate, guarded, inspect,
+    load_estimate, refused_by_system, share,
+};
+use crate::state::{Amounts, Budget, Group};
+
+/// A module that is to become an artifact.
+struct Job<'a, T: Send + 'static> {
+    pool: &'a Arc<Shared<T>>,
+    artifacts: &'a Artifacts,
+    wasm: &'a [u8],
+    facts: Facts,
+    key: ArtifactKey,
+    target: Arc<Target>,
+    guard: RequestGuard<T>,
+}
+
+/// What was done, and the bytes of the code.
+type Done = (PrecompileOutcome, u64);
+
+impl<T: Send + 'static> Shared<T> {
+    /// Sees to it that a module is among the artifacts, on this thread.
+    pub(crate) fn precompile(
+        self: &Arc<Self>,
+        name: Arc<str>,
+        wasm: &[u8],
+        index: usize,
+    ) -> Precompiled {
+        let began = Instant::now();
+        let done = self.try_precompile(&name, wasm);
+        let artifact_bytes = done.as_ref().map_or(0, |(_, bytes)| *bytes);
+        Precompiled {
+            name,
+            index,
+            wasm_bytes: wasm.len() as u64,
+            artifact_bytes,
+            time: began.elapsed(),
+            outcome: done.map(|(outcome, _)| outcome),
+        }
+    }
+
+    fn try_precompile(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        wasm: &[u8],
+    ) -> Result<Done, PrecompileError> {
+        let artifacts = self.artifacts.as_ref();
+        let artifacts = artifacts.ok_or(PrecompileError::NoArtifacts)?;
+        let facts = inspect(wasm).map_err(PrecompileError::Module)?;
+        let target = Arc::new(Target {
+            signature: name.clone(),
+            group: Group::NOBODY,
+        });
+        self.stack
+            .check()
+            .map_err(|source| PrecompileError::Acquire(stack_too_small(&target, source)))?;
+        let request = self.with_state(|locked, _| locked.state.begin_work());
+        let job = Job {
+            pool: self,
+            artifacts,
+            wasm,
+            facts,
+            key: ArtifactKey::new(*self.runtime.key(), module_hash(wasm)),
+            target,
+            guard: RequestGuard::new(self, request),
+        };
+        job.run()
+    }
+}
+
+impl<T: Send + 'static> Job<'_, T> {
+    fn run(&self) -> Result<Done, PrecompileError> {
+        if let Some(done) = self.find()? {
+            return Ok(done);
+        }
+        self.reserve(compile_estimate(self.wasm.len() as u64))?;
+        // Of pools that share their artifacts, one compiles. Who has waited for that looks again, and holds up nobody
+        // while it does.
+        let _flight = loop {
+            let flight = self.artifacts.hold(&self.key);
+            if !flight.waited {
+                break flight;
+            }
+            drop(flight);
+            if let Some(done) = self.find()? {
+                return Ok(done);
+            }
+        };
+        let compiled = self.compile()?;
+        let code = compiled.compiled().unwrap_or_default();
+        match self.artifacts.save(&self.key, code) {
+            true => Ok((PrecompileOutcome::Compiled, code.len() as u64)),
+            false => Err(PrecompileError::NotSaved),
+        }
+    }
+
+    /// Whether it is there, and as it was saved. To verify it takes as much room as to load it.
+    fn find(&self) -> Result<Option<Done>, PrecompileError> {
+        let load = load_estimate(self.wasm.len() as u64);
+        self.reserve(load)?;
+        let heap = load.get(Budget::Compile).saturating_sub(READ_BUFFERS);
+        let mut tier = 0;
+        while let Some(found) = self.artifacts.find(&self.key, tier, heap) {
+            tier = found.next_tier();
+            let bytes = found.mapped_bytes();
+            let needs = CodeNeeds::of(&self.pool.runtime, &self.facts, bytes);
+            self.reserve(load.saturating_add(&needs.amounts()))?;
+            if self.artifacts.verify(&found).is_some() {
+                return Ok(Some((PrecompileOutcome::Present, bytes)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// So much is held then, with what was held before.
+    fn reserve(&self, amounts: Amounts) -> Result<(), PrecompileError> {
+        let wait_policy = self.pool.wait_policy(AcquireOptions::new());
+        let need = Need::of(&self.guard, &self.target, amounts);
+        let reserved = self.pool.reserve(&need, wait_policy);
+        block_on(reserved, &self.pool.timekeeper).map_err(PrecompileError::Acquire)
+    }
+
+    fn compile(&self) -> Result<Unmapped, PrecompileError> {
+        let pool = self.pool;
+        let _span = tracing::info_span!(
+            "compile",
+            function = %self.target.signature,
+            wasm_bytes = self.wasm.len(),
+        )
+        .entered();
+        let began = Instant::now();
+        // As in a flight: what makes the compiler panic is the module's failure.
+        let compiled = guarded("the compiler", || {
+            compile(&pool.runtime, self.wasm, &self.facts)
+        });
+        let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
+        compiled
+            .unwrap_or_else(panicked)
+            .inspect(|_| {
+                pool.with_state(|locked, _| locked.compilations += 1);
+                pool.observer.compiled(began.elapsed());
+            })
+            .map_err(|error| {
+                pool.observer.module_failed();
+                pool.with_state(|locked, _| locked.module_failures += 1);
+                match refused_by_system(&error) {
+                    Some(refused) => PrecompileError::System(refused.into()),
+                    None => PrecompileError::Compile(share(error)),
+                }
+            })
+    }
+}
