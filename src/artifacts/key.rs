@@ -79,6 +79,16 @@ pub(crate) fn module_hash(wasm: &[u8]) -> [u8; HASH_BYTES] {
     hasher.finalize().into()
 }
 
+/// The hash of the snapshot that a module of this hash leaves when it is warmed up by this export.
+#[cfg(feature = "warm-up")]
+pub(crate) fn snapshot_hash(module: &[u8; HASH_BYTES], export: &str) -> [u8; HASH_BYTES] {
+    let mut hasher =
+        blake3::Hasher::new_derive_key("wasm-pool 2026-11-21 snapshot of a warmed-up module");
+    hasher.update(module);
+    hasher.update(export.as_bytes());
+    hasher.finalize().into()
+}
+
 /// Why a text is not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(

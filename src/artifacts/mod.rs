@@ -24,6 +24,8 @@ mod upkeep;
 mod verify;
 
 pub(crate) use key::module_hash;
+#[cfg(feature = "warm-up")]
+pub(crate) use key::snapshot_hash;
 pub(crate) use tiers::Found;
 
 #[cfg(unix)]

@@ -149,6 +149,12 @@ impl Found {
         self.opened.mapped_bytes()
     }
 
+    /// Bytes that were saved.
+    #[cfg(feature = "warm-up")]
+    pub fn saved_bytes(&self) -> u64 {
+        self.opened.code_bytes()
+    }
+
     /// Where to go on, should it not do.
     pub fn next_tier(&self) -> usize {
         self.tier + 1

@@ -94,6 +94,27 @@ fn unsealed(source: io::Error) -> StoreError {
     StoreError::unreadable("there is no memory for an artifact", source)
 }
 
+#[cfg(feature = "warm-up")]
+impl VerifiedArtifact {
+    /// Its first bytes: so many as were saved are the artifact, and what is behind them is not.
+    pub(crate) fn read(&self, bytes: u64) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::unix::fs::FileExt;
+            let mut saved = vec![0; length];
+            self.0.file().read_exact_at(&mut saved, 0)?;
+            Ok(saved)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let saved = self.0.bytes().get(..length);
+            let saved = saved.ok_or(io::ErrorKind::UnexpectedEof)?;
+            Ok(saved.to_vec())
+        }
+    }
+}
+
 impl Opened {
     /// Reads the footer, and compares it with what was asked for. What it says of lengths is as long as the
     /// contents are; nothing of it is verified.

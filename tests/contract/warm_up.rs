@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, DefineError, Definition, ErrorKind, Function, ModuleError, Pool,
-    PoolBuilder, Report, WarmUpError,
+    AcquireError, Artifacts, Budget, DefineError, Definition, ErrorKind, Function, MemoryStore,
+    ModuleError, Pool, PoolBuilder, Report, WarmUpError,
 };
 
 use crate::common::pools::{one_at_a_time, quiet, quiet_with_clock};
@@ -443,6 +443,81 @@ fn a_module_that_does_not_compile_says_so_and_not_that_it_could_not_be_warmed_up
         panic!("another error");
     };
     assert!(matches!(*source, ModuleError::Compile(_)), "{source:?}");
+}
+
+#[test]
+fn a_snapshot_is_an_artifact_and_so_is_its_code() {
+    let artifacts = Artifacts::builder()
+        .store(MemoryStore::new(64 << 20))
+        .build();
+    let first = quiet().artifacts(&artifacts).build().unwrap();
+    let square: Function<i32, i32> = first.define(squares("square")).unwrap();
+    assert_eq!(square.call(1, 9).unwrap(), 81);
+    let stats = check(&first);
+    assert_eq!((stats.warm_ups, stats.compilations), (1, 1));
+    assert_eq!(artifacts.stats().saved, 2);
+    // What was evicted comes back without either, and so it is for another pool, and for a task.
+    let limits = first.limits();
+    first.set_limits(limits.code(1 << 10)).unwrap();
+    first.set_limits(limits).unwrap();
+    assert_eq!(square.call(1, 9).unwrap(), 81);
+    let stats = check(&first);
+    assert_eq!((stats.warm_ups, stats.compilations, stats.loads), (1, 1, 2));
+    let second = quiet().artifacts(&artifacts).build().unwrap();
+    let square: Function<i32, i32> = second.define(squares("square")).unwrap();
+    let calls: Function<(), i64> = second.define(squares("calls").export("calls")).unwrap();
+    assert_eq!(block_on(square.call_async(1, 9)).unwrap(), 81);
+    assert_eq!(calls.call(1, ()).unwrap(), 102);
+    let stats = check(&second);
+    assert_eq!((stats.warm_ups, stats.compilations, stats.loads), (0, 0, 1));
+    second.close();
+    check_empty(&second);
+    // Cold, it is another module with an artifact of its own.
+    let cold = Definition::new("cold").wasm(wat(SQUARES)).export("square");
+    let cold: Function<i32, i32> = first.define(cold).unwrap();
+    assert!(cold.call(1, 9).is_err());
+    assert_eq!(artifacts.stats().saved, 3);
+}
+
+#[test]
+fn a_snapshot_that_is_larger_than_an_instance_may_be_is_not_loaded() {
+    let artifacts = Artifacts::builder()
+        .store(MemoryStore::new(64 << 20))
+        .build();
+    let large = quiet().artifacts(&artifacts).build().unwrap();
+    let square: Function<i32, i32> = large.define(squares("square")).unwrap();
+    assert_eq!(square.call(1, 9).unwrap(), 81);
+    let small = quiet()
+        .artifacts(&artifacts)
+        .max_instance_memory(2 * 65_536);
+    let small = small.build().unwrap();
+    let square: Function<i32, i32> = small.define(squares("square")).unwrap();
+    let error = square.call(1, 9).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    check_empty(&small);
+}
+
+#[test]
+fn two_pools_that_share_their_artifacts_warm_up_once() {
+    let artifacts = Artifacts::builder()
+        .store(MemoryStore::new(64 << 20))
+        .build();
+    let pools: Vec<Pool> = (0..3)
+        .map(|_| quiet().artifacts(&artifacts).build().unwrap())
+        .collect();
+    let barrier = Barrier::new(pools.len());
+    std::thread::scope(|scope| {
+        for pool in &pools {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                let square: Function<i32, i32> = pool.define(squares("square")).unwrap();
+                barrier.wait();
+                assert_eq!(square.call(1, 6).unwrap(), 36);
+            });
+        }
+    });
+    let warm_ups: u64 = pools.iter().map(|pool| check(pool).warm_ups).sum();
+    assert_eq!(warm_ups, 1);
 }
 
 #[test]

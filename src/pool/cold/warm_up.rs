@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::artifacts::module_hash;
+use crate::artifacts::{ArtifactKey, EngineKey, module_hash, snapshot_hash};
 use crate::pool::api::error::{AcquireError, ModuleError, WarmUpError};
 use crate::pool::api::target::Target;
 use crate::pool::cold::growth::ThrowawayAccount;
@@ -14,9 +14,9 @@ use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
 use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, GrowthAccount, InstanceNeeds, Meter, Refusal, Relief, Unmapped, WarmUp,
-    WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect, is_scarce,
-    refused_by_system, share,
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Unmapped,
+    WarmUp, WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect, is_scarce,
+    load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget};
 
@@ -28,9 +28,46 @@ struct Job<T: Send + 'static> {
     defined: Arc<Defined>,
 }
 
-/// What comes back from it.
+impl<T: Send + 'static> Job<T> {
+    /// What the snapshot is kept under.
+    fn artifact_key(&self, engine: &EngineKey) -> ArtifactKey {
+        let module = snapshot_hash(&self.source.0.hash, &self.export);
+        ArtifactKey::from_parts(*engine, module)
+    }
+
+    /// This wasm in place of what it was made from.
+    fn snapshot(&self, wasm: Vec<u8>) -> Result<Source<T>, WarmUpFailure> {
+        let before = &self.source.0;
+        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
+        facts.forget_exports();
+        let snapshot = SourceParts {
+            hash: module_hash(&wasm),
+            facts,
+            imports: before.imports.clone(),
+            warm_up: None,
+            warmed: Warmed {
+                data: wasm.len().saturating_sub(before.wasm.len()) as u64,
+                ..Warmed::default()
+            },
+            wasm: wasm.into(),
+        };
+        Ok(Source(Arc::new(snapshot)))
+    }
+}
+
+/// What is done next. Before each step it is reserved what that takes.
+enum Step {
+    /// Looks for a snapshot among the artifacts.
+    Find,
+    /// Makes one; with the throwaway code, if that was compiled already.
+    Run(Option<Unmapped>),
+}
+
+/// What comes back from a step.
 enum Outcome<T: 'static> {
     Done(Source<T>),
+    /// No artifact.
+    NotFound,
     /// The throwaway code is there, and takes more room than was thought.
     LacksRoom(Unmapped, Amounts),
 }
@@ -51,30 +88,93 @@ impl<T: Send + 'static> Shared<T> {
             return Ok((guard, source, wait_policy));
         };
         let facts = &source.0.facts;
-        let mut room = InstanceNeeds::of(facts, &self.runtime)
+        let to_run = InstanceNeeds::of(facts, &self.runtime)
             .declared()
             .saturating_add(&code_estimate(facts, None))
             .saturating_add(&source.compile_estimate());
+        let to_find = self.room_to_find(&source);
+        let (mut step, mut room) = match &self.artifacts {
+            Some(_) => (Step::Find, to_find),
+            None => (Step::Run(None), to_run),
+        };
         let job = Arc::new(Job {
             target: target.clone(),
             source,
             export,
             defined: defined.clone(),
         });
-        let mut code = None;
         loop {
             let need = Need::of(&guard, target, room);
             self.reserve(&need, wait_policy).await?;
             let (pool, job) = (self.clone(), job.clone());
-            let work = move |guard: &RequestGuard<T>| pool.warm_up(guard, &job, code);
+            let work = move |guard: &RequestGuard<T>| match step {
+                Step::Find => {
+                    let found = pool.find_snapshot(guard, &job, to_find);
+                    Ok(found.map_or(Outcome::NotFound, Outcome::Done))
+                }
+                Step::Run(code) => pool.warm_up(guard, &job, code),
+            };
             let began = self.timekeeper.now();
             let done = self.work(guard, target, wait_policy, work).await?;
             wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
             guard = done.0;
-            match done.1? {
+            (step, room) = match done.1? {
                 Outcome::Done(snapshot) => return Ok((guard, snapshot, wait_policy)),
-                Outcome::LacksRoom(compiled, needed) => (code, room) = (Some(compiled), needed),
+                Outcome::NotFound => (Step::Run(None), to_run),
+                Outcome::LacksRoom(compiled, needed) => (Step::Run(Some(compiled)), needed),
             }
+        }
+    }
+
+    /// Heap that looking for a snapshot takes: as much as one that fills the memories that are declared, if that can
+    /// be had; otherwise, and for longer ones, stores have to give files.
+    fn room_to_find(&self, source: &Source<T>) -> Amounts {
+        let wasm = source.0.wasm.len() as u64;
+        let memory = Amounts::ZERO.compile(source.0.facts.memory_bytes);
+        let room = load_estimate(wasm).saturating_add(&memory);
+        match self.with_state(|locked, _| locked.state.can_ever_hold(&room)) {
+            true => room,
+            false => Amounts::ZERO.compile(READ_BUFFERS),
+        }
+    }
+
+    /// The snapshot, if it is among the artifacts. Room for it is reserved when its length is known; a store that
+    /// does not give files has to fit it into what is held already.
+    fn find_snapshot(
+        self: &Arc<Self>,
+        guard: &RequestGuard<T>,
+        job: &Job<T>,
+        held: Amounts,
+    ) -> Option<Source<T>> {
+        let artifacts = self.artifacts.as_ref()?;
+        let key = job.artifact_key(self.runtime.key());
+        let (held, mut tier) = (held.get(Budget::Compile), 0);
+        while let Some(found) = artifacts.find(&key, tier, held) {
+            tier = found.next_tier();
+            // As it is read, and as it is shared.
+            let bytes = found.saved_bytes().saturating_mul(2);
+            let beyond = Amounts::ZERO.compile(bytes.saturating_sub(held));
+            if beyond != Amounts::ZERO && !self.account(guard, job).charge(beyond) {
+                return None;
+            }
+            let verified = artifacts.verify(&found);
+            let wasm = verified.and_then(|verified| verified.read(found.saved_bytes()).ok());
+            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm).ok());
+            // Another pool, whose instances may be larger, may have made it.
+            let limits = self.settings.instance;
+            if let Some(snapshot) = snapshot.filter(|it| it.0.facts.memory_bytes <= limits.memory) {
+                return Some(snapshot);
+            }
+        }
+        None
+    }
+
+    /// Charges what is taken for the job to the request that it is done for.
+    fn account(self: &Arc<Self>, guard: &RequestGuard<T>, job: &Job<T>) -> ThrowawayAccount<T> {
+        ThrowawayAccount {
+            pool: self.clone(),
+            target: job.target.clone(),
+            request: guard.id(),
         }
     }
 
@@ -90,6 +190,15 @@ impl<T: Send + 'static> Shared<T> {
             export = %job.export,
         )
         .entered();
+        // Of pools that share their artifacts, one warms up.
+        let key = job.artifact_key(self.runtime.key());
+        let flight = self.artifacts.as_ref().map(|all| all.hold(&key));
+        if flight.as_ref().is_some_and(|flight| flight.waited) {
+            let held = job.source.compile_estimate();
+            if let Some(snapshot) = self.find_snapshot(guard, job, held) {
+                return Ok(Outcome::Done(snapshot));
+            }
+        }
         let began = Instant::now();
         // What reads and writes modules may panic, as the compiler may.
         let outcome = guarded("a warm-up", || self.try_warm_up(guard, job, code));
@@ -108,9 +217,12 @@ impl<T: Send + 'static> Shared<T> {
                     locked.state.shrink_to(guard.id(), keep, &mut cx.out);
                 });
                 self.observer.warmed_up();
+                if let Some(artifacts) = &self.artifacts {
+                    artifacts.save(&key, &snapshot.0.wasm);
+                }
                 Ok(Outcome::Done(snapshot))
             }
-            Ok(lacks_room) => Ok(lacks_room),
+            Ok(other) => Ok(other),
             Err(failure) => Err(self.warm_up_failed(guard, job, failure)),
         }
     }
@@ -141,11 +253,7 @@ impl<T: Send + 'static> Shared<T> {
         if !self.reserve_if_free(&Need::of(guard, &job.target, room)) {
             return Ok(Outcome::LacksRoom(code, room));
         }
-        let account = || ThrowawayAccount {
-            pool: self.clone(),
-            target: job.target.clone(),
-            request: guard.id(),
-        };
+        let account = || self.account(guard, job);
         let limits = job.defined.limits;
         if limits.have_an_end() {
             self.timekeeper.keep_ticking();
@@ -168,23 +276,9 @@ impl<T: Send + 'static> Shared<T> {
         if beyond > 0 && !account().charge(Amounts::ZERO.compile(beyond)) {
             return Err(WarmUpFailure::Memory(Refusal::Budget { requested }));
         }
-        let wasm: Arc<[u8]> = warm_up.snapshot(&mut warm)?.into();
+        let wasm = warm_up.snapshot(&mut warm)?;
         drop(warm);
-        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
-        facts.forget_exports();
-        let data = wasm.len().saturating_sub(parts.wasm.len()) as u64;
-        let snapshot = SourceParts {
-            hash: module_hash(&wasm),
-            wasm,
-            facts,
-            imports: parts.imports.clone(),
-            warm_up: None,
-            warmed: Warmed {
-                data,
-                ..Warmed::default()
-            },
-        };
-        Ok(Outcome::Done(Source(Arc::new(snapshot))))
+        job.snapshot(wasm).map(Outcome::Done)
     }
 
     fn warm_up_failed(
