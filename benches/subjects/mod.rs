@@ -17,6 +17,8 @@ pub mod many;
 pub mod tasks;
 pub mod threads;
 pub mod warm;
+#[cfg(feature = "warm-up")]
+pub mod warm_up;
 
 /// The guest that warm subjects call: `add(i64, i64) -> i64`, compiled from Rust.
 pub const ADD: &[u8] = include_bytes!("../../examples/guests/prebuilt/math_add.wasm");

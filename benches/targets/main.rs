@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench targets`. Every target is a ratio of two things measured one after the
 //! other, in several rounds, of which the median counts; or bytes. Exits with an error if one is
-//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time.
+//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time. One line needs
+//! `--features warm-up`.
 
 use std::env;
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ use std::process::ExitCode;
 #[path = "../subjects/mod.rs"]
 mod subjects;
 
+#[cfg(feature = "warm-up")]
+use subjects::warm_up;
 use subjects::{Subject, bookkeeping, cold, eviction, heap, many, pool, threads, warm};
 
 #[global_allocator]
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
     report.two_threads();
     report.crowds();
     report.cold();
+    #[cfg(feature = "warm-up")]
+    report.warm_up();
     report.evictions();
     report.bytes();
     report.machine();
@@ -151,6 +156,13 @@ impl Report {
         self.line("herd of 8: compilations", compilations as f64, 1.0);
         self.line("herd of 8: wall / one alone", median(wall), 1.05);
         self.line("herd of 8: processor time / one alone", median(cpu), 1.05);
+    }
+
+    #[cfg(feature = "warm-up")]
+    fn warm_up(&mut self) {
+        let (cold, warmed_up) = (&mut warm_up::cold(), &mut warm_up::warmed_up());
+        let share = self.rounds(|_| warmed_up.nanos(1) / cold.nanos(1));
+        self.line("first call of an interpreter: warmed up / cold", share, 0.1);
     }
 
     fn evictions(&mut self) {

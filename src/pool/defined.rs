@@ -78,6 +78,8 @@ pub(crate) struct SourceParts<T: 'static> {
 pub(crate) struct Warmed {
     /// By how many bytes it is longer than what it was made from. It is data, which takes less to compile than code.
     pub data: u64,
+    /// Bytes of the images that its data makes, which are laid out when it is compiled.
+    pub image: u64,
     /// What making it took.
     pub time: Duration,
 }
@@ -111,9 +113,9 @@ impl<T: 'static> Source<T> {
 
     /// Heap that compiling it takes.
     pub fn compile_estimate(&self) -> Amounts {
-        let data = self.0.warmed.data;
-        let wasm = self.0.wasm.len() as u64;
-        compile_estimate(wasm.saturating_sub(data)).saturating_add(&compile_estimate_of_data(data))
+        let Warmed { data, image, .. } = self.0.warmed;
+        let code = (self.0.wasm.len() as u64).saturating_sub(data);
+        compile_estimate(code).saturating_add(&compile_estimate_of_data(data, image))
     }
 
     /// What its compiled code is kept under.

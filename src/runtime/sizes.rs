@@ -80,9 +80,9 @@ pub(crate) fn compile_estimate(wasm: u64) -> Amounts {
     Amounts::ZERO.compile(wasm.saturating_mul(96).saturating_add(4 << 20))
 }
 
-/// Heap that compiling initial data takes beside: wasmtime copies it, and lays it out.
-pub(crate) fn compile_estimate_of_data(data: u64) -> Amounts {
-    Amounts::ZERO.compile(data.saturating_mul(8))
+/// Heap that compiling initial data takes beside, and the images that are made of it: up to 3.1 times both together.
+pub(crate) fn compile_estimate_of_data(data: u64, image: u64) -> Amounts {
+    Amounts::ZERO.compile(data.saturating_add(image).saturating_mul(4))
 }
 
 /// Heap that reading an artifact takes beside the artifact itself.

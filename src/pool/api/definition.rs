@@ -117,9 +117,10 @@ impl Definition {
     /// not in each instance. (Feature `warm-up`.)
     ///
     /// It is run by whoever needs the module's code first, before that is compiled, and only then: not by
-    /// [`Pool::define`](crate::Pool::define), and not again while the code is loaded. (When the code was evicted,
-    /// and is needed again, the export is run again.) A start
-    /// function, and `_initialize` (a reactor's, by the convention of WASI), are run before it, and are not there
+    /// [`Pool::define`](crate::Pool::define), and not again while the code is loaded. In a pool with
+    /// [`Artifacts`](crate::Artifacts), the snapshot is an artifact, and so is its code: whoever finds them, in this process
+    /// or another, runs neither the export nor the compiler. (Without any, the export is run again when code is needed
+    /// that was evicted.) A start function, and `_initialize` (a reactor's, by the convention of WASI), are run before it, and are not there
     /// any more in the module that instances are made of; all other exports are. The host's store data and
     /// [`PoolBuilder::on_create`](crate::PoolBuilder::on_create) have no part in it: hooks are called for each instance
     /// that is made from the snapshot, as ever.

@@ -14,9 +14,9 @@ use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
 use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Unmapped,
-    WarmUp, WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect, is_scarce,
-    load_estimate, refused_by_system, share,
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Runtime,
+    Unmapped, WarmUp, WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect,
+    is_scarce, load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget};
 
@@ -36,10 +36,14 @@ impl<T: Send + 'static> Job<T> {
     }
 
     /// This wasm in place of what it was made from.
-    fn snapshot(&self, wasm: Vec<u8>) -> Result<Source<T>, WarmUpFailure> {
+    fn snapshot(&self, wasm: Vec<u8>, runtime: &Runtime) -> Result<Source<T>, WarmUpFailure> {
         let before = &self.source.0;
         let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
         facts.forget_exports();
+        let image = match runtime.keeps_images(&facts) {
+            true => facts.image_bytes,
+            false => 0,
+        };
         let snapshot = SourceParts {
             hash: module_hash(&wasm),
             facts,
@@ -47,6 +51,7 @@ impl<T: Send + 'static> Job<T> {
             warm_up: None,
             warmed: Warmed {
                 data: wasm.len().saturating_sub(before.wasm.len()) as u64,
+                image,
                 ..Warmed::default()
             },
             wasm: wasm.into(),
@@ -159,7 +164,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             let verified = artifacts.verify(&found);
             let wasm = verified.and_then(|verified| verified.read(found.saved_bytes()).ok());
-            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm).ok());
+            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm, &self.runtime).ok());
             // Another pool, whose instances may be larger, may have made it.
             let limits = self.settings.instance;
             if let Some(snapshot) = snapshot.filter(|it| it.0.facts.memory_bytes <= limits.memory) {
@@ -278,7 +283,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let wasm = warm_up.snapshot(&mut warm)?;
         drop(warm);
-        job.snapshot(wasm).map(Outcome::Done)
+        job.snapshot(wasm, &self.runtime).map(Outcome::Done)
     }
 
     fn warm_up_failed(

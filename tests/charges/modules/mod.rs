@@ -8,6 +8,8 @@ mod extremes;
 mod generated;
 mod measure;
 mod promises;
+#[cfg(feature = "warm-up")]
+mod warmed_up;
 
 use std::collections::BTreeMap;
 
