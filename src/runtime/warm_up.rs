@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use wasmtime::{ExternType, Func, ImportType, Instance, Module, Store, Val};
@@ -283,7 +284,7 @@ impl InstanceState for WarmInstance {
 
 impl WarmUpFailure {
     pub fn unsupported(reason: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Unsupported(std::sync::Arc::new(reason))
+        Self::Unsupported(Arc::new(reason))
     }
 
     fn of(error: wasmtime::Error) -> Self {

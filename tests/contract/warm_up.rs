@@ -521,6 +521,25 @@ fn two_pools_that_share_their_artifacts_warm_up_once() {
 }
 
 #[test]
+fn prepared_code_is_warmed_up_and_an_upload_handler_is_told_why_it_cannot_be() {
+    let pool = quiet().build().unwrap();
+    let square: Function<i32, i32> = pool.define(squares("square")).unwrap();
+    square.prepare().unwrap();
+    let stats = check(&pool);
+    assert_eq!((stats.warm_ups, stats.compilations, stats.idle), (1, 1, 0));
+    assert_eq!(
+        charged(&pool, Budget::Memory),
+        0,
+        "the throwaway instance is gone"
+    );
+    assert_eq!(square.call(1, 9).unwrap(), 81);
+    assert_eq!(check(&pool).warm_ups, 1);
+    let trap = r#"(module (func (export "warm") unreachable) (func (export "f")))"#;
+    let error = define(&pool, trap).prepare().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Guest, "{error}");
+}
+
+#[test]
 fn what_a_warm_up_takes_is_reserved_before() {
     let module = r#"(module (memory 16) (func (export "warm")) (func (export "f")))"#;
     let needed = {
