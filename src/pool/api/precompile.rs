@@ -17,7 +17,7 @@ impl<T: Send + 'static> Pool<T> {
     /// their bytes. One that fails does not stop the others.
     ///
     /// What is there already is verified, and left as it is. Definitions with
-    /// [`Definition::warm_up`](crate::Definition::warm_up) have artifacts of their own, which this does not make.
+    /// `Definition::warm_up` have artifacts of their own, which this does not make.
     ///
     /// Each step compiles on the calling thread, one module at a time (milliseconds to seconds), and is charged
     /// to `compile` before it starts; it waits as [`Function::acquire`](crate::Function::acquire) does.

@@ -28,7 +28,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// All else is as in [`Self::acquire`]: one compilation for all who want the module at the same time, charged
     /// to `compile` and `code` before it starts; failures are remembered for a while; it waits as the builder
     /// says. What an instance takes is not reserved. The start function does not run; but
-    /// what a definition is warmed up by does ([`Definition::warm_up`](crate::Definition::warm_up)).
+    /// what a definition is warmed up by does (`Definition::warm_up`).
     ///
     /// The code is kept as all code without instances is: until its room is needed, or not at all with
     /// [`Policy::Lru`](crate::Policy::Lru) ([`Prepared::stays`] says so).
