@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use wasm_pool::{Definition, Function, Pool, PoolBuilder};
 
+pub mod artifacts;
 pub mod bookkeeping;
 pub mod by_hand;
 pub mod cold;

@@ -13,7 +13,9 @@ mod subjects;
 
 #[cfg(feature = "warm-up")]
 use subjects::warm_up;
-use subjects::{Subject, bookkeeping, cold, eviction, heap, many, pool, threads, warm};
+use subjects::{
+    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, threads, warm,
+};
 
 #[global_allocator]
 static ALLOCATOR: heap::Counting = heap::Counting;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     report.cold();
     #[cfg(feature = "warm-up")]
     report.warm_up();
+    report.artifacts();
     report.evictions();
     report.bytes();
     report.machine();
@@ -163,6 +166,28 @@ impl Report {
         let (cold, warmed_up) = (&mut warm_up::cold(), &mut warm_up::warmed_up());
         let share = self.rounds(|_| warmed_up.nanos(1) / cold.nanos(1));
         self.line("first call of an interpreter: warmed up / cold", share, 0.1);
+    }
+
+    /// From an artifact to the first call, over wasmtime's `deserialize_file`, which verifies nothing.
+    fn artifacts(&mut self) {
+        for (size, wasm) in [("100 kB", JSON), ("1.1 MB", REGEX)] {
+            let bare = &mut artifacts::deserialize_file(wasm);
+            let subjects = [
+                ("first time", &mut artifacts::first_time(wasm)),
+                ("again", &mut artifacts::again(wasm)),
+                ("in memory", &mut artifacts::in_memory(wasm)),
+            ];
+            for (when, subject) in subjects {
+                bare.run(1);
+                let measured = self.rounds(|_| {
+                    let before = bare.nanos(1);
+                    let measured = subject.nanos(1);
+                    measured / ((before + bare.nanos(1)) / 2.0)
+                });
+                let name = format!("artifact of {size}, {when} / deserialize_file");
+                self.line(&name, measured, 1.3);
+            }
+        }
     }
 
     fn evictions(&mut self) {

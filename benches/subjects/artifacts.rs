@@ -1,0 +1,139 @@
+//! From an artifact to the first call: wasmtime alone, which verifies nothing, and a pool.
+#![allow(
+    unsafe_code,
+    reason = "the baseline is what a host would do with wasmtime alone"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use wasm_pool::{ArtifactStore, Artifacts, Definition, DirStore, Function, MemoryStore, Pool};
+use wasmtime::{Config, Engine, Instance, Module, Store};
+
+use super::Subject;
+
+/// A folder of this process's own, which goes with it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.expect("a clock after 1970").as_nanos();
+        let name = format!("wasm-pool-bench-{name}-{}-{now}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// With settings as the pool's own engine has them.
+fn engine() -> Engine {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.memory_may_move(false);
+    config.wasm_backtrace_max_frames(None);
+    config.generate_address_map(false);
+    config.native_unwind_info(false);
+    Engine::new(&config).expect("a plain engine")
+}
+
+/// `Module::deserialize_file`, an instance, and a call of the guest's allocator.
+pub fn deserialize_file(wasm: &'static [u8]) -> Subject {
+    let engine = engine();
+    let folder = Folder::new("file");
+    let file = folder.path().join("module.cwasm");
+    let code = engine.precompile_module(wasm).expect("a good guest");
+    fs::write(&file, code).expect("a file");
+    Subject::new("deserialize_file", move |n| {
+        let _folder = &folder;
+        let began = Instant::now();
+        for _ in 0..n {
+            // SAFETY: the file is what `precompile_module` has just made, in a folder of this process's own.
+            let module = unsafe { Module::deserialize_file(&engine, &file) };
+            let module = module.expect("its own code");
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(1 << 40);
+            let instance = Instance::new(&mut store, &module, &[]).expect("no imports");
+            let alloc = instance.get_typed_func::<i32, i32>(&mut store, "alloc");
+            let alloc = alloc.expect("an allocator");
+            assert_ne!(alloc.call(&mut store, 16).expect("some bytes"), 0);
+        }
+        began.elapsed()
+    })
+}
+
+/// A pool that has these artifacts, and was never used.
+fn pool(artifacts: &Artifacts, wasm: &'static [u8]) -> (Pool, Function<i32, i32>) {
+    let pool = Pool::builder().artifacts(artifacts).build();
+    let pool = pool.expect("a plain pool");
+    let definition = Definition::new("alloc").wasm(wasm);
+    let alloc = pool.define(definition).expect("a good guest");
+    (pool, alloc)
+}
+
+/// The first call in a pool that is there, whose code comes from an artifact.
+fn first_call(artifacts: &Artifacts, wasm: &'static [u8]) -> Duration {
+    let (pool, alloc) = pool(artifacts, wasm);
+    let began = Instant::now();
+    assert_ne!(alloc.call(0, 16).expect("some bytes"), 0);
+    let took = began.elapsed();
+    assert_eq!(pool.stats().compilations, 0);
+    took
+}
+
+fn fill(artifacts: &Artifacts, wasm: &'static [u8]) {
+    let (pool, alloc) = pool(artifacts, wasm);
+    alloc.call(0, 16).expect("some bytes");
+    assert_eq!(pool.stats().compilations, 1);
+}
+
+/// From a directory, as often as it is asked; a file that was written less than two seconds ago is hashed each time.
+fn from(store: impl ArtifactStore, folder: Option<Folder>, wasm: &'static [u8]) -> Subject {
+    let artifacts = Artifacts::builder().store(store).no_keeper().build();
+    fill(&artifacts, wasm);
+    Subject::new("first call from an artifact", move |n| {
+        let _folder = &folder;
+        (0..n).map(|_| first_call(&artifacts, wasm)).sum()
+    })
+}
+
+/// Hashed each time: the directory is another one.
+pub fn first_time(wasm: &'static [u8]) -> Subject {
+    Subject::new("first call from a new artifact", move |n| {
+        let once = |_| {
+            let folder = Folder::new("new");
+            let store = DirStore::open(folder.path().join("artifacts")).expect("a directory");
+            let artifacts = Artifacts::builder().store(store).no_keeper().build();
+            fill(&artifacts, wasm);
+            first_call(&artifacts, wasm)
+        };
+        (0..n).map(once).sum()
+    })
+}
+
+/// The same file again, which this process has verified.
+pub fn again(wasm: &'static [u8]) -> Subject {
+    let folder = Folder::new("again");
+    let store = DirStore::open(folder.path().join("artifacts")).expect("a directory");
+    let mut subject = from(store, Some(folder), wasm);
+    // A younger file is not remembered.
+    std::thread::sleep(Duration::from_millis(3100));
+    subject.run(1);
+    subject
+}
+
+/// From memory.
+pub fn in_memory(wasm: &'static [u8]) -> Subject {
+    from(MemoryStore::new(64 << 20), None, wasm)
+}
