@@ -80,6 +80,10 @@ pub enum BuildError {
         /// What wasmtime's `Config` must enable for it.
         needs: &'static str,
     },
+    /// The artifacts that a configuration describes could not be opened.
+    #[cfg(feature = "config")]
+    #[error("the artifacts of the configuration")]
+    Artifacts(#[source] crate::pool::api::config::ConfigError),
     /// The housekeeper's thread could not be started.
     #[error("the housekeeper's thread could not be started")]
     Housekeeper(#[source] std::io::Error),

@@ -9,6 +9,8 @@ use wasmtime::{Engine, Linker, Store};
 use crate::artifacts::Artifacts;
 use crate::pool::Pool;
 use crate::pool::api::build_error::{BuildError, LimitsError};
+#[cfg(feature = "config")]
+use crate::pool::api::config::ArtifactSettings;
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::FunctionSettings;
@@ -39,6 +41,9 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     linker: Option<Linker<StoreData<T>>>,
     imports: Vec<Box<Imports<T>>>,
     artifacts: Option<Artifacts>,
+    /// To be opened, if there are no `artifacts`.
+    #[cfg(feature = "config")]
+    pub(crate) artifact_settings: Option<ArtifactSettings>,
     make_data: Box<MakeData<T>>,
     on_create: Option<Box<Hook<T>>>,
     on_recycle: Option<Box<Hook<T>>>,
@@ -99,6 +104,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
             linker: None,
             imports: Vec::new(),
             artifacts: None,
+            #[cfg(feature = "config")]
+            artifact_settings: None,
             make_data: Box::new(make),
             on_create: None,
             on_recycle: None,
@@ -376,6 +383,10 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let runtime = self.runtime()?;
         self.validate_stacks(&runtime)?;
         let linker = self.link(&runtime)?;
+        #[cfg(feature = "config")]
+        if let (None, Some(settings)) = (&self.artifacts, &self.artifact_settings) {
+            self.artifacts = Some(settings.open().map_err(BuildError::Artifacts)?);
+        }
         let (sender, control) = channel();
         let timekeeper = Timekeeper::new(self.clock.take(), self.housekeeper.then_some(sender));
         let clock = ClockThread {

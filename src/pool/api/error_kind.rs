@@ -216,6 +216,8 @@ kinds! {
         BuildError::Limits(error) => error.kind(),
         BuildError::Engine(_) => ErrorKind::Invalid,
         BuildError::ForeignLinker | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
+        #[cfg(feature = "config")]
+        BuildError::Artifacts(_) => ErrorKind::System,
         BuildError::Housekeeper(_) => ErrorKind::System,
     };
     PrecompileError: |error| match error {

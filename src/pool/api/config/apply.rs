@@ -11,10 +11,14 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// All that a [`Config`] says: each of its keys is a call of the method of that name, and its limits are each
     /// set apart. What it does not name stays as it was; what is set after it wins. Its functions' settings are for
     /// definitions that say nothing themselves, [`Pool::replace`](crate::Pool::replace) included; an engine of the
-    /// pool's own then counts fuel, or looks at the time, if any function needs it. Its artifacts are not opened: see
-    /// [`Config::artifact_settings`].
+    /// pool's own then counts fuel, or looks at the time, if any function needs it. Its artifacts are opened when the pool is
+    /// built: see [`Config::artifact_settings`].
     pub fn config(self, config: &Config) -> Self {
-        config.0.apply(self)
+        let mut builder = config.0.apply(self);
+        if let Some(artifacts) = config.artifact_settings() {
+            builder.artifact_settings = Some(artifacts.clone());
+        }
+        builder
     }
 }
 

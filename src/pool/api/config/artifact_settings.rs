@@ -8,8 +8,10 @@ use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::quantities::{Count, Field, Size, Time};
-use super::{Fault, Reason};
-use crate::artifacts::Codec;
+use super::{ConfigError, Fault, Reason};
+use crate::artifacts::{Artifacts, ArtifactsBuilder, Codec, MemoryStore, StoreError};
+#[cfg(unix)]
+use crate::artifacts::{DirStore, Upkeep};
 use crate::pool::api::build_error::LimitsError;
 
 /// An artifact tier as a configuration describes it: the section `[artifacts]` of a [`Config`](crate::Config). What
@@ -53,6 +55,71 @@ pub struct ArtifactSettings {
 const LEVELS: std::ops::RangeInclusive<u64> = 1..=19;
 
 impl ArtifactSettings {
+    /// Opens the stores that it describes: memory before the directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] for the file of the secret; [`ConfigError::Directory`] if the directory cannot
+    /// be opened, or cannot be trusted. There are directories on Unix alone.
+    pub fn open(&self) -> Result<Artifacts, ConfigError> {
+        let mut builder = Artifacts::builder();
+        if let Some(bytes) = self.memory {
+            let store = MemoryStore::new(bytes);
+            builder = builder.store(match self.memory_artifacts {
+                Some(most) => store.max_artifacts(usize::try_from(most).unwrap_or(usize::MAX)),
+                None => store,
+            });
+        }
+        if let Some(directory) = &self.directory {
+            let failed = |source| ConfigError::Directory {
+                directory: directory.clone(),
+                source,
+            };
+            builder = self.open_directory(directory, builder).map_err(failed)?;
+        }
+        if let Some(file) = &self.secret_file {
+            let secret = std::fs::read(file).map_err(|source| ConfigError::Unreadable {
+                file: file.clone(),
+                source,
+            })?;
+            builder = builder.secret(&secret);
+        }
+        Ok(builder.build())
+    }
+
+    #[cfg(unix)]
+    fn open_directory(
+        &self,
+        directory: &Path,
+        builder: ArtifactsBuilder,
+    ) -> Result<ArtifactsBuilder, StoreError> {
+        let store = DirStore::builder(directory).read_only(self.read_only.unwrap_or(false));
+        Ok(builder.store_with(store.open()?, self.upkeep()))
+    }
+
+    #[cfg(not(unix))]
+    fn open_directory(
+        &self,
+        _: &Path,
+        _: ArtifactsBuilder,
+    ) -> Result<ArtifactsBuilder, StoreError> {
+        let reason = "there are directories of artifacts on Unix alone".into();
+        Err(StoreError::Refused { reason })
+    }
+
+    /// How the directory is kept up.
+    #[cfg(unix)]
+    fn upkeep(&self) -> Upkeep {
+        let mut upkeep = Upkeep::new();
+        upkeep.max_bytes = self.max_size;
+        upkeep.max_artifacts = self.max_artifacts;
+        upkeep.low_water = self.low_water.unwrap_or(upkeep.low_water);
+        upkeep.codec = self.codec.unwrap_or(upkeep.codec);
+        let level = self.compression_level.map(|level| level as i32);
+        upkeep.compression_level = level.unwrap_or(upkeep.compression_level);
+        upkeep.compress_after = self.compress_after;
+        upkeep
+    }
+
     /// Paths that are relative are so to this folder.
     pub(super) fn resolve(&mut self, folder: &Path) {
         let paths = [&mut self.directory, &mut self.secret_file];

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::artifacts::StoreError;
 use crate::pool::api::build_error::LimitsError;
 
 /// A place in a configuration.
@@ -72,13 +73,21 @@ pub enum ConfigError {
         /// Why.
         source: LimitsError,
     },
+    /// The directory of artifacts cannot be opened, or is not to be trusted.
+    #[error("no artifacts in {}", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
 }
 
 impl ConfigError {
     /// Where in the configuration; `None` if it could not be read.
     pub fn place(&self) -> Option<&ConfigPlace> {
         match self {
-            Self::Unreadable { .. } => None,
+            Self::Unreadable { .. } | Self::Directory { .. } => None,
             Self::Invalid { place, .. } | Self::Limits { place, .. } => Some(place),
         }
     }
@@ -88,6 +97,7 @@ impl ConfigError {
         match &mut self {
             Self::Unreadable { file, .. } => *file = path,
             Self::Invalid { place, .. } | Self::Limits { place, .. } => place.file = Some(path),
+            Self::Directory { .. } => {}
         }
         self
     }

@@ -265,8 +265,10 @@ impl Config {
         self.0.functions.keys().map(FunctionName::from)
     }
 
-    /// What its section `[artifacts]` says; `None` if it has none. It is plain data: stores are opened by the host,
-    /// which gives them to the builder ([`PoolBuilder::artifacts`](crate::PoolBuilder::artifacts)).
+    /// What its section `[artifacts]` says, as plain data; `None` if it has none. A pool that is built opens them
+    /// for itself ([`BuildError::Artifacts`](crate::BuildError::Artifacts)), unless it was given some
+    /// ([`PoolBuilder::artifacts`](crate::PoolBuilder::artifacts)): pools that are to share them are given
+    /// clones of what [`ArtifactSettings::open`] opens.
     pub fn artifact_settings(&self) -> Option<&ArtifactSettings> {
         self.0.artifacts.as_ref()
     }

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
 use wasm_pool::{Budget, Codec, Config, Limits, Policy, Pool, PoolBuilder};
 
+use crate::common::{check, define_with_pages, quiet};
+
 type Set = fn(PoolBuilder) -> PoolBuilder;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -278,4 +280,27 @@ proptest! {
             prop_assert!(place.line >= 1 && place.line <= text.split('\n').count());
         }
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pool_opens_the_artifacts_that_its_file_describes() {
+    let folder = folder("opened");
+    fs::write(folder.join("secret"), b"of the fleet").unwrap();
+    let text = "[artifacts]\nmemory = '1Mi'\ndirectory = 'cache'\nsecret_file = 'secret'\n";
+    let file = folder.join("pool.toml");
+    fs::write(&file, text).unwrap();
+    let config = Config::from_file(&file).unwrap();
+    let compilations = || {
+        let pool = quiet().config(&config).build().unwrap();
+        assert_eq!(define_with_pages(&pool, "f", 1).call(1, ()).unwrap(), 1);
+        check(&pool).compilations
+    };
+    assert_eq!([compilations(), compilations()], [1, 0]);
+    assert!(folder.join("cache").is_dir());
+    fs::remove_file(folder.join("secret")).unwrap();
+    let error = quiet().config(&config).build().unwrap_err();
+    let text = wasm_pool::Report(&error).to_string();
+    assert!(text.contains("secret"), "{text}");
+    fs::remove_dir_all(folder).unwrap();
 }
