@@ -5,6 +5,23 @@ use std::time::{Duration, Instant};
 
 const CHILD: &str = "WASM_POOL_CHILD";
 
+/// Whether this process is a [`command`] of this test.
+pub fn runs(test: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|running| running == test)
+}
+
+/// The same test of the same binary, alone, for whoever wants more of it than [`is_child`] does: to kill it, or several
+/// at once. In it, [`runs`] is true.
+pub fn command(test: &str) -> Command {
+    let own = std::env::current_exe().expect("a test has a file");
+    let mut command = Command::new(own);
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .stdin(Stdio::null());
+    command
+}
+
 /// Whether this is the child, which is to run the test's body. In the parent this runs the child: the
 /// same test of the same binary, alone, under `limits` (shell commands such as `ulimit -v 1000000`;
 /// none if empty); it fails unless the child passes within a minute.
@@ -12,7 +29,7 @@ const CHILD: &str = "WASM_POOL_CHILD";
 /// `test` is the test's full name, with its modules, as `cargo test -- --list` shows it.
 #[track_caller]
 pub fn is_child(test: &str, limits: &str) -> bool {
-    if std::env::var(CHILD).is_ok_and(|running| running == test) {
+    if runs(test) {
         return true;
     }
     // A child that finds no test of this name runs none, and passes.
