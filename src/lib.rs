@@ -194,6 +194,7 @@
 //! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
 //! - `zstd` (not default): artifacts can be compressed ([`Codec::Zstd`]).
+//! - `object_store` (not default): artifacts in a bucket, by the crate of this name (`ObjectStoreAdapter`).
 //! - `config` (not default): `Config` reads all settings of a pool from a TOML file; see `PoolBuilder::config`.
 //! - `warm-up` (not default): `Definition::warm_up`, which runs an export of a module once and lets all instances
 //!   begin with what it has left in memory. Brings the crate `wasmtime-wizer`.
@@ -222,6 +223,8 @@ mod runtime;
 mod state;
 mod sync;
 
+#[cfg(feature = "object_store")]
+pub use artifacts::ObjectStoreAdapter;
 pub use artifacts::{
     ArtifactInfo, ArtifactKey, ArtifactStats, ArtifactStore, Artifacts, ArtifactsBuilder, Codec,
     EncodedArtifact, EngineKey, MemoryStore, NotAKey, StoreError, StoredArtifact, Upkeep,

@@ -4,6 +4,8 @@
 //! changed any more. Stores keep encoded artifacts and know nothing of that; [`Artifacts`] asks them one after the
 //! other, verifies what they bring, and hands out what may be mapped.
 
+#[cfg(feature = "object_store")]
+mod bucket;
 mod compress;
 #[cfg(unix)]
 mod dir;
@@ -28,6 +30,8 @@ pub(crate) use key::module_hash;
 pub(crate) use key::snapshot_hash;
 pub(crate) use tiers::Found;
 
+#[cfg(feature = "object_store")]
+pub use bucket::ObjectStoreAdapter;
 #[cfg(unix)]
 pub use dir::{DirStore, DirStoreBuilder, EngineInfo};
 pub use footer::Codec;

@@ -1,5 +1,7 @@
 //! Compiled once, ever: artifacts.
 
+#[cfg(feature = "object_store")]
+mod bucket;
 mod corruption;
 #[cfg(unix)]
 mod directory;
