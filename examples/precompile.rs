@@ -111,7 +111,10 @@ fn modules(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut modules = Vec::new();
     for file in files {
         let path = file.map_err(|error| failed(folder, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
             let wasm = fs::read(&path).map_err(|error| failed(&path, error))?;
             let name = path.file_name().unwrap_or_default();
             modules.push((name.to_string_lossy().into_owned(), wasm));
