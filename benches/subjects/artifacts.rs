@@ -133,6 +133,24 @@ pub fn again(wasm: &'static [u8]) -> Subject {
     subject
 }
 
+/// Compressed: decompressed each time. The keeper would have it raw after its second use.
+#[cfg(feature = "zstd")]
+pub fn compressed(wasm: &'static [u8]) -> Subject {
+    use wasm_pool::{Codec, Upkeep};
+    Subject::new("first call from a compressed artifact", move |n| {
+        let once = |_| {
+            let folder = Folder::new("zstd");
+            let store = DirStore::open(folder.path().join("artifacts")).expect("a directory");
+            let upkeep = Upkeep::new().codec(Codec::Zstd);
+            let builder = Artifacts::builder().store_with(store, upkeep);
+            let artifacts = builder.no_keeper().build();
+            fill(&artifacts, wasm);
+            first_call(&artifacts, wasm)
+        };
+        (0..n).map(once).sum()
+    })
+}
+
 /// From memory.
 pub fn in_memory(wasm: &'static [u8]) -> Subject {
     from(MemoryStore::new(64 << 20), None, wasm)

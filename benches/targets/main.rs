@@ -187,6 +187,12 @@ impl Report {
                 let name = format!("artifact of {size}, {when} / deserialize_file");
                 self.line(&name, measured, 1.3);
             }
+            #[cfg(feature = "zstd")]
+            {
+                let subject = &mut artifacts::compressed(wasm);
+                let measured = self.rounds(|_| subject.nanos(1) / bare.nanos(1));
+                println!("artifact of {size}, compressed / deserialize_file: {measured:.3}");
+            }
         }
     }
 
