@@ -12,7 +12,8 @@
 //!   the last one is gone.
 //! - **Not checked, because it belongs to threads that the model does not start** ([`unchecked`]): the clock
 //!   thread, the ringers, the housekeeper and the workers exist in pools with a housekeeper, or with code to
-//!   compile for tasks. The models have neither: there, a scenario's own threads move the clock, sweep and compile.
+//!   compile for tasks; artifacts have a thread of their own, and stores that block. The models have none of
+//!   these: there, a scenario's own threads move the clock, sweep and compile.
 
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,6 +35,7 @@ pub(crate) use parking_lot::Mutex as StaticMutex;
 pub(crate) mod unchecked {
     pub(crate) use crossbeam_channel as channel;
     pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     pub(crate) use std::thread;
 }
 

@@ -12,7 +12,7 @@ use super::store::ArtifactInfo;
 use super::tiers::{Inner, Tier, count};
 use super::upkeep::Upkeep;
 use super::verify::Opened;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::unchecked::{AtomicBool, Ordering};
 
 /// A store is told of a use no more often than this, and looked through at least so often when something happens.
 const HOUR: Duration = Duration::from_secs(3600);

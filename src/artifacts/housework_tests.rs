@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::key::EngineKey;
+#[cfg(feature = "zstd")]
 use super::super::memory::MemoryStore;
 use super::super::store::{ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};
 use super::super::tiers::Artifacts;
@@ -315,6 +316,7 @@ fn a_store_that_never_returns_keeps_nobody() {
 }
 
 /// Code that can be compressed.
+#[cfg(feature = "zstd")]
 fn code() -> Vec<u8> {
     vec![7; 100_000]
 }

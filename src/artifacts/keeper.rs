@@ -8,8 +8,8 @@ use super::key::ArtifactKey;
 use crate::sync::unchecked::channel::{
     Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never,
 };
+use crate::sync::unchecked::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::unchecked::{Mutex, thread};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Events that may wait; what comes while there are so many is dropped.
 const EVENTS: usize = 1024;

@@ -16,8 +16,8 @@ use super::upkeep::Upkeep;
 use super::verify::{Opened, VerifiedArtifact};
 use crate::runtime::guarded;
 use crate::sync::unchecked::thread::{self, ThreadId};
+use crate::sync::unchecked::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::unchecked::{Condvar, Mutex};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Where a pool finds compiled code, and leaves it: stores, asked one after the other. Cheap to clone; pools that have
 /// clones of one compile a module once between them.

@@ -442,7 +442,7 @@ fn a_leader_that_is_dropped_leaves_the_compilation_to_its_followers() {
 fn a_compilation_that_nobody_waits_for_is_not_begun() {
     spans::watch();
     let scene = Scene::new("begun", memory_module(1, 0), |b| b.max_compilations(1));
-    let never = Definition::new("never")
+    let never = Definition::new("never_begun")
         .wasm(memory_module(1, 1))
         .export("f");
     let never: Function<(), i32> = scene.pool.define(never).unwrap();
@@ -455,7 +455,7 @@ fn a_compilation_that_nobody_waits_for_is_not_begun() {
     drop(queued);
     drop(held);
     leader.finish().unwrap();
-    assert_eq!(spans::begun("compile", "never()"), 0);
+    assert_eq!(spans::begun("compile", "never_begun()"), 0);
     assert_eq!(scene.pool.stats().compilations, 1);
     scene.check();
 }

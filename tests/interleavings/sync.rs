@@ -150,6 +150,7 @@ impl StaticCounter {
 pub(crate) mod unchecked {
     pub(crate) use crossbeam_channel as channel;
     pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     pub(crate) use std::thread;
 }
 

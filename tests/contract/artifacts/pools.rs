@@ -52,7 +52,7 @@ fn evicted_code_is_loaded_and_not_compiled_again() {
     for _ in 0..3 {
         assert_eq!(f.call(1, ()).unwrap(), 1);
         // Whatever is idle and unused goes.
-        pool.set_limits(Limits::new().memory(1).code(1)).unwrap();
+        pool.set_limits(Limits::new().memory(8192).code(1)).unwrap();
         pool.set_limits(Limits::new()).unwrap();
         assert_eq!(check(&pool).modules_loaded, 0);
     }
@@ -143,7 +143,7 @@ fn a_pool_works_on_without_a_store_that_fails() {
         );
         // And with it again when it works.
         shelf.with(|shelf| shelf.fails = None);
-        pool.set_limits(Limits::new().memory(1).code(1)).unwrap();
+        pool.set_limits(Limits::new().memory(8192).code(1)).unwrap();
         pool.set_limits(Limits::new()).unwrap();
         assert_eq!(define_with_pages(&pool, "g", 1).call(1, ()).unwrap(), 1);
         assert_eq!(artifacts.stats().saved, 1);

@@ -272,6 +272,7 @@ fn c_o2_every_metric_is_described_with_its_unit() {
         "loads_total",
         "module_failures_total",
         "guest_failures_total",
+        "warm_ups_total",
     ];
     let times = ["compile_seconds", "load_seconds", "wait_seconds"];
     assert_eq!(of("counter"), all(&counters, Some(Unit::Count)));
