@@ -58,7 +58,7 @@ fn work(store: &DirStore, worker: u8, rounds: u8) {
             Ok(_) | Err(StoreError::NotFound) => {}
             Err(error) => panic!("{error:?}"),
         }
-        match (round + worker) % 8 {
+        match round.wrapping_add(worker) % 8 {
             0 => store.remove(&key).unwrap(),
             1 => store.sweep().unwrap(),
             2 => store.remove_engine(key.engine()).unwrap(),
