@@ -264,7 +264,10 @@ impl Inner {
         let (old_bytes, code) = match rewritten {
             Ok(Some(rewritten)) => rewritten,
             Ok(None) => return,
-            Err(error) => return self.note_failure(tier, key, &error),
+            Err(error) => {
+                tier.books.lock().settled.remove(key);
+                return self.note_failure(tier, key, &error);
+            }
         };
         let compressed = match to {
             Codec::Raw => None,
@@ -277,6 +280,8 @@ impl Inner {
         let mut artifact = self.seal.encode(*key, to, body, code.len() as u64);
         artifact.last_used = last_used;
         if let Err(error) = tier.guarded("save", |store| store.save(key, &artifact)) {
+            // The next look tries again.
+            tier.books.lock().settled.remove(key);
             return self.note_failure(tier, key, &error);
         }
         count(&self.counts.rewritten);

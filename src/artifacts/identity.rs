@@ -1,14 +1,15 @@
-//! Which file it is, and whether this process has verified it already.
+//! Which sealed file it is, and whether this process has verified it already.
+//!
+//! Sealed files alone: of any other, no time or length proves that nobody has written to it. (A store through a mapping
+//! whose page is dirty already changes neither `st_mtime` nor `st_ctime`.)
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::time::{Duration, SystemTime};
 
 use super::seal::Seal;
+use super::sealed::SealedFile;
 use crate::sync::StaticMutex;
 
-/// A file in a state: it has another when anybody has written to it since. (`st_ctime` cannot be set; but it ticks in
-/// steps of some milliseconds, so a file that was written to a moment ago is not remembered.)
+/// A file that was made once, and never changes. Its times tell it from one that has had its number before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Identity {
     device: u64,
@@ -18,9 +19,6 @@ pub(super) struct Identity {
     changed: (i64, i64),
 }
 
-/// Longer than any file system's steps of time, a network's included.
-const SETTLED: Duration = Duration::from_secs(2);
-
 /// Files that are remembered; when there are more, one is hashed again.
 const MOST: usize = 4096;
 
@@ -28,10 +26,10 @@ const MOST: usize = 4096;
 static VERIFIED: StaticMutex<BTreeSet<(Identity, [u8; 32])>> = StaticMutex::new(BTreeSet::new());
 
 impl Identity {
-    #[cfg(unix)]
-    pub fn of(file: &File) -> Option<Self> {
+    #[cfg(target_os = "linux")]
+    pub fn of(file: &SealedFile) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
-        let file = file.metadata().ok()?;
+        let file = file.file().metadata().ok()?;
         Some(Self {
             device: file.dev(),
             inode: file.ino(),
@@ -42,8 +40,8 @@ impl Identity {
     }
 
     /// Not known: it is hashed each time.
-    #[cfg(not(unix))]
-    pub fn of(_: &File) -> Option<Self> {
+    #[cfg(not(target_os = "linux"))]
+    pub fn of(_: &SealedFile) -> Option<Self> {
         None
     }
 
@@ -51,22 +49,12 @@ impl Identity {
         VERIFIED.lock().contains(&(*self, seal.id()))
     }
 
-    /// It was, whole. `sealed`: nobody can write to it any more.
-    pub fn note_verified(self, seal: &Seal, sealed: bool) {
-        if !sealed && !self.is_settled() {
-            return;
-        }
+    /// It was, whole.
+    pub fn note_verified(self, seal: &Seal) {
         let mut verified = VERIFIED.lock();
         if verified.len() >= MOST {
             verified.pop_first();
         }
         verified.insert((self, seal.id()));
-    }
-
-    /// Whether a write would by now have another time.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let changed = Duration::from_secs(self.changed.0.max(0).unsigned_abs());
-        now.is_ok_and(|now| now > changed.saturating_add(SETTLED))
     }
 }

@@ -264,6 +264,21 @@ impl Artifacts {
         }
     }
 
+    /// Whether it is what was saved. It is left where it is, unless it is not.
+    pub(crate) fn is_whole(&self, found: &Found) -> bool {
+        match found.opened.check(&self.inner.seal) {
+            Ok(()) => {
+                count(&self.inner.counts.hits);
+                true
+            }
+            Err(error) => {
+                let tier = &self.inner.tiers[found.tier];
+                self.inner.note_failure(tier, &found.key, &error);
+                false
+            }
+        }
+    }
+
     fn offer(&self, found: &Found, verified: &VerifiedArtifact) {
         let earlier = self.inner.tiers[..found.tier].iter();
         for tier in earlier.filter(|tier| !tier.store.is_read_only()) {
@@ -314,25 +329,26 @@ impl Artifacts {
     }
 
     /// This thread alone compiles and saves what has this key, in all pools that have these artifacts, until the
-    /// guard goes. Waits for others that do.
+    /// guard goes. Waits for others that do, as long as they take; or, if it may not wait, does it beside them.
     ///
     /// A thread that compiles already, and whose subscriber has led it here, waits for nobody: it could be for
     /// itself.
-    pub(crate) fn hold(&self, key: &ArtifactKey) -> HeldFlight {
+    pub(crate) fn hold(&self, key: &ArtifactKey, waits: bool) -> HeldFlight {
         let thread = thread::current().id();
         let mut flights = self.inner.flights.lock();
         let is_nested = flights.values().any(|other| *other == thread);
         let mut waited = false;
-        while !is_nested && flights.contains_key(key) {
+        while waits && !is_nested && flights.contains_key(key) {
             waited = true;
             self.inner.flight_ended.wait(&mut flights);
         }
-        if !is_nested {
+        let holds = !is_nested && !flights.contains_key(key);
+        if holds {
             flights.insert(*key, thread);
         }
         HeldFlight {
             artifacts: self.clone(),
-            key: (!is_nested).then_some(*key),
+            key: holds.then_some(*key),
             waited,
         }
     }

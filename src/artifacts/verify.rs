@@ -82,8 +82,8 @@ fn unreadable(source: io::Error) -> StoreError {
 fn finish(copy: Unsealed, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
     let sealed = copy.seal().map_err(unsealed)?;
     #[cfg(target_os = "linux")]
-    if let Some(identity) = Identity::of(sealed.file()) {
-        identity.note_verified(seal, true);
+    if let Some(identity) = Identity::of(&sealed) {
+        identity.note_verified(seal);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = seal;
@@ -189,34 +189,19 @@ impl Opened {
     }
 
     fn verify_raw(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-        let identity = self.contents.identity();
-        let known = identity.as_ref().is_some_and(|id| id.is_verified(seal));
-        let sealed = self.contents.sealed();
-        if let Some(sealed) = sealed {
-            if !known {
+        if let Some(sealed) = self.contents.sealed() {
+            let identity = Identity::of(&sealed);
+            if !identity.is_some_and(|id| id.is_verified(seal)) {
                 self.check(seal)?;
-                self.note_verified(identity, seal);
+                identity.into_iter().for_each(|id| id.note_verified(seal));
             }
             return Ok(VerifiedArtifact(sealed));
         }
+        // What is copied is what is hashed: whatever becomes of the file.
         let mut copy = Unsealed::new(self.footer.file_bytes()).map_err(unsealed)?;
-        if known {
-            self.each_chunk(|chunk| copy.write(chunk).map_err(unsealed))?;
-        } else {
-            self.check_each(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
-        }
+        self.check_each(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
         copy.write(&self.page).map_err(unsealed)?;
-        self.is_still(identity)?;
-        if !known {
-            self.note_verified(identity, seal);
-        }
         finish(copy, seal)
-    }
-
-    fn note_verified(&self, identity: Option<Identity>, seal: &Seal) {
-        if let Some(identity) = identity {
-            identity.note_verified(seal, self.contents.sealed().is_some());
-        }
     }
 
     /// Compares the digest.
@@ -289,36 +274,18 @@ impl Opened {
 
     /// The body without its padding, as nobody can change it any more.
     fn verified_body(&self, seal: &Seal) -> Result<Cow<'_, [u8]>, StoreError> {
-        let identity = self.contents.identity();
-        let known = identity.as_ref().is_some_and(|id| id.is_verified(seal));
         let body_bytes = self.footer.body_bytes as usize;
         if let Contents::Bytes(bytes) = &self.contents {
             self.check(seal)?;
             return Ok(bytes[..body_bytes].into());
         }
         let mut body = room_for(self.footer.padded_bytes())?;
-        let mut copy = |chunk: &[u8]| {
+        self.check_each(seal, |chunk| {
             body.extend_from_slice(chunk);
             Ok(())
-        };
-        match known {
-            true => self.each_chunk(&mut copy)?,
-            false => self.check_each(seal, &mut copy)?,
-        }
-        self.is_still(identity)?;
-        if !known {
-            self.note_verified(identity, seal);
-        }
+        })?;
         body.truncate(body_bytes);
         Ok(body.into())
-    }
-
-    /// What was known of the file must be true of what was copied.
-    fn is_still(&self, identity: Option<Identity>) -> Result<(), StoreError> {
-        match self.contents.identity() == identity {
-            true => Ok(()),
-            false => Err(corrupt("it was changed while it was read")),
-        }
     }
 }
 
@@ -340,13 +307,6 @@ impl Contents {
                 Ok(())
             }
             Self::File(file) => read_exact_at(file, buffer, at),
-        }
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        match self {
-            Self::Bytes(_) => None,
-            Self::File(file) => Identity::of(file),
         }
     }
 

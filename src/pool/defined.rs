@@ -106,6 +106,8 @@ impl<T: 'static> Source<T> {
         hasher.update(engine.as_bytes());
         hasher.update(&self.0.imports.uid().to_le_bytes());
         if let Some(export) = &self.0.warm_up {
+            // An export may have no name at all.
+            hasher.update(&[1]);
             hasher.update(export.as_bytes());
         }
         hasher.finalize().into()

@@ -130,7 +130,7 @@ impl<'a> WarmUp<'a> {
         if let Some(refusal) = meter.refusal() {
             return Err(WarmUpFailure::Memory(refusal));
         }
-        if meter.was_refused_by_system() && result.is_ok() {
+        if meter.was_refused_by_system() {
             let refused = io::ErrorKind::OutOfMemory.into();
             return Err(WarmUpFailure::System(refused));
         }

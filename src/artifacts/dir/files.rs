@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::{Errno, retry_on_intr};
@@ -190,6 +191,24 @@ impl Files {
         let times = Timestamps {
             last_access: time(UTIME_NOW),
             last_modification: time(UTIME_OMIT),
+        };
+        Ok(rustix::fs::futimens(file, &times)?)
+    }
+
+    /// Sets both its times, of access and of modification, to this.
+    pub fn set_times(&self, file: &File, time: SystemTime) -> io::Result<()> {
+        self.0.pass(Op::Touch)?;
+        // Before 1970 is as good as 1970.
+        let since = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let time = Timespec {
+            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: since.subsec_nanos().into(),
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
         };
         Ok(rustix::fs::futimens(file, &times)?)
     }

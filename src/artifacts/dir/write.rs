@@ -65,6 +65,10 @@ fn write(files: &Files, file: &File, artifact: &EncodedArtifact<'_>) -> io::Resu
         files.write(file, part)?;
     }
     files.complete(file)?;
+    // What is written in another form is not newer by that.
+    if let Some(time) = artifact.last_used() {
+        files.set_times(file, time)?;
+    }
     files.sync(file)?;
     Ok(Attempt::Saved)
 }

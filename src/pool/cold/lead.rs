@@ -94,8 +94,9 @@ impl<T: Send + 'static> Shared<T> {
             let need = Need::of(&guard, target, held.saturating_add(&code));
             self.reserve(&need, wait_policy).await?;
             let (pool, for_whom, source) = (self.clone(), target.clone(), lead.source.clone());
+            let waits = wait_policy.pauses();
             let work = move |guard: &RequestGuard<T>| {
-                pool.take_step(guard, &for_whom, &source, next, held)
+                pool.take_step(guard, &for_whom, &source, next, held, waits)
             };
             let began = self.timekeeper.now();
             let done = self.work(guard, target, wait_policy, work).await?;
@@ -135,7 +136,7 @@ impl<T: Send + 'static> Shared<T> {
         if !step.is_of_artifacts() {
             return lead.source.compile_estimate();
         }
-        let work = load_estimate(wasm);
+        let work = load_estimate(wasm, &lead.source.0.facts);
         let all = work.saturating_add(first).saturating_add(code);
         match self.with_state(|locked, _| locked.state.can_ever_hold(&all)) {
             true => work,
@@ -203,10 +204,11 @@ impl<T: Send + 'static> Shared<T> {
         source: &Source<T>,
         step: Step,
         held: Amounts,
+        waits: bool,
     ) -> Result<Taken, AcquireError> {
         let waiting = match step {
             Step::Find => return self.find(guard, target, source, held, 0),
-            Step::Compile => return self.compile_and_load(guard, target, source, held),
+            Step::Compile => return self.compile_and_load(guard, target, source, held, waits),
             Step::Load(waiting) => waiting,
         };
         match waiting {
@@ -300,16 +302,18 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Compiles; and loads, if there is room for exactly this code. So what a task has begun and does
-    /// not wait for is there for the next. Of pools that share their artifacts, one compiles.
+    /// not wait for is there for the next. Of pools that share their artifacts, one compiles, unless who asks does not
+    /// wait for others' compilations as long as they take.
     fn compile_and_load(
         &self,
         guard: &RequestGuard<T>,
         target: &Arc<Target>,
         source: &Source<T>,
         held: Amounts,
+        waits: bool,
     ) -> Result<Taken, AcquireError> {
         let key = source.artifact_key(self.runtime.key());
-        let flight = self.artifacts.as_ref().map(|all| all.hold(&key));
+        let flight = self.artifacts.as_ref().map(|all| all.hold(&key, waits));
         if flight.as_ref().is_some_and(|flight| flight.waited) {
             match self.find(guard, target, source, held, 0)? {
                 Taken::Next(Step::Compile) => {}

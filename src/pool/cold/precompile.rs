@@ -13,8 +13,8 @@ use crate::pool::cold::reserve::Need;
 use crate::pool::shared::Shared;
 use crate::pool::wait::block_on::block_on;
 use crate::runtime::{
-    CodeNeeds, Facts, READ_BUFFERS, Unmapped, compile, compile_estimate, guarded, inspect,
-    load_estimate, refused_by_system, share,
+    Facts, READ_BUFFERS, Unmapped, compile, compile_estimate, guarded, inspect, load_estimate,
+    refused_by_system, share,
 };
 use crate::state::{Amounts, Budget, Group};
 
@@ -91,7 +91,7 @@ impl<T: Send + 'static> Job<'_, T> {
         // Of pools that share their artifacts, one compiles. Who has waited for that looks again, and holds up nobody
         // while it does.
         let _flight = loop {
-            let flight = self.artifacts.hold(&self.key);
+            let flight = self.artifacts.hold(&self.key, true);
             if !flight.waited {
                 break flight;
             }
@@ -108,19 +108,16 @@ impl<T: Send + 'static> Job<'_, T> {
         }
     }
 
-    /// Whether it is there, and as it was saved. To verify it takes as much room as to load it.
+    /// Whether it is there, and as it was saved.
     fn find(&self) -> Result<Option<Done>, PrecompileError> {
-        let load = load_estimate(self.wasm.len() as u64);
+        let load = load_estimate(self.wasm.len() as u64, &self.facts);
         self.reserve(load)?;
         let heap = load.get(Budget::Compile).saturating_sub(READ_BUFFERS);
         let mut tier = 0;
         while let Some(found) = self.artifacts.find(&self.key, tier, heap) {
             tier = found.next_tier();
-            let bytes = found.mapped_bytes();
-            let needs = CodeNeeds::of(&self.pool.runtime, &self.facts, bytes);
-            self.reserve(load.saturating_add(&needs.amounts()))?;
-            if self.artifacts.verify(&found).is_some() {
-                return Ok(Some((PrecompileOutcome::Present, bytes)));
+            if self.artifacts.is_whole(&found) {
+                return Ok(Some((PrecompileOutcome::Present, found.mapped_bytes())));
             }
         }
         Ok(None)

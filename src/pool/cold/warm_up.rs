@@ -22,6 +22,8 @@ use crate::state::{Amounts, Budget};
 
 /// For whom a module is warmed up.
 struct Job<T: Send + 'static> {
+    /// Whether it waits for others' compilations as long as they take.
+    waits: bool,
     target: Arc<Target>,
     source: Source<T>,
     export: Arc<str>,
@@ -103,6 +105,7 @@ impl<T: Send + 'static> Shared<T> {
             None => (Step::Run(None), to_run),
         };
         let job = Arc::new(Job {
+            waits: wait_policy.pauses(),
             target: target.clone(),
             source,
             export,
@@ -136,7 +139,7 @@ impl<T: Send + 'static> Shared<T> {
     fn room_to_find(&self, source: &Source<T>) -> Amounts {
         let wasm = source.0.wasm.len() as u64;
         let memory = Amounts::ZERO.compile(source.0.facts.memory_bytes);
-        let room = load_estimate(wasm).saturating_add(&memory);
+        let room = load_estimate(wasm, &source.0.facts).saturating_add(&memory);
         match self.with_state(|locked, _| locked.state.can_ever_hold(&room)) {
             true => room,
             false => Amounts::ZERO.compile(READ_BUFFERS),
@@ -197,7 +200,7 @@ impl<T: Send + 'static> Shared<T> {
         .entered();
         // Of pools that share their artifacts, one warms up.
         let key = job.artifact_key(self.runtime.key());
-        let flight = self.artifacts.as_ref().map(|all| all.hold(&key));
+        let flight = self.artifacts.as_ref().map(|all| all.hold(&key, job.waits));
         if flight.as_ref().is_some_and(|flight| flight.waited) {
             let held = job.source.compile_estimate();
             if let Some(snapshot) = self.find_snapshot(guard, job, held) {

@@ -1,9 +1,12 @@
 //! What pools do with artifacts.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
-use wasm_pool::{AcquireError, Budget, Function, Limits, Pool, PoolBuilder};
+use wasm_pool::{
+    AcquireError, ArtifactInfo, ArtifactKey, ArtifactStore, Artifacts, Budget, Definition,
+    EncodedArtifact, Function, Limits, Pool, PoolBuilder, StoreError, StoredArtifact,
+};
 
 use super::shelf::{Failing, Shelf};
 use crate::common::*;
@@ -105,7 +108,7 @@ fn pools_that_share_their_artifacts_compile_once_between_them() {
             scope.spawn(|| {
                 barrier.wait();
                 let f: Function = pool
-                    .define(wasm_pool::Definition::new("text.soundex").wasm(guest("text_soundex")))
+                    .define(Definition::new("text.soundex").wasm(guest("text_soundex")))
                     .unwrap();
                 drop(f.acquire(1).unwrap());
             });
@@ -154,7 +157,7 @@ fn a_pool_works_on_without_a_store_that_fails() {
 fn a_store_behind_another_is_asked_when_that_has_nothing() {
     let (near, far) = (Shelf::default(), Shelf::default());
     assert_eq!(answer(&pool(&far)), 1);
-    let chain = wasm_pool::Artifacts::builder()
+    let chain = Artifacts::builder()
         .store(near.clone())
         .store(far.clone())
         .build();
@@ -199,4 +202,99 @@ fn an_artifact_is_loaded_where_compiling_would_not_fit() {
         matches!(refused, AcquireError::BudgetExceeded(_)),
         "{refused}"
     );
+}
+
+#[test]
+fn code_that_has_an_artifact_goes_before_code_that_must_be_compiled() {
+    let shelf = Shelf::default();
+    let pool = pool(&shelf);
+    let acquire = |name: &'static str, export| {
+        let definition = Definition::new(name).wasm(guest(name)).export(export);
+        let function: Function = pool.define(definition).unwrap();
+        drop(function.acquire(1).unwrap());
+        function
+    };
+    // The older one could not be saved: it costs a tenth of a second to have again, the other a load.
+    shelf.with(|shelf| shelf.fails = Some(Failing::Refused));
+    let unsaved = acquire("json_extract", "extract");
+    shelf.with(|shelf| shelf.fails = None);
+    let saved = acquire("text_soundex", "soundex");
+    let full = charged(&pool, Budget::Code);
+    pool.set_limits(Limits::new().code(full + 4096)).unwrap();
+    // Either would do.
+    acquire("text_levenshtein", "levenshtein");
+    assert_eq!(check(&pool).code_dropped, 1);
+    let before = pool.stats();
+    drop(unsaved.acquire(1).unwrap());
+    assert_eq!(check(&pool).loads, before.loads, "it is still there");
+    drop(saved.acquire(1).unwrap());
+    let after = check(&pool);
+    assert_eq!((after.compilations, after.loads), (3, before.loads + 1));
+}
+
+/// Of which hardly anything is data, and whose code has all of it.
+#[test]
+fn sparse_modules_are_loaded_as_bytes_too() {
+    let sparse = wat(r#"(module (memory 128)
+        (data (i32.const 0) "a") (data (i32.const 8000000) "b")
+        (func (export "f") (result i32) (i32.load8_u (i32.const 8000000))))"#);
+    let shelf = Shelf::default();
+    let compilations = [(); 2].map(|()| {
+        let pool = pool(&shelf);
+        assert_eq!(define(&pool, "f", &*sparse).call(1, ()).unwrap(), 98);
+        check(&pool).compilations
+    });
+    assert_eq!(compilations, [1, 0]);
+}
+
+/// A shelf that does not come to an end with what it saves.
+struct Slow {
+    shelf: Shelf,
+    saves: Barrier,
+    goes_on: Barrier,
+}
+
+impl ArtifactStore for Slow {
+    fn load(&self, key: &ArtifactKey, most: u64) -> Result<StoredArtifact, StoreError> {
+        self.shelf.load(key, most)
+    }
+
+    fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError> {
+        self.saves.wait();
+        self.goes_on.wait();
+        self.shelf.save(key, artifact)
+    }
+
+    fn remove(&self, key: &ArtifactKey) -> Result<(), StoreError> {
+        self.shelf.remove(key)
+    }
+
+    fn list(&self) -> Result<Vec<ArtifactInfo>, StoreError> {
+        self.shelf.list()
+    }
+}
+
+#[test]
+fn who_does_not_wait_for_compilations_does_not_wait_for_another_pools() {
+    let slow = Arc::new(Slow {
+        shelf: Shelf::default(),
+        saves: Barrier::new(2),
+        goes_on: Barrier::new(3),
+    });
+    let artifacts = Artifacts::builder().store(slow.clone()).build();
+    let [first, second] = [(); 2].map(|()| quiet().artifacts(&artifacts).build().unwrap());
+    thread::scope(|scope| {
+        let saving = scope.spawn(|| answer(&first));
+        slow.saves.wait();
+        // It holds the key's flight. The other pool compiles beside it, and comes as far as saving that.
+        let beside = scope.spawn(|| {
+            let f = define_with_pages(&second, "f", 1);
+            f.try_acquire(1).map(drop).unwrap();
+        });
+        slow.saves.wait();
+        assert_eq!(check(&second).compilations, 1);
+        slow.goes_on.wait();
+        beside.join().unwrap();
+        assert_eq!(saving.join().unwrap(), 1);
+    });
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 
 use wasm_pool::{
-    AcquireError, Artifacts, Budget, CodeOrigin, ErrorKind, InspectError, Limits, Pool,
-    PrecompileError, PrecompileOutcome, Precompiled,
+    AcquireError, Artifacts, Budget, CodeOrigin, ErrorKind, InspectError, Limits, MemoryStore,
+    Pool, PrecompileError, PrecompileOutcome, Precompiled,
 };
 
 use super::shelf::{Failing, Shelf};
@@ -240,4 +240,18 @@ fn who_stops_early_has_stopped() {
     assert_eq!(outcome(&first), PrecompileOutcome::Compiled);
     assert_eq!(check(&pool).compilations, 1);
     end(&pool);
+}
+
+#[test]
+fn what_is_there_is_found_where_its_code_would_not_fit() {
+    let artifacts = Artifacts::builder()
+        .store(MemoryStore::new(1 << 20))
+        .build();
+    let builder = quiet().limits(Limits::new().code(64 << 10));
+    let pool = builder.artifacts(&artifacts).build().unwrap();
+    for expected in [PrecompileOutcome::Compiled, PrecompileOutcome::Present] {
+        let all: Vec<_> = pool.precompile([("json", guest("json_extract"))]).collect();
+        assert_eq!(*all[0].outcome.as_ref().unwrap(), expected);
+        assert_eq!(check(&pool).budget(Budget::Code).peak, 0);
+    }
 }
