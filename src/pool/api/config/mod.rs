@@ -98,10 +98,12 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     compress_after = "1d"
 ///     secret_file = "/etc/app/secret"
 /// "#;
-/// use wasm_pool::{Budget, Config, Pool};
+/// use wasm_pool::{Artifacts, Budget, Config, Pool};
 ///
 /// let config: Config = text.parse()?;     // or Config::from_file("pool.toml")
-/// let pool = Pool::builder().config(&config).wait_for_room(true).build()?;
+/// // What code says wins: these artifacts are taken, and those of the file are not opened.
+/// let artifacts = Artifacts::builder().build();
+/// let pool = Pool::builder().config(&config).artifacts(&artifacts).build()?;
 /// assert_eq!(pool.limits().get(Budget::Memory), Some(100_000_000));
 ///
 /// let error = Config::from_toml("[limits]\nmemory = '512Mo'").unwrap_err();
