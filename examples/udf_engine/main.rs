@@ -79,6 +79,7 @@ fn run(args: &Args) -> Result<bool, String> {
         args,
         groups: &groups,
         airports: &airports,
+        artifacts: kept,
         workload: Workload::new(&context, &rows, &groups, args.threads, rounds),
         context: &context,
         rows: &rows,

@@ -1,6 +1,6 @@
 //! The phases: roomy budgets, tight ones, one that cannot be met.
 
-use wasm_pool::{Budget, Group, Stats};
+use wasm_pool::{Artifacts, Budget, Group, Stats};
 
 use crate::args::Args;
 use crate::checks::{Checks, expected_columns};
@@ -18,6 +18,8 @@ pub struct Run<'a> {
     pub groups: &'a [Group],
     /// The whole table.
     pub airports: &'a [Airport],
+    /// Where compiled code is kept, if it is.
+    pub artifacts: Option<&'a Artifacts>,
     pub workload: Workload<'a>,
     pub context: &'a Context,
     /// The rows that the queries read.
@@ -43,7 +45,7 @@ impl Run<'_> {
         screen.heading("1. Roomy budgets");
         let first = self.roomy(roomy, &expected, screen, checks);
         screen.heading("2. Rogue guests");
-        let rogues = crate::rogues::show(screen, checks)?;
+        let rogues = crate::rogues::show(self.artifacts, screen, checks)?;
         screen.heading("3. Tight budgets");
         self.tight(tight, &first, &expected, screen, checks);
         screen.heading("4. A budget that cannot be met");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wasm_pool::{CallError, Definition, Function, Limits, Pool, Stats};
+use wasm_pool::{Artifacts, CallError, Definition, Function, Limits, Pool, Stats};
 
 use crate::checks::Checks;
 use crate::screen::{Screen, grouped, mib};
@@ -30,8 +30,12 @@ struct Cast {
 }
 
 /// Lets each of them loose; returns the pool's closing stats.
-pub fn show(screen: &mut Screen, checks: &mut Checks) -> Result<Stats, String> {
-    let mut cast = Cast::gather().map_err(|error| format!("rogue guests: {error}"))?;
+pub fn show(
+    artifacts: Option<&Artifacts>,
+    screen: &mut Screen,
+    checks: &mut Checks,
+) -> Result<Stats, String> {
+    let mut cast = Cast::gather(artifacts).map_err(|error| format!("rogue guests: {error}"))?;
     cast.neighbour(checks);
     let each = mib(PER_INSTANCE);
     screen.line(&format!(
@@ -101,13 +105,16 @@ fn failure<R: std::fmt::Debug>(result: Result<R, CallError>, checks: &mut Checks
 }
 
 impl Cast {
-    fn gather() -> Result<Self, Box<dyn std::error::Error>> {
-        let pool = Pool::builder()
+    fn gather(artifacts: Option<&Artifacts>) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut builder = Pool::builder()
             .name("rogues")
             .limits(Limits::new().memory(16 << 20).code(1 << 20))
             .max_instance_memory(PER_INSTANCE)
-            .max_idle_memory(PER_INSTANCE / 2)
-            .build()?;
+            .max_idle_memory(PER_INSTANCE / 2);
+        if let Some(artifacts) = artifacts {
+            builder = builder.artifacts(artifacts);
+        }
+        let pool = builder.build()?;
         let guest = |name: &str, wasm| Definition::new(name).wasm(wasm);
         let spin = guest("rogue.spin", guest!("rogue_spin")).call_timeout(TIME);
         Ok(Self {
