@@ -19,8 +19,8 @@ use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    Code, CodeNeeds, InstanceNeeds, LoadFailure, READ_BUFFERS, Relief, Unmapped, code_estimate,
-    compile, guarded, is_scarce, load_estimate, refused_by_system, share,
+    Code, CodeNeeds, Facts, InstanceNeeds, LoadFailure, READ_BUFFERS, Relief, Unmapped,
+    code_estimate, compile, guarded, is_scarce, load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget};
 
@@ -350,30 +350,35 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         source: &Source<T>,
     ) -> Result<(Unmapped, Duration), AcquireError> {
+        let compiled = self.run_compiler(target, &source.0.wasm, &source.0.facts);
+        compiled.map_err(|error| match refused_by_system(&error) {
+            Some(refused) => self.refused(guard, target, refused),
+            None => self.fail(guard, target, ModuleError::Compile(share(error))),
+        })
+    }
+
+    /// Compiles, and counts it; how long it took. The room is reserved.
+    pub(crate) fn run_compiler(
+        &self,
+        target: &Target,
+        wasm: &[u8],
+        facts: &Facts,
+    ) -> wasmtime::Result<(Unmapped, Duration)> {
         let _span = tracing::info_span!(
             "compile",
             function = %target.signature,
-            wasm_bytes = source.0.wasm.len(),
+            wasm_bytes = wasm.len(),
         )
         .entered();
         let began = Instant::now();
         // Some valid modules make the compiler panic: that is their failure, and nobody else's.
-        let compiled = guarded("the compiler", || {
-            compile(&self.runtime, &source.0.wasm, &source.0.facts)
-        });
+        let compiled = guarded("the compiler", || compile(&self.runtime, wasm, facts));
         let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
-        match compiled.unwrap_or_else(panicked) {
-            Ok(code) => {
-                let time = began.elapsed();
-                self.with_state(|locked, _| locked.compilations += 1);
-                self.observer.compiled(time);
-                Ok((code, source.0.warmed.time + time))
-            }
-            Err(error) => Err(match refused_by_system(&error) {
-                Some(refused) => self.refused(guard, target, refused),
-                None => self.fail(guard, target, ModuleError::Compile(share(error))),
-            }),
-        }
+        let code = compiled.unwrap_or_else(panicked)?;
+        let time = began.elapsed();
+        self.with_state(|locked, _| locked.compilations += 1);
+        self.observer.compiled(time);
+        Ok((code, time))
     }
 
     /// Loads what was compiled; returns how long that took.

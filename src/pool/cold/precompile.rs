@@ -13,8 +13,8 @@ use crate::pool::cold::reserve::Need;
 use crate::pool::shared::Shared;
 use crate::pool::wait::block_on::block_on;
 use crate::runtime::{
-    Facts, READ_BUFFERS, Unmapped, compile, compile_estimate, guarded, inspect, load_estimate,
-    refused_by_system, share,
+    Facts, READ_BUFFERS, Unmapped, compile_estimate, inspect, load_estimate, refused_by_system,
+    share,
 };
 use crate::state::{Amounts, Budget, Group};
 
@@ -133,31 +133,15 @@ impl<T: Send + 'static> Job<'_, T> {
 
     fn compile(&self) -> Result<Unmapped, PrecompileError> {
         let pool = self.pool;
-        let _span = tracing::info_span!(
-            "compile",
-            function = %self.target.signature,
-            wasm_bytes = self.wasm.len(),
-        )
-        .entered();
-        let began = Instant::now();
-        // As in a flight: what makes the compiler panic is the module's failure.
-        let compiled = guarded("the compiler", || {
-            compile(&pool.runtime, self.wasm, &self.facts)
-        });
-        let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
-        compiled
-            .unwrap_or_else(panicked)
-            .inspect(|_| {
-                pool.with_state(|locked, _| locked.compilations += 1);
-                pool.observer.compiled(began.elapsed());
-            })
-            .map_err(|error| {
-                pool.observer.module_failed();
-                pool.with_state(|locked, _| locked.module_failures += 1);
-                match refused_by_system(&error) {
-                    Some(refused) => PrecompileError::System(refused.into()),
-                    None => PrecompileError::Compile(share(error)),
-                }
-            })
+        let compiled = pool.run_compiler(&self.target, self.wasm, &self.facts);
+        let (code, _) = compiled.map_err(|error| {
+            pool.observer.module_failed();
+            pool.with_state(|locked, _| locked.module_failures += 1);
+            match refused_by_system(&error) {
+                Some(refused) => PrecompileError::System(refused.into()),
+                None => PrecompileError::Compile(share(error)),
+            }
+        })?;
+        Ok(code)
     }
 }
