@@ -21,14 +21,17 @@ mod sample;
 mod seal;
 mod sealed;
 mod store;
+mod tier;
 mod tiers;
 mod upkeep;
 mod verify;
 
+#[cfg(feature = "zstd")]
+pub(crate) use compress::decoder_bytes;
 pub(crate) use key::module_hash;
 #[cfg(feature = "warm-up")]
 pub(crate) use key::snapshot_hash;
-pub(crate) use tiers::Found;
+pub(crate) use tiers::{Found, MakeRoom};
 
 #[cfg(feature = "object_store")]
 pub use bucket::ObjectStoreAdapter;

@@ -82,6 +82,18 @@ pub(crate) struct Warmed {
     pub image: u64,
     /// What making it took.
     pub time: Duration,
+    /// Whether it was kept, or found: then it need not be made again.
+    pub is_kept: bool,
+}
+
+impl Warmed {
+    /// What it takes to have it again.
+    pub fn time_to_repeat(&self) -> Duration {
+        match self.is_kept {
+            true => Duration::ZERO,
+            false => self.time,
+        }
+    }
 }
 
 impl<T> Clone for Source<T> {

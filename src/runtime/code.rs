@@ -86,6 +86,14 @@ impl Unmapped {
         Ok(module)
     }
 
+    /// What it comes from, if that is an artifact.
+    pub fn artifact(&self) -> Option<&VerifiedArtifact> {
+        match &self.code {
+            MachineCode::Compiled(_) => None,
+            MachineCode::Stored(verified, _) => Some(verified),
+        }
+    }
+
     /// To be saved; `None` for what was.
     pub fn compiled(&self) -> Option<&[u8]> {
         match &self.code {

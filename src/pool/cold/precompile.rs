@@ -114,7 +114,8 @@ impl<T: Send + 'static> Job<'_, T> {
         self.reserve(load)?;
         let heap = load.get(Budget::Compile).saturating_sub(READ_BUFFERS);
         let mut tier = 0;
-        while let Some(found) = self.artifacts.find(&self.key, tier, heap) {
+        let make_room = &mut *self.pool.room_maker();
+        while let Some(found) = self.artifacts.find(&self.key, tier, heap, make_room) {
             tier = found.next_tier();
             if self.artifacts.is_whole(&found) {
                 return Ok(Some((PrecompileOutcome::Present, found.mapped_bytes())));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::artifacts::{ArtifactKey, EngineKey, module_hash, snapshot_hash};
+use crate::artifacts::{ArtifactKey, Artifacts, EngineKey, module_hash, snapshot_hash};
 use crate::pool::api::error::{AcquireError, ModuleError, WarmUpError};
 use crate::pool::api::target::Target;
 use crate::pool::cold::growth::ThrowawayAccount;
@@ -157,16 +157,18 @@ impl<T: Send + 'static> Shared<T> {
         let artifacts = self.artifacts.as_ref()?;
         let key = job.artifact_key(self.runtime.key());
         let (held, mut tier) = (held.get(Budget::Compile), 0);
-        while let Some(found) = artifacts.find(&key, tier, held) {
+        while let Some(found) = artifacts.find(&key, tier, held, &mut *self.room_maker()) {
             tier = found.next_tier();
-            // As it is read, and as it is shared.
-            let bytes = found.saved_bytes().saturating_mul(2);
-            let beyond = Amounts::ZERO.compile(bytes.saturating_sub(held));
+            let beyond = Amounts::ZERO.compile(found.bytes_to_read().saturating_sub(held));
             if beyond != Amounts::ZERO && !self.account(guard, job).charge(beyond) {
                 return None;
             }
-            let verified = artifacts.verify(&found);
-            let wasm = verified.and_then(|verified| verified.read(found.saved_bytes()).ok());
+            let wasm = (artifacts.verify(&found, &mut *self.room_maker())).and_then(|verified| {
+                artifacts.offer(&found, &verified);
+                verified.read(found.saved_bytes()).ok()
+            });
+            // It is copied once more, to be shared.
+            drop(found);
             let snapshot = wasm.and_then(|wasm| job.snapshot(wasm, &self.runtime).ok());
             // Another pool, whose instances may be larger, may have made it.
             let limits = self.settings.instance;
@@ -216,17 +218,17 @@ impl<T: Send + 'static> Shared<T> {
         };
         match outcome.unwrap_or_else(panicked) {
             Ok(Outcome::Done(mut snapshot)) => {
-                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
-                    parts.warmed.time = began.elapsed();
-                }
+                let time = began.elapsed();
                 let keep = snapshot.compile_estimate();
                 self.with_state(|locked, cx| {
                     locked.warm_ups += 1;
                     locked.state.shrink_to(guard.id(), keep, &mut cx.out);
                 });
                 self.observer.warmed_up();
-                if let Some(artifacts) = &self.artifacts {
-                    artifacts.save(&key, &snapshot.0.wasm);
+                let save = |artifacts: &Artifacts| artifacts.save(&key, &snapshot.0.wasm);
+                let is_kept = self.artifacts.as_ref().is_some_and(save);
+                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
+                    (parts.warmed.time, parts.warmed.is_kept) = (time, is_kept);
                 }
                 Ok(Outcome::Done(snapshot))
             }
