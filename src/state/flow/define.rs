@@ -254,7 +254,7 @@ impl<H: Types> State<H> {
                 || (!self.notify_on_release(instance, &mut cx.slots)
                     && self.claim(instance, &mut cx.slots));
             if idle {
-                self.observe(instance, self.last_used(instance, &cx.slots));
+                self.observe(instance, self.last_used(instance, &cx.slots), &cx.slots);
                 self.dismiss(instance, reason, None, &mut cx.out);
             }
         }
