@@ -200,6 +200,8 @@ pub struct State<H: Types> {
     /// **S2** Names every module by its key, once.
     module_index: HashMap<ModuleKey, ModuleId<H>>,
     entries: Arena<Entry<H>>,
+    /// How often an entry has come or gone.
+    entry_changes: u64,
     /// **E5** Holds every unused entry, and no more than may be kept.
     unused: Unused<H>,
     /// Where the sweep goes on.
@@ -249,6 +251,7 @@ impl<H: Types> State<H> {
             modules: ModuleTable::new(),
             module_index: HashMap::new(),
             entries: Arena::new(),
+            entry_changes: 0,
             unused: Unused::new(),
             swept: Swept::default(),
             instances: Arena::new(),
@@ -321,11 +324,6 @@ impl<H: Types> State<H> {
         Some(self.entries.get(instance.entry)?.handle.clone())
     }
 
-    pub fn is_any_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
-        let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
-        self.instances.iter().any(|(_, i)| leased(i))
-    }
-
     /// Instances among up to `count` places from `from` on whose slot is leased, as `is_leased` says;
     /// and the place to go on from, 0 at the end.
     pub fn count_leased(
@@ -361,6 +359,11 @@ impl<H: Types> State<H> {
     /// Sums over all functions that ever were.
     pub fn totals(&self) -> FunctionCounts {
         self.totals
+    }
+
+    /// A number that stays as long as no entry comes or goes.
+    pub fn entry_changes(&self) -> u64 {
+        self.entry_changes
     }
 
     /// The handles of the entries at up to `count` places from `from` on, and the place to go on from,
