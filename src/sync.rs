@@ -54,6 +54,9 @@ impl StaticCounter {
     }
 }
 
+/// Whether threads may spin for a moment before they sleep.
+pub(crate) const SPINS: bool = true;
+
 /// Runs a unit test's steps: the model checker's primitives work within one of its executions alone.
 #[cfg(test)]
 pub(crate) fn unit_test(steps: fn()) {

@@ -73,6 +73,18 @@ impl<T: Send + 'static> Slots<ShellTypes<T>> for Claims<T> {
         entry.slot(seat).last_used()
     }
 
+    fn uses(&self, entry: &Arc<Entry<T>>, seat: usize) -> u64 {
+        entry.slot(seat).hits()
+    }
+
+    fn seems_idle(&self, entry: &Arc<Entry<T>>, seat: usize) -> bool {
+        !entry.slot(seat).is_leased()
+    }
+
+    fn asks_leased(&self) -> bool {
+        self.notify
+    }
+
     fn notify_on_release(&mut self, entry: &Arc<Entry<T>>, seat: usize) -> bool {
         entry.slot(seat).notify_on_release()
     }

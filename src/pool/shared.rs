@@ -18,6 +18,7 @@ use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
+use crate::pool::report::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::observe::Observer;
 use crate::pool::service::undelivered::Undelivered;
@@ -28,7 +29,7 @@ use crate::pool::wait::block_on::block_on;
 use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
-use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// What the core keeps for the shell.
 pub(crate) struct ShellTypes<T>(std::marker::PhantomData<fn() -> T>);
@@ -76,6 +77,10 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
+    pub roll: Mutex<Roll<T>>,
+    /// Whether the epoch has stood still for a whole round of the housekeeper's: no lease has slipped through its
+    /// pause.
+    rests: AtomicBool,
     locked: Mutex<Locked<T>>,
 }
 
@@ -222,6 +227,8 @@ impl<T: Send + 'static> Shared<T> {
             workers: Workers::new(parts.settings.max_compilations),
             undelivered: Undelivered::new(),
             past_hits: Arc::default(),
+            roll: Mutex::new(Roll::default()),
+            rests: AtomicBool::new(false),
             settings: parts.settings,
             locked: Mutex::new(Locked::new(state)),
         })
@@ -317,19 +324,30 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Whether an instance is leased, or being made, and so may need the epoch.
+    /// Whether an instance is leased, or being made, and so may need the epoch. Looks at a few at a time.
     pub fn is_anything_leased(&self) -> bool {
-        let locked = self.locked.lock();
-        let state = &locked.state;
-        state.is_anything_requested()
-            || state.is_any_leased(|entry, seat| entry.slot(seat).is_leased())
+        let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
+        let mut from = 0;
+        loop {
+            let locked = self.locked.lock();
+            let (leased, next) = locked.state.count_leased(from, BATCH, is_leased);
+            if leased > 0 || locked.state.is_anything_requested() {
+                return true;
+            }
+            from = next;
+            if from == 0 {
+                return false;
+            }
+        }
     }
 }
 
 impl<T: Send + 'static> KeepHouse for Shared<T> {
     fn keep_house(&self) {
-        // A lease that slipped through the pause is found here at the latest.
-        if self.is_anything_leased() {
+        // A lease that slipped through the pause is found here at the latest, a round after it.
+        let ticks = self.timekeeper.is_ticking();
+        let rested = self.rests.swap(!ticks, Ordering::Relaxed);
+        if !ticks && !rested && self.is_anything_leased() {
             self.timekeeper.keep_ticking();
         }
         guarded("a sweep", || self.evict_and_report());

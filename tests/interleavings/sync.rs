@@ -17,6 +17,9 @@ pub(crate) use std::sync::atomic::AtomicU64 as StaticU64;
 /// A sleep of this length is for ever: a thread that nobody wakes is then a deadlock, and reported.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// Whoever spins waits for time to pass, and here none does.
+pub(crate) const SPINS: bool = false;
+
 /// crossbeam's cell. The value lies in a mutex that nobody ever waits for: all threads of a model
 /// are coroutines of one, and the only place to change over is before each operation.
 pub(crate) struct AtomicCell<T> {

@@ -2,4 +2,5 @@
 
 pub(crate) mod block_on;
 pub(crate) mod policy;
+pub(crate) mod spin;
 pub(crate) mod waiter;

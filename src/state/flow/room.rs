@@ -2,7 +2,8 @@
 //!
 //! Planned first, then executed. A plan claims its victims from their slots, so that nobody can
 //! lease them meanwhile; when they are not enough, or more than needed, they are put back before
-//! anything was destroyed.
+//! anything was destroyed. Before it claims many, it looks whether all that is idle would be enough
+//! ([`Idle`]), and gives up if not: to claim and restore thousands in vain takes milliseconds.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -38,6 +39,23 @@ pub(crate) struct Plan<H: Types> {
     claimed: BTreeSet<InstanceId<H>>,
     doomed: BTreeSet<ModuleId<H>>,
     pub(crate) freed: Amounts,
+    /// What is being destroyed for nobody in particular.
+    incoming: PerBudget<u64>,
+    /// How many may be tried before it looks whether all that is idle is enough.
+    tries: usize,
+    /// What all that is idle would free, when that has turned out not to be enough: the plan has given up.
+    in_vain: Option<Idle>,
+}
+
+/// How many instances a plan tries before it looks at all. In tests two, so that plans do both.
+const TRIES: usize = if cfg!(test) { 2 } else { 64 };
+
+/// What is idle, and what it would free.
+#[derive(Clone, Copy)]
+struct Idle {
+    instances: Amounts,
+    /// With the code that no other instance runs, and no request has pinned.
+    all: Amounts,
 }
 
 impl<H: Types> Plan<H> {
@@ -48,6 +66,9 @@ impl<H: Types> Plan<H> {
             claimed: BTreeSet::new(),
             doomed: BTreeSet::new(),
             freed: Amounts::ZERO,
+            incoming: PerBudget::default(),
+            tries: usize::MAX,
+            in_vain: None,
         }
     }
 
@@ -57,6 +78,11 @@ impl<H: Types> Plan<H> {
 
     fn lacks_any(&self, budgets: &[Budget]) -> bool {
         budgets.iter().any(|b| self.lacks(*b))
+    }
+
+    /// Whether it goes on for the sake of these.
+    fn goes_on(&self, budgets: &[Budget]) -> bool {
+        self.in_vain.is_none() && self.lacks_any(budgets)
     }
 
     pub(crate) fn is_enough(&self) -> bool {
@@ -77,6 +103,14 @@ impl<H: Types> Plan<H> {
         self.victims.push((victim, frees));
     }
 }
+
+/// Budgets that code counts in.
+pub(crate) const OF_CODE: [Budget; 4] = [
+    Budget::Code,
+    Budget::Mappings,
+    Budget::Total,
+    Budget::Mapped,
+];
 
 /// Parts of one ledger always add up to less than the ledger.
 pub(crate) fn sum(a: &Amounts, b: &Amounts) -> Amounts {
@@ -166,11 +200,12 @@ impl<H: Types> State<H> {
                 &Amounts::ZERO,
             ));
         }
-        let plan = self.plan(missing, &mut cx.slots);
+        let plan = self.plan_all_or_nothing(missing, incoming, &mut cx.slots);
         if !plan.is_enough() {
-            let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(plan.freed.get(b)));
-            let shortage = self.ledger.shortage(&need, &lacking, &plan.freed);
-            let frees_cover = frees_cover(&missing, &plan.freed);
+            let evictable = plan.in_vain.map_or(plan.freed, |idle| idle.all);
+            let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(evictable.get(b)));
+            let shortage = self.ledger.shortage(&need, &lacking, &evictable);
+            let frees_cover = plan.in_vain.is_none() && frees_cover(&missing, &evictable);
             self.undo(plan, &mut cx.slots);
             return if frees_cover {
                 ReserveOutcome::AwaitFrees(shortage)
@@ -256,9 +291,98 @@ impl<H: Types> State<H> {
         of_it.fold(Amounts::ZERO, |all, (_, d)| sum(&all, &d.charge.amounts()))
     }
 
+    /// A plan of all that helps, though it may not be enough.
     pub(crate) fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
+        self.carry_on(Plan::new(missing), slots)
+    }
+
+    /// A plan that gives up as soon as it turns out that all that is idle would not be enough, nor with what is
+    /// `incoming`.
+    fn plan_all_or_nothing(
+        &mut self,
+        missing: PerBudget<u64>,
+        incoming: PerBudget<u64>,
+        slots: &mut impl Slots<H>,
+    ) -> Plan<H> {
         let mut plan = Plan::new(missing);
-        if plan.lacks(Budget::Code) {
+        if !slots.asks_leased() {
+            plan.tries = TRIES;
+            plan.incoming = incoming;
+            let most = self.at_most_idle();
+            if missing.iter().any(|(b, missing)| missing > most.get(b)) {
+                plan.tries = 0;
+                self.look_ahead(&mut plan, slots);
+            }
+        }
+        self.carry_on(plan, slots)
+    }
+
+    /// What instances and code are charged, idle or not: an upper bound that takes no look at them.
+    fn at_most_idle(&self) -> Amounts {
+        let dying = self.dying.iter().map(|(_, dying)| dying.charge.amounts());
+        let held = self.requests.iter().map(|(_, r)| r.held.amounts());
+        let others = dying.chain(held);
+        let others = others.fold(Amounts::ZERO, |total, part| sum(&total, &part));
+        self.ledger.charged().beyond(&others)
+    }
+
+    /// What is idle, with what the plan has claimed: looked at, and not touched.
+    fn idle(&self, plan: &Plan<H>, slots: &impl Slots<H>) -> Idle {
+        let is_idle = |id: InstanceId<H>, instance: &Instance<H>| {
+            slots.seems_idle(&self.entries[instance.entry].handle, instance.seat)
+                || plan.claimed.contains(&id)
+        };
+        let idle = self.instances.iter().filter(|(id, i)| is_idle(*id, i));
+        let instances = idle.fold(Amounts::ZERO, |all, (_, i)| sum(&all, &i.charge.amounts()));
+        let candidates = self.modules.candidates().iter();
+        let modules = candidates.map(|candidate| &self.modules[candidate.module]);
+        let all = modules.fold(instances, |all, module| match &module.phase {
+            Phase::Loaded { charge, .. }
+                if (module.live.iter()).all(|id| is_idle(*id, &self.instances[*id])) =>
+            {
+                sum(&all, &charge.amounts())
+            }
+            _ => all,
+        });
+        Idle { instances, all }
+    }
+
+    /// Gives up if all that is idle is not enough. Where it would be with what is incoming, the plan must be
+    /// exact, and goes on: a look may take for idle what is about to be.
+    fn look_ahead(&mut self, plan: &mut Plan<H>, slots: &impl Slots<H>) {
+        self.modules.settle();
+        let idle = self.idle(plan, slots);
+        let short = |(b, missing): (Budget, u64)| {
+            missing > idle.all.get(b).saturating_add(plan.incoming[b])
+        };
+        if plan.missing.iter().any(short) {
+            plan.in_vain = Some(idle);
+            let needs_code = |b: &Budget| plan.missing[*b] > idle.instances.get(*b);
+            if OF_CODE.iter().any(needs_code) {
+                self.note_wanted();
+            }
+        }
+    }
+
+    /// One more is tried.
+    fn note_try(&mut self, plan: &mut Plan<H>, slots: &impl Slots<H>) {
+        if plan.tries == 1 {
+            self.look_ahead(plan, slots);
+        }
+        plan.tries = plan.tries.saturating_sub(1);
+    }
+
+    /// A plan has use for the code of modules that requests have pinned: it passes them over.
+    fn note_wanted(&mut self) {
+        for (_, request) in self.requests.iter() {
+            if let Some(module) = request.module {
+                self.modules[module].wanted = true;
+            }
+        }
+    }
+
+    fn carry_on(&mut self, mut plan: Plan<H>, slots: &mut impl Slots<H>) -> Plan<H> {
+        if plan.goes_on(&[Budget::Code]) {
             self.claim_modules(&mut plan, &[Budget::Code], slots);
         }
         let by_recency = [
@@ -271,7 +395,7 @@ impl<H: Types> State<H> {
         self.claim_instances(&mut plan, &by_recency, slots);
         // Every idle instance is claimed now, so what is left to give up is code.
         let last = [Budget::Mappings, Budget::Total, Budget::Mapped];
-        if plan.lacks_any(&last) {
+        if plan.goes_on(&last) {
             self.claim_modules(&mut plan, &last, slots);
         }
         if plan.is_enough() {
@@ -282,13 +406,16 @@ impl<H: Types> State<H> {
 
     /// Claims whole modules, the least worthy first, until none of `budgets` lacks anything.
     fn claim_modules(&mut self, plan: &mut Plan<H>, budgets: &[Budget], slots: &mut impl Slots<H>) {
-        for id in self.modules_by_worth(false, slots) {
-            if !plan.lacks_any(budgets) {
+        self.note_wanted();
+        let mut choice = self.begin_choice();
+        while plan.goes_on(budgets) {
+            let Some(id) = self.choose(&mut choice, slots) else {
                 break;
-            }
+            };
             if let Some((instances, frees)) = self.claim_module(plan, id, slots) {
                 plan.add(Victim::Module(id, instances), frees);
             }
+            self.note_try(plan, slots);
         }
     }
 
@@ -321,32 +448,6 @@ impl<H: Types> State<H> {
         Some((claimed, frees))
     }
 
-    /// Loaded modules, the least worthy first; `pinned` ones too, or not.
-    pub(crate) fn modules_by_worth(
-        &mut self,
-        pinned: bool,
-        slots: &impl Slots<H>,
-    ) -> Vec<ModuleId<H>> {
-        let mut candidates = Vec::new();
-        for id in self.modules.ids() {
-            let module = &mut self.modules[id];
-            module.wanted |= module.pins > 0;
-            if !module.is_loaded() || module.pins > 0 && !pinned {
-                continue;
-            }
-            let module = &self.modules[id];
-            let stamps = module.live.iter().map(|i| self.last_used(*i, slots));
-            let newest = stamps.max().unwrap_or_default();
-            let module = &mut self.modules[id];
-            module.history.used(newest);
-            let bytes = module.code_bytes.unwrap_or(0);
-            let worth = module.history.worth(self.config.policy, bytes, self.now);
-            candidates.push((worth, id));
-        }
-        candidates.sort_by(|(a, x), (b, y)| a.total_cmp(b).then(x.cmp(y)));
-        candidates.into_iter().map(|(_, id)| id).collect()
-    }
-
     /// Claims idle instances, the least recently used first, until none of `budgets` lacks
     /// anything.
     fn claim_instances(
@@ -356,16 +457,19 @@ impl<H: Types> State<H> {
         slots: &mut impl Slots<H>,
     ) {
         let mut cursor = None;
-        while plan.lacks_any(budgets) {
+        while plan.goes_on(budgets) {
             let Some((known, id)) = self.next_by_recency(&mut cursor, slots) else {
                 break;
             };
             debug_assert!(known == self.instances[id].known);
-            if plan.claimed.contains(&id) || !self.claim(id, slots) {
+            if plan.claimed.contains(&id) {
                 continue;
             }
-            let frees = self.instances[id].charge.amounts();
-            plan.add(Victim::Instance(id), frees);
+            if self.claim(id, slots) {
+                let frees = self.instances[id].charge.amounts();
+                plan.add(Victim::Instance(id), frees);
+            }
+            self.note_try(plan, slots);
         }
     }
 
@@ -383,7 +487,7 @@ impl<H: Types> State<H> {
                 *cursor = Some((known, id));
                 return Some((known, id));
             }
-            self.observe(id, seen);
+            self.observe(id, seen, slots);
         }
     }
 

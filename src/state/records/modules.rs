@@ -5,6 +5,7 @@ use alloc::collections::BTreeSet;
 use super::arena::Id;
 use super::instances::InstanceId;
 use super::ledger::Charge;
+use super::module_table::Listed;
 use super::policy::History;
 use super::queue::Queue;
 use super::requests::RequestId;
@@ -44,6 +45,8 @@ pub struct Module<H: Types> {
     /// Bytes that its code takes, known since it was last compiled or loaded: the next load reserves exactly that.
     pub code_bytes: Option<u64>,
     pub history: History,
+    /// Where the table's index has it.
+    pub listed: Listed,
 }
 
 /// Where a module's code is.
@@ -77,6 +80,7 @@ impl<H: Types> Module<H> {
             followers: Queue::new(),
             code_bytes: None,
             history: History::default(),
+            listed: Listed::default(),
         }
     }
 
