@@ -221,6 +221,10 @@ pub fn sizes(wasm: &'static [u8], levels: &[i32]) -> (u64, Vec<u64>) {
         fill(&artifacts.no_keeper().build(), wasm);
         store.size().expect("a size")
     };
-    let compressed = |level: &i32| saved(Upkeep::new().codec(Codec::Zstd).compression_level(*level));
-    (saved(Upkeep::new()), levels.iter().map(compressed).collect())
+    let compressed =
+        |level: &i32| saved(Upkeep::new().codec(Codec::Zstd).compression_level(*level));
+    (
+        saved(Upkeep::new()),
+        levels.iter().map(compressed).collect(),
+    )
 }

@@ -180,7 +180,10 @@ impl Report {
             let subjects = [
                 ("first time", &mut artifacts::first_time(wasm)),
                 ("again", &mut artifacts::again(wasm)),
-                ("again, memory in front", &mut artifacts::again_with_memory(wasm)),
+                (
+                    "again, memory in front",
+                    &mut artifacts::again_with_memory(wasm),
+                ),
                 ("in memory", &mut artifacts::in_memory(wasm)),
             ];
             for (when, subject) in subjects {

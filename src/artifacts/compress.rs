@@ -1,4 +1,4 @@
-//! Zstandard, in memory that is bounded beforehand: a window as long as the code, and of 8 MiB at most.
+//! Zstandard, in memory that is bounded beforehand: a window of 8 MiB at most.
 
 #[cfg(feature = "zstd")]
 pub(super) use present::{compress, compress_code, decompress};
@@ -9,20 +9,40 @@ pub(super) use without::{compress, compress_code, decompress};
 /// No level up to 19 has a larger window: 8 MiB.
 const WINDOW_LOG: u32 = 23;
 
-/// Heap that decompressing so much code takes beside what is decompressed: the window, and 512 KiB for all else.
-/// A frame that needs more is refused.
+/// Bytes of a frame that say how large its window is.
+pub(super) const FRAME_HEADER: usize = 14;
+
+/// Heap that decompressing so much code takes beside what is decompressed, of a frame that [`compress`] has made: the
+/// window, and 512 KiB for all else. It is no larger than the code, up to a power of two.
 pub(crate) const fn decoder_bytes(code_bytes: u64) -> u64 {
     (1 << window_log(code_bytes)) + (512 << 10)
 }
 
-/// Of the smallest window that has all of it in it, if there is one: Zstandard makes none that is larger.
-const fn window_log(code_bytes: u64) -> u32 {
+/// Of the smallest window that has so many bytes in it, if there is one.
+const fn window_log(bytes: u64) -> u32 {
     // The smallest that there is.
     let mut log = 10;
-    while log < WINDOW_LOG && (1 << log) < code_bytes {
+    while log < WINDOW_LOG && (1 << log) < bytes {
         log += 1;
     }
     log
+}
+
+/// Bytes of the window of a frame that begins so (RFC 8878, 3.1.1.1); `None` if none does.
+pub(super) fn window_bytes(header: &[u8]) -> Option<u64> {
+    let rest = header.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
+    let (descriptor, rest) = rest.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let window = rest.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // A single segment: its window is as long as its contents.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let (length, least) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
+    let mut bytes = [0; 8];
+    bytes[..length].copy_from_slice(rest.get(dictionary..dictionary + length)?);
+    Some(u64::from_le_bytes(bytes).saturating_add(least))
 }
 
 #[cfg(feature = "zstd")]
@@ -62,13 +82,16 @@ mod present {
             read(&mut |chunk| encoder.write_all(chunk))?;
             encoder.finish()
         };
-        frame().ok().filter(|frame| (frame.len() as u64) < code_bytes)
+        frame()
+            .ok()
+            .filter(|frame| (frame.len() as u64) < code_bytes)
     }
 
     /// Hands on what this is the frame of, piece by piece, which must be so many bytes: not one more is
-    /// decompressed.
+    /// decompressed. Takes the decoder's memory for a window of so many bytes.
     pub fn decompress(
         body: impl BufRead,
+        window_bytes: u64,
         code_bytes: u64,
         mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
@@ -76,7 +99,7 @@ mod present {
         let frame = |error: io::Error| corrupt(format!("not what Zstandard makes: {error}"));
         let mut decoder = read::Decoder::with_buffer(body).map_err(frame)?;
         decoder
-            .window_log_max(window_log(code_bytes))
+            .window_log_max(window_log(window_bytes))
             .map_err(frame)?;
         let mut buffer = vec![0; CHUNK];
         let mut left = code_bytes;
@@ -97,12 +120,13 @@ mod present {
 
     #[cfg(test)]
     mod tests {
-        use super::super::WINDOW_LOG;
+        use super::super::{FRAME_HEADER, WINDOW_LOG, window_bytes};
         use super::*;
 
         fn decompressed(body: &[u8], code_bytes: u64) -> Result<Vec<u8>, StoreError> {
             let mut code = Vec::new();
-            decompress(body, code_bytes, |chunk| {
+            let window = window_bytes(body).unwrap_or(0);
+            decompress(body, window, code_bytes, |chunk| {
                 code.extend_from_slice(chunk);
                 Ok(())
             })?;
@@ -134,16 +158,45 @@ mod present {
 
         #[test]
         fn a_window_that_is_too_large_is_refused() {
-            for (bytes, most) in [(20 << 20, WINDOW_LOG), (100_000, 17)] {
+            let code = vec![7; 20 << 20];
+            let bytes = code.len() as u64;
+            let with_window = |log| {
+                let mut encoder = write::Encoder::new(Vec::new(), 3).unwrap();
+                encoder.window_log(log).unwrap();
+                encoder.write_all(&code).unwrap();
+                encoder.finish().unwrap()
+            };
+            for log in [10, 17, WINDOW_LOG] {
+                let body = with_window(log);
+                assert_eq!(window_bytes(&body), Some(1 << log));
+                assert!(decompressed(&body, bytes).is_ok());
+            }
+            assert!(decompressed(&with_window(WINDOW_LOG + 1), bytes).is_err());
+            // One that is larger than what is set aside for it.
+            assert!(decompress(&with_window(17)[..], 1 << 16, bytes, |_| Ok(())).is_err());
+            // Nor may a second frame have one.
+            let frames = [with_window(10), with_window(17)].concat();
+            assert!(decompressed(&frames, 2 * bytes).is_err());
+        }
+
+        #[test]
+        fn no_frame_that_is_made_here_has_a_larger_window_than_is_reserved() {
+            for bytes in [1, 600, 1025, 5000, 65_536, 100_001, 9 << 20] {
                 let code = vec![7; bytes];
-                let with_window = |log| {
-                    let mut encoder = write::Encoder::new(Vec::new(), 3).unwrap();
-                    encoder.window_log(log).unwrap();
-                    encoder.write_all(&code).unwrap();
-                    encoder.finish().unwrap()
-                };
-                assert!(decompressed(&with_window(most), bytes as u64).is_ok());
-                assert!(decompressed(&with_window(most + 1), bytes as u64).is_err());
+                for level in [1, 3, 19] {
+                    let Some(body) = compress_code(&code, level) else {
+                        continue;
+                    };
+                    let window = window_bytes(&body[..FRAME_HEADER.min(body.len())]).unwrap();
+                    assert!(window <= 1 << window_log(bytes as u64), "{bytes}, {level}");
+                }
+            }
+            for no_frame in [
+                &b""[..],
+                b"what is this?",
+                &[0x28, 0xb5, 0x2f, 0xfd, 0xe0, 1],
+            ] {
+                assert_eq!(window_bytes(no_frame), None);
             }
         }
     }
@@ -169,6 +222,7 @@ mod without {
     /// Not the artifact's fault: others can load it.
     pub fn decompress(
         _: impl BufRead,
+        _: u64,
         _: u64,
         _: impl FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
-use super::compress::{decoder_bytes, decompress};
+use super::compress::{FRAME_HEADER, decoder_bytes, decompress, window_bytes};
 use super::footer::{Codec, FOOTER_BYTES, Footer};
 use super::identity::Identity;
 use super::key::ArtifactKey;
@@ -258,7 +258,8 @@ impl Opened {
 
     /// Nothing is decompressed that is not verified. What comes out is a whole raw artifact, with a proof of its own.
     fn verify_compressed(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-        StoreError::check_size(self.heap_to_decompress(), self.max_bytes)?;
+        // What its decoder takes is known when it is verified.
+        StoreError::check_size(self.footer.file_bytes(), self.max_bytes)?;
         let raw = Footer {
             codec: Codec::Raw,
             body_bytes: self.footer.code_bytes,
@@ -274,14 +275,17 @@ impl Opened {
         match &self.contents {
             Contents::Bytes(bytes) => {
                 self.check(seal)?;
-                decompress(&bytes[..body_bytes as usize], raw.code_bytes, &mut write)?;
+                let body = &bytes[..body_bytes as usize];
+                decompress(body, self.window(body)?, raw.code_bytes, &mut write)?;
             }
             // Nobody can change it: it is read twice.
             Contents::File(_) if self.is_in_memory() => {
                 self.check(seal)?;
+                let mut header = [0; FRAME_HEADER];
+                self.contents.read_at(&mut header, 0).map_err(unreadable)?;
                 let body = ReadAt(&self.contents, 0..body_bytes);
                 let body = BufReader::with_capacity(CHUNK, body);
-                decompress(body, raw.code_bytes, &mut write)?;
+                decompress(body, self.window(&header)?, raw.code_bytes, &mut write)?;
             }
             Contents::File(_) => {
                 let mut body = room_for(self.footer.padded_bytes())?;
@@ -289,7 +293,8 @@ impl Opened {
                     body.extend_from_slice(chunk);
                     Ok(())
                 })?;
-                decompress(&body[..body_bytes as usize], raw.code_bytes, &mut write)?;
+                let body = &body[..body_bytes as usize];
+                decompress(body, self.window(body)?, raw.code_bytes, &mut write)?;
             }
         }
         let padding = raw.padded_bytes() - raw.body_bytes;
@@ -299,10 +304,16 @@ impl Opened {
         self.verify_sealed(copy.seal().map_err(unsealed)?, &page, seal)
     }
 
-    /// What decompressing it takes in memory, beside what comes out: the compressed artifact, once, and the decoder.
-    fn heap_to_decompress(&self) -> u64 {
-        let decoder = decoder_bytes(self.footer.code_bytes);
-        self.footer.file_bytes().saturating_add(decoder)
+    /// Of the verified frame that begins so, if decompressing it takes no more than was set aside: the compressed
+    /// artifact, once, and the decoder.
+    fn window(&self, frame: &[u8]) -> Result<u64, StoreError> {
+        let window = window_bytes(frame).ok_or_else(|| corrupt("it has no frame of Zstandard"))?;
+        let decoder = decoder_bytes(window);
+        StoreError::check_size(
+            self.footer.file_bytes().saturating_add(decoder),
+            self.max_bytes,
+        )?;
+        Ok(window)
     }
 
     /// Whether its store has brought it into memory, as bytes or as a sealed file.
@@ -317,7 +328,9 @@ struct ReadAt<'a>(&'a Contents, Range<u64>);
 impl Read for ReadAt<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.1.end - self.1.start;
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
         self.0.read_at(&mut buffer[..most], self.1.start)?;
         self.1.start += most as u64;
         Ok(most)
@@ -502,7 +515,9 @@ mod compressed_tests {
         let bytes = code().len() as u64;
         let seal = Seal::digest();
         let stored = compressed(&seal, bytes);
-        let needed = stored.len() as u64 + decoder_bytes(bytes);
+        let window = window_bytes(&stored).unwrap();
+        assert!(window <= bytes.next_power_of_two());
+        let needed = stored.len() as u64 + decoder_bytes(window);
         let verify = |most| {
             let stored = StoredArtifact::bytes(&stored[..]);
             Opened::new(stored, &key(), most).unwrap().verify(&seal)

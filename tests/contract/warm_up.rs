@@ -134,7 +134,10 @@ fn an_export_without_a_name_is_warmed_up_too() {
         pool.define::<(), i32>(set(definition)).unwrap()
     };
     let (cold, warm) = (define("cold", |d| d), define("warm", |d| d.warm_up("")));
-    assert_eq!((cold.call(1, ()).unwrap(), warm.call(1, ()).unwrap()), (0, 1));
+    assert_eq!(
+        (cold.call(1, ()).unwrap(), warm.call(1, ()).unwrap()),
+        (0, 1)
+    );
     let stats = check(&pool);
     assert_eq!((stats.warm_ups, stats.modules_known), (1, 2));
 }

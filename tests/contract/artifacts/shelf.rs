@@ -88,7 +88,8 @@ impl ArtifactStore for Shelf {
             }
             if let Some(left) = inner.lacks_files.checked_sub(1) {
                 inner.lacks_files = left;
-                let too_many = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+                let too_many =
+                    io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
                 return Err(StoreError::unreadable("a shelf", too_many));
             }
             let bytes = inner.artifacts.get(key).ok_or(StoreError::NotFound)?;
