@@ -159,7 +159,9 @@ kinds! {
     };
     ModuleError: |error| match error {
         ModuleError::Compile(_) | ModuleError::Link(_) => ErrorKind::Invalid,
-        ModuleError::System(_) => ErrorKind::System,
+        ModuleError::System(_) | ModuleError::Process(_) => ErrorKind::System,
+        ModuleError::TooExpensive { .. } => ErrorKind::TooLarge,
+        ModuleError::TooSlow { .. } => ErrorKind::Limit,
         ModuleError::Load(_) => ErrorKind::Host,
         ModuleError::WarmUp { source, .. } => source.kind(),
     };
@@ -222,6 +224,7 @@ kinds! {
     };
     PrecompileError: |error| match error {
         PrecompileError::Module(_) | PrecompileError::Compile(_) => ErrorKind::Invalid,
+        PrecompileError::Refused(error) => error.kind(),
         PrecompileError::System(_) => ErrorKind::System,
         PrecompileError::Acquire(error) => error.kind(),
         PrecompileError::NoArtifacts => ErrorKind::Misuse,

@@ -156,6 +156,10 @@ pub enum PrecompileError {
     /// It does not compile.
     #[error("the module does not compile")]
     Compile(#[source] SharedError),
+    /// Its compilation was ended: it took too much memory, or too long, or its process failed
+    /// ([`CompileIn::Process`](crate::CompileIn::Process)).
+    #[error("the module's compilation was ended")]
+    Refused(#[source] Arc<ModuleError>),
     /// The operating system refused what compiling takes.
     #[error("the system refused what compiling the module takes")]
     System(#[source] SystemError),

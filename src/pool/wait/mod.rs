@@ -2,4 +2,5 @@
 
 pub(crate) mod block_on;
 pub(crate) mod policy;
+pub(crate) mod until;
 pub(crate) mod waiter;

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Amounts, Budget, CompileNeed, Destroy, Dying, Effects, FunctionId, Module, ModuleId, Phase, Queue, Request,
-    RequestId, Shortage, Sleeper, Stale, Stamp, State, Ticket, Types,
+    Amounts, Budget, CompileNeed, Destroy, Dying, Effects, FunctionId, Module, ModuleId, Phase,
+    Queue, Request, RequestId, Shortage, Sleeper, Stale, Stamp, State, Ticket, Types,
 };
 
 /// What a request that needs its module's code must do.
