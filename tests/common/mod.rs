@@ -8,6 +8,7 @@
 pub mod child;
 pub mod failures;
 pub mod heap;
+pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod kernel;
 pub mod polling;
