@@ -12,7 +12,7 @@ use super::order::{Cap, Failure, Made, Order};
 use super::process::{Death, Event, How, ProcessLimits, STACK};
 use super::process_memory::{MemoryUse, cpu_seconds};
 use super::wire::{Done, Job};
-use crate::artifacts::{ArtifactKey, Opened, Seal, SealedFile, Unsealed, VerifiedArtifact};
+use crate::artifacts::{ArtifactKey, Opened, Seal, SealedFile, Unsealed};
 use crate::runtime::Report;
 
 /// What allocations say that fail, in Rust's words.

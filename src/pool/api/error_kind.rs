@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::compiler::CompilerError;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
@@ -221,6 +222,10 @@ kinds! {
         #[cfg(feature = "config")]
         BuildError::Artifacts(_) => ErrorKind::System,
         BuildError::Housekeeper(_) => ErrorKind::System,
+        BuildError::Compiler(error) => match error {
+            CompilerError::Start { .. } | CompilerError::System(_) => ErrorKind::System,
+            _ => ErrorKind::Misuse,
+        },
     };
     PrecompileError: |error| match error {
         PrecompileError::Module(_) | PrecompileError::Compile(_) => ErrorKind::Invalid,

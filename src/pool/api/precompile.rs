@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pool::Pool;
-use crate::pool::api::error::AcquireError;
+use crate::pool::api::error::{AcquireError, ModuleError};
 use crate::pool::api::names::named;
 use crate::pool::shared::Shared;
 use crate::runtime::{InspectError, SharedError, SystemError};
