@@ -151,9 +151,12 @@
 //! | `wasm_pool_loads_total` | counter | | | Times that compiled code was mapped and linked | `loads` |
 //! | `wasm_pool_module_failures_total` | counter | | | Modules that could not be compiled, mapped or linked | `module_failures` |
 //! | `wasm_pool_warm_ups_total` | counter | | | Instances that were warmed up and snapshotted | `warm_ups` |
+//! | `wasm_pool_compiler_kills_total` | counter | | `reason` | Compilations in processes of their own that were ended before they were done | `compiler_kills` |
+//! | `wasm_pool_compiler_crashes_total` | counter | | | Processes that died while they compiled, and that nobody of the pool's has ended | `compiler_crashes` |
 //! | `wasm_pool_code_dropped_total` | counter | | | Modules whose code was evicted or dropped out | `code_dropped` |
 //! | `wasm_pool_guest_failures_total` | counter | | `kind` | Calls, start functions and warm-ups of guests that failed | |
 //! | `wasm_pool_compile_seconds` | histogram | seconds | | Time to compile a module | |
+//! | `wasm_pool_compile_peak_percent` | histogram | percent | | Of what was reserved for a compilation in a process of its own, how much it had at its peak | |
 //! | `wasm_pool_load_seconds` | histogram | seconds | | Time to map and link compiled code | |
 //! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire or a preparation: for an instance, for room, or for a compilation | |
 //! | `wasm_pool_charged` | gauge | bytes, or mappings | `budget` | Charged to a budget: bytes, or mappings | `budget(..).charged` |
@@ -161,7 +164,7 @@
 //! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |
 //! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
 //!
-//! `reason` is [`RemovalReason::name`], `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
+//! `reason` is [`RemovalReason::name`], and of kills one of `cap`, `time`, `unwanted`, `removed` and `closed`, `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
 //! `served` and `timeout`, `budget` [`Budget::name`], `state` one of `idle` and `leased`.
 //!
 //! Spans and events go to the subscriber of the `tracing` crate. There are none on the warm path.
@@ -213,6 +216,7 @@ struct Readme;
 extern crate alloc;
 
 mod artifacts;
+mod compiler;
 mod pool;
 mod runtime;
 #[allow(
@@ -232,15 +236,18 @@ pub use artifacts::{
 };
 #[cfg(unix)]
 pub use artifacts::{DirStore, DirStoreBuilder, EngineInfo};
+pub use compiler::{CompileIn, CompilerError, CompilerProcess};
+#[cfg(all(target_os = "linux", feature = "compiler"))]
+pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, DefineError,
-    Definition, Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats,
-    FunctionType, GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup,
-    Lease, Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError,
-    Pool, PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared,
-    Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType,
-    WaitingFor, WarmUpError,
+    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, CompilationStats,
+    CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
+    FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
+    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
+    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
+    PrecompileOutcome, Precompiled, Prepared, Removal, Stats, SystemClock, Target, TextError,
+    UnknownFunction, UnknownName, ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

@@ -55,7 +55,7 @@ impl VerifiedArtifact {
     }
 
     /// The code in it, which has so many bytes: copied.
-    pub(super) fn read_code(&self, code_bytes: u64) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn read_code(&self, code_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let mut code = room_for(code_bytes)?;
         code.resize(code_bytes as usize, 0);
         let stored = self.share().map_err(unreadable)?;

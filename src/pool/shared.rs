@@ -10,7 +10,9 @@ use hashbrown::HashSet;
 use wasmtime::Store;
 
 use crate::artifacts::Artifacts;
+use crate::compiler::Compilers;
 use crate::pool::api::build_error::LimitsError;
+use crate::pool::api::compiler_stats::CompilerKills;
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
 use crate::pool::deadlock::Blocked;
@@ -20,6 +22,7 @@ use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
 use crate::pool::report::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
+use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
 use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
@@ -66,6 +69,8 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub runtime: Runtime,
     pub imports: Arc<HostImports<T>>,
     pub artifacts: Option<Artifacts>,
+    /// `None` if modules are compiled in this process.
+    pub compilers: Option<Compilers>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -74,6 +79,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
+    pub in_flight: InFlight,
     pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
@@ -100,6 +106,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub loads: u64,
     pub module_failures: u64,
     pub warm_ups: u64,
+    pub compiler_kills: CompilerKills,
+    pub compiler_crashes: u64,
     /// What threads are destroying now, and will report as freed.
     ///
     /// **D1** It names exactly what is dying in `state`: whatever were lost on the way would be charged for
@@ -120,6 +128,8 @@ impl<T: Send + 'static> Locked<T> {
             loads: 0,
             module_failures: 0,
             warm_ups: 0,
+            compiler_kills: CompilerKills::default(),
+            compiler_crashes: 0,
             destroying: HashSet::new(),
         }
     }
@@ -200,6 +210,7 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub runtime: Runtime,
     pub imports: Arc<HostImports<T>>,
     pub artifacts: Option<Artifacts>,
+    pub compilers: Option<Compilers>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
@@ -217,6 +228,7 @@ impl<T: Send + 'static> Shared<T> {
             runtime: parts.runtime,
             imports: parts.imports,
             artifacts: parts.artifacts,
+            compilers: parts.compilers,
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,
@@ -225,6 +237,7 @@ impl<T: Send + 'static> Shared<T> {
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),
+            in_flight: InFlight::default(),
             undelivered: Undelivered::new(),
             past_hits: Arc::default(),
             roll: Mutex::new(Roll::default()),
@@ -275,6 +288,10 @@ impl<T: Send + 'static> Shared<T> {
             }
         });
         self.workers.stop();
+        if let Some(compilers) = &self.compilers {
+            compilers.close();
+            self.with_state(|locked, cx| locked.state.end_standing(&mut cx.out));
+        }
     }
 
     /// Closes, and waits until every lease has ended and everything is freed; whether that was in

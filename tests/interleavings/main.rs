@@ -34,6 +34,8 @@ extern crate alloc;
 
 #[path = "../../src/artifacts/mod.rs"]
 mod artifacts;
+#[path = "../../src/compiler/mod.rs"]
+mod compiler;
 #[path = "../../src/pool/mod.rs"]
 mod pool;
 mod runtime;
@@ -50,6 +52,7 @@ mod seats;
 mod tasks;
 mod world;
 
+pub use compiler::{CompileIn, CompilerError, CompilerProcess};
 pub use pool::*;
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
