@@ -18,6 +18,7 @@ use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
+use crate::pool::lent::Lent;
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::observe::Observer;
 use crate::pool::service::undelivered::Undelivered;
@@ -83,6 +84,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub state: State<T>,
     /// Which threads wait for an instance of which entry.
     pub blocked: Blocked<T>,
+    /// Slots that belong to threads.
+    pub lent: Lent<T>,
     /// The latest use that came through the lock.
     sequence: u64,
     /// Who waits until nothing is left of a closed pool.
@@ -107,6 +110,7 @@ impl<T: Send + 'static> Locked<T> {
         Self {
             state,
             blocked: Blocked::new(),
+            lent: Lent::new(),
             sequence: 0,
             drained: Vec::new(),
             forgotten: 0,
@@ -238,7 +242,9 @@ impl<T: Send + 'static> Shared<T> {
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
+            cx.slots.exchange_lent(&mut locked.lent);
             let answer = ask(&mut locked, &mut cx);
+            cx.slots.exchange_lent(&mut locked.lent);
             locked.hand_out(0, &mut cx.out);
             answer
         };
@@ -295,6 +301,7 @@ impl<T: Send + 'static> Shared<T> {
     pub fn evict_and_report(&self) {
         self.timekeeper.remember_now();
         self.expire();
+        self.revoke_unused();
         let expiry = self.settings.expiry(self.timekeeper.is_coarse());
         // A few at a time: others need the lock too.
         while self.with_state(|locked, cx| {
