@@ -15,6 +15,7 @@ mod defined;
 mod effects;
 mod function_settings;
 mod holdings;
+mod lent;
 mod report;
 mod settings;
 mod shared;

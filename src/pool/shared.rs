@@ -20,6 +20,7 @@ use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
+use crate::pool::lent::Lent;
 use crate::pool::report::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::in_flight::InFlight;
@@ -94,6 +95,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub state: State<T>,
     /// Which threads wait for an instance of which entry.
     pub blocked: Blocked<T>,
+    /// Slots that belong to threads.
+    pub lent: Lent<T>,
     /// The latest use that came through the lock.
     sequence: u64,
     /// Who waits until nothing is left of a closed pool.
@@ -120,6 +123,7 @@ impl<T: Send + 'static> Locked<T> {
         Self {
             state,
             blocked: Blocked::new(),
+            lent: Lent::new(),
             sequence: 0,
             drained: Vec::new(),
             forgotten: 0,
@@ -258,7 +262,9 @@ impl<T: Send + 'static> Shared<T> {
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
+            cx.slots.exchange_lent(&mut locked.lent);
             let answer = ask(&mut locked, &mut cx);
+            cx.slots.exchange_lent(&mut locked.lent);
             locked.hand_out(0, &mut cx.out);
             answer
         };
@@ -319,6 +325,7 @@ impl<T: Send + 'static> Shared<T> {
     pub fn evict_and_report(&self) {
         self.timekeeper.remember_now();
         self.expire();
+        self.revoke_unused();
         let expiry = self.settings.expiry(self.timekeeper.is_coarse());
         // A few at a time: others need the lock too.
         while self.with_state(|locked, cx| {

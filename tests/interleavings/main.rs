@@ -49,6 +49,7 @@ mod flights;
 mod prepare;
 mod room;
 mod seats;
+mod store_buffers;
 mod tasks;
 mod world;
 

@@ -38,6 +38,7 @@ use std::sync::{Arc, Weak};
 
 use crate::pool::api::target::Target;
 use crate::pool::hot::entry_hash::entry_hash;
+use crate::pool::hot::owned_cell::Found;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;
 use crate::pool::hot::slots::{Slot, SlotTable};
@@ -46,7 +47,7 @@ use crate::pool::shared::{EntryId, Function, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::StackCheck;
 use crate::state::{Group, Stamp};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, has_heavy_fences};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -69,6 +70,8 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub uid: u64,
     pub stack: StackCheck,
     pub timekeeper: Arc<Timekeeper>,
+    /// Whether threads may come to own slots.
+    lends: bool,
     /// Whether a healthy instance may have to go when its lease ends.
     pub needs_release_check: bool,
     pub group: Group,
@@ -105,6 +108,7 @@ impl<T: Send + 'static> Entry<T> {
             uid,
             hash: entry_hash(uid, &group),
             stack: pool.stack,
+            lends: has_heavy_fences(),
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {
@@ -123,38 +127,73 @@ impl<T: Send + 'static> Entry<T> {
     /// An idle instance, if there is one and nobody has to be asked.
     #[inline(always)]
     pub fn take(&self) -> Taken<T> {
+        self.take_and_lend(self.lends)
+    }
+
+    /// The same for a task, whose leases end on any thread: it never comes to own a slot.
+    pub fn take_for_task(&self) -> Taken<T> {
+        self.take_and_lend(false)
+    }
+
+    #[inline(always)]
+    fn take_and_lend(&self, lends: bool) -> Taken<T> {
         let control = self.control.load(Ordering::Acquire);
         if control & FLAGS != 0 {
             return Taken::Nothing;
         }
         let preferred = self.preferred_seat();
-        let slot = self.slots.get(preferred);
-        match slot.take_idle() {
-            Some(pooled) if pooled.control == control => {
-                slot.lease();
-                Taken::Idle(pooled)
-            }
-            Some(pooled) => Taken::Stale(pooled),
-            None => self.take_elsewhere(control, preferred),
+        match self.take_from(preferred, control, lends) {
+            Taken::Nothing => self.take_elsewhere(control, preferred, lends),
+            taken => taken,
         }
     }
 
     /// From the other slots, those behind the preferred one first.
     #[inline(never)]
-    fn take_elsewhere(&self, control: u64, preferred: usize) -> Taken<T> {
+    fn take_elsewhere(&self, control: u64, preferred: usize, lends: bool) -> Taken<T> {
         let count = self.slots.len();
         for seat in (preferred + 1..count).chain(0..preferred) {
-            let slot = self.slots.get(seat);
-            if let Some(pooled) = slot.take_idle() {
-                if pooled.control != control {
-                    return Taken::Stale(pooled);
-                }
-                slot.lease();
+            let taken = self.take_from(seat, control, lends);
+            if let Taken::Idle(_) = taken {
                 preferred_seat::remember(self.hash, seat);
-                return Taken::Idle(pooled);
+            }
+            if !matches!(taken, Taken::Nothing) {
+                return taken;
             }
         }
         Taken::Nothing
+    }
+
+    #[inline(always)]
+    fn take_from(&self, seat: usize, control: u64, lends: bool) -> Taken<T> {
+        let slot = self.slots.get(seat);
+        match slot.take() {
+            Found::Nothing => Taken::Nothing,
+            Found::Own(pooled) if pooled.control == control => {
+                slot.count_hit();
+                Taken::Idle(pooled)
+            }
+            Found::Shared(pooled) if pooled.control == control => {
+                slot.count_hit();
+                if lends && slot.is_worth_lending() {
+                    self.lend(seat);
+                }
+                Taken::Idle(pooled)
+            }
+            Found::Own(stale) | Found::Shared(stale) => Taken::Stale(stale),
+            Found::Revoked => {
+                self.release_slowly(NotReturned::InSlot(seat));
+                Taken::Nothing
+            }
+        }
+    }
+
+    /// This thread owns the slot from now on, whose instance it has leased.
+    #[cold]
+    fn lend(&self, seat: usize) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.lend(self.id, seat);
+        }
     }
 
     /// A thread prefers the slot where it last found an instance, so that this stays in its cache,

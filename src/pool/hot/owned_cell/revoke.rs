@@ -1,0 +1,52 @@
+//! The revoker's side of an [`OwnedCell`]. All of it under the pool's lock.
+
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+use super::{OwnedCell, REVOKED};
+use crate::pool::hot::thread::{Owner, owner_tag};
+use crate::sync::{Ordering, heavy_fence};
+
+impl<P: Send> OwnedCell<P> {
+    pub fn has_owner(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) != 0
+    }
+
+    /// The caller has the value in hand, and the cell has no owner.
+    pub fn lend(&self, to: Arc<Owner>) {
+        let tag = to.tag;
+        self.record.store(Some(to));
+        self.owner.store(tag, Ordering::Release);
+    }
+
+    /// With one heavy fence for all, they have no owner any more, and their values lie in `shared`. But a cell that
+    /// its owner is just taking from still has one, and all have where the fence is refused.
+    pub fn revoke<'a>(cells: impl Iterator<Item = &'a Self> + Clone)
+    where
+        P: 'a,
+    {
+        let mut of_others = false;
+        for cell in cells.clone().filter(|cell| cell.has_owner()) {
+            let owner = cell.owner.fetch_or(REVOKED, Ordering::Relaxed);
+            // This thread is taking from nothing at the moment.
+            of_others |= owner & !REVOKED != owner_tag();
+        }
+        if !of_others || heavy_fence() {
+            cells.for_each(Self::settle);
+        }
+    }
+
+    /// Its owner, if it has one, was revoked before a heavy fence, or is this thread.
+    pub(super) fn settle(&self) {
+        if let Some(owner) = self.record.take()
+            && owner.taking.load(Ordering::Acquire) == self.address()
+        {
+            return self.record.store(Some(owner));
+        }
+        let value = self.own.swap(null_mut(), Ordering::AcqRel);
+        if !value.is_null() {
+            self.shared.swap(value, Ordering::AcqRel);
+        }
+        self.owner.store(0, Ordering::Release);
+    }
+}

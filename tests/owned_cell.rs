@@ -1,0 +1,286 @@
+//! `src/pool/hot/owned_cell.rs` alone: on this machine's memory and compiler, with heavy fences and without, and
+//! under miri (`.ci/miri`). That its protocol is right under a memory model is for `tests/interleavings`.
+//!
+//! `WASM_POOL_LITMUS_SECONDS` sets how long each litmus test runs.
+#![allow(
+    dead_code,
+    unused_imports,
+    missing_docs,
+    reason = "it includes the library's sources, and uses some of them"
+)]
+
+#[path = "../src/sync.rs"]
+mod sync;
+#[path = "../src/pool"]
+mod pool {
+    pub mod hot {
+        pub mod owned_cell;
+        pub mod thread;
+    }
+}
+
+use std::hint;
+use std::iter;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pool::hot::owned_cell::{Found, OwnedCell};
+use pool::hot::thread::become_owner;
+use sync::has_heavy_fences;
+
+/// What lies in a cell.
+#[derive(Default)]
+struct Value {
+    in_use: AtomicBool,
+    /// Not atomic: whoever has the value is alone with it.
+    uses: u64,
+}
+
+impl Value {
+    fn use_it(&mut self) {
+        assert!(!self.in_use.swap(true, Ordering::Relaxed), "taken twice");
+        self.uses += 1;
+        assert!(self.in_use.swap(false, Ordering::Relaxed), "taken twice");
+    }
+}
+
+/// A cell as a slot of the pool has it.
+struct Slot {
+    cell: OwnedCell<Value>,
+    lock: Mutex<()>,
+    notifies: AtomicBool,
+    /// Leases that have ended, with all that they had to report.
+    ended: AtomicU64,
+    uses: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Slot {
+    fn new() -> Self {
+        let cell = OwnedCell::new();
+        cell.put_shared(Box::default());
+        Self {
+            cell,
+            lock: Mutex::new(()),
+            notifies: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
+            uses: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap()
+    }
+
+    fn revoke(&self) {
+        OwnedCell::revoke(iter::once(&self.cell));
+    }
+
+    /// A lease: by the owner, if this thread is one.
+    fn lease(&self, lend: bool) {
+        let found = match self.cell.take() {
+            Found::Own(value) => Some(value),
+            Found::Shared(value) => {
+                if lend {
+                    self.lend();
+                }
+                Some(value)
+            }
+            Found::Nothing => {
+                let _locked = self.locked();
+                self.revoke();
+                self.cell.take_shared()
+            }
+            Found::Revoked => {
+                self.report();
+                None
+            }
+        };
+        let Some(mut value) = found else {
+            return;
+        };
+        value.use_it();
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        if !self.cell.put(value) || self.notifies.load(Ordering::Relaxed) {
+            self.report();
+        }
+        self.ended.fetch_add(1, Ordering::Release);
+    }
+
+    fn lend(&self) {
+        let _locked = self.locked();
+        self.revoke();
+        if has_heavy_fences()
+            && !self.cell.has_owner()
+            && !self.notifies.load(Ordering::Relaxed)
+            && let Some(owner) = become_owner()
+        {
+            self.cell.lend(owner);
+        }
+    }
+
+    fn report(&self) {
+        let _locked = self.locked();
+        self.revoke();
+        if let Some(value) = self.cell.take_shared() {
+            self.notifies.store(false, Ordering::Relaxed);
+            self.cell.put_shared(value);
+        }
+    }
+
+    /// Asks to be told when the lease ends; whether there is one.
+    fn ask(&self) -> bool {
+        let _locked = self.locked();
+        self.notifies.store(true, Ordering::Relaxed);
+        self.revoke();
+        let Some(mut value) = self.cell.take_shared() else {
+            return true;
+        };
+        self.notifies.store(false, Ordering::Relaxed);
+        value.use_it();
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        self.cell.put_shared(value);
+        false
+    }
+
+    fn finish(&self) {
+        let _locked = self.locked();
+        self.revoke();
+        let value = self.cell.take_shared().expect("the value is there");
+        assert_eq!(value.uses, self.uses.load(Ordering::Relaxed));
+    }
+}
+
+/// The one thread of a slot leases from it, the other wants to know when a lease ends.
+fn ask_again_and_again(slot: &Slot) -> [u64; 2] {
+    let (mut idle, mut leased) = (0, 0);
+    while !slot.over.load(Ordering::Relaxed) {
+        // A lease that is found now is at most the one after these, but for one that is just being counted.
+        let ended = slot.ended.load(Ordering::Acquire);
+        if !slot.ask() {
+            idle += 1;
+            continue;
+        }
+        leased += 1;
+        while slot.notifies.load(Ordering::Relaxed) && !slot.over.load(Ordering::Relaxed) {
+            let since = slot.ended.load(Ordering::Acquire) - ended;
+            assert!(
+                since < 3 || !slot.notifies.load(Ordering::Acquire),
+                "nobody reported the end of a lease"
+            );
+            hint::spin_loop();
+        }
+    }
+    [idle, leased]
+}
+
+fn seconds() -> Duration {
+    let seconds = std::env::var("WASM_POOL_LITMUS_SECONDS");
+    let seconds = seconds.map_or(1.0, |text| text.parse().expect("a number of seconds"));
+    Duration::from_secs_f64(if cfg!(miri) { 0.01 } else { seconds })
+}
+
+/// Each pair of accesses that could overtake one another meets the other side's.
+#[test]
+fn nothing_is_taken_twice_and_every_end_is_reported() {
+    let slot = Slot::new();
+    let asked = thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            while began.elapsed() < seconds() && !thread::panicking() {
+                (0..100).for_each(|_| slot.lease(true));
+            }
+            slot.over.store(true, Ordering::Relaxed);
+        });
+        let asker = scope.spawn(|| {
+            struct Over<'a>(&'a Slot);
+            impl Drop for Over<'_> {
+                fn drop(&mut self) {
+                    self.0.over.store(true, Ordering::Relaxed);
+                }
+            }
+            let _over = Over(&slot);
+            ask_again_and_again(&slot)
+        });
+        asker.join().expect("every end is reported")
+    });
+    println!(
+        "{} leases; [found idle, found leased]: {asked:?}; heavy fences: {}",
+        slot.ended.load(Ordering::Relaxed),
+        has_heavy_fences()
+    );
+    slot.finish();
+}
+
+/// Three threads lease from two slots, and own them by turns.
+#[test]
+fn slots_change_hands() {
+    let slots = [Slot::new(), Slot::new()];
+    thread::scope(|scope| {
+        for from in 0..3 {
+            let slots = &slots;
+            scope.spawn(move || {
+                let began = Instant::now();
+                let mut round = from;
+                while began.elapsed() < seconds() {
+                    round += 1;
+                    (0..round % 7).for_each(|_| slots[round / 7 % 2].lease(round % 3 > 0));
+                }
+            });
+        }
+    });
+    slots.iter().for_each(Slot::finish);
+}
+
+/// On one thread no fence is needed, so that miri runs this as well.
+#[test]
+fn an_owner_takes_and_puts_and_is_revoked() {
+    let cell = OwnedCell::new();
+    cell.put_shared(Box::new(String::from("kept")));
+    let Found::Shared(value) = cell.take() else {
+        panic!("it lies there");
+    };
+    assert!(cell.is_empty());
+    cell.lend(become_owner().expect("this thread is not ending"));
+    for _ in 0..3 {
+        let value = match cell.take() {
+            Found::Own(value) => value,
+            Found::Nothing => value.clone(),
+            Found::Shared(_) | Found::Revoked => panic!("it has an owner"),
+        };
+        assert!(cell.put(value) && !cell.is_empty());
+    }
+    // What ends elsewhere lies beside what is its own, and is found there.
+    let Found::Own(value) = cell.take() else {
+        panic!("it was put here");
+    };
+    thread::scope(|scope| _ = scope.spawn(|| assert!(cell.put(value))));
+    let Found::Shared(value) = cell.take() else {
+        panic!("it was put there");
+    };
+    assert!(cell.put(value));
+    OwnedCell::revoke(iter::once(&cell));
+    assert!(!cell.has_owner());
+    let Found::Shared(value) = cell.take() else {
+        panic!("it was moved");
+    };
+    assert!(cell.put(value));
+    cell.take_shared().map(drop).expect("it is shared now");
+    cell.put_shared(Box::default());
+}
+
+/// A thread has ended with a value in its cell, another with a cell that it lent to nobody.
+#[test]
+fn what_ended_threads_leave_is_found() {
+    let slot = Arc::new(Slot::new());
+    let leases = slot.clone();
+    let lease = move || (0..3).for_each(|_| leases.lease(true));
+    thread::spawn(lease).join().unwrap();
+    assert_eq!(slot.cell.has_owner(), has_heavy_fences());
+    slot.lease(false);
+    assert!(!slot.cell.has_owner());
+    slot.finish();
+}
