@@ -179,7 +179,7 @@
 //! | `code dropped` | event, debug | `bytes` | unmapping code; bytes as charged to `code` |
 //! | `host code panicked` | event, error | `what` | a panic in what the pool called on its own account |
 //! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
-//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store since it worked; the pool goes on without it |
+//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store to read, or to write, since that worked; the pool goes on without it |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
 //! | `no thread to keep artifacts on` | event, error | `error` | the system refused a thread |
 //! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |
