@@ -310,11 +310,12 @@ impl<H: Types> State<H> {
         must(loaded == self.loaded, || {
             format!("M6: {loaded} modules are loaded, {} counted", self.loaded)
         })?;
-        let (candidates, unused) = self.modules.surplus();
+        let (candidates, unused, charged) = self.modules.surplus();
         let wrong = self.modules.misplaced();
         let is_wrong = |code| wrong.is_some_and(|(wrong, _)| wrong == code);
-        must(candidates == 0 && !is_wrong("M8"), || {
-            format!("M8: {candidates} candidates too many, {wrong:?}")
+        let right = candidates == 0 && charged == Amounts::ZERO && !is_wrong("M8");
+        must(right, || {
+            format!("M8: {candidates} candidates too many, charged wrongly {charged:?}, {wrong:?}")
         })?;
         must(unused == 0 && !is_wrong("M9"), || {
             format!("M9: {unused} modules too many are unused, {wrong:?}")

@@ -328,22 +328,19 @@ impl<H: Types> State<H> {
 
     /// What is idle, with what the plan has claimed: looked at, and not touched.
     fn idle(&self, plan: &Plan<H>, slots: &impl Slots<H>) -> Idle {
-        let is_idle = |id: InstanceId<H>, instance: &Instance<H>| {
-            slots.seems_idle(&self.entries[instance.entry].handle, instance.seat)
-                || plan.claimed.contains(&id)
-        };
-        let idle = self.instances.iter().filter(|(id, i)| is_idle(*id, i));
-        let instances = idle.fold(Amounts::ZERO, |all, (_, i)| sum(&all, &i.charge.amounts()));
-        let candidates = self.modules.candidates().iter();
-        let modules = candidates.map(|candidate| &self.modules[candidate.module]);
-        let all = modules.fold(instances, |all, module| match &module.phase {
-            Phase::Loaded { charge, .. }
-                if (module.live.iter()).all(|id| is_idle(*id, &self.instances[*id])) =>
-            {
-                sum(&all, &charge.amounts())
+        let mut instances = Amounts::ZERO;
+        let mut busy = BTreeSet::new();
+        for (id, instance) in self.instances.iter() {
+            let entry = &self.entries[instance.entry].handle;
+            if slots.seems_idle(entry, instance.seat) || plan.claimed.contains(&id) {
+                instances = sum(&instances, &instance.charge.amounts());
+            } else {
+                busy.insert(instance.module);
             }
-            _ => all,
-        });
+        }
+        let kept = busy.iter().map(|id| self.modules.charged_for(*id));
+        let kept = kept.fold(Amounts::ZERO, |all, one| sum(&all, &one));
+        let all = sum(&instances, &self.modules.charged().beyond(&kept));
         Idle { instances, all }
     }
 

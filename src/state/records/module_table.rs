@@ -9,8 +9,9 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut};
 
+use super::amounts::Amounts;
 use super::arena::{Arena, Id};
-use super::modules::{Module, ModuleId};
+use super::modules::{Module, ModuleId, Phase};
 use super::policy::{History, Policy, Worth};
 use super::recency::Stamp;
 use crate::state::Types;
@@ -22,6 +23,8 @@ pub struct Listed {
     touched: bool,
     /// Among the candidates.
     place: Option<usize>,
+    /// What its code is charged, as a candidate.
+    charge: Amounts,
     /// In the order of unused code, under this stamp.
     unused: Option<Stamp>,
 }
@@ -57,12 +60,13 @@ impl<H: Types> Candidate<H> {
 ///
 /// Invariants, but for modules that are touched:
 /// - **M8** `candidates` holds each module once whose code is loaded, and that no request has pinned and no
-///   dying instance runs; with its history.
+///   dying instance runs; with its history. `charged` is what their code is charged.
 /// - **M9** `unused` holds each loaded module once that nobody uses, under its last use.
 pub struct ModuleTable<H: Types> {
     records: Arena<Module<H>>,
     touched: Vec<ModuleId<H>>,
     candidates: Vec<Candidate<H>>,
+    charged: Amounts,
     unused: BTreeSet<(Stamp, ModuleId<H>)>,
 }
 
@@ -72,6 +76,7 @@ impl<H: Types> ModuleTable<H> {
             records: Arena::new(),
             touched: Vec::new(),
             candidates: Vec::new(),
+            charged: Amounts::ZERO,
             unused: BTreeSet::new(),
         }
     }
@@ -82,7 +87,7 @@ impl<H: Types> ModuleTable<H> {
 
     pub fn remove(&mut self, id: ModuleId<H>) -> Option<Module<H>> {
         let module = self.records.remove(id)?;
-        self.list(id, module.listed, None, None);
+        self.list(id, module.listed, None, Amounts::ZERO, None);
         Some(module)
     }
 
@@ -119,7 +124,8 @@ impl<H: Types> ModuleTable<H> {
             };
             let candidate = is_candidate(module).then(|| Candidate::of(id, module));
             let unused = is_unused_code(module).then_some(module.history.last_used);
-            let listed = self.list(id, module.listed, candidate, unused);
+            let charge = charge_of(module);
+            let listed = self.list(id, module.listed, candidate, charge, unused);
             if let Some(module) = self.records.get_mut(id) {
                 module.listed = listed;
             }
@@ -132,8 +138,10 @@ impl<H: Types> ModuleTable<H> {
         id: ModuleId<H>,
         was: Listed,
         candidate: Option<Candidate<H>>,
+        charge: Amounts,
         unused: Option<Stamp>,
     ) -> Listed {
+        self.charged = self.charged.beyond(&was.charge).saturating_add(&charge);
         if was.unused != unused {
             was.unused.map(|stamp| self.unused.remove(&(stamp, id)));
             unused.map(|stamp| self.unused.insert((stamp, id)));
@@ -160,6 +168,7 @@ impl<H: Types> ModuleTable<H> {
         Listed {
             touched: false,
             place,
+            charge,
             unused,
         }
     }
@@ -167,6 +176,16 @@ impl<H: Types> ModuleTable<H> {
     /// Whose code may go, as far as requests and what is dying say; in no order. Settle first.
     pub fn candidates(&self) -> &[Candidate<H>] {
         &self.candidates
+    }
+
+    /// What all of their code is charged.
+    pub fn charged(&self) -> Amounts {
+        self.charged
+    }
+
+    /// What this one's code is charged among them: nothing, if it is none of them.
+    pub fn charged_for(&self, id: ModuleId<H>) -> Amounts {
+        self.records.get(id).map_or(Amounts::ZERO, |m| m.listed.charge)
     }
 
     /// Loaded modules that nobody uses, the least recently used first. Settle first.
@@ -185,7 +204,8 @@ impl<H: Types> ModuleTable<H> {
                 None => place.is_none(),
             };
             let unused = is_unused_code(module).then_some(module.history.last_used);
-            if !is_right || place.is_some() != is_candidate(module) {
+            let charge = module.listed.charge;
+            if !is_right || place.is_some() != is_candidate(module) || charge != charge_of(module) {
                 Some(("M8", id))
             } else if module.listed.unused != unused
                 || unused.is_some_and(|stamp| !self.unused.contains(&(stamp, id)))
@@ -198,18 +218,30 @@ impl<H: Types> ModuleTable<H> {
         self.iter().filter(|(_, m)| settled(m)).find_map(wrong)
     }
 
-    /// How many the index lists beyond those that say so themselves; for `State::recount`.
-    pub fn surplus(&self) -> (usize, usize) {
+    /// How many the index lists beyond those that say so themselves, and what it has charged wrongly; for
+    /// `State::recount`.
+    pub fn surplus(&self) -> (usize, usize, Amounts) {
+        let charges = self.iter().map(|(_, m)| m.listed.charge);
+        let charged = charges.fold(Amounts::ZERO, |all, one| all.saturating_add(&one));
         let listed = |is: fn(&Listed) -> bool| self.iter().filter(|(_, m)| is(&m.listed)).count();
         (
             self.candidates.len() - listed(|l| l.place.is_some()),
             self.unused.len() - listed(|l| l.unused.is_some()),
+            self.charged.beyond(&charged).saturating_add(&charged.beyond(&self.charged)),
         )
     }
 }
 
 fn is_candidate<H: Types>(module: &Module<H>) -> bool {
     module.is_loaded() && module.pins == 0 && module.dying == 0
+}
+
+/// What a candidate's code is charged.
+fn charge_of<H: Types>(module: &Module<H>) -> Amounts {
+    match &module.phase {
+        Phase::Loaded { charge, .. } if is_candidate(module) => charge.amounts(),
+        _ => Amounts::ZERO,
+    }
 }
 
 fn is_unused_code<H: Types>(module: &Module<H>) -> bool {
