@@ -1,6 +1,6 @@
 //! The processes of a pool: those that wait for a job, and one for each job under way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::error::CompilerError;
@@ -142,10 +142,6 @@ impl Compilers {
 
     pub(super) fn idle_use(&self) -> MemoryUse {
         self.idle_use
-    }
-
-    pub(super) fn program(&self) -> &Path {
-        &self.program
     }
 
     /// A process that is ready: one that waits, or a new one.
