@@ -69,6 +69,8 @@ fn serve(config: Option<MakeConfig<'_>>) -> i32 {
 }
 
 fn try_serve(config: Option<MakeConfig<'_>>) -> wasmtime::Result<()> {
+    // Should the pool's process be gone already, there is nothing to receive.
+    sandbox::die_with_parent()?;
     sandbox::close_others()?;
     sandbox::give_up_privileges()?;
     let stdin = io::stdin();
