@@ -1,6 +1,6 @@
 //! The processes of a pool: those that wait for a job, and one for each job under way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::error::CompilerError;
@@ -8,6 +8,7 @@ use super::order::{Failure, Stop};
 use super::process::{Event, Process, STACK};
 use super::process_memory::MemoryUse;
 use super::settings::{CompilerProcess, Program};
+use super::starter::Starter;
 use super::wire::{Ready, Setup};
 use crate::artifacts::EngineKey;
 use crate::runtime::EngineSettings;
@@ -30,7 +31,9 @@ pub(crate) struct Compilers {
     /// What one has that waits for its first job.
     idle_use: MemoryUse,
     sandbox: Sandbox,
+    /// Dropped before the thread that has started them, which they do not outlive.
     idle: Mutex<Idle>,
+    starter: Starter,
 }
 
 /// What keeps the processes from doing anything else than compiling, beside their limits.
@@ -77,6 +80,7 @@ impl Compilers {
             // What this process runs, whatever has that name now.
             Program::This => PathBuf::from("/proc/self/exe"),
         };
+        let starter = Starter::new(program.clone()).map_err(CompilerError::System)?;
         let setup = Setup {
             engine,
             niceness: settings.niceness,
@@ -92,6 +96,7 @@ impl Compilers {
                 seccomp: false,
             },
             idle: Mutex::default(),
+            starter,
         };
         let mut first = compilers.start_one()?;
         let ready = compilers.make_ready(&mut first, &|| None);
@@ -144,19 +149,18 @@ impl Compilers {
         self.idle_use
     }
 
-    pub(super) fn program(&self) -> &Path {
-        &self.program
-    }
-
     /// A process that is ready: one that waits, or a new one.
     pub(super) fn take(&self, stop: &dyn Fn() -> Option<Stop>) -> Result<Warm, Failure> {
-        let waiting = self.idle.lock().waiting.pop();
-        if let Some(mut warm) = waiting
-            && self.make_ready(&mut warm, stop).is_ok()
-        {
-            return Ok(warm);
+        loop {
+            let waiting = self.idle.lock().waiting.pop();
+            let Some(mut warm) = waiting else {
+                return self.take_new(stop);
+            };
+            // One that has died meanwhile, or is not what it should be any more, is no use; a new one says why.
+            if warm.process.is_alive() && self.make_ready(&mut warm, stop).is_ok() {
+                return Ok(warm);
+            }
         }
-        self.take_new(stop)
     }
 
     pub(super) fn take_new(&self, stop: &dyn Fn() -> Option<Stop>) -> Result<Warm, Failure> {
@@ -166,10 +170,13 @@ impl Compilers {
     }
 
     fn start_one(&self) -> Result<Warm, CompilerError> {
-        let process = Process::start(&self.program).map_err(|source| CompilerError::Start {
-            program: self.program.clone(),
-            source,
-        })?;
+        let process = self
+            .starter
+            .start()
+            .map_err(|source| CompilerError::Start {
+                program: self.program.clone(),
+                source,
+            })?;
         // If it is dead already, that will be seen.
         let _ = process.send(&self.setup.encode(), &[]);
         Ok(Warm {

@@ -39,6 +39,15 @@ impl Compilers {
     /// Compiles, and waits for it. Nothing is left of the process, nor of its memory, when this returns: but for one that may
     /// do another job, and waits for it.
     pub fn compile(&self, order: &Order<'_>) -> Result<Made, Failure> {
+        let made = self.compile_in_one(order);
+        if self.settings.max_jobs > 1 {
+            // The process may have died, or done its last job.
+            self.refill();
+        }
+        made
+    }
+
+    fn compile_in_one(&self, order: &Order<'_>) -> Result<Made, Failure> {
         let deadline = Instant::now() + self.settings.time_limit;
         let mut warm = self.take(order.stop)?;
         if !self.limit(&warm, &order.cap)? {
@@ -62,7 +71,10 @@ impl Compilers {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             other => other.map_err(system)?,
         }
-        self.refill();
+        if self.settings.max_jobs == 1 {
+            // The next process starts while this one works.
+            self.refill();
+        }
         let (warm, done) = self.wait(warm, deadline, order)?;
         self.collect(warm, done, out, order)
     }

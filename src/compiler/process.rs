@@ -85,8 +85,7 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(last_words)
             .current_dir("/")
-            // Signals of a terminal are not for it; and should it stand still when this process dies, the kernel
-            // ends it, as a process whose group nobody continues any more.
+            // Signals of a terminal are not for it.
             .process_group(0)
             .spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -112,6 +111,13 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Whether it has not ended, as far as can be seen now.
+    pub fn is_alive(&self) -> bool {
+        let mut watched = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let now = timespec(Duration::ZERO);
+        poll(&mut watched, Some(&now)).is_ok_and(|ended| ended == 0)
     }
 
     pub fn send(&self, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {

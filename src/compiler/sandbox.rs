@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus, Scope};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -25,6 +25,12 @@ pub(super) fn close_others() -> io::Result<()> {
         // That of the directory is closed already.
         let _ = nix::unistd::close(fd);
     }
+    Ok(())
+}
+
+/// Ends with the thread that has started it, however that ends, and even if this process stands still then.
+pub(super) fn die_with_parent() -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     Ok(())
 }
 

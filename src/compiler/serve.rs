@@ -1,8 +1,10 @@
 //! The process that compiles: it reads jobs from its standard input, one after the other, until that is closed.
 
+use std::collections::TryReserveError;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 
@@ -67,6 +69,8 @@ fn serve(config: Option<MakeConfig<'_>>) -> i32 {
 }
 
 fn try_serve(config: Option<MakeConfig<'_>>) -> wasmtime::Result<()> {
+    // Should the pool's process be gone already, there is nothing to receive.
+    sandbox::die_with_parent()?;
     sandbox::close_others()?;
     sandbox::give_up_privileges()?;
     let stdin = io::stdin();
@@ -151,12 +155,14 @@ fn do_job(
     engine: &Engine,
     key: &EngineKey,
     job: &Job,
-    mut file: File,
+    file: File,
     mut out: &File,
 ) -> wasmtime::Result<Done> {
-    let mut wasm = Vec::new();
-    wasm.try_reserve_exact(usize::try_from(job.wasm_bytes)?)?;
-    file.read_to_end(&mut wasm)?;
+    let (mut wasm, length) = (Vec::new(), usize::try_from(job.wasm_bytes)?);
+    wasm.try_reserve_exact(length)?;
+    wasm.resize(length, 0);
+    // Where the pool has stopped writing is where a read would begin.
+    file.read_exact_at(&mut wasm, 0)?;
     drop(file);
     // Some valid modules make the compiler panic.
     let compiled = catch_unwind(AssertUnwindSafe(|| engine.precompile_module(&wasm)));
@@ -178,7 +184,8 @@ fn do_job(
 
 /// Why, for the pool: in the file where the artifact would be.
 fn explain(error: &wasmtime::Error, mut out: &File) -> Done {
-    if refused_by_system(error).is_some_and(|refused| is_scarce(&refused)) {
+    let refused = refused_by_system(error).is_some_and(|refused| is_scarce(&refused));
+    if refused || error.chain().any(|cause| cause.is::<TryReserveError>()) {
         return Done::OutOfMemory;
     }
     let mut texts = Vec::new();

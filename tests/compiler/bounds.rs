@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use wasm_pool::{AcquireError, Budget, BuildError, CallError, ErrorKind, Function, LimitsError, ModuleError};
+use wasm_pool::{
+    AcquireError, Budget, BuildError, CallError, ErrorKind, Function, LimitsError, ModuleError,
+};
 
 use crate::common::*;
-use crate::{alone, bomb, builder, helper};
+use crate::{alone, builder, define_bomb, helper};
 
 /// What is wrong with the module.
 #[track_caller]
-fn module_error(called: Result<i32, CallError>) -> std::sync::Arc<ModuleError> {
+fn module_error<R: std::fmt::Debug>(called: Result<R, CallError>) -> std::sync::Arc<ModuleError> {
     match called {
         Err(CallError::Acquire(AcquireError::Module { source, .. })) => source,
         other => panic!("{other:?}"),
@@ -24,10 +26,21 @@ fn a_module_is_compiled_and_answers() {
     let f = define(&pool, "f", answering(42));
     assert_eq!(f.call(1, ()).unwrap(), 42);
     let stats = check(&pool);
-    assert_eq!((stats.compilations, stats.loads, stats.compiler_kills.total()), (1, 1, 0));
+    assert_eq!(
+        (
+            stats.compilations,
+            stats.loads,
+            stats.compiler_kills.total()
+        ),
+        (1, 1, 0)
+    );
     pool.remove("f").unwrap();
     pool.sweep();
-    assert_eq!(charges(&pool), before, "what stands is the processes that wait");
+    assert_eq!(
+        charges(&pool),
+        before,
+        "what stands is the processes that wait"
+    );
     pool.close();
     check_empty(&pool);
 }
@@ -35,11 +48,17 @@ fn a_module_is_compiled_and_answers() {
 #[test]
 fn what_takes_more_than_there_can_be_is_too_expensive_and_that_is_remembered() {
     let _alone = alone();
-    let pool = builder(48 << 20, helper().first_cap(4 << 20)).build().unwrap();
+    let pool = builder(48 << 20, helper().first_cap(4 << 20))
+        .build()
+        .unwrap();
     let before = charges(&pool);
-    let f = define(&pool, "f", bomb());
+    let f = define_bomb(&pool);
     let error = module_error(f.call(1, ()));
-    let ModuleError::TooExpensive { needed_at_least, cap } = *error else {
+    let ModuleError::TooExpensive {
+        needed_at_least,
+        cap,
+    } = *error
+    else {
         panic!("{error}");
     };
     assert!(needed_at_least > 40 << 20 && cap <= 48 << 20, "{error}");
@@ -50,32 +69,47 @@ fn what_takes_more_than_there_can_be_is_too_expensive_and_that_is_remembered() {
     assert_eq!(charges(&pool), before);
     // At once, and without another try.
     let again = module_error(f.call(1, ()));
-    assert!(matches!(*again, ModuleError::TooExpensive { .. }), "{again}");
+    assert!(
+        matches!(*again, ModuleError::TooExpensive { .. }),
+        "{again}"
+    );
     assert_eq!(check(&pool).compiler_kills.cap, tries);
     // With other limits it is tried again, with more than was too little.
     pool.set_limits(pool.limits().compile(64 << 20)).unwrap();
     let again = module_error(f.call(1, ()));
-    assert!(matches!(*again, ModuleError::TooExpensive { .. }), "{again}");
+    assert!(
+        matches!(*again, ModuleError::TooExpensive { .. }),
+        "{again}"
+    );
     assert_eq!(check(&pool).compiler_kills.cap, tries + 1);
 }
 
 #[test]
 fn a_cap_that_is_too_low_is_raised_and_what_is_enough_is_remembered() {
     let _alone = alone();
-    let pool = builder(512 << 20, helper().first_cap(1 << 20)).build().unwrap();
-    let f: Function = pool
-        .define(wasm_pool::Definition::new("f").wasm(guest("text_regex_match")).export("regex_match"))
+    let pool = builder(512 << 20, helper().first_cap(1 << 20))
+        .build()
         .unwrap();
-    drop(f.prepare().unwrap());
+    let f: Function = pool
+        .define(
+            wasm_pool::Definition::new("f")
+                .wasm(guest("text_regex_match"))
+                .export("regex_match"),
+        )
+        .unwrap();
+    let _ = f.prepare().unwrap();
     let kills = check(&pool).compiler_kills;
     assert!(kills.cap > 0, "{kills:?}");
     assert_eq!((kills.total(), check(&pool).compilations), (kills.cap, 1));
     // It leaves, and comes back without a try that fails.
     pool.set_limits(pool.limits().code(1)).unwrap();
-    assert_eq!(check(&pool).modules_loaded, 0);
+    assert_eq!(pool.stats().modules_loaded, 0);
     pool.set_limits(pool.limits().code(64 << 20)).unwrap();
-    drop(f.prepare().unwrap());
-    assert_eq!((check(&pool).compilations, check(&pool).compiler_kills), (2, kills));
+    let _ = f.prepare().unwrap();
+    assert_eq!(
+        (check(&pool).compilations, check(&pool).compiler_kills),
+        (2, kills)
+    );
 }
 
 #[test]
@@ -85,13 +119,19 @@ fn what_takes_too_long_is_killed_in_time() {
     let process = helper().time_limit(limit).first_cap(1 << 30);
     let pool = builder(8 << 30, process).build().unwrap();
     let before = charges(&pool);
-    let f = define(&pool, "f", bomb());
+    let f = define_bomb(&pool);
     let error = module_error(f.call(1, ()));
-    assert!(matches!(*error, ModuleError::TooSlow { limit: l } if l == limit), "{error}");
+    assert!(
+        matches!(*error, ModuleError::TooSlow { limit: l } if l == limit),
+        "{error}"
+    );
     assert_eq!(check(&pool).compiler_kills.time, 1);
     assert_eq!(charges(&pool), before);
     // For a while.
-    assert!(matches!(*module_error(f.call(1, ())), ModuleError::TooSlow { .. }));
+    assert!(matches!(
+        *module_error(f.call(1, ())),
+        ModuleError::TooSlow { .. }
+    ));
     assert_eq!(check(&pool).compiler_kills.time, 1);
 }
 
@@ -100,7 +140,7 @@ fn the_processors_time_is_limited_by_the_kernel() {
     let _alone = alone();
     let process = helper().cpu_time(Duration::from_secs(1)).first_cap(1 << 30);
     let pool = builder(8 << 30, process).build().unwrap();
-    let f = define(&pool, "f", bomb());
+    let f = define_bomb(&pool);
     let error = module_error(f.call(1, ()));
     assert!(matches!(*error, ModuleError::TooSlow { .. }), "{error}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasm_pool::{AcquireError, CallError, CompilerError, ModuleError, Pool};
 
 use crate::common::*;
-use crate::{alone, bomb, builder, children, children_of, descriptors, helper, memory};
+use crate::{alone, builder, children, children_of, define_bomb, descriptors, helper, memory};
 
 fn signal(process: u32, signal: &str) {
     let sent = Command::new("sh")
@@ -34,7 +34,7 @@ fn a_process_that_stands_still_ends_with_its_time() {
         .time_limit(Duration::from_millis(500))
         .first_cap(1 << 30);
     let pool = builder(8 << 30, process).build().unwrap();
-    let f = define(&pool, "f", bomb());
+    let f = define_bomb(&pool);
     thread::scope(|scope| {
         let call = scope.spawn(|| f.call(1, ()));
         signal(compiling(&pool), "STOP");
@@ -50,9 +50,11 @@ fn a_process_that_stands_still_ends_with_its_time() {
 #[test]
 fn a_process_that_others_kill_is_no_fault_of_its_module() {
     let _alone = alone();
-    let pool = builder(8 << 30, helper().first_cap(1 << 30)).build().unwrap();
+    let pool = builder(8 << 30, helper().first_cap(1 << 30))
+        .build()
+        .unwrap();
     let before = charges(&pool);
-    let f = define(&pool, "f", bomb());
+    let f = define_bomb(&pool);
     for died in 1..3 {
         thread::scope(|scope| {
             let call = scope.spawn(|| f.call(1, ()));
@@ -62,10 +64,10 @@ fn a_process_that_others_kill_is_no_fault_of_its_module() {
             let CallError::Acquire(AcquireError::Module { source, .. }) = &error else {
                 panic!("{error}");
             };
-            let ModuleError::Process(CompilerError::Died { signal, .. }) = &**source else {
+            let ModuleError::Process(CompilerError::Died { signal: by, .. }) = &**source else {
                 panic!("{source}");
             };
-            assert_eq!(*signal, Some(9));
+            assert_eq!(*by, Some(9));
         });
         assert_eq!(check(&pool).compiler_crashes, died, "the next tries again");
         assert_eq!(charges(&pool), before);
@@ -95,7 +97,11 @@ fn nothing_is_left_of_pools_and_their_processes() {
             let process = helper().warm(2).max_jobs(jobs);
             let pool = builder(256 << 20, process).build().unwrap();
             for answer in 0..5 {
-                let f = define(&pool, &format!("f{answer}"), answering(100 * round + answer));
+                let f = define(
+                    &pool,
+                    &format!("f{answer}"),
+                    answering(100 * round + answer),
+                );
                 assert_eq!(f.call(1, ()).unwrap(), 100 * round + answer);
             }
             assert!(children().len() <= 2, "{:?}", children());
@@ -135,11 +141,16 @@ fn a_process_has_nothing_of_this_one_but_its_socket() {
         .collect();
     assert_eq!(open.len(), 3, "{open:?}");
     let environment = std::fs::read(format!("/proc/{child}/environ")).unwrap();
-    let variables = environment.split(|byte| *byte == 0).filter(|v| !v.is_empty());
+    let variables = environment
+        .split(|byte| *byte == 0)
+        .filter(|v| !v.is_empty());
     assert_eq!(variables.count(), 2);
     let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"));
-    assert!(status.contains("Seccomp:\t2"), "this machine's kernel has it");
+    assert!(
+        status.contains("Seccomp:\t2"),
+        "this machine's kernel has it"
+    );
     assert!(memory(child, "RssAnon:").unwrap() < 16 << 20);
     drop(pool);
 }
@@ -149,8 +160,10 @@ fn a_process_has_nothing_of_this_one_but_its_socket() {
 fn no_process_outlives_a_host_that_is_killed() {
     const TEST: &str = "children::no_process_outlives_a_host_that_is_killed";
     if child::runs(TEST) {
-        let pool = builder(8 << 30, helper().warm(3).first_cap(1 << 30)).build().unwrap();
-        let _ = define(&pool, "f", bomb()).call(1, ());
+        let pool = builder(8 << 30, helper().warm(3).first_cap(1 << 30))
+            .build()
+            .unwrap();
+        let _ = define_bomb(&pool).call(1, ());
         return;
     }
     let _alone = alone();
@@ -166,6 +179,10 @@ fn no_process_outlives_a_host_that_is_killed() {
         host.kill().unwrap();
         host.wait().unwrap();
         // A process that is dead and that nobody has waited for has no memory.
-        until(|| orphans.iter().all(|orphan| memory(*orphan, "VmSize:").is_none()));
+        until(|| {
+            orphans
+                .iter()
+                .all(|orphan| memory(*orphan, "VmSize:").is_none())
+        });
     }
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wasm_pool::{CompilerProcess, Limits, Pool, PoolBuilder};
+use wasm_pool::{CompilerProcess, Function, Limits, Pool, PoolBuilder};
 
 use common::hostile::{Kind, hostile};
 
@@ -72,7 +72,8 @@ pub fn memory(pid: u32, line: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// A module that takes minutes and gigabytes to compile, if it may.
-pub fn bomb() -> Vec<u8> {
-    hostile(Kind::Locals, 1, 60_000)
+/// A function of a module that takes minutes and gigabytes to compile, if it may.
+pub fn define_bomb(pool: &Pool) -> Function<(), ()> {
+    let wasm = hostile(Kind::Locals, 1, 60_000);
+    pool.define(common::definition("f", wasm)).unwrap()
 }

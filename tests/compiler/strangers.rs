@@ -26,7 +26,10 @@ fn strangers_hurt_nobody_but_themselves() {
     let _alone = alone();
     let (done, watched) = (AtomicBool::new(false), AtomicU64::new(0));
     let process = helper().time_limit(TIME).first_cap(16 << 20);
-    let pool = builder(COMPILE, process).max_compilations(3).build().unwrap();
+    let pool = builder(COMPILE, process)
+        .max_compilations(3)
+        .build()
+        .unwrap();
     let before = charges(&pool);
     let this = std::process::id();
     let rss = || memory(this, "VmRSS:").unwrap();
@@ -34,7 +37,9 @@ fn strangers_hurt_nobody_but_themselves() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                let held = children().into_iter().filter_map(|child| memory(child, "RssAnon:"));
+                let held = children()
+                    .into_iter()
+                    .filter_map(|child| memory(child, "RssAnon:"));
                 watched.fetch_max(held.sum(), Ordering::Relaxed);
                 thread::park_timeout(Duration::from_millis(1));
             }
@@ -52,12 +57,17 @@ fn strangers_hurt_nobody_but_themselves() {
         for n in 0..count() {
             let (kind, wasm) = nth(n, 60_000);
             let began = Instant::now();
-            let definition = wasm_pool::Definition::new("stranger").wasm(wasm).export("f");
+            let definition = wasm_pool::Definition::new("stranger")
+                .wasm(wasm)
+                .export("f");
             if let Ok(f) = pool.define::<Dynamic, Dynamic>(definition) {
                 let outcome = f.prepare();
                 longest = longest.max(began.elapsed());
                 if let Err(error) = outcome {
-                    assert!(!matches!(error, wasm_pool::AcquireError::Timeout { .. }), "{kind:?}: {error}");
+                    assert!(
+                        !matches!(error, wasm_pool::AcquireError::Timeout { .. }),
+                        "{kind:?}: {error}"
+                    );
                 }
                 pool.remove("stranger").unwrap();
             }
@@ -71,9 +81,19 @@ fn strangers_hurt_nobody_but_themselves() {
         println!("{} modules; {answers} good ones beside them", count());
     });
     let stats = check(&pool);
-    println!("{:?}, {} crashes, longest {longest:?}", stats.compiler_kills, stats.compiler_crashes);
-    println!("charged to compile at most {}, held by processes at most {}", stats.budget(Budget::Compile).peak, watched.load(Ordering::Relaxed));
-    println!("this process has grown by {} bytes", rss().saturating_sub(at_first));
+    println!(
+        "{:?}, {} crashes, longest {longest:?}",
+        stats.compiler_kills, stats.compiler_crashes
+    );
+    println!(
+        "charged to compile at most {}, held by processes at most {}",
+        stats.budget(Budget::Compile).peak,
+        watched.load(Ordering::Relaxed)
+    );
+    println!(
+        "this process has grown by {} bytes",
+        rss().saturating_sub(at_first)
+    );
     assert!(watched.load(Ordering::Relaxed) <= COMPILE);
     pool.sweep();
     assert_eq!(charges(&pool), before);

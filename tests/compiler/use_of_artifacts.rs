@@ -7,32 +7,51 @@ use crate::{alone, builder, helper};
 
 fn artifacts() -> Artifacts {
     let store = MemoryStore::new(64 << 20);
-    Artifacts::builder().secret(b"of the host").store(store).build()
+    Artifacts::builder()
+        .secret(b"of the host")
+        .store(store)
+        .build()
 }
 
 #[test]
 fn what_a_process_has_compiled_is_found_by_pools_that_compile_here() {
     let _alone = alone();
     let kept = artifacts();
-    let pool = builder(256 << 20, helper()).artifacts(&kept).build().unwrap();
+    let pool = builder(256 << 20, helper())
+        .artifacts(&kept)
+        .build()
+        .unwrap();
     assert_eq!(define(&pool, "f", answering(3)).call(1, ()).unwrap(), 3);
     let here = one_at_a_time().artifacts(&kept).build().unwrap();
     let f = define(&here, "f", answering(3));
     assert_eq!(f.prepare().unwrap().origin, CodeOrigin::Loaded);
     assert_eq!(f.call(1, ()).unwrap(), 3);
-    assert_eq!((check(&pool).compilations, check(&here).compilations), (1, 0));
+    assert_eq!(
+        (check(&pool).compilations, check(&here).compilations),
+        (1, 0)
+    );
 }
 
 #[test]
 fn processes_precompile() {
     let _alone = alone();
     let kept = artifacts();
-    let pool = builder(256 << 20, helper()).artifacts(&kept).build().unwrap();
+    let pool = builder(256 << 20, helper())
+        .artifacts(&kept)
+        .build()
+        .unwrap();
     let before = charges(&pool);
-    let modules = || [("a", answering(1)), ("b", guest("text_soundex")), ("c", answering(1))];
+    let modules = || {
+        [
+            ("a", answering(1)),
+            ("b", guest("text_soundex")),
+            ("c", answering(1)),
+        ]
+    };
     let outcomes = |pool: &wasm_pool::Pool| {
         let all = pool.precompile(modules());
-        all.map(|module| module.outcome.unwrap()).collect::<Vec<_>>()
+        all.map(|module| module.outcome.unwrap())
+            .collect::<Vec<_>>()
     };
     let (compiled, present) = (PrecompileOutcome::Compiled, PrecompileOutcome::Present);
     assert_eq!(outcomes(&pool), [compiled, compiled, present]);

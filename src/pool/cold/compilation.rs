@@ -40,7 +40,7 @@ pub(crate) enum CompileFailure {
     /// Its process may take too little.
     Cap(Shortfall),
     /// Nobody needs it.
-    Stopped(Stop),
+    Stopped,
 }
 
 /// Of what its process lacked.
@@ -296,7 +296,7 @@ impl<T: Send + 'static> Shared<T> {
         let verdict = match failure {
             Failure::Heap => return CompileFailure::Cap(Shortfall::Heap),
             Failure::Artifact(bytes) => return CompileFailure::Cap(Shortfall::Artifact(bytes)),
-            Failure::Stopped(stop) => return CompileFailure::Stopped(stop),
+            Failure::Stopped(_) => return CompileFailure::Stopped,
             Failure::Module(texts) => verdict_of(chain(texts)),
             Failure::Time(limit) => ModuleError::TooSlow { limit },
             Failure::Process(error) => ModuleError::Process(error),

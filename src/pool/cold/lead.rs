@@ -435,7 +435,7 @@ impl<T: Send + 'static> Shared<T> {
         let failure = match self.run_compiler(&order) {
             Ok(compiled) => return Ok(Ok(compiled)),
             Err(CompileFailure::Cap(shortfall)) => return Ok(Err(Taken::Short(shortfall))),
-            Err(CompileFailure::Stopped(_)) => return Ok(Err(Taken::Stopped)),
+            Err(CompileFailure::Stopped) => return Ok(Err(Taken::Stopped)),
             Err(CompileFailure::Verdict(verdict)) => verdict,
         };
         Err(self.module_failed(guard, target, failure))

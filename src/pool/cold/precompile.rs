@@ -165,7 +165,7 @@ impl<T: Send + 'static> Job<'_, T> {
             Ok((code, _)) => Ok(Ok(code)),
             Err(CompileFailure::Cap(shortfall)) => Ok(Err(shortfall)),
             // It is of no function, and is waited for here: so it is the end of the pool.
-            Err(CompileFailure::Stopped(_)) => Err(PrecompileError::Acquire(closed(&self.target))),
+            Err(CompileFailure::Stopped) => Err(PrecompileError::Acquire(closed(&self.target))),
             Err(CompileFailure::Verdict(verdict)) => Err(self.failed(verdict)),
         }
     }

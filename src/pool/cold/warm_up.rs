@@ -285,7 +285,7 @@ impl<T: Send + 'static> Shared<T> {
         let code = match code.map_or_else(compile, Ok) {
             Ok(code) => code,
             Err(CompileFailure::Cap(shortfall)) => return Ok(Outcome::Short(shortfall)),
-            Err(CompileFailure::Stopped(_)) => return Ok(Outcome::Stopped),
+            Err(CompileFailure::Stopped) => return Ok(Outcome::Stopped),
             Err(CompileFailure::Verdict(verdict)) => return Ok(Outcome::Failed(verdict)),
         };
         // Now its size is known, and it is not mapped yet.
