@@ -1,6 +1,7 @@
 //! The leader of a module's flight: it brings the code, for all who need it. From an artifact if there is one, or
 //! else it compiles, on its own thread (for a task, on a worker's).
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
