@@ -98,6 +98,10 @@ impl Unmapped {
         unreachable!("no model has artifacts")
     }
 
+    pub fn artifact(&self) -> Option<&VerifiedArtifact> {
+        None
+    }
+
     pub fn compiled(&self) -> Option<&[u8]> {
         None
     }
