@@ -16,9 +16,9 @@ use crate::pool::hot::slots::Slot;
 use crate::pool::shared::{RequestId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, CallLimits, Code, Instance, InstanceNeeds, InstantiateFailure, Meter,
-    Relief, StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only,
-    set_yields, share,
+    CallFailure, CallLimits, Code, Instance, InstanceNeeds, InstantiateFailure, Meter, Relief,
+    StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only, set_yields,
+    share,
 };
 use crate::state::{Amounts, Stale};
 

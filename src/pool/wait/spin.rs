@@ -65,7 +65,7 @@ impl Drop for Waiting {
 /// Whether there is a processor for each who waits, and one for whoever is waited for.
 fn has_a_processor() -> bool {
     static PROCESSORS: OnceLock<u64> = OnceLock::new();
-    let processors =
-        PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
+    let processors = PROCESSORS
+        .get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
     WAITING.load(Ordering::Relaxed) < *processors
 }

@@ -3,8 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Effects, InstanceId, PerBudget, RemovalReason, Signal, Slots, Stamp, State,
-    Types,
+    Context, Effects, InstanceId, PerBudget, RemovalReason, Signal, Slots, Stamp, State, Types,
 };
 
 /// How long what nobody uses stays, in nanoseconds.

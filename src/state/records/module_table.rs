@@ -185,7 +185,9 @@ impl<H: Types> ModuleTable<H> {
 
     /// What this one's code is charged among them: nothing, if it is none of them.
     pub fn charged_for(&self, id: ModuleId<H>) -> Amounts {
-        self.records.get(id).map_or(Amounts::ZERO, |m| m.listed.charge)
+        self.records
+            .get(id)
+            .map_or(Amounts::ZERO, |m| m.listed.charge)
     }
 
     /// Loaded modules that nobody uses, the least recently used first. Settle first.
@@ -227,7 +229,9 @@ impl<H: Types> ModuleTable<H> {
         (
             self.candidates.len() - listed(|l| l.place.is_some()),
             self.unused.len() - listed(|l| l.unused.is_some()),
-            self.charged.beyond(&charged).saturating_add(&charged.beyond(&self.charged)),
+            self.charged
+                .beyond(&charged)
+                .saturating_add(&charged.beyond(&self.charged)),
         )
     }
 }
