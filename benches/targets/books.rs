@@ -72,7 +72,12 @@ impl Books {
         let function = function.expect("a new name");
         let doors = &mut self.cx.slots;
         let entry = (self.state)
-            .entry(function, &Group::from(1), |_, _| doors.open(0, 1), &mut self.cx.out)
+            .entry(
+                function,
+                &Group::from(1),
+                |_, _| doors.open(0, 1),
+                &mut self.cx.out,
+            )
             .expect("it is defined");
         let SeatOffer::Seat(request) = self.state.try_seat(entry, &mut self.cx) else {
             panic!("its seat is vacant");

@@ -5,16 +5,28 @@
 //! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time; `-- artifacts` measures
 //! those alone, and fails for nothing. Some lines need `--features warm-up,zstd`.
 
+extern crate alloc;
+
 use std::env;
 use std::process::ExitCode;
+use std::time::Duration;
 
+mod books;
+#[allow(dead_code, reason = "of the model test, which uses all of it")]
+#[path = "../../tests/state_model/fake.rs"]
+mod fake;
+#[allow(dead_code, unused_imports, reason = "the pure core, alone")]
+#[path = "../../src/state/mod.rs"]
+mod state;
 #[path = "../subjects/mod.rs"]
 mod subjects;
 
+use books::Books;
 #[cfg(feature = "warm-up")]
 use subjects::warm_up;
 use subjects::{
-    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, threads, warm,
+    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, tasks, threads,
+    warm,
 };
 
 #[global_allocator]
@@ -57,12 +69,15 @@ fn main() -> ExitCode {
     }
     report.warm();
     report.two_threads();
+    report.tasks();
+    report.waits();
     report.crowds();
     report.cold();
     #[cfg(feature = "warm-up")]
     report.warm_up();
     report.artifacts();
     report.evictions();
+    report.books();
     report.bytes();
     report.machine();
     if report.short > 0 && !only_try {
@@ -70,6 +85,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -121,6 +140,30 @@ impl Report {
         let different = &mut threads::different_entries();
         self.ratio("2 threads, 1 entry with 2 instances / bare", one, bare, 1.4);
         self.ratio("2 threads, different entries / bare", different, bare, 1.3);
+    }
+
+    fn tasks(&mut self) {
+        let (_pool, add) = pool();
+        let bare = &mut tasks::bare();
+        let resolved = &mut tasks::resolved(&add);
+        let held = &mut tasks::held(&add);
+        let name = "task: acquire, call, release / bare call_async";
+        self.ratio(name, resolved, bare, 1.4);
+        self.ratio(
+            "task: call in a held lease / bare call_async",
+            held,
+            bare,
+            1.15,
+        );
+    }
+
+    fn waits(&mut self) {
+        let calls = self.effort.calls / 10;
+        let p99 = self.rounds(|_| {
+            let [pool, _] = threads::waits_for_one_instance(calls);
+            micros(pool.p99)
+        });
+        self.line("2 threads, 1 instance: p99 of a wait, in us", p99, 5.0);
     }
 
     fn crowds(&mut self) {
@@ -243,10 +286,32 @@ impl Report {
         self.line(
             "evicting 10,000 one by one: books / dropping stores",
             beyond,
-            0.2,
+            0.15,
         );
         // Four thirds: what log n grows by from 1,000 to 10,000.
         self.line("the same, each / each of 1,000", median(grow), 4.0 / 3.0);
+    }
+
+    /// The books alone, which is what is under the pool's lock.
+    fn books(&mut self) {
+        let many = (self.effort.crowd / 10) as u32;
+        let choices = self.effort.calls as usize / 40;
+        let few = &mut Books::of_modules(many / 100);
+        let books = &mut Books::of_modules(many);
+        let (small, large) = (few.choices(choices), books.choices(choices));
+        let at = |sorted: &[Duration], percent| micros(sorted[sorted.len() * percent / 100]);
+        let flat = at(&large, 50) / at(&small, 50);
+        self.line("choosing of 10,000 modules / of 100, median", flat, 4.0);
+        self.line(
+            "choosing of 10,000 modules: p99, in us",
+            at(&large, 99),
+            5.0,
+        );
+        let sweep = self.rounds(|_| micros(books.sweep()));
+        let name = "sweep of 10,000 idle that finds nothing: lock, in us";
+        self.line(name, sweep, 20.0);
+        let refusal = self.rounds(|_| micros(books.refusal()));
+        println!("refusal that counts 10,000 idle: lock, in us: {refusal:.1}");
     }
 
     fn bytes(&mut self) {

@@ -15,7 +15,8 @@
 
 use alloc::vec::Vec;
 
-use super::room::{OF_CODE, sum};
+use super::plan::OF_CODE;
+use super::room::sum;
 use crate::state::{
     Amounts, Budget, Candidate, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget,
     Phase, RemovalReason, RequestId, ReserveOutcome, Shortage, Slots, State, Types,
