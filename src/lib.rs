@@ -234,19 +234,19 @@ pub use artifacts::{
 pub use artifacts::{DirStore, DirStoreBuilder, EngineInfo};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, DefineError,
-    Definition, Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats,
-    FunctionType, GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup,
-    Lease, Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError,
-    Pool, PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared,
-    Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType,
-    WaitingFor, WarmUpError,
+    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, Compiled,
+    DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function, FunctionName,
+    FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder,
+    ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock, MemoryError,
+    ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError, PrecompileOutcome,
+    Precompiled, Prepared, Removal, Stats, SystemClock, Target, TextError, UnknownFunction,
+    UnknownName, ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
-    StackTooSmall, StoreData, SystemError,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, ModuleLimit,
+    ModuleLimits, ModuleTooLarge, Report, SharedError, StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason};
 /// The wasmtime that the pool is built on: its types are in this crate's API.

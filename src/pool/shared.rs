@@ -13,6 +13,7 @@ use crate::artifacts::Artifacts;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
+use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::deadlock::Blocked;
 use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
@@ -68,6 +69,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
     pub observer: Observer,
@@ -198,6 +200,7 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
@@ -215,6 +218,7 @@ impl<T: Send + 'static> Shared<T> {
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,
+            compile_hooks: parts.compile_hooks,
             timekeeper: parts.timekeeper,
             stack,
             observer: parts.observer,

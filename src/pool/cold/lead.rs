@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::artifacts::{Artifacts, Found};
+use crate::pool::api::compiled::Compiled;
 use crate::pool::api::error::{AcquireError, ModuleError, WaitingFor};
 use crate::pool::api::prepared::CodeOrigin;
 use crate::pool::api::target::Target;
@@ -350,20 +351,25 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         source: &Source<T>,
     ) -> Result<(Unmapped, Duration), AcquireError> {
-        let compiled = self.run_compiler(target, &source.0.wasm, &source.0.facts);
+        let reserved = source.compile_estimate().get(Budget::Compile);
+        let compiled = self.run_compiler(target, &source.0.wasm, &source.0.facts, reserved);
+        let note = |heap| source.note_compile_heap(heap);
+        let compiled = compiled.inspect(|(.., heap)| heap.iter().copied().for_each(note));
+        let compiled = compiled.map(|(code, time, _)| (code, time));
         compiled.map_err(|error| match refused_by_system(&error) {
             Some(refused) => self.refused(guard, target, refused),
             None => self.fail(guard, target, ModuleError::Compile(share(error))),
         })
     }
 
-    /// Compiles, and counts it; how long it took. The room is reserved.
+    /// Compiles, and counts it; how long it took, and how many bytes of heap if the host knows. The room is reserved.
     pub(crate) fn run_compiler(
         &self,
         target: &Target,
         wasm: &[u8],
         facts: &Facts,
-    ) -> wasmtime::Result<(Unmapped, Duration)> {
+        reserved: u64,
+    ) -> wasmtime::Result<(Unmapped, Duration, Option<u64>)> {
         let _span = tracing::info_span!(
             "compile",
             function = %target.signature,
@@ -372,13 +378,24 @@ impl<T: Send + 'static> Shared<T> {
         .entered();
         let began = Instant::now();
         // Some valid modules make the compiler panic: that is their failure, and nobody else's.
-        let compiled = guarded("the compiler", || compile(&self.runtime, wasm, facts));
-        let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
-        let code = compiled.unwrap_or_else(panicked)?;
+        let hooks = &self.compile_hooks;
+        let measured = || hooks.measure(|| compile(&self.runtime, wasm, facts));
+        let panicked = || (Err(wasmtime::Error::msg("the compiler panicked")), None);
+        let (compiled, heap) = guarded("the compiler", measured).unwrap_or_else(panicked);
         let time = began.elapsed();
+        hooks.tell(&Compiled {
+            signature: target.signature.clone(),
+            group: target.group.clone(),
+            wasm_bytes: wasm.len() as u64,
+            reserved_bytes: reserved,
+            heap_bytes: heap,
+            time,
+            succeeded: compiled.is_ok(),
+        });
+        let code = compiled?;
         self.with_state(|locked, _| locked.compilations += 1);
         self.observer.compiled(time);
-        Ok((code, time))
+        Ok((code, time, heap))
     }
 
     /// Loads what was compiled; returns how long that took.

@@ -13,8 +13,7 @@ use crate::pool::cold::reserve::Need;
 use crate::pool::shared::Shared;
 use crate::pool::wait::block_on::block_on;
 use crate::runtime::{
-    Facts, READ_BUFFERS, Unmapped, compile_estimate, inspect, load_estimate, refused_by_system,
-    share,
+    Facts, READ_BUFFERS, Unmapped, compile_heap, inspect, load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget, Group};
 
@@ -60,7 +59,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Done, PrecompileError> {
         let artifacts = self.artifacts.as_ref();
         let artifacts = artifacts.ok_or(PrecompileError::NoArtifacts)?;
-        let facts = inspect(wasm).map_err(PrecompileError::Module)?;
+        let facts = inspect(wasm, &self.settings.modules).map_err(PrecompileError::Module)?;
         let target = Arc::new(Target {
             signature: name.clone(),
             group: Group::NOBODY,
@@ -87,7 +86,8 @@ impl<T: Send + 'static> Job<'_, T> {
         if let Some(done) = self.find()? {
             return Ok(done);
         }
-        self.reserve(compile_estimate(self.wasm.len() as u64))?;
+        let heap = compile_heap(self.wasm, &self.facts, self.pool.runtime.engine());
+        self.reserve(Amounts::ZERO.compile(heap))?;
         // Of pools that share their artifacts, one compiles. Who has waited for that looks again, and holds up nobody
         // while it does.
         let _flight = loop {
@@ -100,7 +100,7 @@ impl<T: Send + 'static> Job<'_, T> {
                 return Ok(done);
             }
         };
-        let compiled = self.compile()?;
+        let compiled = self.compile(heap)?;
         let code = compiled.compiled().unwrap_or_default();
         match self.artifacts.save(&self.key, code) {
             true => Ok((PrecompileOutcome::Compiled, code.len() as u64)),
@@ -131,10 +131,10 @@ impl<T: Send + 'static> Job<'_, T> {
         block_on(reserved, &self.pool.timekeeper).map_err(PrecompileError::Acquire)
     }
 
-    fn compile(&self) -> Result<Unmapped, PrecompileError> {
+    fn compile(&self, reserved: u64) -> Result<Unmapped, PrecompileError> {
         let pool = self.pool;
-        let compiled = pool.run_compiler(&self.target, self.wasm, &self.facts);
-        let (code, _) = compiled.map_err(|error| {
+        let compiled = pool.run_compiler(&self.target, self.wasm, &self.facts, reserved);
+        let (code, ..) = compiled.map_err(|error| {
             pool.observer.module_failed();
             pool.with_state(|locked, _| locked.module_failures += 1);
             match refused_by_system(&error) {

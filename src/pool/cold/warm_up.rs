@@ -2,7 +2,6 @@
 //! thrown away, and what is compiled is the snapshot of that. Part of the module's flight: its leader does it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::artifacts::{ArtifactKey, EngineKey, module_hash, snapshot_hash};
 use crate::pool::api::error::{AcquireError, ModuleError, WarmUpError};
@@ -10,13 +9,13 @@ use crate::pool::api::target::Target;
 use crate::pool::cold::growth::ThrowawayAccount;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
-use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
+use crate::pool::defined::{CompileHeap, Defined, Source, SourceParts};
 use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Runtime,
-    Unmapped, WarmUp, WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect,
-    is_scarce, load_estimate, refused_by_system, share,
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, ModuleLimits, READ_BUFFERS, Refusal, Relief,
+    Runtime, Unmapped, WarmUp, WarmUpFailure, code_estimate, compile, guarded, inspect, is_scarce,
+    load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget};
 
@@ -38,24 +37,16 @@ impl<T: Send + 'static> Job<T> {
     }
 
     /// This wasm in place of what it was made from.
-    fn snapshot(&self, wasm: Vec<u8>, runtime: &Runtime) -> Result<Source<T>, WarmUpFailure> {
+    fn snapshot(&self, wasm: Vec<u8>) -> Result<Source<T>, WarmUpFailure> {
         let before = &self.source.0;
-        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
+        let mut facts = inspect(&wasm, &ModuleLimits::NONE).map_err(WarmUpFailure::unsupported)?;
         facts.forget_exports();
-        let image = match runtime.keeps_images(&facts) {
-            true => facts.image_bytes,
-            false => 0,
-        };
         let snapshot = SourceParts {
             hash: module_hash(&wasm),
             facts,
             imports: before.imports.clone(),
             warm_up: None,
-            warmed: Warmed {
-                data: wasm.len().saturating_sub(before.wasm.len()) as u64,
-                image,
-                ..Warmed::default()
-            },
+            compile_heap: CompileHeap::default(),
             wasm: wasm.into(),
         };
         Ok(Source(Arc::new(snapshot)))
@@ -167,7 +158,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             let verified = artifacts.verify(&found);
             let wasm = verified.and_then(|verified| verified.read(found.saved_bytes()).ok());
-            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm, &self.runtime).ok());
+            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm).ok());
             // Another pool, whose instances may be larger, may have made it.
             let limits = self.settings.instance;
             if let Some(snapshot) = snapshot.filter(|it| it.0.facts.memory_bytes <= limits.memory) {
@@ -207,7 +198,6 @@ impl<T: Send + 'static> Shared<T> {
                 return Ok(Outcome::Done(snapshot));
             }
         }
-        let began = Instant::now();
         // What reads and writes modules may panic, as the compiler may.
         let outcome = guarded("a warm-up", || self.try_warm_up(guard, job, code));
         let panicked = || {
@@ -215,10 +205,7 @@ impl<T: Send + 'static> Shared<T> {
             Err(WarmUpFailure::Unsupported(share(error)))
         };
         match outcome.unwrap_or_else(panicked) {
-            Ok(Outcome::Done(mut snapshot)) => {
-                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
-                    parts.warmed.time = began.elapsed();
-                }
+            Ok(Outcome::Done(snapshot)) => {
                 let keep = snapshot.compile_estimate();
                 self.with_state(|locked, cx| {
                     locked.warm_ups += 1;
@@ -243,7 +230,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Outcome<T>, WarmUpFailure> {
         let parts = &*job.source.0;
         let warm_up = WarmUp::of(&parts.wasm, &job.export, &self.runtime)?;
-        let compiling = compile_estimate(parts.wasm.len() as u64);
+        let compiling = job.source.compile_estimate();
         let needs = InstanceNeeds::of(warm_up.facts(), &self.runtime);
         let code = match code {
             Some(code) => code,
@@ -286,7 +273,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let wasm = warm_up.snapshot(&mut warm)?;
         drop(warm);
-        job.snapshot(wasm, &self.runtime).map(Outcome::Done)
+        job.snapshot(wasm).map(Outcome::Done)
     }
 
     fn warm_up_failed(
