@@ -14,7 +14,7 @@ use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
     CallFailure, GrowthAccount, InstanceNeeds, Meter, ModuleLimits, READ_BUFFERS, Refusal, Relief,
-    Runtime, Unmapped, WarmUp, WarmUpFailure, code_estimate, compile, guarded, inspect, is_scarce,
+    Unmapped, WarmUp, WarmUpFailure, code_estimate, compile, guarded, inspect, is_scarce,
     load_estimate, refused_by_system, share,
 };
 use crate::state::{Amounts, Budget};
