@@ -242,7 +242,7 @@ pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
     BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, CompilationStats,
-    CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
+    Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
     FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
     ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
     MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
@@ -252,8 +252,8 @@ pub use pool::{
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
-    StackTooSmall, StoreData, SystemError,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, ModuleLimit,
+    ModuleLimits, ModuleTooLarge, Report, SharedError, StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason};
 /// The wasmtime that the pool is built on: its types are in this crate's API.

@@ -37,6 +37,7 @@ pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
+pub use api::compiled::Compiled;
 pub use api::compiler_stats::{CompilationStats, CompilerKills};
 #[cfg(feature = "config")]
 pub use api::config::{ArtifactSettings, Config, ConfigError, ConfigPlace};

@@ -15,6 +15,7 @@ use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::compiler_stats::CompilerKills;
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
+use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::deadlock::Blocked;
 use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
@@ -75,6 +76,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
     pub observer: Observer,
@@ -218,6 +220,7 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
@@ -236,6 +239,7 @@ impl<T: Send + 'static> Shared<T> {
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,
+            compile_hooks: parts.compile_hooks,
             timekeeper: parts.timekeeper,
             stack,
             observer: parts.observer,

@@ -74,17 +74,6 @@ pub(crate) fn code_estimate(facts: &Facts, known: Option<u64>) -> Amounts {
     code_bytes(known.unwrap_or_else(least))
 }
 
-/// Heap that compiling takes at its peak: 26 to 82 times the wasm for large modules, with one
-/// thread, and a little over 2 MiB for the smallest.
-pub(crate) fn compile_estimate(wasm: u64) -> Amounts {
-    Amounts::ZERO.compile(wasm.saturating_mul(96).saturating_add(4 << 20))
-}
-
-/// Heap that compiling initial data takes beside, and the images that are made of it: up to 3.1 times both together.
-pub(crate) fn compile_estimate_of_data(data: u64, image: u64) -> Amounts {
-    Amounts::ZERO.compile(data.saturating_add(image).saturating_mul(4))
-}
-
 /// Heap that reading an artifact takes beside the artifact itself.
 pub(crate) const READ_BUFFERS: u64 = 512 << 10;
 

@@ -432,6 +432,7 @@ impl<T: Send + 'static> Shared<T> {
             cap: turn.cap,
             request: guard.id(),
             is_awaited: turn.is_awaited,
+            measured: &|heap| source.note_compile_heap(heap),
         };
         let failure = match self.run_compiler(&order) {
             Ok(compiled) => return Ok(Ok(compiled)),

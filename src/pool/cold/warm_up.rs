@@ -12,12 +12,12 @@ use crate::pool::cold::compilation::{Compile, CompileFailure, Shortfall};
 use crate::pool::cold::growth::ThrowawayAccount;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
-use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
+use crate::pool::defined::{CompileHeap, Defined, Source, SourceParts, Warmed};
 use crate::pool::service::workers::IsAwaited;
 use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Runtime,
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, ModuleLimits, READ_BUFFERS, Refusal, Relief,
     Unmapped, WarmUp, WarmUpFailure, code_estimate, guarded, inspect, is_scarce, load_estimate,
     share,
 };
@@ -41,24 +41,17 @@ impl<T: Send + 'static> Job<T> {
     }
 
     /// This wasm in place of what it was made from.
-    fn snapshot(&self, wasm: Vec<u8>, runtime: &Runtime) -> Result<Source<T>, WarmUpFailure> {
+    fn snapshot(&self, wasm: Vec<u8>) -> Result<Source<T>, WarmUpFailure> {
         let before = &self.source.0;
-        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
+        let mut facts = inspect(&wasm, &ModuleLimits::NONE).map_err(WarmUpFailure::unsupported)?;
         facts.forget_exports();
-        let image = match runtime.keeps_images(&facts) {
-            true => facts.image_bytes,
-            false => 0,
-        };
         let snapshot = SourceParts {
             hash: module_hash(&wasm),
             facts,
             imports: before.imports.clone(),
             warm_up: None,
-            warmed: Warmed {
-                data: wasm.len().saturating_sub(before.wasm.len()) as u64,
-                image,
-                ..Warmed::default()
-            },
+            compile_heap: CompileHeap::default(),
+            warmed: Warmed::default(),
             wasm: wasm.into(),
         };
         Ok(Source(Arc::new(snapshot)))
@@ -190,7 +183,7 @@ impl<T: Send + 'static> Shared<T> {
             });
             // It is copied once more, to be shared.
             drop(found);
-            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm, &self.runtime).ok());
+            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm).ok());
             // Another pool, whose instances may be larger, may have made it.
             let limits = self.settings.instance;
             if let Some(snapshot) = snapshot.filter(|it| it.0.facts.memory_bytes <= limits.memory) {
@@ -280,6 +273,7 @@ impl<T: Send + 'static> Shared<T> {
                 cap,
                 request: guard.id(),
                 is_awaited,
+                measured: &|_| {},
             })
         };
         let code = match code.map_or_else(compile, Ok) {
@@ -320,7 +314,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let wasm = warm_up.snapshot(&mut warm)?;
         drop(warm);
-        job.snapshot(wasm, &self.runtime).map(Outcome::Done)
+        job.snapshot(wasm).map(Outcome::Done)
     }
 
     fn warm_up_failed(
