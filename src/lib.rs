@@ -74,7 +74,7 @@
 //! |---|---|---|
 //! | `memory` | linear memories, tables, GC heaps; 8 KiB per instance, and what its module declares | before it is made or grows |
 //! | `code` | compiled code, as mapped, and what a loaded module keeps of the heap | before it is mapped |
-//! | `compile` | heap of compilations in flight, by estimate | before they start |
+//! | `compile` | heap of compilations in flight, by estimate; or, in processes of their own, all that those can hold | before they start |
 //! | `stack` | fiber stacks; none for synchronous calls | before an instance is leased to a task |
 //! | `mappings` | VMAs | as memory, code and stacks |
 //! | `total` | bytes of the first four together | |
@@ -101,8 +101,8 @@
 //!   the same time).
 //! - No guest and no input can panic, abort or hang the host. Nothing is lost by a failure: charges, seats
 //!   and other tenants are as before. The exceptions:
-//!   - Compilation itself: the heap that it takes is charged by estimate, and nothing ends it. Bound the size
-//!     of what strangers may define.
+//!   - Compilation in this process: the heap that it takes is charged by estimate, and nothing ends it. Bound the size
+//!     of what strangers may define, or compile in processes of their own ([`CompileIn::Process`]).
 //!   - A pool without [`PoolBuilder::call_timeout`] (it has one by default), and one bulk instruction
 //!     (`memory.fill` and the like), which runs to its end: [`PoolBuilder::max_instance_memory`] bounds it.
 //!   - Stacks that the pool does not know: fibers of the host's own, or of an engine that the host has
@@ -130,6 +130,14 @@
 //! ones are refused in a task's lease. [`Lease::call`] is not: it says what it does. Guests that import
 //! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped
 //! from any thread by a [`Canceller`].
+//!
+//! # Compiling
+//!
+//! By default, modules are compiled in this process. With [`PoolBuilder::compile_in`] and a [`CompilerProcess`], each is compiled
+//! in a process of its own, on Linux: what that may take is what is reserved for it in `compile`, and the kernel
+//! sees to it. It ends when it takes too long, when nobody waits for it any more, when its function is
+//! removed or replaced, when the pool is closed, and when this process ends, however that ends. A module that needs more than was
+//! thought is tried again with more, as long as there can be more ([`ModuleError::TooExpensive`]).
 //!
 //! # What can be observed
 //!
@@ -180,6 +188,7 @@
 //! | `host code panicked` | event, error | `what` | a panic in what the pool called on its own account |
 //! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
 //! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store to read, or to write, since that worked; the pool goes on without it |
+//! | `compiler is not shut in` | event, warn | `landlock`, `seccomp` | building a pool whose processes compile with less around them than there might be: what the kernel does not have is false |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
 //! | `no thread to keep artifacts on` | event, error | `error` | the system refused a thread |
 //! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |
@@ -196,6 +205,9 @@
 //!
 //! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
+//! - `compiler` (not default): the program `wasm-pool-compiler`, and `serve_compiler` for programs that compile for
+//!   themselves; Linux. Brings the crates `landlock`, `nix` and `seccompiler`. A pool whose processes are another program's
+//!   (`CompilerProcess::helper`) does without.
 //! - `zstd` (not default): artifacts can be compressed ([`Codec::Zstd`]).
 //! - `object_store` (not default): artifacts in a bucket, by the crate of this name (`ObjectStoreAdapter`).
 //! - `config` (not default): `Config` reads all settings of a pool from a TOML file; see `PoolBuilder::config`.

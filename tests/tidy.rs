@@ -74,6 +74,18 @@ fn the_core_knows_nothing_of_the_world() {
 }
 
 #[test]
+fn processes_know_nothing_of_the_pool() {
+    for (path, text) in sources("src/compiler") {
+        for line in code(&text) {
+            let seen = ["crate::pool", "crate::state"]
+                .iter()
+                .find(|word| line.contains(**word));
+            assert!(seen.is_none(), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
 fn pages_stay_in_the_wasmtime_layer() {
     for folder in ["src/state", "src/pool"] {
         for (path, text) in sources(folder) {

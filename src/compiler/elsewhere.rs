@@ -1,8 +1,7 @@
 //! Where there are no such processes.
 
 use super::error::CompilerError;
-use super::order::{Cap, Failure, Made, Order};
-use super::process_memory::MemoryUse;
+use super::order::{Cap, Failure, Made, Order, Sandbox};
 use super::settings::CompilerProcess;
 use crate::artifacts::EngineKey;
 use crate::runtime::EngineSettings;
@@ -17,6 +16,10 @@ impl Compilers {
         _: &EngineKey,
     ) -> Result<Self, CompilerError> {
         Err(CompilerError::Unsupported)
+    }
+
+    pub fn sandbox(&self) -> Sandbox {
+        match *self {}
     }
 
     pub fn standing_bytes(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::error::CompilerError;
-use super::order::{Failure, Stop};
+use super::order::{Failure, Sandbox, Stop};
 use super::process::{Event, Process, STACK};
 use super::process_memory::MemoryUse;
 use super::settings::{CompilerProcess, Program};
@@ -34,13 +34,6 @@ pub(crate) struct Compilers {
     /// Dropped before the thread that has started them, which they do not outlive.
     idle: Mutex<Idle>,
     starter: Starter,
-}
-
-/// What keeps the processes from doing anything else than compiling, beside their limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sandbox {
-    pub landlock: bool,
-    pub seccomp: bool,
 }
 
 #[derive(Default)]
@@ -117,6 +110,7 @@ impl Compilers {
         Ok(compilers)
     }
 
+    /// Of the first of them.
     pub fn sandbox(&self) -> Sandbox {
         self.sandbox
     }

@@ -31,7 +31,7 @@ mod wire;
 pub(crate) use elsewhere::Compilers;
 #[cfg(target_os = "linux")]
 pub(crate) use fleet::Compilers;
-pub(crate) use order::{Cap, Failure, Order, Stop};
+pub(crate) use order::{Cap, Failure, Order, Sandbox, Stop};
 pub(crate) use process_memory::memory_of;
 
 pub use error::CompilerError;

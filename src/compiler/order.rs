@@ -5,6 +5,13 @@ use std::time::Duration;
 use super::error::CompilerError;
 use crate::artifacts::{ArtifactKey, VerifiedArtifact};
 
+/// What keeps the processes from doing anything else than compiling, beside their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sandbox {
+    pub landlock: bool,
+    pub seccomp: bool,
+}
+
 /// What one compilation may take, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cap {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::artifacts::ArtifactKey;
-use crate::compiler::{Cap, CompilerError, Failure, Order, Stop};
+use crate::compiler::{Cap, CompilerError, Failure, Order, Sandbox, Stop};
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::compiled::Compiled;
 use crate::pool::api::compiler_stats::KillReason;
@@ -88,6 +88,12 @@ impl<T: Send + 'static> Shared<T> {
             }));
         }
         self.with_state(|locked, cx| locked.state.keep_standing(request, &mut cx.out));
+        let Sandbox { landlock, seccomp } = compilers.sandbox();
+        if !(landlock && seccomp) {
+            guarded("a subscriber", || {
+                tracing::warn!(landlock, seccomp, "compiler is not shut in");
+            });
+        }
         Ok(())
     }
 
