@@ -27,6 +27,10 @@ pub(crate) struct Facts {
     pub type_count: u64,
     /// Whether it may have references to what is collected: then its instances have a GC heap.
     pub collects: bool,
+    /// Functions of its own that something outside of its code can hold.
+    pub referenced_functions: u64,
+    /// Elements of tables whose first contents are known before there is an instance.
+    pub table_image: u64,
     /// Active data segments.
     pub active_segments: u64,
     /// The largest image of initial data of which less than half is data; `None` if the segments do

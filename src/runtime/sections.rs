@@ -314,6 +314,7 @@ impl<'a> Reader<'a> {
             && !function.referenced
         {
             function.referenced = true;
+            self.facts.referenced_functions += 1;
             self.facts.heap.add(1, heap::REFERENCED_FUNCTION);
         }
     }
@@ -489,7 +490,10 @@ impl<'a> Reader<'a> {
         let names = self.function_names.min(functions.len() as u64);
         facts.heap.add(names, heap::FUNCTION_NAME);
         let filled = self.tables.iter().map(|table| table.filled);
-        filled.for_each(|elements| facts.heap.add_table_image(elements));
+        filled.for_each(|elements| {
+            facts.heap.add_table_image(elements);
+            facts.table_image = facts.table_image.saturating_add(elements);
+        });
 
         let pages = |image: &Image| sizes::whole_pages(image.end - image.start / PAGE * PAGE);
         if !self.loose {
