@@ -244,7 +244,7 @@ impl<T: Send + 'static> Entry<T> {
         self.slots.get(seat)
     }
 
-    pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> {
+    pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> + Clone {
         self.slots.iter()
     }
 

@@ -83,7 +83,7 @@ impl<T: Send + 'static> SlotTable<T> {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> + Clone {
         (0..self.len()).map(|seat| self.get(seat))
     }
 }
