@@ -35,8 +35,10 @@ use sync::has_heavy_fences;
 
 /// The one thread of a slot leases from it, the other wants to know when a lease ends.
 fn ask_again_and_again(slot: &Slot) -> [u64; 2] {
-    let (mut idle, mut leased) = (0, 0);
+    let (mut idle, mut leased) = (0_u64, 0);
     while !slot.over.load(Ordering::Relaxed) {
+        // The other comes to own it again.
+        (0..idle.wrapping_mul(31) % 300).for_each(|_| hint::spin_loop());
         if !slot.ask() {
             idle += 1;
             continue;
