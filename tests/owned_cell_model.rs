@@ -77,7 +77,7 @@ fn in_every_order() {
         slot.lease(true);
         thread::scope(|scope| {
             scope.spawn(|| slot.lease(true));
-            slot.ask_and_wait();
+            slot.ask();
         });
         slot.finish();
     });
