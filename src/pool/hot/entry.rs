@@ -15,7 +15,7 @@
 //!   after it has put its instance back.
 //!
 //! Both are written under the pool's lock. Whoever writes them then exchanges the slot's cell
-//! ([`Slot::notify_on_release`]); a release exchanges the same cell when it puts its instance back
+//! ([`Slot::finds_leased`]); a release exchanges the same cell when it puts its instance back
 //! ([`Slot::put`]). The exchanges of one cell have an order, so there are four cases:
 //!
 //! 1. The release reads the control word after it was written. It keeps its instance in hand and takes the
@@ -30,6 +30,10 @@
 //! 4. As 3, but another lease takes the instance between the release's exchange and its lock (it may, if it
 //!    is room that somebody waits for, and not this entry). Then `take_released` finds nothing, and leaves the
 //!    flag: the end of that lease is the one that is reported.
+//!
+//! If the slot belongs to a thread, its release does not exchange. Then whoever writes revokes the slot before it
+//! exchanges ([`Slot::revoke`]), with the same cases: the instance is found, or the release finds that the slot was
+//! revoked, and takes the lock. A thread that was about to take counts as a lease, and if it gives up, reports so.
 //!
 //! In each case somebody learns of the end of the lease under the lock, where everything else is decided.
 
