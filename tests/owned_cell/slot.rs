@@ -2,15 +2,16 @@
 //! shares, `crate::sync` decides whose it is: the machine's, or the model checker's.
 
 use std::iter;
+use std::sync::atomic::AtomicBool as Unchecked;
 
 use crate::pool::hot::owned_cell::{Found, OwnedCell};
 use crate::pool::hot::thread::become_owner;
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, has_heavy_fences};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, StaticU64, has_heavy_fences};
 
 /// What lies in a cell.
 #[derive(Default)]
 pub struct Value {
-    in_use: std::sync::atomic::AtomicBool,
+    in_use: Unchecked,
     /// Not atomic: whoever has the value is alone with it.
     uses: u64,
 }
@@ -33,7 +34,7 @@ pub struct Slot {
     pub notifies: AtomicBool,
     /// Leases that have ended, with all that they had to report.
     pub ended: AtomicU64,
-    uses: std::sync::atomic::AtomicU64,
+    uses: StaticU64,
     pub over: AtomicBool,
 }
 
@@ -47,7 +48,7 @@ impl Slot {
             reported: Condvar::new(),
             notifies: AtomicBool::new(false),
             ended: AtomicU64::new(0),
-            uses: std::sync::atomic::AtomicU64::new(0),
+            uses: StaticU64::new(0),
             over: AtomicBool::new(false),
         }
     }

@@ -11,7 +11,7 @@ use crate::sync::OnceLock;
 #[inline]
 pub(crate) fn entry_hash(uid: u64, group: &Group) -> u64 {
     #[cfg(test)]
-    if let Some(hash) = injected::HASH.get() {
+    if let Some(hash) = injected::HASH.with(std::cell::Cell::get) {
         return hash;
     }
     static HASHER: OnceLock<DefaultHashBuilder> = OnceLock::new();

@@ -184,10 +184,11 @@ impl fmt::Debug for Group {
 mod tests {
     use super::*;
     use alloc::format;
+    use alloc::vec::Vec;
 
     /// Counts what it is given.
     #[derive(Default)]
-    struct Words(alloc::vec::Vec<u64>);
+    struct Words(Vec<u64>);
 
     impl Hasher for Words {
         fn write(&mut self, _: &[u8]) {
