@@ -18,6 +18,14 @@ impl<P: Send> OwnedCell<P> {
         self.owner.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether it has one that has not ended: a hint.
+    pub fn has_living_owner(&self) -> bool {
+        let record = self.record.take();
+        let lives = record.as_ref().is_some_and(|owner| !owner.has_ended());
+        self.record.store(record);
+        lives
+    }
+
     /// The caller has the value in hand, and the cell has no owner.
     pub fn lend(&self, to: Arc<Owner>) {
         let tag = to.tag;
