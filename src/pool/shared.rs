@@ -29,7 +29,7 @@ use crate::pool::wait::block_on::block_on;
 use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
-use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, has_heavy_fences};
 
 /// What the core keeps for the shell.
 pub(crate) struct ShellTypes<T>(std::marker::PhantomData<fn() -> T>);
@@ -71,6 +71,8 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub on_recycle: Option<Box<Hook<T>>>,
     pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
+    /// Whether threads may come to own slots.
+    pub lends: bool,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
@@ -221,6 +223,7 @@ impl<T: Send + 'static> Shared<T> {
             on_recycle: parts.on_recycle,
             timekeeper: parts.timekeeper,
             stack,
+            lends: has_heavy_fences(),
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),

@@ -51,7 +51,7 @@ use crate::pool::shared::{EntryId, Function, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::StackCheck;
 use crate::state::{Group, Stamp};
-use crate::sync::{AtomicU64, Ordering, has_heavy_fences};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -112,7 +112,7 @@ impl<T: Send + 'static> Entry<T> {
             uid,
             hash: entry_hash(uid, &group),
             stack: pool.stack,
-            lends: has_heavy_fences(),
+            lends: pool.lends,
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {
