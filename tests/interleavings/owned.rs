@@ -1,5 +1,7 @@
 //! Slots belong to threads (here after one lease), and are taken back in the middle of everything else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use shuttle::thread;
 
 use crate::explore::{explore, explore_mutated};
@@ -119,20 +121,17 @@ fn an_owner_passes_nobody_who_waits() {
             world.serve(f.acquire(1).unwrap(), 1);
         }
         let lease = f.acquire(1).unwrap();
-        let served = std::sync::atomic::AtomicBool::new(false);
+        let served = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 let lease = f.acquire(1).unwrap();
-                served.store(true, std::sync::atomic::Ordering::Relaxed);
+                served.store(true, Ordering::Relaxed);
                 world.serve(lease, 1);
             });
             world.await_waiters(1);
             drop(lease);
             let lease = f.acquire(1).unwrap();
-            assert!(
-                served.load(std::sync::atomic::Ordering::Relaxed),
-                "overtaken"
-            );
+            assert!(served.load(Ordering::Relaxed), "overtaken");
             world.serve(lease, 1);
         });
         world.finish(1);
@@ -155,6 +154,7 @@ fn what_a_thread_owns_is_replaced() {
             });
             drop(world.pool.replace::<i32, i32>(definition("f", 2)).unwrap());
             world.turn_over();
+            assert_eq!(world.serve(f.acquire(1).unwrap(), 1), 2);
         });
         let stats = world.pool.stats();
         assert_eq!((stats.modules_loaded, stats.modules_known), (1, 1));

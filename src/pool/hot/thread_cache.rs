@@ -143,7 +143,7 @@ pub(crate) fn put<T: Send + 'static>(entry: Arc<Entry<T>>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::pool::hot::entry_hash::injected;
+    use crate::pool::hot::entry_hash::INJECTED;
     use crate::sync::unit_test_of_threads;
     use crate::{Definition, Function, Pool};
 
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_colliding_hash_hands_out_no_other_entry() {
         unit_test_of_threads(|| {
-            injected::HASH.with(|hash| hash.set(Some(7)));
+            INJECTED.with(|hash| hash.set(Some(7)));
             let pool = Pool::builder().no_housekeeper().build().expect("a pool");
             let define = |name: &str, result: i32| -> Function<(), i32> {
                 let text =
@@ -174,7 +174,7 @@ mod tests {
                     assert_eq!(lease.call(()).expect("it returns"), result);
                 }
             }
-            injected::HASH.with(|hash| hash.set(None));
+            INJECTED.with(|hash| hash.set(None));
         });
     }
 }
