@@ -55,7 +55,7 @@
 //! ```
 //!
 //! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
-//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange. A warm lease
+//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange, or none if the thread owns it. A warm lease
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
 //!   thread of the pool's), in an engine that is thrown away. Failures reach all of them, and are not tried again for a short while.

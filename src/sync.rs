@@ -4,7 +4,8 @@
 //!
 //! Three kinds of things stand here:
 //!
-//! - **Checked**: each operation is a point at which the model checker may let another thread run.
+//! - **Checked**: each operation is a point at which the model checker may let another thread run. What is stored to
+//!   an [`AtomicPtr`] others see late there, as on a machine, unless a fence says otherwise.
 //! - **Not checked, because nobody can be late for it**: [`StaticU64`] and [`StaticMutex`] live as long as the
 //!   process, so they would carry one execution's state into the next; [`OnceLock`] is written under the
 //!   pool's lock or with a value that is always the same, and never changes again. `Arc` and `Weak` come

@@ -40,9 +40,12 @@ impl<T: Send + 'static> Lent<T> {
     fn revoke_unused(&mut self, end: usize) -> usize {
         let end = end.min(self.0.len());
         let from = end.saturating_sub(BATCH);
-        let unused =
+        let is_unused =
             |lent: &&LentSlot<T>| !lent.slot().is_leased() && lent.slot().last_used() == lent.seen;
-        Slot::revoke(self.0[from..end].iter().filter(unused).map(LentSlot::slot));
+        // Looked at once: their owners may use them meanwhile.
+        let listed = self.0[from..end].iter();
+        let unused: Vec<_> = listed.filter(is_unused).map(LentSlot::slot).collect();
+        Slot::revoke(unused.into_iter());
         for at in (from..end).rev() {
             let lent = &mut self.0[at];
             lent.seen = lent.slot().last_used();

@@ -34,7 +34,7 @@ use crate::pool::wait::block_on::block_on;
 use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, has_heavy_fences};
 
 /// What the core keeps for the shell.
 pub(crate) struct ShellTypes<T>(std::marker::PhantomData<fn() -> T>);
@@ -79,6 +79,8 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
+    /// Whether threads may come to own slots.
+    pub lends: bool,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
@@ -242,6 +244,7 @@ impl<T: Send + 'static> Shared<T> {
             compile_hooks: parts.compile_hooks,
             timekeeper: parts.timekeeper,
             stack,
+            lends: has_heavy_fences(),
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),

@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicPtr as RealPtr;
 
@@ -28,6 +29,7 @@ pub enum Mutation {
     NoLightFence,
 }
 
+/// A store of one thread's that others do not see yet.
 struct Pending {
     place: Arc<RealPtr<()>>,
     value: *mut (),
@@ -123,20 +125,20 @@ shuttle::thread_local! {
     static AT_THE_END: AtTheEnd = const { AtTheEnd };
 }
 
+/// As the standard library's.
 pub struct AtomicPtr<P> {
     point: AtomicBool,
     /// What others see.
     place: Arc<RealPtr<()>>,
-    _of: std::marker::PhantomData<*mut P>,
+    _of: PhantomData<fn() -> P>,
 }
 
-// SAFETY-free: as the standard library's, it gives out nothing but pointers.
 impl<P> AtomicPtr<P> {
     pub fn new(value: *mut P) -> Self {
         Self {
             point: AtomicBool::new(false),
             place: Arc::new(RealPtr::new(value.cast())),
-            _of: std::marker::PhantomData,
+            _of: PhantomData,
         }
     }
 

@@ -15,7 +15,7 @@
 //!   after it has put its instance back.
 //!
 //! Both are written under the pool's lock. Whoever writes them then exchanges the slot's cell
-//! ([`Slot::notify_on_release`]); a release exchanges the same cell when it puts its instance back
+//! ([`Slot::finds_leased`]); a release exchanges the same cell when it puts its instance back
 //! ([`Slot::put`]). The exchanges of one cell have an order, so there are four cases:
 //!
 //! 1. The release reads the control word after it was written. It keeps its instance in hand and takes the
@@ -30,6 +30,10 @@
 //! 4. As 3, but another lease takes the instance between the release's exchange and its lock (it may, if it
 //!    is room that somebody waits for, and not this entry). Then `take_released` finds nothing, and leaves the
 //!    flag: the end of that lease is the one that is reported.
+//!
+//! If the slot belongs to a thread, its release does not exchange. Then whoever writes revokes the slot before it
+//! exchanges ([`Slot::revoke`]), with the same cases: the instance is found, or the release finds that the slot was
+//! revoked, and takes the lock. A thread that was about to take counts as a lease, and if it gives up, reports so.
 //!
 //! In each case somebody learns of the end of the lease under the lock, where everything else is decided.
 
@@ -47,7 +51,7 @@ use crate::pool::shared::{EntryId, Function, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::StackCheck;
 use crate::state::{Group, Stamp};
-use crate::sync::{AtomicU64, Ordering, has_heavy_fences};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -108,7 +112,7 @@ impl<T: Send + 'static> Entry<T> {
             uid,
             hash: entry_hash(uid, &group),
             stack: pool.stack,
-            lends: has_heavy_fences(),
+            lends: pool.lends,
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {

@@ -34,7 +34,7 @@
 
 mod revoke;
 
-use std::ptr::{from_ref, null_mut};
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 use crate::pool::hot::thread::{Owner, owner_tag, with_owner};
@@ -70,12 +70,6 @@ impl<P: Send> OwnedCell<P> {
         }
     }
 
-    /// A hint to all but those who have put or taken last.
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.own.load(Ordering::Relaxed).is_null() && self.shared.load(Ordering::Relaxed).is_null()
-    }
-
     #[inline(always)]
     pub fn take(&self) -> Found<P> {
         if self.is_own()
@@ -101,7 +95,7 @@ impl<P: Send> OwnedCell<P> {
             self.own.store(null_mut(), Ordering::Relaxed);
         }
         me.taking.store(null_mut(), Ordering::Release);
-        // SAFETY: put there by this thread alone, which was not revoked when it had said that it takes.
+        // SAFETY: this thread put it there, and was not revoked yet when it had said that it takes: see above.
         match unsafe { unique(value) } {
             Some(value) => Found::Own(value),
             None if owner == me.tag | REVOKED => Found::Revoked,
@@ -136,10 +130,6 @@ impl<P: Send> OwnedCell<P> {
     pub fn put_shared(&self, value: Box<P>) {
         self.shared.swap(Box::into_raw(value), Ordering::AcqRel);
     }
-
-    fn address(&self) -> *mut () {
-        from_ref(self).cast_mut().cast()
-    }
 }
 
 /// # Safety
@@ -152,7 +142,9 @@ unsafe fn unique<P>(value: *mut P) -> Option<Box<P>> {
 
 impl<P: Send> Drop for OwnedCell<P> {
     fn drop(&mut self) {
-        self.settle();
-        drop(self.take_shared());
+        for place in [&self.own, &self.shared] {
+            // SAFETY: nobody else has the cell.
+            drop(unsafe { unique(place.swap(null_mut(), Ordering::AcqRel)) });
+        }
     }
 }

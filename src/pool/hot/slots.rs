@@ -252,8 +252,12 @@ impl<T: Send + 'static> Slot<T> {
         OwnedCell::revoke(slots.map(|slot| &slot.cell));
     }
 
-    /// Its owner loses it because somebody else needs it: next time it has to use it for longer.
+    /// Its owner loses it because somebody else needs it: next time it has to use it for longer. Who has ended
+    /// loses nothing.
     pub fn note_loss(&self) {
+        if !self.cell.has_living_owner() {
+            return;
+        }
         let losses = self.losses.load(Ordering::Relaxed);
         self.losses.store(losses + 1, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
-use crate::sync::{AtomicPtr, StaticCounter, thread_local};
+use crate::sync::{AtomicPtr, Ordering, StaticCounter, StaticU64, thread_local};
 
 /// Numbers threads.
 static THREADS: StaticCounter = StaticCounter::new();
@@ -13,7 +13,7 @@ thread_local! {
     static THREAD: ThreadState = const {
         ThreadState { number: Cell::new(0), sequence: Cell::new(0), owner_tag: Cell::new(NO_OWNER) }
     };
-    static OWNER: OnceCell<Arc<Owner>> = const { OnceCell::new() };
+    static OWNER: OnceCell<Living> = const { OnceCell::new() };
 }
 
 /// A thread as an owner of cells: see `owned_cell.rs`.
@@ -22,6 +22,23 @@ pub(crate) struct Owner {
     pub tag: u64,
     /// The cell that it is about to take from. Written by this thread alone.
     pub taking: AtomicPtr<()>,
+    /// 1 when the thread has ended, or is about to.
+    ended: StaticU64,
+}
+
+impl Owner {
+    /// A hint.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) == 1
+    }
+}
+
+struct Living(Arc<Owner>);
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.ended.store(1, Ordering::Relaxed);
+    }
 }
 
 /// What no cell says.
@@ -55,7 +72,7 @@ pub(crate) fn owner_tag() -> u64 {
 /// This thread as an owner; `None` if it never owned a cell, or is ending.
 #[inline(always)]
 pub(crate) fn with_owner<R>(use_it: impl FnOnce(&Owner) -> R) -> Option<R> {
-    let found = OWNER.try_with(|owner| owner.get().map(|owner| use_it(owner)));
+    let found = OWNER.try_with(|owner| owner.get().map(|living| use_it(&living.0)));
     found.ok().flatten()
 }
 
@@ -66,9 +83,10 @@ pub(crate) fn become_owner() -> Option<Arc<Owner>> {
         let tag = thread_number() << 1;
         THREAD.with(|thread| thread.owner_tag.set(tag));
         let taking = AtomicPtr::new(null_mut());
-        Arc::new(Owner { tag, taking })
+        let ended = StaticU64::new(0);
+        Living(Arc::new(Owner { tag, taking, ended }))
     };
-    let owner = OWNER.try_with(|owner| owner.get_or_init(make).clone());
+    let owner = OWNER.try_with(|owner| owner.get_or_init(make).0.clone());
     owner.ok()
 }
 

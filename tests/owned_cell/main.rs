@@ -1,5 +1,5 @@
 //! `src/pool/hot/owned_cell.rs` alone: on this machine's memory and compiler, with heavy fences and without, and
-//! under miri (`.ci/miri`). That its protocol is right under a memory model is for `tests/interleavings`.
+//! under miri (`.ci/miri`). `tests/owned_cell_model.rs` runs it under a memory model.
 //!
 //! `WASM_POOL_LITMUS_SECONDS` sets how long each litmus test runs.
 #![allow(
@@ -9,9 +9,9 @@
     reason = "it includes the library's sources, and uses some of them"
 )]
 
-#[path = "../src/sync.rs"]
+#[path = "../../src/sync.rs"]
 mod sync;
-#[path = "../src/pool"]
+#[path = "../../src/pool"]
 mod pool {
     pub mod hot {
         pub mod owned_cell;
@@ -19,156 +19,37 @@ mod pool {
     }
 }
 
+mod slot;
+
 use std::hint;
 use std::iter;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pool::hot::owned_cell::{Found, OwnedCell};
 use pool::hot::thread::become_owner;
+use slot::Slot;
 use sync::has_heavy_fences;
-
-/// What lies in a cell.
-#[derive(Default)]
-struct Value {
-    in_use: AtomicBool,
-    /// Not atomic: whoever has the value is alone with it.
-    uses: u64,
-}
-
-impl Value {
-    fn use_it(&mut self) {
-        assert!(!self.in_use.swap(true, Ordering::Relaxed), "taken twice");
-        self.uses += 1;
-        assert!(self.in_use.swap(false, Ordering::Relaxed), "taken twice");
-    }
-}
-
-/// A cell as a slot of the pool has it.
-struct Slot {
-    cell: OwnedCell<Value>,
-    lock: Mutex<()>,
-    notifies: AtomicBool,
-    /// Leases that have ended, with all that they had to report.
-    ended: AtomicU64,
-    uses: AtomicU64,
-    over: AtomicBool,
-}
-
-impl Slot {
-    fn new() -> Self {
-        let cell = OwnedCell::new();
-        cell.put_shared(Box::default());
-        Self {
-            cell,
-            lock: Mutex::new(()),
-            notifies: AtomicBool::new(false),
-            ended: AtomicU64::new(0),
-            uses: AtomicU64::new(0),
-            over: AtomicBool::new(false),
-        }
-    }
-
-    fn locked(&self) -> MutexGuard<'_, ()> {
-        self.lock.lock().unwrap()
-    }
-
-    fn revoke(&self) {
-        OwnedCell::revoke(iter::once(&self.cell));
-    }
-
-    /// A lease: by the owner, if this thread is one.
-    fn lease(&self, lend: bool) {
-        let found = match self.cell.take() {
-            Found::Own(value) => Some(value),
-            Found::Shared(value) => {
-                if lend {
-                    self.lend();
-                }
-                Some(value)
-            }
-            Found::Nothing => {
-                let _locked = self.locked();
-                self.revoke();
-                self.cell.take_shared()
-            }
-            Found::Revoked => {
-                self.report();
-                None
-            }
-        };
-        let Some(mut value) = found else {
-            return;
-        };
-        value.use_it();
-        self.uses.fetch_add(1, Ordering::Relaxed);
-        if !self.cell.put(value) || self.notifies.load(Ordering::Relaxed) {
-            self.report();
-        }
-        self.ended.fetch_add(1, Ordering::Release);
-    }
-
-    fn lend(&self) {
-        let _locked = self.locked();
-        self.revoke();
-        if has_heavy_fences()
-            && !self.cell.has_owner()
-            && !self.notifies.load(Ordering::Relaxed)
-            && let Some(owner) = become_owner()
-        {
-            self.cell.lend(owner);
-        }
-    }
-
-    fn report(&self) {
-        let _locked = self.locked();
-        self.revoke();
-        if let Some(value) = self.cell.take_shared() {
-            self.notifies.store(false, Ordering::Relaxed);
-            self.cell.put_shared(value);
-        }
-    }
-
-    /// Asks to be told when the lease ends; whether there is one.
-    fn ask(&self) -> bool {
-        let _locked = self.locked();
-        self.notifies.store(true, Ordering::Relaxed);
-        self.revoke();
-        let Some(mut value) = self.cell.take_shared() else {
-            return true;
-        };
-        self.notifies.store(false, Ordering::Relaxed);
-        value.use_it();
-        self.uses.fetch_add(1, Ordering::Relaxed);
-        self.cell.put_shared(value);
-        false
-    }
-
-    fn finish(&self) {
-        let _locked = self.locked();
-        self.revoke();
-        let value = self.cell.take_shared().expect("the value is there");
-        assert_eq!(value.uses, self.uses.load(Ordering::Relaxed));
-    }
-}
 
 /// The one thread of a slot leases from it, the other wants to know when a lease ends.
 fn ask_again_and_again(slot: &Slot) -> [u64; 2] {
-    let (mut idle, mut leased) = (0, 0);
+    let (mut idle, mut leased) = (0_u64, 0);
     while !slot.over.load(Ordering::Relaxed) {
-        // A lease that is found now is at most the one after these, but for one that is just being counted.
-        let ended = slot.ended.load(Ordering::Acquire);
+        // The other comes to own it again.
+        (0..idle.wrapping_mul(31) % 300).for_each(|_| hint::spin_loop());
         if !slot.ask() {
             idle += 1;
             continue;
         }
         leased += 1;
-        while slot.notifies.load(Ordering::Relaxed) && !slot.over.load(Ordering::Relaxed) {
-            let since = slot.ended.load(Ordering::Acquire) - ended;
+        // That lease has ended by now, or is the next to end.
+        let ended = slot.ended.load(Ordering::Acquire);
+        while slot.notifies.load(Ordering::Acquire) && !slot.over.load(Ordering::Relaxed) {
             assert!(
-                since < 3 || !slot.notifies.load(Ordering::Acquire),
+                slot.ended.load(Ordering::Acquire) == ended
+                    || !slot.notifies.load(Ordering::Acquire),
                 "nobody reported the end of a lease"
             );
             hint::spin_loop();
