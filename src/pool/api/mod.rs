@@ -6,6 +6,7 @@ pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;
 pub(crate) mod canceller;
+mod compile_settings;
 pub(crate) mod compiled;
 #[cfg(feature = "config")]
 pub(crate) mod config;
