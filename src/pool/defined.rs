@@ -71,6 +71,7 @@ pub(crate) struct SourceParts<T: 'static> {
     /// The export that is run before its instances are snapshotted.
     pub warm_up: Option<Arc<str>>,
     pub compile_heap: CompileHeap,
+    pub warmed: Warmed,
 }
 
 /// What is known of the heap that compiling takes, in bytes.
@@ -80,6 +81,25 @@ pub(crate) struct CompileHeap {
     estimate: OnceLock<u64>,
     /// As the host has measured it, the first time.
     measured: OnceLock<u64>,
+}
+
+/// What is known of wasm that a warm-up has made; nothing, of other wasm.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Warmed {
+    /// What making it took.
+    pub time: Duration,
+    /// Whether it was kept, or found: then it need not be made again.
+    pub is_kept: bool,
+}
+
+impl Warmed {
+    /// What it takes to have it again.
+    pub fn time_to_repeat(&self) -> Duration {
+        match self.is_kept {
+            true => Duration::ZERO,
+            false => self.time,
+        }
+    }
 }
 
 impl<T> Clone for Source<T> {

@@ -31,7 +31,7 @@ mod warm_up;
 pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{Code, CodeNeeds, LoadFailure, Unmapped, compile};
 pub(crate) use compile_heap::compile_heap;
-pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use engine::{EngineSettings, Runtime, compiler_config};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
@@ -44,7 +44,9 @@ pub(crate) use instance::{
 };
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
-pub(crate) use sizes::{InstanceNeeds, READ_BUFFERS, code_estimate, load_estimate};
+pub(crate) use sizes::{
+    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
+};
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
 pub(crate) use system::{Relief, is_scarce, refused_by_system};

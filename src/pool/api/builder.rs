@@ -7,8 +7,10 @@ use std::time::Duration;
 use wasmtime::{Engine, Linker, Store};
 
 use crate::artifacts::Artifacts;
+use crate::compiler::{CompileIn, Compilers};
 use crate::pool::Pool;
 use crate::pool::api::build_error::{BuildError, LimitsError};
+use crate::pool::api::check_compiler::check_compiler;
 #[cfg(feature = "config")]
 use crate::pool::api::config::ArtifactSettings;
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
@@ -42,6 +44,7 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     linker: Option<Linker<StoreData<T>>>,
     imports: Vec<Box<Imports<T>>>,
     artifacts: Option<Artifacts>,
+    pub(super) compile_in: CompileIn,
     /// To be opened, if there are no `artifacts`.
     #[cfg(feature = "config")]
     pub(crate) artifact_settings: Option<ArtifactSettings>,
@@ -107,6 +110,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             linker: None,
             imports: Vec::new(),
             artifacts: None,
+            compile_in: CompileIn::Here,
             #[cfg(feature = "config")]
             artifact_settings: None,
             make_data: Box::new(make),
@@ -364,6 +368,24 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// Where modules are compiled: in this process, or in one that cannot take more than is reserved for it, and is killed
+    /// when it takes too long or nobody needs it any more. With processes, an acquire's deadline holds while it
+    /// compiles, too. Default: [`CompileIn::Here`].
+    ///
+    /// ```no_run
+    /// use wasm_pool::{CompilerProcess, Limits, Pool};
+    ///
+    /// let pool = Pool::builder()
+    ///     .limits(Limits::new().compile(256 << 20))
+    ///     .compile_in(CompilerProcess::helper("/usr/libexec/wasm-pool-compiler"))
+    ///     .build()?;
+    /// # Ok::<(), wasm_pool::BuildError>(())
+    /// ```
+    pub fn compile_in(mut self, place: impl Into<CompileIn>) -> Self {
+        self.compile_in = place.into();
+        self
+    }
+
     /// Where the pool gets the time from. Default: [`SystemClock`](crate::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -387,6 +409,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let runtime = self.runtime()?;
         self.validate_stacks(&runtime)?;
         let linker = self.link(&runtime)?;
+        let compilers = self.compilers(&runtime)?;
         #[cfg(feature = "config")]
         if let (None, Some(settings)) = (&self.artifacts, &self.artifact_settings) {
             self.artifacts = Some(settings.open().map_err(BuildError::Artifacts)?);
@@ -405,6 +428,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             runtime,
             imports: Arc::new(HostImports::new(linker, Vec::new(), 0)),
             artifacts: self.artifacts,
+            compilers,
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,
@@ -413,6 +437,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
+        shared.keep_compilers()?;
         if self.housekeeper {
             let pool = shared.this.clone();
             let tick = move || clock.run(&timekeeper);
@@ -456,6 +481,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
             check_range("fuel_yield_interval", units)?;
         }
         check_lease(settings.fuel, settings.call_timeout)?;
+        if let CompileIn::Process(process) = &self.compile_in {
+            check_compiler(process)?;
+        }
         if let Some(bytes) = self.max_instance_memory {
             check_range("max_instance_memory", bytes)?;
             limits.validate_instance(bytes)?;
@@ -497,15 +525,29 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self.settings.limits.validate_stacks(stack, leases)
     }
 
+    fn engine_settings(&self) -> EngineSettings {
+        EngineSettings {
+            interrupt: self.settings.interrupts(),
+            fuel: self.settings.counts_fuel(),
+            max_wasm_stack: self.max_wasm_stack,
+            async_stack_size: self.stack_size(),
+            backtraces: self.backtraces,
+        }
+    }
+
+    /// The processes that compile, if any are to.
+    fn compilers(&self, runtime: &Runtime) -> Result<Option<Compilers>, BuildError> {
+        let CompileIn::Process(process) = &self.compile_in else {
+            return Ok(None);
+        };
+        let own = self.engine.is_none().then(|| self.engine_settings());
+        let compilers = Compilers::start(process.clone(), own, runtime.key());
+        compilers.map(Some).map_err(BuildError::Compiler)
+    }
+
     fn runtime(&self) -> Result<Runtime, BuildError> {
         let Some(engine) = &self.engine else {
-            let settings = EngineSettings {
-                interrupt: self.settings.interrupts(),
-                fuel: self.settings.counts_fuel(),
-                max_wasm_stack: self.max_wasm_stack,
-                async_stack_size: self.stack_size(),
-                backtraces: self.backtraces,
-            };
+            let settings = self.engine_settings();
             return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
         };
         let runtime = Runtime::with_engine(engine.clone())

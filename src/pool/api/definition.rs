@@ -14,7 +14,7 @@ use crate::pool::api::exported_func::Export;
 use crate::pool::api::function_name::{check_name, join};
 use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::imports::Imports;
-use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts};
+use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts, Warmed};
 use crate::runtime::{Facts, HostImports, ModuleLimits, OwnNeeds, TypeText, inspect};
 use crate::state::signature;
 
@@ -310,6 +310,7 @@ impl Parts {
             imports,
             warm_up: self.warm_up.clone(),
             compile_heap: CompileHeap::default(),
+            warmed: Warmed::default(),
         };
         Ok((Source(Arc::new(parts)), declared))
     }

@@ -4,6 +4,8 @@
 //! artifacts.
 
 pub(crate) mod acquire;
+pub(crate) mod aside;
+pub(crate) mod compilation;
 pub(crate) mod compile;
 pub(crate) mod compile_hooks;
 pub(crate) mod growth;
@@ -16,5 +18,6 @@ pub(crate) mod prepare;
 pub(crate) mod release;
 pub(crate) mod request_guard;
 pub(crate) mod reserve;
+pub(crate) mod verdict;
 #[cfg(feature = "warm-up")]
 pub(crate) mod warm_up;

@@ -35,6 +35,7 @@ impl<H: Types> State<H> {
             held,
             "what an instance holds was reserved for it"
         );
+        let known_uses = (cx.slots).uses(&self.entries[entry].handle, seat);
         let instance = self.instances.insert(Instance {
             entry,
             seat,
@@ -42,9 +43,11 @@ impl<H: Types> State<H> {
             version,
             charge,
             known: stamp,
+            known_uses,
             created_at: self.now,
         });
         self.recency.insert(stamp, instance);
+        self.ages.insert(Stamp::at(self.now), instance);
         self.entries[entry].seats[seat] = Seat::Taken(instance);
         let record = &mut self.modules[module];
         record.live.insert(instance);
@@ -116,6 +119,20 @@ impl<H: Types> State<H> {
     /// Work for no function, which holds room until it is abandoned.
     pub fn begin_work(&mut self) -> RequestId<H> {
         self.requests.insert(Request::new(None, 0))
+    }
+
+    /// What the request holds stands from now on, until `end_standing`; the request ends.
+    pub fn keep_standing(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        if let Some(request) = self.requests.get_mut(id) {
+            self.standing.merge(request.held.take());
+        }
+        self.abandon(id, out);
+    }
+
+    /// Nothing stands any more.
+    pub fn end_standing(&mut self, out: &mut Effects<H>) {
+        let charge = self.standing.take();
+        self.release(charge, out);
     }
 
     /// What the request holds becomes part of the instance's charge.

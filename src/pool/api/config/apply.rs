@@ -66,6 +66,9 @@ impl File {
         let b = with(b, f.async_stack_size, |b, n| b.async_stack_size(size(n.0)));
         let b = with(b, f.max_wasm_stack, |b, n| b.max_wasm_stack(size(n.0)));
         let mut b = with(b, f.backtraces, |b, collect| b.backtraces(collect));
+        if let Some(compiler) = &f.compiler {
+            b = b.compile_in(compiler.process());
+        }
         b.settings.limits = f.limits.apply(b.settings.limits);
         b.settings.modules = f.module_limits.apply(b.settings.modules);
         for (key, settings) in &f.functions {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod artifact_settings;
+mod compiler_settings;
 mod config_error;
 mod quantities;
 mod units;
@@ -20,6 +21,7 @@ use crate::pool::api::limits::check_lease;
 use crate::pool::api::names::named;
 use crate::pool::function_settings::LeaseSettings;
 use crate::state::{Budget, Policy};
+use compiler_settings::FileCompiler;
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
 
 pub use artifact_settings::ArtifactSettings;
@@ -103,13 +105,24 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     compression_level = 3
 ///     compress_after = "1d"
 ///     secret_file = "/etc/app/secret"
+///
+///     [compiler]                          # modules are compiled in processes of their own
+///     helper = "/usr/libexec/wasm-pool-compiler"  # or, without it, in this program
+///     warm = 1
+///     time_limit = "60s"
+///     cpu_time = "60s"
+///     max_jobs = 1
+///     max_growth = "8Mi"
+///     niceness = 3
+///     first_cap = "16Mi"
 /// "#;
-/// use wasm_pool::{Artifacts, Budget, Config, Pool};
+/// use wasm_pool::{Artifacts, Budget, CompileIn, Config, Pool};
 ///
 /// let config: Config = text.parse()?;     // or Config::from_file("pool.toml")
-/// // What code says wins: these artifacts are taken, and those of the file are not opened.
+/// // What code says wins: these artifacts are taken, and those of the file are not opened; and this process compiles.
 /// let artifacts = Artifacts::builder().build();
-/// let pool = Pool::builder().config(&config).artifacts(&artifacts).build()?;
+/// let builder = Pool::builder().config(&config).compile_in(CompileIn::Here);
+/// let pool = builder.artifacts(&artifacts).build()?;
 /// assert_eq!(pool.limits().get(Budget::Memory), Some(100_000_000));
 ///
 /// let error = Config::from_toml("[limits]\nmemory = '512Mo'").unwrap_err();
@@ -152,6 +165,7 @@ pub(crate) struct File {
     module_limits: FileModuleLimits,
     functions: BTreeMap<String, FileFunction>,
     artifacts: Option<ArtifactSettings>,
+    compiler: Option<FileCompiler>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -256,6 +270,9 @@ impl Config {
         if let (Some(artifacts), Some(folder)) = (&mut config.0.artifacts, path.parent()) {
             artifacts.resolve(folder);
         }
+        if let (Some(compiler), Some(folder)) = (&mut config.0.compiler, path.parent()) {
+            compiler.resolve(folder);
+        }
         Ok(config)
     }
 
@@ -336,6 +353,7 @@ impl File {
     fn check(&self) -> Result<(), Fault> {
         self.check_functions()?;
         self.artifacts.as_ref().map_or(Ok(()), |a| a.check())?;
+        self.compiler.as_ref().map_or(Ok(()), |c| c.check())?;
         self.check_limits().map_err(|error| {
             let field = error.field();
             let path: &[&str] = match Budget::ALL.iter().any(|budget| budget.name() == field) {
