@@ -46,11 +46,11 @@ const MEMORY: u64 = 40_000;
 const IMAGE_ELEMENT: u64 = 18;
 
 const OPERATOR: u64 = 1_280;
-const LOOP: u64 = 54_000;
+const LOOP: u64 = 60_000;
 const BRANCH: u64 = 128;
-const LIBCALL: u64 = 22_000;
+const LIBCALL: u64 = 34_000;
 const CALL: u64 = 1_152;
-const INDIRECT_CALL: u64 = 28_000;
+const INDIRECT_CALL: u64 = 36_000;
 const CALL_VALUE: u64 = 800;
 const TWO_SLOTS: u64 = 9;
 const PHI_ARGUMENT: u64 = 40;

@@ -5,11 +5,13 @@ use crate::runtime::guarded;
 
 /// Calls what it is given, once; says how many bytes of heap that took.
 type Probe = dyn Fn(&mut dyn FnMut()) -> Option<u64> + Send + Sync;
+/// Is told of a compilation that is over.
+type OnCompiled = dyn Fn(&Compiled) + Send + Sync;
 
 #[derive(Default)]
 pub(crate) struct CompileHooks {
     pub probe: Option<Box<Probe>>,
-    pub on_compiled: Option<Box<dyn Fn(&Compiled) + Send + Sync>>,
+    pub on_compiled: Option<Box<OnCompiled>>,
 }
 
 impl CompileHooks {
