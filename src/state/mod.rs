@@ -182,6 +182,8 @@ pub struct Config {
     pub max_compilations: usize,
     /// How many pass whoever waits for room before it collects.
     pub max_overtakes: u64,
+    /// Whether instances may have a lifetime: then they are kept in the order of age.
+    pub keeps_ages: bool,
 }
 
 /// Everything that the pool knows. See the module's documentation.
@@ -334,7 +336,7 @@ impl<H: Types> State<H> {
     ) -> (usize, usize) {
         let leased = |id: &InstanceId<H>| {
             let instance = &self.instances[*id];
-            is_leased(&self.entries[instance.entry].handle, instance.seat)
+            is_leased(&self.entries[instance.entry].handle, instance.seat())
         };
         let (ids, next) = self.instances.some_ids(from, count);
         (ids.iter().filter(|id| leased(id)).count(), next)
@@ -396,21 +398,21 @@ impl<H: Types> State<H> {
 
     fn claim(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
         let instance = &self.instances[id];
-        slots.claim(&self.entries[instance.entry].handle, instance.seat, id)
+        slots.claim(&self.entries[instance.entry].handle, instance.seat(), id)
     }
 
     fn restore(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) {
         let instance = &self.instances[id];
-        slots.restore(&self.entries[instance.entry].handle, instance.seat, id);
+        slots.restore(&self.entries[instance.entry].handle, instance.seat(), id);
     }
 
     fn notify_on_release(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
         let instance = &self.instances[id];
-        slots.notify_on_release(&self.entries[instance.entry].handle, instance.seat)
+        slots.notify_on_release(&self.entries[instance.entry].handle, instance.seat())
     }
 
     fn last_used(&self, id: InstanceId<H>, slots: &impl Slots<H>) -> Stamp {
         let instance = &self.instances[id];
-        slots.last_used(&self.entries[instance.entry].handle, instance.seat)
+        slots.last_used(&self.entries[instance.entry].handle, instance.seat())
     }
 }

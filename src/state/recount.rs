@@ -171,7 +171,7 @@ impl<H: Types> State<H> {
         let taken = seats().find(|(number, seat)| match seat {
             Seat::Taken(instance) => {
                 let instance = self.instances.get(*instance);
-                instance.is_none_or(|i| i.entry != id || i.seat != *number)
+                instance.is_none_or(|i| i.entry != id || i.seat() != *number)
             }
             _ => false,
         });
@@ -198,7 +198,7 @@ impl<H: Types> State<H> {
     fn recount_instances(&self) -> Check {
         let homeless = self.instances.iter().find(|(id, instance)| {
             let entry = self.entries.get(instance.entry);
-            let seat = entry.and_then(|e| e.seats.get(instance.seat));
+            let seat = entry.and_then(|e| e.seats.get(instance.seat()));
             !matches!(seat, Some(Seat::Taken(taken)) if taken == id)
         });
         none(homeless, |(id, _)| {
@@ -215,7 +215,13 @@ impl<H: Types> State<H> {
         let is_listed = |id, born| self.ages.contains(Stamp::at(born), id);
         let lost = instances.find(|(id, i)| !is_listed(*id, i.created_at));
         let (listed, live) = (self.ages.len(), self.instances.len());
-        must(lost.is_none() && listed == live, || {
+        let kept = self.config.keeps_ages;
+        let right = if kept {
+            lost.is_none() && listed == live
+        } else {
+            listed == 0
+        };
+        must(right, || {
             let lost = lost.map(|(id, _)| id);
             format!("I4: {listed} of {live} are in the order of age, {lost:?} is not")
         })
