@@ -16,6 +16,7 @@ mod effects;
 mod function_settings;
 mod holdings;
 mod report;
+mod roll;
 mod settings;
 mod shared;
 mod wakeup;

@@ -209,9 +209,9 @@ pub struct State<H: Types> {
     /// Where the sweep goes on.
     swept: Swept<H>,
     instances: Arena<Instance<H>>,
-    /// **I2** The order of last use.
+    /// The order of last use.
     recency: Recency<H>,
-    /// **I4** The order of age.
+    /// The order of age.
     ages: Recency<H>,
     /// Which modules a choice looks at.
     chance: Chance,

@@ -315,13 +315,13 @@ impl<H: Types> State<H> {
             format!("M6: {loaded} modules are loaded, {} counted", self.loaded)
         })?;
         let (candidates, unused, charged) = self.modules.surplus();
-        let wrong = self.modules.misplaced();
-        let is_wrong = |code| wrong.is_some_and(|(wrong, _)| wrong == code);
-        let right = candidates == 0 && charged == Amounts::ZERO && !is_wrong("M8");
+        let wrong = self.modules.wrong_candidate();
+        let right = candidates == 0 && charged == Amounts::ZERO && wrong.is_none();
         must(right, || {
             format!("M8: {candidates} candidates too many, charged wrongly {charged:?}, {wrong:?}")
         })?;
-        must(unused == 0 && !is_wrong("M9"), || {
+        let wrong = self.modules.wrong_unused();
+        must(unused == 0 && wrong.is_none(), || {
             format!("M9: {unused} modules too many are unused, {wrong:?}")
         })?;
         let in_flight = |m: &Module<H>| matches!(m.phase, Phase::InFlight { .. });
