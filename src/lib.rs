@@ -55,7 +55,7 @@
 //! ```
 //!
 //! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
-//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange. A warm lease
+//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange, or none if the thread owns it. A warm lease
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
 //!   thread of the pool's), in an engine that is thrown away. Failures reach all of them, and are not tried again for a short while.
@@ -74,7 +74,7 @@
 //! |---|---|---|
 //! | `memory` | linear memories, tables, GC heaps; 8 KiB per instance, and what its module declares | before it is made or grows |
 //! | `code` | compiled code, as mapped, and what a loaded module keeps of the heap | before it is mapped |
-//! | `compile` | heap of compilations in flight, by estimate | before they start |
+//! | `compile` | heap of compilations in flight, by estimate; or, in processes of their own, all that those can hold | before they start |
 //! | `stack` | fiber stacks; none for synchronous calls | before an instance is leased to a task |
 //! | `mappings` | VMAs | as memory, code and stacks |
 //! | `total` | bytes of the first four together | |
@@ -101,8 +101,8 @@
 //!   the same time).
 //! - No guest and no input can panic, abort or hang the host. Nothing is lost by a failure: charges, seats
 //!   and other tenants are as before. The exceptions:
-//!   - Compilation itself: the heap that it takes is charged by estimate, and nothing ends it. Bound the size
-//!     of what strangers may define.
+//!   - Compilation in this process: the heap that it takes is charged by estimate, and nothing ends it. Bound the size
+//!     of what strangers may define, or compile in processes of their own ([`CompileIn::Process`]).
 //!   - A pool without [`PoolBuilder::call_timeout`] (it has one by default), and one bulk instruction
 //!     (`memory.fill` and the like), which runs to its end: [`PoolBuilder::max_instance_memory`] bounds it.
 //!   - Stacks that the pool does not know: fibers of the host's own, or of an engine that the host has
@@ -131,6 +131,14 @@
 //! async host functions, or that yield by fuel, run only as tasks ([`AsyncReason`]). Any call can be stopped
 //! from any thread by a [`Canceller`].
 //!
+//! # Compiling
+//!
+//! By default, modules are compiled in this process. With [`PoolBuilder::compile_in`] and a [`CompilerProcess`], each is compiled
+//! in a process of its own, on Linux: what that may take is what is reserved for it in `compile`, and the kernel
+//! sees to it. It ends when it takes too long, when nobody waits for it any more, when its function is
+//! removed or replaced, when the pool is closed, and when this process ends, however that ends. A module that needs more than was
+//! thought is tried again with more, as long as there can be more ([`ModuleError::TooExpensive`]).
+//!
 //! # What can be observed
 //!
 //! [`Pool::stats`] says what a pool holds and what happened to it; [`Pool::recount`] checks its books. Metrics go
@@ -151,9 +159,12 @@
 //! | `wasm_pool_loads_total` | counter | | | Times that compiled code was mapped and linked | `loads` |
 //! | `wasm_pool_module_failures_total` | counter | | | Modules that could not be compiled, mapped or linked | `module_failures` |
 //! | `wasm_pool_warm_ups_total` | counter | | | Instances that were warmed up and snapshotted | `warm_ups` |
+//! | `wasm_pool_compiler_kills_total` | counter | | `reason` | Compilations in processes of their own that were ended before they were done | `compiler_kills` |
+//! | `wasm_pool_compiler_crashes_total` | counter | | | Processes that died while they compiled, and that nobody of the pool's has ended | `compiler_crashes` |
 //! | `wasm_pool_code_dropped_total` | counter | | | Modules whose code was evicted or dropped out | `code_dropped` |
 //! | `wasm_pool_guest_failures_total` | counter | | `kind` | Calls, start functions and warm-ups of guests that failed | |
 //! | `wasm_pool_compile_seconds` | histogram | seconds | | Time to compile a module | |
+//! | `wasm_pool_compile_peak_percent` | histogram | percent | | Of what was reserved for a compilation in a process of its own, how much it had at its peak | |
 //! | `wasm_pool_load_seconds` | histogram | seconds | | Time to map and link compiled code | |
 //! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire or a preparation: for an instance, for room, or for a compilation | |
 //! | `wasm_pool_charged` | gauge | bytes, or mappings | `budget` | Charged to a budget: bytes, or mappings | `budget(..).charged` |
@@ -161,7 +172,7 @@
 //! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |
 //! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
 //!
-//! `reason` is [`RemovalReason::name`], `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
+//! `reason` is [`RemovalReason::name`], and of kills one of `cap`, `time`, `unwanted`, `removed` and `closed`, `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
 //! `served` and `timeout`, `budget` [`Budget::name`], `state` one of `idle` and `leased`.
 //!
 //! Spans and events go to the subscriber of the `tracing` crate. There are none on the warm path.
@@ -176,7 +187,8 @@
 //! | `code dropped` | event, debug | `bytes` | unmapping code; bytes as charged to `code` |
 //! | `host code panicked` | event, error | `what` | a panic in what the pool called on its own account |
 //! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
-//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store since it worked; the pool goes on without it |
+//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store to read, or to write, since that worked; the pool goes on without it |
+//! | `compiler is not shut in` | event, warn | `landlock`, `seccomp` | building a pool whose processes compile with less around them than there might be: what the kernel does not have is false |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
 //! | `no thread to keep artifacts on` | event, error | `error` | the system refused a thread |
 //! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |
@@ -193,6 +205,9 @@
 //!
 //! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
 //!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
+//! - `compiler` (not default): the program `wasm-pool-compiler`, and `serve_compiler` for programs that compile for
+//!   themselves; Linux. Brings the crates `landlock`, `nix` and `seccompiler`. A pool whose processes are another program's
+//!   (`CompilerProcess::helper`) does without.
 //! - `zstd` (not default): artifacts can be compressed ([`Codec::Zstd`]).
 //! - `object_store` (not default): artifacts in a bucket, by the crate of this name (`ObjectStoreAdapter`).
 //! - `config` (not default): `Config` reads all settings of a pool from a TOML file; see `PoolBuilder::config`.
@@ -213,6 +228,7 @@ struct Readme;
 extern crate alloc;
 
 mod artifacts;
+mod compiler;
 mod pool;
 mod runtime;
 #[allow(
@@ -232,21 +248,24 @@ pub use artifacts::{
 };
 #[cfg(unix)]
 pub use artifacts::{DirStore, DirStoreBuilder, EngineInfo};
+pub use compiler::{CompileIn, CompilerError, CompilerProcess};
+#[cfg(all(target_os = "linux", feature = "compiler"))]
+pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, DefineError,
-    Definition, Dynamic, ErrorKind, ExportedFunc, Function, FunctionName, FunctionStats,
-    FunctionType, GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup,
-    Lease, Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError,
-    Pool, PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared,
-    Removal, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType,
-    WaitingFor, WarmUpError,
+    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, CompilationStats,
+    Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
+    FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
+    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
+    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
+    PrecompileOutcome, Precompiled, Prepared, Removal, Stats, SystemClock, Target, TextError,
+    UnknownFunction, UnknownName, ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
-    StackTooSmall, StoreData, SystemError,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, ModuleLimit,
+    ModuleLimits, ModuleTooLarge, Report, SharedError, StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason};
 /// The wasmtime that the pool is built on: its types are in this crate's API.

@@ -39,6 +39,11 @@ mod of_linux {
             self.0.write_all(bytes)
         }
 
+        /// For whoever else writes it.
+        pub fn file(&self) -> &File {
+            &self.0
+        }
+
         pub fn seal(self) -> io::Result<SealedFile> {
             fcntl_add_seals(&self.0, ALL)?;
             Ok(SealedFile(self.0))

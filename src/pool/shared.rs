@@ -10,16 +10,21 @@ use hashbrown::HashSet;
 use wasmtime::Store;
 
 use crate::artifacts::Artifacts;
+use crate::compiler::Compilers;
 use crate::pool::api::build_error::LimitsError;
+use crate::pool::api::compiler_stats::CompilerKills;
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
+use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::deadlock::Blocked;
 use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
+use crate::pool::lent::Lent;
 use crate::pool::roll::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
+use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
 use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
@@ -29,7 +34,7 @@ use crate::pool::wait::block_on::block_on;
 use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, has_heavy_fences};
 
 /// What the core keeps for the shell.
 pub(crate) struct ShellTypes<T>(std::marker::PhantomData<fn() -> T>);
@@ -66,14 +71,20 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub runtime: Runtime,
     pub imports: Arc<HostImports<T>>,
     pub artifacts: Option<Artifacts>,
+    /// `None` if modules are compiled in this process.
+    pub compilers: Option<Compilers>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
+    /// Whether threads may come to own slots.
+    pub lends: bool,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
+    pub in_flight: InFlight,
     pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
@@ -88,6 +99,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub state: State<T>,
     /// Which threads wait for an instance of which entry.
     pub blocked: Blocked<T>,
+    /// Slots that belong to threads.
+    pub lent: Lent<T>,
     /// The latest use that came through the lock.
     sequence: u64,
     /// Who waits until nothing is left of a closed pool.
@@ -100,6 +113,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub loads: u64,
     pub module_failures: u64,
     pub warm_ups: u64,
+    pub compiler_kills: CompilerKills,
+    pub compiler_crashes: u64,
     /// What threads are destroying now, and will report as freed.
     ///
     /// **D1** It names exactly what is dying in `state`: whatever were lost on the way would be charged for
@@ -112,6 +127,7 @@ impl<T: Send + 'static> Locked<T> {
         Self {
             state,
             blocked: Blocked::new(),
+            lent: Lent::new(),
             sequence: 0,
             drained: Vec::new(),
             forgotten: 0,
@@ -120,6 +136,8 @@ impl<T: Send + 'static> Locked<T> {
             loads: 0,
             module_failures: 0,
             warm_ups: 0,
+            compiler_kills: CompilerKills::default(),
+            compiler_crashes: 0,
             destroying: HashSet::new(),
         }
     }
@@ -200,9 +218,11 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub runtime: Runtime,
     pub imports: Arc<HostImports<T>>,
     pub artifacts: Option<Artifacts>,
+    pub compilers: Option<Compilers>,
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
@@ -217,14 +237,18 @@ impl<T: Send + 'static> Shared<T> {
             runtime: parts.runtime,
             imports: parts.imports,
             artifacts: parts.artifacts,
+            compilers: parts.compilers,
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,
+            compile_hooks: parts.compile_hooks,
             timekeeper: parts.timekeeper,
             stack,
+            lends: has_heavy_fences(),
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),
+            in_flight: InFlight::default(),
             undelivered: Undelivered::new(),
             past_hits: Arc::default(),
             roll: Mutex::new(Roll::default()),
@@ -245,7 +269,9 @@ impl<T: Send + 'static> Shared<T> {
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
+            cx.slots.exchange_lent(&mut locked.lent);
             let answer = ask(&mut locked, &mut cx);
+            cx.slots.exchange_lent(&mut locked.lent);
             locked.hand_out(0, &mut cx.out);
             answer
         };
@@ -275,6 +301,10 @@ impl<T: Send + 'static> Shared<T> {
             }
         });
         self.workers.stop();
+        if let Some(compilers) = &self.compilers {
+            compilers.close();
+            self.with_state(|locked, cx| locked.state.end_standing(&mut cx.out));
+        }
     }
 
     /// Closes, and waits until every lease has ended and everything is freed; whether that was in
@@ -302,6 +332,7 @@ impl<T: Send + 'static> Shared<T> {
     pub fn evict_and_report(&self) {
         self.timekeeper.remember_now();
         self.expire();
+        self.revoke_unused();
         let expiry = self.settings.expiry(self.timekeeper.is_coarse());
         // A few at a time: others need the lock too.
         while self.with_state(|locked, cx| {

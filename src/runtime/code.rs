@@ -1,5 +1,6 @@
 //! Compiling and loading.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use wasmtime::{Engine, Module};
@@ -18,6 +19,8 @@ use crate::state::Amounts;
 pub(crate) struct Unmapped {
     code: MachineCode,
     needs: CodeNeeds,
+    /// Bytes of code, if another process has compiled it, and nobody has saved it yet.
+    made_elsewhere: Option<u64>,
 }
 
 /// What code takes when it is mapped.
@@ -52,11 +55,20 @@ impl CodeNeeds {
     }
 }
 
-/// Compiles in an engine that is thrown away with all that the compiler keeps.
+/// The compiler does not recurse into what a module nests: it takes 128 to 256 KiB of stack, whatever it compiles.
+const COMPILER_STACK: usize = 1 << 20;
+
+/// Compiles in an engine that is thrown away with all that the compiler keeps. On a stack of its own where this thread has
+/// too little left: an overflow would end the process.
 pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Unmapped> {
-    let code = MachineCode::compile(runtime, wasm)?;
+    let compile = || MachineCode::compile(runtime, wasm);
+    let code = stacker::maybe_grow(COMPILER_STACK, 2 * COMPILER_STACK, compile)?;
     let needs = CodeNeeds::of(runtime, facts, code.len() as u64);
-    Ok(Unmapped { code, needs })
+    Ok(Unmapped {
+        code,
+        needs,
+        made_elsewhere: None,
+    })
 }
 
 impl Unmapped {
@@ -64,7 +76,20 @@ impl Unmapped {
     pub fn stored(verified: VerifiedArtifact, bytes: u64, needs: CodeNeeds) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let code = MachineCode::Stored(verified, bytes);
-        Self { code, needs }
+        Self {
+            code,
+            needs,
+            made_elsewhere: None,
+        }
+    }
+
+    /// What another process has compiled: so many bytes of code.
+    pub fn made_elsewhere(verified: VerifiedArtifact, code: u64, needs: (u64, CodeNeeds)) -> Self {
+        let (bytes, needs) = needs;
+        Self {
+            made_elsewhere: Some(code),
+            ..Self::stored(verified, bytes, needs)
+        }
     }
 
     /// What it will take when it is mapped.
@@ -86,11 +111,21 @@ impl Unmapped {
         Ok(module)
     }
 
-    /// To be saved; `None` for what was.
-    pub fn compiled(&self) -> Option<&[u8]> {
+    /// What it comes from, if that is an artifact.
+    pub fn artifact(&self) -> Option<&VerifiedArtifact> {
         match &self.code {
-            MachineCode::Compiled(code) => Some(code),
-            MachineCode::Stored(..) => None,
+            MachineCode::Compiled(_) => None,
+            MachineCode::Stored(verified, _) => Some(verified),
+        }
+    }
+
+    /// To be saved; `None` for what was. What another process has made is copied: into as much heap as is reserved for
+    /// it in that process, which is gone.
+    pub fn compiled(&self) -> Option<Cow<'_, [u8]>> {
+        match (&self.code, self.made_elsewhere) {
+            (MachineCode::Compiled(code), _) => Some(code.into()),
+            (MachineCode::Stored(made, _), Some(bytes)) => Some(made.read_code(bytes).ok()?.into()),
+            (MachineCode::Stored(..), None) => None,
         }
     }
 }

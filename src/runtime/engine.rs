@@ -14,7 +14,7 @@ use crate::artifacts::EngineKey;
 use crate::state::Amounts;
 
 /// What the pool's own engine is made for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EngineSettings {
     pub interrupt: bool,
     pub fuel: bool,
@@ -46,41 +46,54 @@ impl Hasher for Settings {
     }
 }
 
-impl Runtime {
+impl EngineSettings {
     /// An engine that suits the pool: interruptible by epochs, with fuel if calls are limited by
     /// it, and without the tables that only backtraces need (15 % of the code).
-    pub fn new(settings: EngineSettings) -> wasmtime::Result<Self> {
+    pub fn config(&self) -> Config {
         let mut config = Config::new();
-        config.epoch_interruption(settings.interrupt);
-        config.consume_fuel(settings.fuel);
-        config.max_wasm_stack(settings.max_wasm_stack);
-        config.async_stack_size(settings.async_stack_size);
+        config.epoch_interruption(self.interrupt);
+        config.consume_fuel(self.fuel);
+        config.max_wasm_stack(self.max_wasm_stack);
+        config.async_stack_size(self.async_stack_size);
         config.with_host_stack(Arc::new(ChargedStacks));
         // A memory that moves to grow is there twice for a while, and charged once.
         config.memory_may_move(false);
-        if !settings.backtraces {
+        if !self.backtraces {
             config.wasm_backtrace_max_frames(None);
             config.generate_address_map(false);
             config.native_unwind_info(false);
         }
-        Self::with_engine(Engine::new(&config)?)
+        config
+    }
+}
+
+/// The configuration of engines that compile for one of this configuration; and what tells its code from others'.
+pub(crate) fn compiler_config(of: &Config) -> wasmtime::Result<(Config, EngineKey)> {
+    let mut compiler = of.clone();
+    // Compiling needs no place for instances, and the strategy does not affect the code.
+    compiler.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    // Of the exact version, whatever the host's engine makes of versions.
+    let mut exact = compiler.clone();
+    exact.module_version(ModuleVersionStrategy::WasmtimeVersion)?;
+    let mut settings = Settings(Vec::new());
+    let exact = Engine::new(&exact)?;
+    exact.precompile_compatibility_hash().hash(&mut settings);
+    Ok((compiler, EngineKey::new(&settings.0)))
+}
+
+impl Runtime {
+    /// With an engine of the pool's own.
+    pub fn new(settings: EngineSettings) -> wasmtime::Result<Self> {
+        Self::with_engine(Engine::new(&settings.config())?)
     }
 
     pub fn with_engine(engine: Engine) -> wasmtime::Result<Self> {
-        let mut compiler = engine.config().clone();
-        // Compiling needs no place for instances, and the strategy does not affect the code.
-        compiler.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-        // Of the exact version, whatever the host's engine makes of versions.
-        let mut exact = compiler.clone();
-        exact.module_version(ModuleVersionStrategy::WasmtimeVersion)?;
-        let mut settings = Settings(Vec::new());
-        let exact = Engine::new(&exact)?;
-        exact.precompile_compatibility_hash().hash(&mut settings);
+        let (compiler, key) = compiler_config(engine.config())?;
         let epoch = Arc::new(Epoch::new(engine.clone()));
         Ok(Self {
             engine,
             compiler,
-            key: EngineKey::new(&settings.0),
+            key,
             epoch,
             types: Arc::default(),
         })
@@ -130,9 +143,7 @@ impl Runtime {
     /// Whether wasmtime keeps images of initial memory, to be copied on write, instead of the segments
     /// that they are made of.
     pub fn keeps_images(&self, facts: &Facts) -> bool {
-        let dense = self.engine.get_memory_guaranteed_dense_image_size();
-        let suits = |extent| extent == 0 || extent < dense;
-        self.engine.get_memory_init_cow() && facts.sparse_image.is_some_and(suits)
+        keeps_images(&self.engine, facts)
     }
 
     /// The types of all modules that are loaded into its engine.
@@ -156,4 +167,11 @@ impl Runtime {
     pub fn stack_amounts(&self) -> Amounts {
         sizes::stack_amounts(self.engine.get_async_stack_size() as u64)
     }
+}
+
+/// Whether an engine keeps images of a module's initial memory: see [`Runtime::keeps_images`].
+pub(super) fn keeps_images(engine: &Engine, facts: &Facts) -> bool {
+    let dense = engine.get_memory_guaranteed_dense_image_size();
+    let suits = |extent| extent == 0 || extent < dense;
+    engine.get_memory_init_cow() && facts.sparse_image.is_some_and(suits)
 }

@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-pub use flow::code::{Prepare, PreparedCode};
+pub use flow::code::{FlightUse, Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
 pub use flow::release::Returned;
 pub use flow::requests::Stale;
@@ -41,7 +41,7 @@ pub use records::group::Group;
 pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
 pub use records::ledger::{Charge, Ledger, Shortage};
 pub use records::module_table::{Candidate, ModuleTable};
-pub use records::modules::{Module, ModuleId, ModuleKey, Phase};
+pub use records::modules::{CompileNeed, Module, ModuleId, ModuleKey, Phase};
 pub use records::policy::{History, Policy, Worth};
 pub use records::queue::{Queue, Sleeper, Ticket};
 pub use records::recency::{Recency, Stamp};
@@ -217,6 +217,8 @@ pub struct State<H: Types> {
     chance: Chance,
     requests: Arena<Request<H>>,
     dying: Arena<Dying<H>>,
+    /// What is held for as long as the pool is open, by nobody's request: see [`Self::keep_standing`].
+    standing: Charge,
     /// Who waits until there is room in the budgets.
     room_queue: Queue<H>,
     /// Who would not wait for room, but for what is being destroyed already.
@@ -262,6 +264,7 @@ impl<H: Types> State<H> {
             chance: Chance::new(),
             requests: Arena::new(),
             dying: Arena::new(),
+            standing: Charge::NONE,
             room_queue: Queue::new(),
             awaiting_frees: Queue::new(),
             turn: None,
@@ -318,6 +321,7 @@ impl<H: Types> State<H> {
             && self.instances.is_empty()
             && self.dying.is_empty()
             && self.requests.is_empty()
+            && self.standing == Charge::NONE
     }
 
     /// The entry of an instance.
@@ -347,10 +351,18 @@ impl<H: Types> State<H> {
         !self.requests.is_empty()
     }
 
-    /// Whether this could be reserved if nothing else were charged.
+    /// Whether this could be reserved if nothing else were charged but what stands.
     pub fn can_ever_hold(&self, amounts: &Amounts) -> bool {
+        let amounts = amounts.saturating_add(&self.standing.amounts());
         let fits = |b: Budget| amounts.get(b) <= self.ledger.limits()[b];
         Budget::ALL.into_iter().all(fits)
+    }
+
+    /// The most of `compile` that could be reserved beside this if nothing else were charged but what stands.
+    pub fn most_to_compile(&self, beside: &Amounts) -> u64 {
+        let held = beside.saturating_add(&self.standing.amounts());
+        let left = |b: Budget| self.ledger.limits()[b].saturating_sub(held.get(b));
+        left(Budget::Compile).min(left(Budget::Total))
     }
 
     /// Whether somebody waits for room.

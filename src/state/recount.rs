@@ -107,7 +107,9 @@ impl<H: Types> State<H> {
             Phase::Loaded { charge, .. } => charge.amounts(),
             _ => Amounts::ZERO,
         });
-        let mut all = instances.chain(requests).chain(dying).chain(modules);
+        let standing = core::iter::once(self.standing.amounts());
+        let all = instances.chain(requests).chain(dying);
+        let mut all = all.chain(modules).chain(standing);
         let sum = all.try_fold(Amounts::ZERO, |sum, part| sum.checked_add(&part));
         let charged = *self.ledger.charged();
         must(sum == Some(charged), || {

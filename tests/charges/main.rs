@@ -7,6 +7,7 @@
 mod common;
 
 mod bookkeeping;
+mod hostile_modules;
 mod import_sizes;
 mod modules;
 mod promised_bookkeeping;

@@ -98,7 +98,15 @@ impl Unmapped {
         unreachable!("no model has artifacts")
     }
 
-    pub fn compiled(&self) -> Option<&[u8]> {
+    pub fn made_elsewhere(_: VerifiedArtifact, _: u64, _: (u64, CodeNeeds)) -> Self {
+        unreachable!("no model has processes")
+    }
+
+    pub fn artifact(&self) -> Option<&VerifiedArtifact> {
+        None
+    }
+
+    pub fn compiled(&self) -> Option<std::borrow::Cow<'_, [u8]>> {
         None
     }
 

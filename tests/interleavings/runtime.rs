@@ -54,7 +54,7 @@ pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{
     Code, CodeNeeds, LoadFailure, STACK, Unmapped, attempts, compile, prepare, shared_engine,
 };
-pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use engine::{EngineSettings, Runtime, compiler_config};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
@@ -68,8 +68,8 @@ pub(crate) use instance::{
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, READ_BUFFERS, code_estimate, compile_estimate, compile_estimate_of_data,
-    load_estimate,
+    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, compile_estimate,
+    compile_estimate_of_data, load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;

@@ -181,6 +181,7 @@ impl World {
                 source,
                 definition,
                 code_bytes,
+                ..
             } => Expected::Lead(*source, *definition, *code_bytes),
             Prepare::Follow(_) | Prepare::Collected(..) => Expected::Follow,
             Prepare::Queue => Expected::Queue,

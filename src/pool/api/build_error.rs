@@ -84,6 +84,9 @@ pub enum BuildError {
     #[cfg(feature = "config")]
     #[error("the artifacts of the configuration")]
     Artifacts(#[source] crate::pool::api::config::ConfigError),
+    /// Modules are to be compiled in processes, and none could be had that does.
+    #[error("modules cannot be compiled in a process of their own")]
+    Compiler(#[source] crate::compiler::CompilerError),
     /// The housekeeper's thread could not be started.
     #[error("the housekeeper's thread could not be started")]
     Housekeeper(#[source] std::io::Error),

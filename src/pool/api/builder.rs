@@ -7,11 +7,14 @@ use std::time::Duration;
 use wasmtime::{Engine, Linker, Store};
 
 use crate::artifacts::Artifacts;
+use crate::compiler::{CompileIn, Compilers};
 use crate::pool::Pool;
 use crate::pool::api::build_error::{BuildError, LimitsError};
+use crate::pool::api::check_compiler::check_compiler;
 #[cfg(feature = "config")]
 use crate::pool::api::config::ArtifactSettings;
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
+use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::FunctionSettings;
 use crate::pool::service::housekeeper::Housekeeper;
@@ -21,7 +24,7 @@ use crate::pool::shared::{Hook, MakeData, Parts, Shared};
 use crate::pool::time::clock::{Clock, nanos};
 use crate::pool::time::clock_thread::{ClockThread, channel};
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
+use crate::runtime::{EngineSettings, HostImports, ModuleLimits, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
@@ -41,6 +44,7 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     linker: Option<Linker<StoreData<T>>>,
     imports: Vec<Box<Imports<T>>>,
     artifacts: Option<Artifacts>,
+    pub(super) compile_in: CompileIn,
     /// To be opened, if there are no `artifacts`.
     #[cfg(feature = "config")]
     pub(crate) artifact_settings: Option<ArtifactSettings>,
@@ -48,6 +52,7 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     on_create: Option<Box<Hook<T>>>,
     on_recycle: Option<Box<Hook<T>>>,
     listener: Option<Box<Listener>>,
+    pub(super) compile_hooks: CompileHooks,
     clock: Option<Arc<dyn Clock>>,
     housekeeper: bool,
 }
@@ -77,6 +82,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                     memory: ADDRESS_SPACE,
                     table_elements: 100_000,
                 },
+                modules: ModuleLimits::new(),
                 max_idle_memory: u64::MAX,
                 max_instances_per_entry: 8,
                 max_compilations: std::thread::available_parallelism()
@@ -104,12 +110,14 @@ impl<T: Send + 'static> PoolBuilder<T> {
             linker: None,
             imports: Vec::new(),
             artifacts: None,
+            compile_in: CompileIn::Here,
             #[cfg(feature = "config")]
             artifact_settings: None,
             make_data: Box::new(make),
             on_create: None,
             on_recycle: None,
             listener: None,
+            compile_hooks: CompileHooks::default(),
             clock: None,
             housekeeper: true,
         }
@@ -360,6 +368,24 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// Where modules are compiled: in this process, or in one that cannot take more than is reserved for it, and is killed
+    /// when it takes too long or nobody needs it any more. With processes, an acquire's deadline holds while it
+    /// compiles, too. Default: [`CompileIn::Here`].
+    ///
+    /// ```no_run
+    /// use wasm_pool::{CompilerProcess, Limits, Pool};
+    ///
+    /// let pool = Pool::builder()
+    ///     .limits(Limits::new().compile(256 << 20))
+    ///     .compile_in(CompilerProcess::helper("/usr/libexec/wasm-pool-compiler"))
+    ///     .build()?;
+    /// # Ok::<(), wasm_pool::BuildError>(())
+    /// ```
+    pub fn compile_in(mut self, place: impl Into<CompileIn>) -> Self {
+        self.compile_in = place.into();
+        self
+    }
+
     /// Where the pool gets the time from. Default: [`SystemClock`](crate::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -383,6 +409,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let runtime = self.runtime()?;
         self.validate_stacks(&runtime)?;
         let linker = self.link(&runtime)?;
+        let compilers = self.compilers(&runtime)?;
         #[cfg(feature = "config")]
         if let (None, Some(settings)) = (&self.artifacts, &self.artifact_settings) {
             self.artifacts = Some(settings.open().map_err(BuildError::Artifacts)?);
@@ -401,13 +428,16 @@ impl<T: Send + 'static> PoolBuilder<T> {
             runtime,
             imports: Arc::new(HostImports::new(linker, Vec::new(), 0)),
             artifacts: self.artifacts,
+            compilers,
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,
+            compile_hooks: self.compile_hooks,
             timekeeper: timekeeper.clone(),
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
+        shared.keep_compilers()?;
         if self.housekeeper {
             let pool = shared.this.clone();
             let tick = move || clock.run(&timekeeper);
@@ -451,6 +481,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
             check_range("fuel_yield_interval", units)?;
         }
         check_lease(settings.fuel, settings.call_timeout)?;
+        if let CompileIn::Process(process) = &self.compile_in {
+            check_compiler(process)?;
+        }
         if let Some(bytes) = self.max_instance_memory {
             check_range("max_instance_memory", bytes)?;
             limits.validate_instance(bytes)?;
@@ -492,15 +525,29 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self.settings.limits.validate_stacks(stack, leases)
     }
 
+    fn engine_settings(&self) -> EngineSettings {
+        EngineSettings {
+            interrupt: self.settings.interrupts(),
+            fuel: self.settings.counts_fuel(),
+            max_wasm_stack: self.max_wasm_stack,
+            async_stack_size: self.stack_size(),
+            backtraces: self.backtraces,
+        }
+    }
+
+    /// The processes that compile, if any are to.
+    fn compilers(&self, runtime: &Runtime) -> Result<Option<Compilers>, BuildError> {
+        let CompileIn::Process(process) = &self.compile_in else {
+            return Ok(None);
+        };
+        let own = self.engine.is_none().then(|| self.engine_settings());
+        let compilers = Compilers::start(process.clone(), own, runtime.key());
+        compilers.map(Some).map_err(BuildError::Compiler)
+    }
+
     fn runtime(&self) -> Result<Runtime, BuildError> {
         let Some(engine) = &self.engine else {
-            let settings = EngineSettings {
-                interrupt: self.settings.interrupts(),
-                fuel: self.settings.counts_fuel(),
-                max_wasm_stack: self.max_wasm_stack,
-                async_stack_size: self.stack_size(),
-                backtraces: self.backtraces,
-            };
+            let settings = self.engine_settings();
             return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
         };
         let runtime = Runtime::with_engine(engine.clone())

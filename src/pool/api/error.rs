@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compiler::CompilerError;
 use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::function_type::ArgumentsError;
@@ -24,6 +25,27 @@ pub enum ModuleError {
     /// idle had been evicted for it. It is not the module's fault: whoever asks next tries again.
     #[error("the system refused what compiling or loading the module takes")]
     System(#[source] SystemError),
+    /// Compiling it takes more memory than `compile` (or `total`) can ever give, or so much that it was not tried. Only
+    /// where processes compile ([`CompileIn::Process`](crate::CompileIn::Process)). Whoever asks next is refused at
+    /// once, as long as the limits are what they were.
+    #[error(
+        "compiling the module takes at least {needed_at_least} bytes, where there can never be more than {cap}"
+    )]
+    TooExpensive {
+        /// Bytes: fewer were not enough.
+        needed_at_least: u64,
+        /// Bytes that its process can ever have.
+        cap: u64,
+    },
+    /// Compiling it took too long, and was ended. Only where processes compile.
+    #[error("compiling the module took more than {limit:?}")]
+    TooSlow {
+        /// The limit: of real time, or of the processor's.
+        limit: Duration,
+    },
+    /// The process that was to compile it failed. If it was ended from outside, whoever asks next tries again.
+    #[error("the module could not be compiled in a process of its own")]
+    Process(#[source] CompilerError),
     /// Its compiled code could not be mapped.
     #[error("the module's code could not be loaded")]
     Load(#[source] SharedError),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::compiler::CompilerError;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
@@ -159,7 +160,9 @@ kinds! {
     };
     ModuleError: |error| match error {
         ModuleError::Compile(_) | ModuleError::Link(_) => ErrorKind::Invalid,
-        ModuleError::System(_) => ErrorKind::System,
+        ModuleError::System(_) | ModuleError::Process(_) => ErrorKind::System,
+        ModuleError::TooExpensive { .. } => ErrorKind::TooLarge,
+        ModuleError::TooSlow { .. } => ErrorKind::Limit,
         ModuleError::Load(_) => ErrorKind::Host,
         ModuleError::WarmUp { source, .. } => source.kind(),
     };
@@ -219,9 +222,14 @@ kinds! {
         #[cfg(feature = "config")]
         BuildError::Artifacts(_) => ErrorKind::System,
         BuildError::Housekeeper(_) => ErrorKind::System,
+        BuildError::Compiler(error) => match error {
+            CompilerError::Start { .. } | CompilerError::System(_) => ErrorKind::System,
+            _ => ErrorKind::Misuse,
+        },
     };
     PrecompileError: |error| match error {
         PrecompileError::Module(_) | PrecompileError::Compile(_) => ErrorKind::Invalid,
+        PrecompileError::Refused(error) => error.kind(),
         PrecompileError::System(_) => ErrorKind::System,
         PrecompileError::Acquire(error) => error.kind(),
         PrecompileError::NoArtifacts => ErrorKind::Misuse,

@@ -6,6 +6,9 @@ pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;
 pub(crate) mod canceller;
+mod check_compiler;
+pub(crate) mod compiled;
+pub(crate) mod compiler_stats;
 #[cfg(feature = "config")]
 pub(crate) mod config;
 pub(crate) mod define;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pool::Pool;
-use crate::pool::api::error::AcquireError;
+use crate::pool::api::error::{AcquireError, ModuleError};
 use crate::pool::api::names::named;
 use crate::pool::shared::Shared;
 use crate::runtime::{InspectError, SharedError, SystemError};
@@ -156,6 +156,10 @@ pub enum PrecompileError {
     /// It does not compile.
     #[error("the module does not compile")]
     Compile(#[source] SharedError),
+    /// Its compilation was ended: it took too much memory, or too long, or its process failed
+    /// ([`CompileIn::Process`](crate::CompileIn::Process)).
+    #[error("the module's compilation was ended")]
+    Refused(#[source] Arc<ModuleError>),
     /// The operating system refused what compiling takes.
     #[error("the system refused what compiling the module takes")]
     System(#[source] SystemError),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pool::api::compiler_stats::{CompilationStats, CompilerKills};
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::holders::{Holder, IN_STATS};
 use crate::pool::api::limits::Limits;
@@ -121,6 +122,12 @@ pub struct Stats {
     /// Instances that were warmed up and snapshotted: see `Definition::warm_up`. What is compiled for them, and
     /// thrown away with them, is not among `compilations`.
     pub warm_ups: u64,
+    /// Compilations that go on now, the longest first. Those that are thrown away (see `warm_ups`) are among them.
+    pub compilations_in_flight: Vec<CompilationStats>,
+    /// Compilations in processes of their own that were ended before they were done.
+    pub compiler_kills: CompilerKills,
+    /// Processes that died while they compiled, and that nobody of the pool's has ended.
+    pub compiler_crashes: u64,
     /// Modules whose code was evicted or dropped out.
     pub code_dropped: u64,
     /// Acquires and preparations that a budget refused.
@@ -242,26 +249,33 @@ struct Hits {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, holders, [compilations, loads, module_failures, warm_ups]) = self
-            .with_state(|locked, _| {
-                let snapshot = locked.state.snapshot();
-                // An entry that is forgotten passes its hits on, under the lock.
-                let hits = Hits {
-                    entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
-                    functions: (snapshot.functions.iter())
-                        .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
-                        .collect(),
-                    past: self.past_hits.load(Ordering::Relaxed),
-                };
-                let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
-                let of_modules = [
-                    locked.compilations,
-                    locked.loads,
-                    locked.module_failures,
-                    locked.warm_ups,
-                ];
-                (snapshot, hits, holders, of_modules)
-            });
+        let (snapshot, hits, holders, of_modules, compiler_kills) = self.with_state(|locked, _| {
+            let snapshot = locked.state.snapshot();
+            // An entry that is forgotten passes its hits on, under the lock.
+            let hits = Hits {
+                entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
+                functions: (snapshot.functions.iter())
+                    .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
+                    .collect(),
+                past: self.past_hits.load(Ordering::Relaxed),
+            };
+            let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
+            let of_modules = [
+                locked.compilations,
+                locked.loads,
+                locked.module_failures,
+                locked.warm_ups,
+                locked.compiler_crashes,
+            ];
+            (snapshot, hits, holders, of_modules, locked.compiler_kills)
+        });
+        let [
+            compilations,
+            loads,
+            module_failures,
+            warm_ups,
+            compiler_crashes,
+        ] = of_modules;
         let mut uses: HashMap<_, (u64, usize, usize)> = HashMap::new();
         for (entry, entry_hits) in snapshot.entries.iter().zip(&hits.entries) {
             let (hits, idle, leased) = uses.entry(entry.function).or_default();
@@ -318,6 +332,9 @@ impl<T: Send + 'static> Shared<T> {
             loads,
             module_failures,
             warm_ups,
+            compilations_in_flight: self.in_flight.list(),
+            compiler_kills,
+            compiler_crashes,
             code_dropped: snapshot.code_dropped,
             refusals: snapshot.refusals,
             growth_refusals: snapshot.totals.growth_refusals,

@@ -8,8 +8,9 @@ use crate::pool::api::prepared::CodeOrigin;
 use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::{closed, removed, would_block};
 use crate::pool::cold::in_queue::InQueue;
-use crate::pool::cold::lead::{Lead, Ready, module_error};
+use crate::pool::cold::lead::{Lead, Ready};
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
+use crate::pool::cold::verdict::module_error;
 use crate::pool::shared::{Shared, Signal};
 use crate::pool::time::clock::nanos;
 use crate::pool::wait::policy::WaitPolicy;
@@ -43,6 +44,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<(RequestGuard<T>, Ready, WaitPolicy), AcquireError> {
         let mut followed = 0;
         let mut origin = CodeOrigin::Present;
+        let mut guard = guard;
         loop {
             let began = self.timekeeper.now();
             let in_queue = |waiter, waiting_for| InQueue {
@@ -56,7 +58,14 @@ impl<T: Send + 'static> Shared<T> {
                     let ready = Ready { origin, ..ready };
                     return Ok((guard, ready, wait_policy.later(followed)));
                 }
-                Step::Lead(lead) => return self.lead(guard, target, lead, wait_policy).await,
+                Step::Lead(lead) => {
+                    let ready;
+                    (guard, ready, wait_policy) =
+                        self.lead(guard, target, lead, wait_policy).await?;
+                    if let Some(ready) = ready {
+                        return Ok((guard, ready, wait_policy));
+                    }
+                }
                 Step::Follow(module, waiter, ticket) => {
                     let leave = || {
                         self.with_state(|locked, _| locked.state.leave_flight(module, ticket));
@@ -125,10 +134,12 @@ impl<T: Send + 'static> Shared<T> {
                     source,
                     definition,
                     code_bytes,
+                    compile_need,
                 } => Step::Lead(Lead {
                     source,
                     defined: definition,
                     code_bytes,
+                    compile_need,
                 }),
                 Prepare::Collected(_, shortage) if !wait_policy.waits_for_room() => {
                     state.count_refusal();

@@ -5,24 +5,24 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::artifacts::{Artifacts, Found};
-use crate::pool::api::error::{AcquireError, ModuleError, WaitingFor};
+use crate::artifacts::{Artifacts, Found, MakeRoom};
+use crate::compiler::Cap;
+use crate::pool::api::error::{AcquireError, ModuleError};
 use crate::pool::api::prepared::CodeOrigin;
 use crate::pool::api::target::Target;
-use crate::pool::cold::acquire::closed;
+use crate::pool::cold::compilation::{Compile, CompileFailure, ModuleSize, Shortfall};
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
 use crate::pool::defined::{Defined, Source};
+use crate::pool::service::workers::IsAwaited;
 use crate::pool::shared::Shared;
-use crate::pool::time::alarms::until;
 use crate::pool::time::clock::nanos;
-use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    Code, CodeNeeds, Facts, InstanceNeeds, LoadFailure, READ_BUFFERS, Relief, Unmapped,
-    code_estimate, compile, guarded, is_scarce, load_estimate, refused_by_system, share,
+    Code, CodeNeeds, InstanceNeeds, LoadFailure, READ_BUFFERS, Relief, Unmapped, code_estimate,
+    is_scarce, load_estimate, refused_by_system, share,
 };
-use crate::state::{Amounts, Budget};
+use crate::state::{Amounts, Budget, CompileNeed};
 
 /// What an instance is to be made of; its code is loaded, and pinned by the request.
 pub(crate) struct Ready {
@@ -37,6 +37,28 @@ pub(crate) struct Lead<T: Send + 'static> {
     pub defined: Arc<Defined>,
     /// What the code took last time, in bytes, when there was one.
     pub code_bytes: Option<u64>,
+    /// What is known of compiling it.
+    pub compile_need: CompileNeed,
+}
+
+impl<T: Send + 'static> Lead<T> {
+    fn size(&self) -> ModuleSize<'_> {
+        ModuleSize {
+            code_bytes: self.code_bytes,
+            ..self.source.size()
+        }
+    }
+}
+
+impl<T: Send + 'static> Source<T> {
+    pub(crate) fn size(&self) -> ModuleSize<'_> {
+        ModuleSize {
+            wasm: self.0.wasm.len() as u64,
+            facts: &self.0.facts,
+            estimate: self.compile_estimate().get(Budget::Compile),
+            code_bytes: None,
+        }
+    }
 }
 
 /// What a leader does next. Before each step it reserves what that takes.
@@ -54,6 +76,22 @@ enum Step {
 enum Taken {
     Loaded(CodeOrigin),
     Next(Step),
+    /// The process that compiles lacked something.
+    Short(Shortfall),
+    /// It was stopped, since nobody needs what it makes.
+    Stopped,
+}
+
+/// How a step is taken.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    /// What is reserved for it beside the code.
+    held: Amounts,
+    /// Whether it waits for others' compilations as long as they take.
+    waits: bool,
+    /// What a process may take that compiles.
+    cap: Option<Cap>,
+    is_awaited: IsAwaited<'a>,
 }
 
 /// Code that has waited for room.
@@ -64,7 +102,8 @@ enum Waiting {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Brings the code. Room for the work, for the code and for the first instance (if one is to be made) is
+    /// Brings the code; `None` if nobody needed it any more, as it was looked for: then it is to be seen what is needed.
+    /// Room for the work, for the code and for the first instance (if one is to be made) is
     /// reserved before it starts, so that it does not start in vain. If this returns early, the flight ends with
     /// the request, and one of the followers leads the next.
     pub(crate) async fn lead(
@@ -73,14 +112,27 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         lead: Lead<T>,
         mut wait_policy: WaitPolicy,
-    ) -> Result<(RequestGuard<T>, Ready, WaitPolicy), AcquireError> {
+    ) -> Result<(RequestGuard<T>, Option<Ready>, WaitPolicy), AcquireError> {
         #[cfg(feature = "warm-up")]
         let lead = {
             let (defined, asked) = (lead.defined.clone(), lead.source);
-            let warm = self.warmed_up(guard, target, asked, &defined, wait_policy);
+            let warm = self.warmed_up(guard, target, asked.clone(), &defined, wait_policy);
             let source;
             (guard, source, wait_policy) = warm.await?;
-            Lead { source, ..lead }
+            let Some(source) = source else {
+                self.with_state(|locked, cx| locked.state.end_lead(guard.id(), &mut cx.out));
+                return Ok((guard, None, wait_policy));
+            };
+            // What compiling takes is known of what is compiled, and that is another wasm each time.
+            let compile_need = match Arc::ptr_eq(&source.0, &asked.0) {
+                true => lead.compile_need,
+                false => CompileNeed::default(),
+            };
+            Lead {
+                source,
+                compile_need,
+                ..lead
+            }
         };
         let needs = InstanceNeeds::of(&lead.source.0.facts, &self.runtime);
         let first = self.first_instance(&guard, &needs, wait_policy);
@@ -88,23 +140,42 @@ impl<T: Send + 'static> Shared<T> {
             Some(_) => Step::Find,
             None => Step::Compile,
         };
+        let mut cap = self.first_cap_of(&guard, target, &lead, &first)?;
         let origin = loop {
             let code = next.code(&lead);
-            let held = first.saturating_add(&self.work_of(&next, &lead, &first, &code));
+            let work = self.work_of(&next, &lead, &first, &code, cap.as_ref());
+            let held = first.saturating_add(&work);
             let need = Need::of(&guard, target, held.saturating_add(&code));
             self.reserve(&need, wait_policy).await?;
             let (pool, for_whom, source) = (self.clone(), target.clone(), lead.source.clone());
             let waits = wait_policy.pauses();
-            let work = move |guard: &RequestGuard<T>| {
-                pool.take_step(guard, &for_whom, &source, next, held, waits)
+            let aside = cap.is_some() && !next.is_of_artifacts();
+            let work = move |guard: &RequestGuard<T>, is_awaited: IsAwaited<'_>| {
+                let turn = Turn {
+                    held,
+                    waits,
+                    cap,
+                    is_awaited,
+                };
+                pool.take_step(guard, &for_whom, &source, next, turn)
             };
             let began = self.timekeeper.now();
-            let done = self.work(guard, target, wait_policy, work).await?;
+            let done = self.work(guard, target, wait_policy, aside, work).await?;
             wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
             guard = done.0;
             match done.1? {
                 Taken::Loaded(origin) => break origin,
                 Taken::Next(step) => next = step,
+                Taken::Short(shortfall) => {
+                    let (size, lacked) = (lead.size(), cap.zip(Some(shortfall)));
+                    let beside = first.saturating_add(&Step::Compile.code(&lead));
+                    cap = self.raise(&guard, target, &size, lacked, &beside)?;
+                    next = Step::Compile;
+                }
+                Taken::Stopped => {
+                    self.with_state(|locked, cx| locked.state.end_lead(guard.id(), &mut cx.out));
+                    return Ok((guard, None, wait_policy));
+                }
             }
         };
         self.with_state(|locked, cx| {
@@ -115,7 +186,43 @@ impl<T: Send + 'static> Shared<T> {
             needs,
             origin,
         };
-        Ok((guard, ready, wait_policy))
+        Ok((guard, Some(ready), wait_policy))
+    }
+
+    /// What its process may take at first, if one compiles; `beside` what is reserved for the instance.
+    fn first_cap_of(
+        &self,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
+        lead: &Lead<T>,
+        first: &Amounts,
+    ) -> Result<Option<Cap>, AcquireError> {
+        let beside = first.saturating_add(&Step::Compile.code(lead));
+        let cap = self.first_cap(&lead.size(), lead.compile_need, &beside);
+        cap.map_err(|error| self.fail_until(0, guard, target, error))
+    }
+
+    /// What it may take after it has lacked something. The request holds nothing meanwhile: two that want more do
+    /// not wait for each other's parts.
+    pub(crate) fn raise(
+        &self,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
+        size: &ModuleSize<'_>,
+        lacked: Option<(Cap, Shortfall)>,
+        beside: &Amounts,
+    ) -> Result<Option<Cap>, AcquireError> {
+        let Some((cap, shortfall)) = lacked else {
+            return Ok(None);
+        };
+        self.with_state(|locked, cx| {
+            locked
+                .state
+                .shrink_to(guard.id(), Amounts::ZERO, &mut cx.out);
+        });
+        let raised = self.raised_cap(size, cap, shortfall, beside);
+        let raised = raised.map_err(|error| self.fail_until(0, guard, target, error));
+        raised.map(Some)
     }
 
     /// What the instance takes that is made of the code; nothing, if the request has no seat for one.
@@ -131,68 +238,23 @@ impl<T: Send + 'static> Shared<T> {
 
     /// The heap that a step works in. Where a budget is too small for it, an artifact that is a file is still
     /// loaded.
-    fn work_of(&self, step: &Step, lead: &Lead<T>, first: &Amounts, code: &Amounts) -> Amounts {
+    fn work_of(
+        &self,
+        step: &Step,
+        lead: &Lead<T>,
+        first: &Amounts,
+        code: &Amounts,
+        cap: Option<&Cap>,
+    ) -> Amounts {
         let wasm = lead.source.0.wasm.len() as u64;
         if !step.is_of_artifacts() {
-            return lead.source.compile_estimate();
+            return self.room_to_compile(&lead.size(), cap);
         }
         let work = load_estimate(wasm, &lead.source.0.facts);
         let all = work.saturating_add(first).saturating_add(code);
         match self.with_state(|locked, _| locked.state.can_ever_hold(&all)) {
             true => work,
             false => Amounts::ZERO.compile(READ_BUFFERS),
-        }
-    }
-
-    /// Works for a request: on this thread, or, if this is a task's, aside. The work keeps the request
-    /// until it is done, even when nobody waits for it any more: what it has reserved is in use.
-    pub(crate) async fn work<R: Send + 'static>(
-        &self,
-        guard: RequestGuard<T>,
-        target: &Arc<Target>,
-        wait_policy: WaitPolicy,
-        work: impl FnOnce(&RequestGuard<T>) -> R + Send + 'static,
-    ) -> Result<(RequestGuard<T>, R), AcquireError> {
-        let work = move || {
-            let compiling = guard.begin_compiling();
-            let result = work(&guard);
-            drop(compiling);
-            (guard, result)
-        };
-        if !wait_policy.is_of_a_task() {
-            return Ok(work());
-        }
-        let began = self.timekeeper.now();
-        let done = self.workers.run(work);
-        let deadline = wait_policy.deadline().and_then(Deadline::of_compilations);
-        let ends = wait_policy.ends();
-        if ends != u64::MAX {
-            self.undelivered
-                .add(ends, done.delivery(self.slack(wait_policy)));
-        }
-        match until(done, deadline, &self.timekeeper).await {
-            Some(Some(done)) => Ok(done),
-            Some(None) if self.timekeeper.now() < ends => Err(self.worker_failed(target)),
-            // Its deadline has come: what the worker left may have been taken back.
-            Some(None) | None => Err(AcquireError::Timeout {
-                target: target.clone(),
-                waited: Duration::from_nanos(self.timekeeper.now().saturating_sub(began)),
-                waiting_for: WaitingFor::Compilation,
-                shortage: None,
-                between_calls: 0,
-            }),
-        }
-    }
-
-    /// From the workers: the pool is closed, or the compiler has panicked.
-    fn worker_failed(&self, target: &Arc<Target>) -> AcquireError {
-        if self.with_state(|locked, _| locked.state.is_closed()) {
-            return closed(target);
-        }
-        let panicked: Box<dyn std::error::Error + Send + Sync> = "the compiler panicked".into();
-        AcquireError::Instantiate {
-            target: target.clone(),
-            source: panicked.into(),
         }
     }
 
@@ -203,12 +265,12 @@ impl<T: Send + 'static> Shared<T> {
         target: &Arc<Target>,
         source: &Source<T>,
         step: Step,
-        held: Amounts,
-        waits: bool,
+        turn: Turn<'_>,
     ) -> Result<Taken, AcquireError> {
+        let held = turn.held;
         let waiting = match step {
             Step::Find => return self.find(guard, target, source, held, 0),
-            Step::Compile => return self.compile_and_load(guard, target, source, held, waits),
+            Step::Compile => return self.compile_and_load(guard, target, source, turn),
             Step::Load(waiting) => waiting,
         };
         match waiting {
@@ -240,7 +302,7 @@ impl<T: Send + 'static> Shared<T> {
         };
         let key = source.artifact_key(self.runtime.key());
         let heap = held.get(Budget::Compile).saturating_sub(READ_BUFFERS);
-        while let Some(found) = artifacts.find(&key, tier, heap) {
+        while let Some(found) = artifacts.find(&key, tier, heap, &mut *self.room_maker()) {
             tier = found.next_tier();
             let needs = CodeNeeds::of(&self.runtime, &source.0.facts, found.mapped_bytes());
             if !self.reserve_exactly(guard, target, held, needs.amounts()) {
@@ -284,13 +346,18 @@ impl<T: Send + 'static> Shared<T> {
         };
         let _span = tracing::info_span!("load", function = %target.signature).entered();
         let began = Instant::now();
-        let Some(verified) = artifacts.verify(&found) else {
+        let Some(verified) = artifacts.verify(&found, &mut *self.room_maker()) else {
             return Ok(false);
         };
-        let code = Unmapped::stored(verified, found.mapped_bytes(), needs);
-        match self.map(&code, source) {
+        let stored = Unmapped::stored(verified, found.mapped_bytes(), needs);
+        match self.map(&stored, source) {
             Ok(code) => {
-                self.loaded(guard, code, began.elapsed(), Duration::ZERO);
+                let cost = began.elapsed() + source.0.warmed.time_to_repeat();
+                self.loaded(guard, code, began.elapsed(), cost);
+                // Whoever has waited for the code goes on already.
+                if let Some(verified) = stored.artifact() {
+                    artifacts.offer(&found, verified);
+                }
                 Ok(true)
             }
             Err(LoadFailure::Map(error)) if refused_by_system(&error).is_none() => {
@@ -309,9 +376,9 @@ impl<T: Send + 'static> Shared<T> {
         guard: &RequestGuard<T>,
         target: &Arc<Target>,
         source: &Source<T>,
-        held: Amounts,
-        waits: bool,
+        turn: Turn<'_>,
     ) -> Result<Taken, AcquireError> {
+        let Turn { held, waits, .. } = turn;
         let key = source.artifact_key(self.runtime.key());
         let flight = self.artifacts.as_ref().map(|all| all.hold(&key, waits));
         if flight.as_ref().is_some_and(|flight| flight.waited) {
@@ -320,7 +387,11 @@ impl<T: Send + 'static> Shared<T> {
                 loaded_or_waiting => return Ok(loaded_or_waiting),
             }
         }
-        let (code, compile_time) = self.compile(guard, target, source)?;
+        let compiled = self.compile(guard, target, source, turn)?;
+        let (code, compile_time) = match compiled {
+            Ok(compiled) => compiled,
+            Err(otherwise) => return Ok(otherwise),
+        };
         let has_room = self.reserve_exactly(guard, target, held, code.amounts());
         if !has_room {
             self.save(source, &code);
@@ -330,8 +401,9 @@ impl<T: Send + 'static> Shared<T> {
         let load_time = self.load(guard, target, source, &code, compile_time)?;
         // Whoever has waited for the code goes on already.
         if self.save(source, &code) {
+            let cost = load_time + source.0.warmed.time_to_repeat();
             self.with_state(|locked, _| {
-                locked.state.note_cost(guard.id(), nanos(load_time));
+                locked.state.note_cost(guard.id(), nanos(cost));
             });
         }
         Ok(Taken::Loaded(CodeOrigin::Compiled))
@@ -340,45 +412,35 @@ impl<T: Send + 'static> Shared<T> {
     /// Keeps what was compiled for others; whether that is done.
     fn save(&self, source: &Source<T>, code: &Unmapped) -> bool {
         let key = source.artifact_key(self.runtime.key());
-        let save = |artifacts: &Artifacts| Some(artifacts.save(&key, code.compiled()?));
+        let save = |artifacts: &Artifacts| Some(artifacts.save(&key, &code.compiled()?));
         self.artifacts.as_ref().and_then(save).unwrap_or(false)
     }
 
+    /// Compiles; or what else is to be done, if its process may not go on, or needs more.
     fn compile(
         &self,
         guard: &RequestGuard<T>,
         target: &Arc<Target>,
         source: &Source<T>,
-    ) -> Result<(Unmapped, Duration), AcquireError> {
-        let compiled = self.run_compiler(target, &source.0.wasm, &source.0.facts);
-        compiled.map_err(|error| match refused_by_system(&error) {
-            Some(refused) => self.refused(guard, target, refused),
-            None => self.fail(guard, target, ModuleError::Compile(share(error))),
-        })
-    }
-
-    /// Compiles, and counts it; how long it took. The room is reserved.
-    pub(crate) fn run_compiler(
-        &self,
-        target: &Target,
-        wasm: &[u8],
-        facts: &Facts,
-    ) -> wasmtime::Result<(Unmapped, Duration)> {
-        let _span = tracing::info_span!(
-            "compile",
-            function = %target.signature,
-            wasm_bytes = wasm.len(),
-        )
-        .entered();
-        let began = Instant::now();
-        // Some valid modules make the compiler panic: that is their failure, and nobody else's.
-        let compiled = guarded("the compiler", || compile(&self.runtime, wasm, facts));
-        let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
-        let code = compiled.unwrap_or_else(panicked)?;
-        let time = began.elapsed();
-        self.with_state(|locked, _| locked.compilations += 1);
-        self.observer.compiled(time);
-        Ok((code, time))
+        turn: Turn<'_>,
+    ) -> Result<Result<(Unmapped, Duration), Taken>, AcquireError> {
+        let order = Compile {
+            target,
+            wasm: &source.0.wasm,
+            facts: &source.0.facts,
+            key: source.artifact_key(self.runtime.key()),
+            cap: turn.cap,
+            request: guard.id(),
+            is_awaited: turn.is_awaited,
+            measured: &|heap| source.note_compile_heap(heap),
+        };
+        let failure = match self.run_compiler(&order) {
+            Ok(compiled) => return Ok(Ok(compiled)),
+            Err(CompileFailure::Cap(shortfall)) => return Ok(Err(Taken::Short(shortfall))),
+            Err(CompileFailure::Stopped) => return Ok(Err(Taken::Stopped)),
+            Err(CompileFailure::Verdict(verdict)) => verdict,
+        };
+        Err(self.module_failed(guard, target, failure))
     }
 
     /// Loads what was compiled; returns how long that took.
@@ -395,23 +457,18 @@ impl<T: Send + 'static> Shared<T> {
         match self.map(code, source) {
             Ok(code) => {
                 let load_time = began.elapsed();
-                self.loaded(guard, code, load_time, compile_time);
+                let cost = compile_time + load_time + source.0.warmed.time_to_repeat();
+                self.loaded(guard, code, load_time, cost);
                 Ok(load_time)
             }
             Err(failure) => Err(self.load_failed(guard, target, failure)),
         }
     }
 
-    /// The code is there, for all.
-    fn loaded(
-        &self,
-        guard: &RequestGuard<T>,
-        code: Code<T>,
-        load_time: Duration,
-        compile_time: Duration,
-    ) {
+    /// The code is there, for all. It cost so much in all.
+    fn loaded(&self, guard: &RequestGuard<T>, code: Code<T>, load_time: Duration, cost: Duration) {
         self.observer.loaded(load_time);
-        let cost = nanos(compile_time + load_time);
+        let cost = nanos(cost);
         let amounts = code.amounts();
         self.with_state(|locked, cx| {
             locked.loads += 1;
@@ -456,45 +513,14 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// All who wait are told what the system said; whoever asks next tries again.
-    pub(crate) fn refused(
-        &self,
-        guard: &RequestGuard<T>,
-        target: &Arc<Target>,
-        refused: io::Error,
-    ) -> AcquireError {
-        self.fail_until(0, guard, target, ModuleError::System(refused.into()))
-    }
-
-    /// All who wait get this failure, and so does whoever asks within the cool-down.
-    pub(crate) fn fail(
-        &self,
-        guard: &RequestGuard<T>,
-        target: &Arc<Target>,
-        error: ModuleError,
-    ) -> AcquireError {
-        let cooldown = nanos(self.settings.compile_cooldown);
-        let until = self.timekeeper.now().saturating_add(cooldown);
-        self.fail_until(until, guard, target, error)
-    }
-
-    /// As `fail`, for whoever asks until then, in nanoseconds since the clock's origin.
-    pub(crate) fn fail_until(
-        &self,
-        until: u64,
-        guard: &RequestGuard<T>,
-        target: &Arc<Target>,
-        error: ModuleError,
-    ) -> AcquireError {
-        self.observer.module_failed();
-        let failure = Arc::new(error);
-        self.with_state(|locked, cx| {
-            locked.module_failures += 1;
-            locked
-                .state
-                .failed(guard.id(), failure.clone(), until, &mut cx.out);
-        });
-        module_error(target, failure)
+    /// Where the system has no file or no memory left: idle instances and unused code make room, a few times.
+    pub(crate) fn room_maker(&self) -> Box<MakeRoom<'_>> {
+        let mut relief = Relief::default();
+        // A store that is full is not what they could make room in.
+        let is_scarce = |error: &_| is_scarce(error) && error.kind() != io::ErrorKind::StorageFull;
+        Box::new(move |refused| {
+            is_scarce(refused) && relief.next().is_some_and(|count| self.relieve(count))
+        })
     }
 }
 
@@ -518,9 +544,4 @@ impl Step {
             },
         }
     }
-}
-
-pub(crate) fn module_error(target: &Arc<Target>, source: Arc<ModuleError>) -> AcquireError {
-    let target = target.clone();
-    AcquireError::Module { target, source }
 }

@@ -260,7 +260,7 @@ impl<T: Send + 'static> Shared<T> {
             let id = locked.state.install(guard.id(), held, stamp, cx)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
             let (seat, version) = (born.seat(), born.version);
-            entry.slot(seat).lease_new(stamp);
+            entry.slot(seat).set_last_used(stamp);
             Ok((id, seat, version, stamp))
         })?;
         let account = || Account::of_instance(entry, id);

@@ -4,7 +4,10 @@
 //! artifacts.
 
 pub(crate) mod acquire;
+pub(crate) mod aside;
+pub(crate) mod compilation;
 pub(crate) mod compile;
+pub(crate) mod compile_hooks;
 pub(crate) mod growth;
 pub(crate) mod guest_poll;
 pub(crate) mod in_queue;
@@ -15,5 +18,6 @@ pub(crate) mod prepare;
 pub(crate) mod release;
 pub(crate) mod request_guard;
 pub(crate) mod reserve;
+pub(crate) mod verdict;
 #[cfg(feature = "warm-up")]
 pub(crate) mod warm_up;

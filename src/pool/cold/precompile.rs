@@ -1,22 +1,23 @@
 //! Compiling for the artifacts alone: no function, no code that is loaded, but room in the budgets.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::artifacts::{ArtifactKey, Artifacts, module_hash};
+use crate::compiler::Cap;
 use crate::pool::api::acquire_options::AcquireOptions;
+use crate::pool::api::error::ModuleError;
 use crate::pool::api::precompile::{PrecompileError, PrecompileOutcome, Precompiled};
 use crate::pool::api::target::Target;
-use crate::pool::cold::acquire::stack_too_small;
+use crate::pool::cold::acquire::{closed, stack_too_small};
+use crate::pool::cold::compilation::{Compile, CompileFailure, ModuleSize, Shortfall};
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
 use crate::pool::shared::Shared;
 use crate::pool::wait::block_on::block_on;
-use crate::runtime::{
-    Facts, READ_BUFFERS, Unmapped, compile_estimate, inspect, load_estimate, refused_by_system,
-    share,
-};
-use crate::state::{Amounts, Budget, Group};
+use crate::runtime::{Facts, READ_BUFFERS, Unmapped, compile_heap, inspect, load_estimate};
+use crate::state::{Amounts, Budget, CompileNeed, Group};
 
 /// A module that is to become an artifact.
 struct Job<'a, T: Send + 'static> {
@@ -27,6 +28,8 @@ struct Job<'a, T: Send + 'static> {
     key: ArtifactKey,
     target: Arc<Target>,
     guard: RequestGuard<T>,
+    /// Bytes of heap that compiling it is thought to take: looked for when it is to be compiled.
+    compile_heap: OnceCell<u64>,
 }
 
 /// What was done, and the bytes of the code.
@@ -60,7 +63,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Done, PrecompileError> {
         let artifacts = self.artifacts.as_ref();
         let artifacts = artifacts.ok_or(PrecompileError::NoArtifacts)?;
-        let facts = inspect(wasm).map_err(PrecompileError::Module)?;
+        let facts = inspect(wasm, &self.settings.modules).map_err(PrecompileError::Module)?;
         let target = Arc::new(Target {
             signature: name.clone(),
             group: Group::NOBODY,
@@ -77,6 +80,7 @@ impl<T: Send + 'static> Shared<T> {
             key: ArtifactKey::new(*self.runtime.key(), module_hash(wasm)),
             target,
             guard: RequestGuard::new(self, request),
+            compile_heap: OnceCell::new(),
         };
         job.run()
     }
@@ -87,7 +91,10 @@ impl<T: Send + 'static> Job<'_, T> {
         if let Some(done) = self.find()? {
             return Ok(done);
         }
-        self.reserve(compile_estimate(self.wasm.len() as u64))?;
+        let mut cap = (self.pool)
+            .first_cap(&self.size(), CompileNeed::default(), &Amounts::ZERO)
+            .map_err(|verdict| self.failed(verdict))?;
+        self.reserve(self.pool.room_to_compile(&self.size(), cap.as_ref()))?;
         // Of pools that share their artifacts, one compiles. Who has waited for that looks again, and holds up nobody
         // while it does.
         let _flight = loop {
@@ -100,9 +107,14 @@ impl<T: Send + 'static> Job<'_, T> {
                 return Ok(done);
             }
         };
-        let compiled = self.compile()?;
+        let compiled = loop {
+            match self.compile(cap)? {
+                Ok(compiled) => break compiled,
+                Err(shortfall) => cap = self.raise(cap, shortfall)?,
+            }
+        };
         let code = compiled.compiled().unwrap_or_default();
-        match self.artifacts.save(&self.key, code) {
+        match self.artifacts.save(&self.key, &code) {
             true => Ok((PrecompileOutcome::Compiled, code.len() as u64)),
             false => Err(PrecompileError::NotSaved),
         }
@@ -114,7 +126,8 @@ impl<T: Send + 'static> Job<'_, T> {
         self.reserve(load)?;
         let heap = load.get(Budget::Compile).saturating_sub(READ_BUFFERS);
         let mut tier = 0;
-        while let Some(found) = self.artifacts.find(&self.key, tier, heap) {
+        let make_room = &mut *self.pool.room_maker();
+        while let Some(found) = self.artifacts.find(&self.key, tier, heap, make_room) {
             tier = found.next_tier();
             if self.artifacts.is_whole(&found) {
                 return Ok(Some((PrecompileOutcome::Present, found.mapped_bytes())));
@@ -131,17 +144,64 @@ impl<T: Send + 'static> Job<'_, T> {
         block_on(reserved, &self.pool.timekeeper).map_err(PrecompileError::Acquire)
     }
 
-    fn compile(&self) -> Result<Unmapped, PrecompileError> {
-        let pool = self.pool;
-        let compiled = pool.run_compiler(&self.target, self.wasm, &self.facts);
-        let (code, _) = compiled.map_err(|error| {
-            pool.observer.module_failed();
-            pool.with_state(|locked, _| locked.module_failures += 1);
-            match refused_by_system(&error) {
-                Some(refused) => PrecompileError::System(refused.into()),
-                None => PrecompileError::Compile(share(error)),
-            }
-        })?;
-        Ok(code)
+    fn size(&self) -> ModuleSize<'_> {
+        let wasm = self.wasm.len() as u64;
+        ModuleSize {
+            wasm,
+            facts: &self.facts,
+            estimate: *self
+                .compile_heap
+                .get_or_init(|| compile_heap(self.wasm, &self.facts, self.pool.runtime.engine())),
+            code_bytes: None,
+        }
+    }
+
+    /// Compiles; or says what its process lacked.
+    fn compile(&self, cap: Option<Cap>) -> Result<Result<Unmapped, Shortfall>, PrecompileError> {
+        let compiled = self.pool.run_compiler(&Compile {
+            target: &self.target,
+            wasm: self.wasm,
+            facts: &self.facts,
+            key: self.key,
+            cap,
+            request: self.guard.id(),
+            is_awaited: &|| true,
+            measured: &|_| {},
+        });
+        match compiled {
+            Ok((code, _)) => Ok(Ok(code)),
+            Err(CompileFailure::Cap(shortfall)) => Ok(Err(shortfall)),
+            // It is of no function, and is waited for here: so it is the end of the pool.
+            Err(CompileFailure::Stopped) => Err(PrecompileError::Acquire(closed(&self.target))),
+            Err(CompileFailure::Verdict(verdict)) => Err(self.failed(verdict)),
+        }
+    }
+
+    fn raise(
+        &self,
+        cap: Option<Cap>,
+        shortfall: Shortfall,
+    ) -> Result<Option<Cap>, PrecompileError> {
+        let Some(cap) = cap else { return Ok(None) };
+        let raised = self
+            .pool
+            .raised_cap(&self.size(), cap, shortfall, &Amounts::ZERO);
+        let raised = raised.map_err(|verdict| self.failed(verdict))?;
+        // Nothing is held while more is waited for.
+        self.pool.with_state(|locked, cx| {
+            (locked.state).shrink_to(self.guard.id(), Amounts::ZERO, &mut cx.out);
+        });
+        self.reserve(self.pool.room_to_compile(&self.size(), Some(&raised)))?;
+        Ok(Some(raised))
+    }
+
+    fn failed(&self, verdict: ModuleError) -> PrecompileError {
+        self.pool.observer.module_failed();
+        (self.pool).with_state(|locked, _| locked.module_failures += 1);
+        match verdict {
+            ModuleError::System(refused) => PrecompileError::System(refused),
+            ModuleError::Compile(error) => PrecompileError::Compile(error),
+            other => PrecompileError::Refused(other.into()),
+        }
     }
 }

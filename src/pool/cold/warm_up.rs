@@ -4,21 +4,24 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::artifacts::{ArtifactKey, EngineKey, module_hash, snapshot_hash};
+use crate::artifacts::{ArtifactKey, Artifacts, EngineKey, module_hash, snapshot_hash};
+use crate::compiler::Cap;
 use crate::pool::api::error::{AcquireError, ModuleError, WarmUpError};
 use crate::pool::api::target::Target;
+use crate::pool::cold::compilation::{Compile, CompileFailure, Shortfall};
 use crate::pool::cold::growth::ThrowawayAccount;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
-use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
+use crate::pool::defined::{CompileHeap, Defined, Source, SourceParts, Warmed};
+use crate::pool::service::workers::IsAwaited;
 use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Runtime,
-    Unmapped, WarmUp, WarmUpFailure, code_estimate, compile, compile_estimate, guarded, inspect,
-    is_scarce, load_estimate, refused_by_system, share,
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, ModuleLimits, READ_BUFFERS, Refusal, Relief,
+    Unmapped, WarmUp, WarmUpFailure, code_estimate, guarded, inspect, is_scarce, load_estimate,
+    share,
 };
-use crate::state::{Amounts, Budget};
+use crate::state::{Amounts, Budget, CompileNeed};
 
 /// For whom a module is warmed up.
 struct Job<T: Send + 'static> {
@@ -38,24 +41,17 @@ impl<T: Send + 'static> Job<T> {
     }
 
     /// This wasm in place of what it was made from.
-    fn snapshot(&self, wasm: Vec<u8>, runtime: &Runtime) -> Result<Source<T>, WarmUpFailure> {
+    fn snapshot(&self, wasm: Vec<u8>) -> Result<Source<T>, WarmUpFailure> {
         let before = &self.source.0;
-        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
+        let mut facts = inspect(&wasm, &ModuleLimits::NONE).map_err(WarmUpFailure::unsupported)?;
         facts.forget_exports();
-        let image = match runtime.keeps_images(&facts) {
-            true => facts.image_bytes,
-            false => 0,
-        };
         let snapshot = SourceParts {
             hash: module_hash(&wasm),
             facts,
             imports: before.imports.clone(),
             warm_up: None,
-            warmed: Warmed {
-                data: wasm.len().saturating_sub(before.wasm.len()) as u64,
-                image,
-                ..Warmed::default()
-            },
+            compile_heap: CompileHeap::default(),
+            warmed: Warmed::default(),
             wasm: wasm.into(),
         };
         Ok(Source(Arc::new(snapshot)))
@@ -77,12 +73,18 @@ enum Outcome<T: 'static> {
     NotFound,
     /// The throwaway code is there, and takes more room than was thought.
     LacksRoom(Unmapped, Amounts),
+    /// The process that was to compile the throwaway code lacked something.
+    Short(Shortfall),
+    /// It was stopped, since nobody needs what it makes.
+    Stopped,
+    /// The throwaway code does not compile.
+    Failed(ModuleError),
 }
 
 impl<T: Send + 'static> Shared<T> {
     /// What is to be compiled: the snapshot, if the definition is to be warmed up. Room for the throwaway
     /// instance, for its code and for compiling that is reserved before; afterwards the request holds
-    /// only what the snapshot itself takes while it is compiled.
+    /// only what the snapshot itself takes while it is compiled. `None` if nobody needs it any more.
     pub(crate) async fn warmed_up(
         self: &Arc<Self>,
         mut guard: RequestGuard<T>,
@@ -90,19 +92,24 @@ impl<T: Send + 'static> Shared<T> {
         source: Source<T>,
         defined: &Arc<Defined>,
         mut wait_policy: WaitPolicy,
-    ) -> Result<(RequestGuard<T>, Source<T>, WaitPolicy), AcquireError> {
+    ) -> Result<(RequestGuard<T>, Option<Source<T>>, WaitPolicy), AcquireError> {
         let Some(export) = source.0.warm_up.clone() else {
-            return Ok((guard, source, wait_policy));
+            return Ok((guard, Some(source), wait_policy));
         };
         let facts = &source.0.facts;
-        let to_run = InstanceNeeds::of(facts, &self.runtime)
+        let beside = InstanceNeeds::of(facts, &self.runtime)
             .declared()
-            .saturating_add(&code_estimate(facts, None))
-            .saturating_add(&source.compile_estimate());
+            .saturating_add(&code_estimate(facts, None));
+        let of_module = source.clone();
+        let size = of_module.size();
+        let cap = self.first_cap(&size, CompileNeed::default(), &beside);
+        let mut cap = cap.map_err(|error| self.fail_until(0, &guard, target, error))?;
+        let room_to_run =
+            |cap: Option<&Cap>| self.room_to_compile(&size, cap).saturating_add(&beside);
         let to_find = self.room_to_find(&source);
         let (mut step, mut room) = match &self.artifacts {
             Some(_) => (Step::Find, to_find),
-            None => (Step::Run(None), to_run),
+            None => (Step::Run(None), room_to_run(cap.as_ref())),
         };
         let job = Arc::new(Job {
             waits: wait_policy.pauses(),
@@ -115,21 +122,28 @@ impl<T: Send + 'static> Shared<T> {
             let need = Need::of(&guard, target, room);
             self.reserve(&need, wait_policy).await?;
             let (pool, job) = (self.clone(), job.clone());
-            let work = move |guard: &RequestGuard<T>| match step {
+            let aside = cap.is_some() && matches!(step, Step::Run(_));
+            let work = move |guard: &RequestGuard<T>, is_awaited: IsAwaited<'_>| match step {
                 Step::Find => {
                     let found = pool.find_snapshot(guard, &job, to_find);
                     Ok(found.map_or(Outcome::NotFound, Outcome::Done))
                 }
-                Step::Run(code) => pool.warm_up(guard, &job, code),
+                Step::Run(code) => pool.warm_up(guard, &job, code, (cap, is_awaited)),
             };
             let began = self.timekeeper.now();
-            let done = self.work(guard, target, wait_policy, work).await?;
+            let done = self.work(guard, target, wait_policy, aside, work).await?;
             wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
             guard = done.0;
             (step, room) = match done.1? {
-                Outcome::Done(snapshot) => return Ok((guard, snapshot, wait_policy)),
-                Outcome::NotFound => (Step::Run(None), to_run),
+                Outcome::Done(snapshot) => return Ok((guard, Some(snapshot), wait_policy)),
+                Outcome::NotFound => (Step::Run(None), room_to_run(cap.as_ref())),
                 Outcome::LacksRoom(compiled, needed) => (Step::Run(Some(compiled)), needed),
+                Outcome::Short(shortfall) => {
+                    let lacked = cap.map(|cap| (cap, shortfall));
+                    cap = self.raise(&guard, target, &size, lacked, &beside)?;
+                    (Step::Run(None), room_to_run(cap.as_ref()))
+                }
+                Outcome::Stopped | Outcome::Failed(_) => return Ok((guard, None, wait_policy)),
             }
         }
     }
@@ -157,17 +171,19 @@ impl<T: Send + 'static> Shared<T> {
         let artifacts = self.artifacts.as_ref()?;
         let key = job.artifact_key(self.runtime.key());
         let (held, mut tier) = (held.get(Budget::Compile), 0);
-        while let Some(found) = artifacts.find(&key, tier, held) {
+        while let Some(found) = artifacts.find(&key, tier, held, &mut *self.room_maker()) {
             tier = found.next_tier();
-            // As it is read, and as it is shared.
-            let bytes = found.saved_bytes().saturating_mul(2);
-            let beyond = Amounts::ZERO.compile(bytes.saturating_sub(held));
+            let beyond = Amounts::ZERO.compile(found.bytes_to_read().saturating_sub(held));
             if beyond != Amounts::ZERO && !self.account(guard, job).charge(beyond) {
                 return None;
             }
-            let verified = artifacts.verify(&found);
-            let wasm = verified.and_then(|verified| verified.read(found.saved_bytes()).ok());
-            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm, &self.runtime).ok());
+            let wasm = (artifacts.verify(&found, &mut *self.room_maker())).and_then(|verified| {
+                artifacts.offer(&found, &verified);
+                verified.read(found.saved_bytes()).ok()
+            });
+            // It is copied once more, to be shared.
+            drop(found);
+            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm).ok());
             // Another pool, whose instances may be larger, may have made it.
             let limits = self.settings.instance;
             if let Some(snapshot) = snapshot.filter(|it| it.0.facts.memory_bytes <= limits.memory) {
@@ -191,6 +207,7 @@ impl<T: Send + 'static> Shared<T> {
         guard: &RequestGuard<T>,
         job: &Job<T>,
         code: Option<Unmapped>,
+        compile: (Option<Cap>, IsAwaited<'_>),
     ) -> Result<Outcome<T>, AcquireError> {
         let _span = tracing::info_span!(
             "warm up",
@@ -209,27 +226,28 @@ impl<T: Send + 'static> Shared<T> {
         }
         let began = Instant::now();
         // What reads and writes modules may panic, as the compiler may.
-        let outcome = guarded("a warm-up", || self.try_warm_up(guard, job, code));
+        let outcome = guarded("a warm-up", || self.try_warm_up(guard, job, code, compile));
         let panicked = || {
             let error = wasmtime::Error::msg("it panicked");
             Err(WarmUpFailure::Unsupported(share(error)))
         };
         match outcome.unwrap_or_else(panicked) {
             Ok(Outcome::Done(mut snapshot)) => {
-                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
-                    parts.warmed.time = began.elapsed();
-                }
+                let time = began.elapsed();
                 let keep = snapshot.compile_estimate();
                 self.with_state(|locked, cx| {
                     locked.warm_ups += 1;
                     locked.state.shrink_to(guard.id(), keep, &mut cx.out);
                 });
                 self.observer.warmed_up();
-                if let Some(artifacts) = &self.artifacts {
-                    artifacts.save(&key, &snapshot.0.wasm);
+                let save = |artifacts: &Artifacts| artifacts.save(&key, &snapshot.0.wasm);
+                let is_kept = self.artifacts.as_ref().is_some_and(save);
+                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
+                    (parts.warmed.time, parts.warmed.is_kept) = (time, is_kept);
                 }
                 Ok(Outcome::Done(snapshot))
             }
+            Ok(Outcome::Failed(verdict)) => Err(self.module_failed(guard, &job.target, verdict)),
             Ok(other) => Ok(other),
             Err(failure) => Err(self.warm_up_failed(guard, job, failure)),
         }
@@ -240,19 +258,29 @@ impl<T: Send + 'static> Shared<T> {
         guard: &RequestGuard<T>,
         job: &Job<T>,
         code: Option<Unmapped>,
+        (cap, is_awaited): (Option<Cap>, IsAwaited<'_>),
     ) -> Result<Outcome<T>, WarmUpFailure> {
         let parts = &*job.source.0;
         let warm_up = WarmUp::of(&parts.wasm, &job.export, &self.runtime)?;
-        let compiling = compile_estimate(parts.wasm.len() as u64);
+        let compiling = self.room_to_compile(&job.source.size(), cap.as_ref());
         let needs = InstanceNeeds::of(warm_up.facts(), &self.runtime);
-        let code = match code {
-            Some(code) => code,
-            None => compile(&self.runtime, warm_up.wasm(), warm_up.facts()).map_err(|error| {
-                match refused_by_system(&error) {
-                    Some(refused) => WarmUpFailure::System(refused),
-                    None => WarmUpFailure::Invalid(error),
-                }
-            })?,
+        let compile = || {
+            self.compile_uncounted(&Compile {
+                target: &job.target,
+                wasm: warm_up.wasm(),
+                facts: warm_up.facts(),
+                key: ArtifactKey::new(*self.runtime.key(), module_hash(warm_up.wasm())),
+                cap,
+                request: guard.id(),
+                is_awaited,
+                measured: &|_| {},
+            })
+        };
+        let code = match code.map_or_else(compile, Ok) {
+            Ok(code) => code,
+            Err(CompileFailure::Cap(shortfall)) => return Ok(Outcome::Short(shortfall)),
+            Err(CompileFailure::Stopped) => return Ok(Outcome::Stopped),
+            Err(CompileFailure::Verdict(verdict)) => return Ok(Outcome::Failed(verdict)),
         };
         // Now its size is known, and it is not mapped yet.
         let room = compiling
@@ -286,7 +314,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let wasm = warm_up.snapshot(&mut warm)?;
         drop(warm);
-        job.snapshot(wasm, &self.runtime).map(Outcome::Done)
+        job.snapshot(wasm).map(Outcome::Done)
     }
 
     fn warm_up_failed(

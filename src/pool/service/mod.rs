@@ -1,6 +1,7 @@
 //! What goes on beside the leases: sweeping, compiling for tasks, metrics.
 
 pub(crate) mod housekeeper;
+pub(crate) mod in_flight;
 pub(crate) mod observe;
 pub(crate) mod undelivered;
 pub(crate) mod workers;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
+use crate::pool::api::compiler_stats::KillReason;
 use crate::pool::api::function_name::name_of;
 use crate::runtime::guarded;
 use crate::state::{Group, RemovalReason};
@@ -57,9 +58,12 @@ pub(crate) mod name {
     pub const LOADS: &str = "wasm_pool_loads_total";
     pub const MODULE_FAILURES: &str = "wasm_pool_module_failures_total";
     pub const WARM_UPS: &str = "wasm_pool_warm_ups_total";
+    pub const COMPILER_KILLS: &str = "wasm_pool_compiler_kills_total";
+    pub const COMPILER_CRASHES: &str = "wasm_pool_compiler_crashes_total";
     pub const CODE_DROPPED: &str = "wasm_pool_code_dropped_total";
     pub const GUEST_FAILURES: &str = "wasm_pool_guest_failures_total";
     pub const COMPILE_SECONDS: &str = "wasm_pool_compile_seconds";
+    pub const COMPILE_PEAK: &str = "wasm_pool_compile_peak_percent";
     pub const LOAD_SECONDS: &str = "wasm_pool_load_seconds";
     pub const WAIT_SECONDS: &str = "wasm_pool_wait_seconds";
     pub const CHARGED: &str = "wasm_pool_charged";
@@ -150,6 +154,18 @@ const METRICS: &[Metric] = &[
         what: "Instances that were warmed up and snapshotted",
     },
     Metric {
+        name: name::COMPILER_KILLS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Compilations in processes of their own that were ended before they were done",
+    },
+    Metric {
+        name: name::COMPILER_CRASHES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Processes that died while they compiled, and that nobody of the pool's has ended",
+    },
+    Metric {
         name: name::CODE_DROPPED,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
@@ -166,6 +182,12 @@ const METRICS: &[Metric] = &[
         kind: Kind::Histogram,
         unit: Some(Unit::Seconds),
         what: "Time to compile a module",
+    },
+    Metric {
+        name: name::COMPILE_PEAK,
+        kind: Kind::Histogram,
+        unit: Some(Unit::Percent),
+        what: "Of what was reserved for a compilation in a process of its own, how much it had at its peak",
     },
     Metric {
         name: name::LOAD_SECONDS,
@@ -247,6 +269,25 @@ impl Observer {
             counter!(name::COMPILATIONS, "pool" => self.pool.clone()).increment(1);
             histogram!(name::COMPILE_SECONDS, "pool" => self.pool.clone()).record(time);
         });
+    }
+
+    /// Of so many bytes that were reserved, so many were there at the peak.
+    pub fn compiled_in_process(&self, peak: u64, reserved: u64) {
+        let percent = peak as f64 / reserved.max(1) as f64 * 100.0;
+        record(|| {
+            histogram!(name::COMPILE_PEAK, "pool" => self.pool.clone()).record(percent);
+        });
+    }
+
+    pub fn compiler_killed(&self, reason: KillReason) {
+        record(|| {
+            let (pool, label) = (self.pool.clone(), reason.name());
+            counter!(name::COMPILER_KILLS, "pool" => pool, "reason" => label).increment(1);
+        });
+    }
+
+    pub fn compiler_crashed(&self) {
+        record(|| counter!(name::COMPILER_CRASHES, "pool" => self.pool.clone()).increment(1));
     }
 
     pub fn loaded(&self, time: Duration) {

@@ -14,6 +14,9 @@ use crate::sync::{AtomicBool, Ordering};
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Says whether anybody waits for a piece of work.
+pub(crate) type IsAwaited<'a> = &'a dyn Fn() -> bool;
+
 /// As many threads as compilations may run at once, started when they are first needed.
 pub(crate) struct Workers {
     jobs: Receiver<Job>,
@@ -40,8 +43,11 @@ impl Workers {
 
     /// Does the work on one of the threads. `None` if it panicked, or the pool is closed. If the
     /// future is dropped before the work has begun, it is not begun; either way what it owns is
-    /// dropped when nobody works with it any more.
-    pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Outcome<R> {
+    /// dropped when nobody works with it any more. The work may ask whether anybody waits for it still.
+    pub fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(IsAwaited<'_>) -> R + Send + 'static,
+    ) -> Outcome<R> {
         let desk = Arc::new(Desk::new());
         let outcome = Outcome(desk.clone());
         // A job that is not taken is dropped, and its worker with it: that says so, too.
@@ -51,9 +57,9 @@ impl Workers {
         };
         let job: Job = Box::new(move || {
             let desk = &worker.desk;
-            let is_awaited = Arc::strong_count(desk) > 1 && !desk.work.lock().closed;
-            if is_awaited {
-                drop(desk.leave(work()));
+            let is_awaited = || Arc::strong_count(desk) > 1 && !desk.work.lock().closed;
+            if is_awaited() {
+                drop(desk.leave(work(&is_awaited)));
             }
         });
         let sender = self.sender.lock().clone();
@@ -247,7 +253,7 @@ mod tests {
         workers.stop();
         let owned = Arc::new(());
         let kept = owned.clone();
-        let mut outcome = workers.run(move || drop(kept));
+        let mut outcome = workers.run(move |_| drop(kept));
         assert_eq!(poll(&mut outcome), Poll::Ready(None));
         assert_eq!(Arc::strong_count(&owned), 1, "what it owned is dropped");
     }
@@ -259,7 +265,7 @@ mod tests {
 
     fn panicking_work() {
         let workers = Workers::new(1);
-        let mut outcome: Outcome<()> = workers.run(|| panic!("on purpose"));
+        let mut outcome: Outcome<()> = workers.run(|_| panic!("on purpose"));
         workers.stop();
         workers.join();
         assert_eq!(poll(&mut outcome), Poll::Ready(None));

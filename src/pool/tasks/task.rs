@@ -361,7 +361,7 @@ impl<T: Send + 'static> Shared<T> {
             lease.is_of_a_task = true;
             lease
         };
-        let mut warm = match entry.take() {
+        let mut warm = match entry.take_for_task() {
             Taken::Idle(pooled) => Some(begin(pooled)),
             Taken::Stale(stale) => {
                 entry.release_stale(self, stale);

@@ -7,12 +7,9 @@
 //! is kept, up to [`RINGERS`].
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use crate::pool::time::deadline::Deadline;
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{discard, guarded, wake};
 use crate::sync::{Condvar, Mutex};
@@ -247,30 +244,6 @@ impl<'a> PollAlarm<'a> {
             self.alarm = Some(alarms.set(at, waker.clone(), self.timekeeper));
         }
     }
-}
-
-/// The future's output, or `None` when the deadline comes first.
-pub(crate) async fn until<F: Future>(
-    future: F,
-    deadline: Option<Deadline>,
-    timekeeper: &Timekeeper,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut alarm = PollAlarm::new(timekeeper);
-    poll_fn(|context| {
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        let Some(deadline) = deadline.filter(Deadline::needs_an_alarm) else {
-            return Poll::Pending;
-        };
-        if timekeeper.now() >= deadline.ends {
-            return Poll::Ready(None);
-        }
-        alarm.set(deadline.ends, context.waker());
-        Poll::Pending
-    })
-    .await
 }
 
 impl Drop for Alarm<'_> {

@@ -3,4 +3,5 @@
 pub(crate) mod block_on;
 pub(crate) mod policy;
 pub(crate) mod spin;
+pub(crate) mod until;
 pub(crate) mod waiter;

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Amounts, Budget, Destroy, Dying, Effects, FunctionId, Module, ModuleId, Phase, Queue, Request,
-    RequestId, Shortage, Sleeper, Stale, Stamp, State, Ticket, Types,
+    Amounts, Budget, CompileNeed, Destroy, Dying, Effects, FunctionId, Module, ModuleId, Phase,
+    Queue, Request, RequestId, Shortage, Sleeper, Stale, Stamp, State, Ticket, Types,
 };
 
 /// What a request that needs its module's code must do.
@@ -20,6 +20,8 @@ pub enum Prepare<H: Types> {
         definition: H::Definition,
         /// What the code took last time, in bytes, when there was one.
         code_bytes: Option<u64>,
+        /// What is known of compiling it.
+        compile_need: CompileNeed,
     },
     /// Another request leads: `follow` it, then ask again.
     Follow(ModuleId<H>),
@@ -39,6 +41,17 @@ impl<H: Types> Prepare<H> {
     const fn is_wait(&self) -> bool {
         matches!(self, Self::Follow(_) | Self::Collected(..) | Self::Queue)
     }
+}
+
+/// Whether a flight is of any use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlightUse {
+    Wanted,
+    /// No function names the module any more, or the leader's does not and nobody follows.
+    Removed,
+    /// Nobody waits for it.
+    Unwanted,
+    Closed,
 }
 
 /// What [`State::prepared`] has seen to.
@@ -149,6 +162,7 @@ impl<H: Types> State<H> {
                     source: record.source.clone(),
                     definition,
                     code_bytes: record.code_bytes,
+                    compile_need: record.compile_need,
                 }
             }
         }
@@ -259,6 +273,45 @@ impl<H: Types> State<H> {
     pub fn note_code_bytes(&mut self, id: RequestId<H>, bytes: u64) {
         if let Some(module) = self.requests[id].module {
             self.modules[module].code_bytes = Some(bytes);
+        }
+    }
+
+    /// What compiling takes is known better now.
+    pub fn note_compile_need(&mut self, id: RequestId<H>, need: CompileNeed) {
+        if let Some(module) = self.requests[id].module {
+            self.modules[module].compile_need = need;
+        }
+    }
+
+    /// Whether the flight that the request leads is of any use; `awaited` says whether the leader itself waits for
+    /// it still. Work for no function has no flight, and is as useful as the pool is open.
+    pub fn flight_use(&self, id: RequestId<H>, awaited: bool) -> FlightUse {
+        if self.closed {
+            return FlightUse::Closed;
+        }
+        let Some(request) = self.requests.get(id) else {
+            return FlightUse::Unwanted;
+        };
+        let Some(module) = request.module.and_then(|id| self.modules.get(id)) else {
+            return FlightUse::Wanted;
+        };
+        let followed = module.followers.iter().any(|f| f.until > self.now);
+        let function = request.function.and_then(|f| self.functions.get(f));
+        let current = function.is_some_and(|f| f.version == request.version);
+        match (module.functions > 0, current && awaited, followed) {
+            (false, ..) => FlightUse::Removed,
+            (true, _, true) | (true, true, false) => FlightUse::Wanted,
+            (true, false, false) if current => FlightUse::Unwanted,
+            (true, false, false) => FlightUse::Removed,
+        }
+    }
+
+    /// The leader ends its flight without a verdict, and goes on as a request that has not asked for code yet. It
+    /// holds nothing any more.
+    pub fn end_lead(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        self.shrink_to(id, Amounts::ZERO, out);
+        if let Some(module) = self.requests[id].module.take() {
+            self.unpin(id, module, out);
         }
     }
 

@@ -123,6 +123,20 @@ impl<H: Types> State<H> {
         self.requests.insert(Request::new(None, 0))
     }
 
+    /// What the request holds stands from now on, until `end_standing`; the request ends.
+    pub fn keep_standing(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        if let Some(request) = self.requests.get_mut(id) {
+            self.standing.merge(request.held.take());
+        }
+        self.abandon(id, out);
+    }
+
+    /// Nothing stands any more.
+    pub fn end_standing(&mut self, out: &mut Effects<H>) {
+        let charge = self.standing.take();
+        self.release(charge, out);
+    }
+
     /// What the request holds becomes part of the instance's charge.
     pub fn grown(&mut self, id: RequestId<H>, instance: InstanceId<H>, out: &mut Effects<H>) {
         let charge = self.requests[id].held.take();

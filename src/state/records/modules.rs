@@ -16,6 +16,15 @@ pub type ModuleId<H> = Id<Module<H>>;
 /// Hash of a module's bytes and of all that affects its compilation.
 pub type ModuleKey = [u8; 32];
 
+/// What is known of the bytes that compiling a module takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompileNeed {
+    /// So many were not enough; 0 if that has not happened.
+    pub more_than: u64,
+    /// So many were.
+    pub enough: Option<u64>,
+}
+
 /// A module's record. It outlives its code and its instances, as long as a function names it.
 ///
 /// Invariants:
@@ -44,6 +53,8 @@ pub struct Module<H: Types> {
     pub followers: Queue<H>,
     /// Bytes that its code takes, known since it was last compiled or loaded: the next load reserves exactly that.
     pub code_bytes: Option<u64>,
+    /// Known since it was last compiled, or tried, where that can be measured.
+    pub compile_need: CompileNeed,
     pub history: History,
     /// Where the table's index has it.
     pub listed: Listed,
@@ -79,6 +90,7 @@ impl<H: Types> Module<H> {
             phase: Phase::Cold,
             followers: Queue::new(),
             code_bytes: None,
+            compile_need: CompileNeed::default(),
             history: History::default(),
             listed: Listed::default(),
         }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod artifact_settings;
+mod compiler_settings;
 mod config_error;
 mod quantities;
 mod units;
@@ -20,6 +21,7 @@ use crate::pool::api::limits::check_lease;
 use crate::pool::api::names::named;
 use crate::pool::function_settings::LeaseSettings;
 use crate::state::{Budget, Policy};
+use compiler_settings::FileCompiler;
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
 
 pub use artifact_settings::ArtifactSettings;
@@ -41,7 +43,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///   before the name: see [`FunctionName`](crate::FunctionName). What a [`Definition`](crate::Definition) says
 ///   itself counts before both. A name that no definition ever has is no error, since functions may be defined at
 ///   any time, or in some processes only; see [`Self::functions`].
-/// - `preset` stands for the method of that name (`"scylla"`), and is applied before all other keys.
+/// - `preset` stands for the method of that name (`"scylla"`, `"strangers"`), and is applied before all other keys.
 ///
 /// A whole file:
 ///
@@ -79,6 +81,12 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     mapped = "56Mi"
 ///     mappings = 49152                    # these are counted
 ///
+///     [module_limits]                     # each may be "unlimited"
+///     wasm_bytes = "8Mi"
+///     body_bytes = "128Ki"
+///     functions = 10_000                  # and types, imports, tables, memories, globals, exports, segments
+///     locals = 1000                       # of one function, as nesting and br_table_entries
+///
 ///     [functions."math.add"]              # all overloads
 ///     fuel = 10_000
 ///
@@ -97,13 +105,24 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     compression_level = 3
 ///     compress_after = "1d"
 ///     secret_file = "/etc/app/secret"
+///
+///     [compiler]                          # modules are compiled in processes of their own
+///     helper = "/usr/libexec/wasm-pool-compiler"  # or, without it, in this program
+///     warm = 1
+///     time_limit = "60s"
+///     cpu_time = "60s"
+///     max_jobs = 1
+///     max_growth = "8Mi"
+///     niceness = 3
+///     first_cap = "16Mi"
 /// "#;
-/// use wasm_pool::{Artifacts, Budget, Config, Pool};
+/// use wasm_pool::{Artifacts, Budget, CompileIn, Config, Pool};
 ///
 /// let config: Config = text.parse()?;     // or Config::from_file("pool.toml")
-/// // What code says wins: these artifacts are taken, and those of the file are not opened.
+/// // What code says wins: these artifacts are taken, and those of the file are not opened; and this process compiles.
 /// let artifacts = Artifacts::builder().build();
-/// let pool = Pool::builder().config(&config).artifacts(&artifacts).build()?;
+/// let builder = Pool::builder().config(&config).compile_in(CompileIn::Here);
+/// let pool = builder.artifacts(&artifacts).build()?;
 /// assert_eq!(pool.limits().get(Budget::Memory), Some(100_000_000));
 ///
 /// let error = Config::from_toml("[limits]\nmemory = '512Mo'").unwrap_err();
@@ -143,8 +162,10 @@ pub(crate) struct File {
     max_wasm_stack: Option<Size>,
     backtraces: Option<bool>,
     limits: FileLimits,
+    module_limits: FileModuleLimits,
     functions: BTreeMap<String, FileFunction>,
     artifacts: Option<ArtifactSettings>,
+    compiler: Option<FileCompiler>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -157,6 +178,28 @@ struct FileLimits {
     mappings: Option<CountLimit>,
     total: Option<SizeLimit>,
     mapped: Option<SizeLimit>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a section of limits of modules"
+)]
+struct FileModuleLimits {
+    wasm_bytes: Option<SizeLimit>,
+    types: Option<CountLimit>,
+    imports: Option<CountLimit>,
+    functions: Option<CountLimit>,
+    tables: Option<CountLimit>,
+    memories: Option<CountLimit>,
+    globals: Option<CountLimit>,
+    exports: Option<CountLimit>,
+    segments: Option<CountLimit>,
+    body_bytes: Option<SizeLimit>,
+    locals: Option<CountLimit>,
+    nesting: Option<CountLimit>,
+    br_table_entries: Option<CountLimit>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -179,14 +222,16 @@ impl FileFunction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preset {
     Scylla,
+    Strangers,
 }
 
 impl Preset {
-    const ALL: [Self; 1] = [Self::Scylla];
+    const ALL: [Self; 2] = [Self::Scylla, Self::Strangers];
 
     fn name(self) -> &'static str {
         match self {
             Self::Scylla => "scylla",
+            Self::Strangers => "strangers",
         }
     }
 }
@@ -224,6 +269,9 @@ impl Config {
         let mut config = Self::from_toml(&text).map_err(|error| error.in_file(path.to_owned()))?;
         if let (Some(artifacts), Some(folder)) = (&mut config.0.artifacts, path.parent()) {
             artifacts.resolve(folder);
+        }
+        if let (Some(compiler), Some(folder)) = (&mut config.0.compiler, path.parent()) {
+            compiler.resolve(folder);
         }
         Ok(config)
     }
@@ -305,6 +353,7 @@ impl File {
     fn check(&self) -> Result<(), Fault> {
         self.check_functions()?;
         self.artifacts.as_ref().map_or(Ok(()), |a| a.check())?;
+        self.compiler.as_ref().map_or(Ok(()), |c| c.check())?;
         self.check_limits().map_err(|error| {
             let field = error.field();
             let path: &[&str] = match Budget::ALL.iter().any(|budget| budget.name() == field) {
