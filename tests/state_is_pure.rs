@@ -83,6 +83,7 @@ impl Life {
             max_unused_entries: 1,
             max_compilations: 1,
             max_overtakes: u64::MAX,
+            keeps_ages: true,
         };
         Self {
             state: State::new(config, PerBudget::from_fn(|_| 100)),

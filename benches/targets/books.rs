@@ -40,6 +40,7 @@ impl Books {
             max_unused_entries: 1024,
             max_compilations: 1,
             max_overtakes: 64,
+            keeps_ages: true,
         };
         Self {
             state: State::new(config, limits),
@@ -107,7 +108,7 @@ impl Books {
     fn park(&mut self, id: Instance) {
         let instance = self.state.instance(id).expect("it is live");
         let door = *self.state.entry_handle(instance.entry).expect("its entry");
-        let seat = instance.seat;
+        let seat = instance.seat();
         self.cx.slots.mark_idle(door, seat);
         self.cx.slots.put(door, seat, id);
     }

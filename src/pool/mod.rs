@@ -17,6 +17,7 @@ mod function_settings;
 mod holdings;
 mod lent;
 mod report;
+mod roll;
 mod settings;
 mod shared;
 mod wakeup;

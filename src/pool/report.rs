@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use metrics::{counter, gauge};
 
 use crate::pool::hot::entry::Entry;
+use crate::pool::roll::{BATCH, Roll};
 use crate::pool::service::observe::name;
 use crate::pool::shared::{Shared, State};
 use crate::state::{Amounts, Budget, FunctionCounts, PerBudget};
@@ -45,26 +46,6 @@ struct Uses {
     idle: usize,
 }
 
-/// The entries of a pool, as of some moment: so that whoever looks at all of them takes the lock only if one has
-/// come or gone since.
-pub(crate) struct Roll<T: Send + 'static> {
-    /// `State::entry_changes` of that moment.
-    changes: Option<u64>,
-    entries: Vec<Weak<Entry<T>>>,
-}
-
-impl<T: Send + 'static> Default for Roll<T> {
-    fn default() -> Self {
-        Self {
-            changes: None,
-            entries: Vec::new(),
-        }
-    }
-}
-
-/// How many entries or instances are looked at without letting go of the lock.
-pub(crate) const BATCH: usize = 256;
-
 impl<T: Send + 'static> Shared<T> {
     /// Looks at all entries, without the lock: not of one instant, and not in anybody's way.
     fn uses(&self) -> Uses {
@@ -85,7 +66,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// A few at a time, if it has changed.
-    fn call_the_roll(&self, roll: &mut Roll<T>) {
+    fn call_the_roll(&self, roll: &mut Roll<Entry<T>>) {
         let changes = Some(self.lock().state.entry_changes());
         if roll.changes == changes {
             return;

@@ -58,6 +58,7 @@ impl Settings {
             max_unused_entries: MAX_UNUSED_ENTRIES,
             max_compilations: self.max_compilations,
             max_overtakes: MAX_OVERTAKES,
+            keeps_ages: self.max_lifetime.is_some(),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
 use crate::pool::lent::Lent;
-use crate::pool::report::{BATCH, Roll};
+use crate::pool::roll::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
@@ -88,7 +88,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
-    pub roll: Mutex<Roll<T>>,
+    pub roll: Mutex<Roll<Entry<T>>>,
     /// Whether the epoch has stood still for a whole round of the housekeeper's: no lease has slipped through its
     /// pause.
     rests: AtomicBool,

@@ -134,7 +134,7 @@ impl<H: Types> State<H> {
 
     fn is_in_use(&self, module: &Module<H>, is_leased: &impl Fn(&H::Entry, usize) -> bool) -> bool {
         let mut live = module.live.iter().map(|id| &self.instances[*id]);
-        module.pins > 0 || live.any(|i| is_leased(&self.entries[i.entry].handle, i.seat))
+        module.pins > 0 || live.any(|i| is_leased(&self.entries[i.entry].handle, i.seat()))
     }
 
     /// `None` for code whose function is not found: it was removed, or there are too many.

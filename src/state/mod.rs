@@ -182,6 +182,8 @@ pub struct Config {
     pub max_compilations: usize,
     /// How many pass whoever waits for room before it collects.
     pub max_overtakes: u64,
+    /// Whether instances may have a lifetime: then they are kept in the order of age.
+    pub keeps_ages: bool,
 }
 
 /// Everything that the pool knows. See the module's documentation.
@@ -207,9 +209,9 @@ pub struct State<H: Types> {
     /// Where the sweep goes on.
     swept: Swept<H>,
     instances: Arena<Instance<H>>,
-    /// **I2** The order of last use.
+    /// The order of last use.
     recency: Recency<H>,
-    /// **I4** The order of age.
+    /// The order of age.
     ages: Recency<H>,
     /// Which modules a choice looks at.
     chance: Chance,
@@ -338,7 +340,7 @@ impl<H: Types> State<H> {
     ) -> (usize, usize) {
         let leased = |id: &InstanceId<H>| {
             let instance = &self.instances[*id];
-            is_leased(&self.entries[instance.entry].handle, instance.seat)
+            is_leased(&self.entries[instance.entry].handle, instance.seat())
         };
         let (ids, next) = self.instances.some_ids(from, count);
         (ids.iter().filter(|id| leased(id)).count(), next)
@@ -408,21 +410,21 @@ impl<H: Types> State<H> {
 
     fn claim(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
         let instance = &self.instances[id];
-        slots.claim(&self.entries[instance.entry].handle, instance.seat, id)
+        slots.claim(&self.entries[instance.entry].handle, instance.seat(), id)
     }
 
     fn restore(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) {
         let instance = &self.instances[id];
-        slots.restore(&self.entries[instance.entry].handle, instance.seat, id);
+        slots.restore(&self.entries[instance.entry].handle, instance.seat(), id);
     }
 
     fn notify_on_release(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {
         let instance = &self.instances[id];
-        slots.notify_on_release(&self.entries[instance.entry].handle, instance.seat)
+        slots.notify_on_release(&self.entries[instance.entry].handle, instance.seat())
     }
 
     fn last_used(&self, id: InstanceId<H>, slots: &impl Slots<H>) -> Stamp {
         let instance = &self.instances[id];
-        slots.last_used(&self.entries[instance.entry].handle, instance.seat)
+        slots.last_used(&self.entries[instance.entry].handle, instance.seat())
     }
 }

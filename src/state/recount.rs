@@ -173,7 +173,7 @@ impl<H: Types> State<H> {
         let taken = seats().find(|(number, seat)| match seat {
             Seat::Taken(instance) => {
                 let instance = self.instances.get(*instance);
-                instance.is_none_or(|i| i.entry != id || i.seat != *number)
+                instance.is_none_or(|i| i.entry != id || i.seat() != *number)
             }
             _ => false,
         });
@@ -200,7 +200,7 @@ impl<H: Types> State<H> {
     fn recount_instances(&self) -> Check {
         let homeless = self.instances.iter().find(|(id, instance)| {
             let entry = self.entries.get(instance.entry);
-            let seat = entry.and_then(|e| e.seats.get(instance.seat));
+            let seat = entry.and_then(|e| e.seats.get(instance.seat()));
             !matches!(seat, Some(Seat::Taken(taken)) if taken == id)
         });
         none(homeless, |(id, _)| {
@@ -217,7 +217,13 @@ impl<H: Types> State<H> {
         let is_listed = |id, born| self.ages.contains(Stamp::at(born), id);
         let lost = instances.find(|(id, i)| !is_listed(*id, i.created_at));
         let (listed, live) = (self.ages.len(), self.instances.len());
-        must(lost.is_none() && listed == live, || {
+        let kept = self.config.keeps_ages;
+        let right = if kept {
+            lost.is_none() && listed == live
+        } else {
+            listed == 0
+        };
+        must(right, || {
             let lost = lost.map(|(id, _)| id);
             format!("I4: {listed} of {live} are in the order of age, {lost:?} is not")
         })
@@ -311,13 +317,13 @@ impl<H: Types> State<H> {
             format!("M6: {loaded} modules are loaded, {} counted", self.loaded)
         })?;
         let (candidates, unused, charged) = self.modules.surplus();
-        let wrong = self.modules.misplaced();
-        let is_wrong = |code| wrong.is_some_and(|(wrong, _)| wrong == code);
-        let right = candidates == 0 && charged == Amounts::ZERO && !is_wrong("M8");
+        let wrong = self.modules.wrong_candidate();
+        let right = candidates == 0 && charged == Amounts::ZERO && wrong.is_none();
         must(right, || {
             format!("M8: {candidates} candidates too many, charged wrongly {charged:?}, {wrong:?}")
         })?;
-        must(unused == 0 && !is_wrong("M9"), || {
+        let wrong = self.modules.wrong_unused();
+        must(unused == 0 && wrong.is_none(), || {
             format!("M9: {unused} modules too many are unused, {wrong:?}")
         })?;
         let in_flight = |m: &Module<H>| matches!(m.phase, Phase::InFlight { .. });

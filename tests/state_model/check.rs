@@ -72,7 +72,7 @@ impl World {
                     assert!(!self.model.closed);
                 }
                 let record = self.state.instance(*id).expect("alive in the model");
-                let place = (record.entry, record.seat, record.version);
+                let place = (record.entry, record.seat(), record.version);
                 assert_eq!(place, (entry.id, instance.seat, instance.version));
             }
         }

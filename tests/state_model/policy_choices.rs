@@ -55,6 +55,7 @@ impl Pool {
             max_unused_entries: 100,
             max_compilations: 1,
             max_overtakes: u64::MAX,
+            keeps_ages: true,
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);
         for (budget, limit) in limits {
@@ -111,7 +112,7 @@ impl Pool {
     fn park(&mut self, id: Instance) {
         let instance = self.state.instance(id).expect("a live instance");
         let door = self.state.entry_handle(instance.entry);
-        let (door, seat) = (*door.expect("its entry"), instance.seat);
+        let (door, seat) = (*door.expect("its entry"), instance.seat());
         self.cx.slots.mark_idle(door, seat);
         assert!(!self.cx.slots.put(door, seat, id), "nobody asks for it");
     }
@@ -133,7 +134,7 @@ impl Pool {
         self.pass_until(now);
         let instance = self.state.instance(id).expect("a live instance");
         let door = *self.state.entry_handle(instance.entry).expect("its entry");
-        let seat = instance.seat;
+        let seat = instance.seat();
         assert!(self.cx.slots.claim(&door, seat, id), "not idle");
         self.park(id);
     }

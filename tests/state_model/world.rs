@@ -138,6 +138,7 @@ impl World {
             first_seats: 1,
             max_unused_entries: MAX_UNUSED,
             max_overtakes: MAX_OVERTAKES,
+            keeps_ages: true,
             max_compilations: setup.max_compilations,
         };
         let mut world = Self {

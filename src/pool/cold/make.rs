@@ -259,7 +259,7 @@ impl<T: Send + 'static> Shared<T> {
             let stamp = locked.stamp(now);
             let id = locked.state.install(guard.id(), held, stamp, cx)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
-            let (seat, version) = (born.seat, born.version);
+            let (seat, version) = (born.seat(), born.version);
             entry.slot(seat).set_last_used(stamp);
             Ok((id, seat, version, stamp))
         })?;

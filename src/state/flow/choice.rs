@@ -177,9 +177,8 @@ fn note_uses<H: Types>(
     entries: &Arena<Entry<H>>,
     slots: &impl Slots<H>,
 ) -> u64 {
-    let uses = slots.uses(&entries[instance.entry].handle, instance.seat);
-    // Less than before, in an entry that is forgotten: it has handed its count on.
-    let new = uses.saturating_sub(instance.known_uses);
-    instance.known_uses = uses;
-    new
+    // Of the count, its last bits: nobody looks so seldom that they come round.
+    let uses = slots.uses(&entries[instance.entry].handle, instance.seat()) as u32;
+    let before = core::mem::replace(&mut instance.known_uses, uses);
+    u64::from(uses.wrapping_sub(before))
 }

@@ -142,7 +142,7 @@ impl<H: Types> State<H> {
         let mut busy = BTreeSet::new();
         for (id, instance) in self.instances.iter() {
             let entry = &self.entries[instance.entry].handle;
-            if slots.seems_idle(entry, instance.seat) || plan.claimed.contains(&id) {
+            if slots.seems_idle(entry, instance.seat()) || plan.claimed.contains(&id) {
                 instances = sum(&instances, &instance.charge.amounts());
             } else {
                 busy.insert(instance.module);

@@ -38,7 +38,7 @@ impl<H: Types> State<H> {
         if self.is_collected(id) {
             return Returned::Retire(RemovalReason::Room);
         }
-        let (home, seat) = (instance.entry, instance.seat);
+        let (home, seat) = (instance.entry, instance.seat());
         self.note_overtaken();
         let mut late = Vec::new();
         let entry = &mut self.entries[home];
@@ -89,6 +89,7 @@ impl<H: Types> State<H> {
             true => counts.evictions += 1,
             false => counts.retirements += 1,
         });
+        let seat = instance.seat();
         let dying = self.dying.insert(Dying {
             charge: instance.charge,
             module: Some(instance.module),
@@ -99,7 +100,7 @@ impl<H: Types> State<H> {
             instance: id,
             reason,
         });
-        self.vacate(instance.entry, instance.seat, out);
+        self.vacate(instance.entry, seat, out);
     }
 
     /// The shell has destroyed it. What it held goes to its heir as far as that one needs it, and

@@ -35,10 +35,10 @@ impl<H: Types> State<H> {
             held,
             "what an instance holds was reserved for it"
         );
-        let known_uses = (cx.slots).uses(&self.entries[entry].handle, seat);
+        let known_uses = (cx.slots).uses(&self.entries[entry].handle, seat) as u32;
         let instance = self.instances.insert(Instance {
             entry,
-            seat,
+            seat_number: seat as u32,
             module,
             version,
             charge,
@@ -47,7 +47,9 @@ impl<H: Types> State<H> {
             created_at: self.now,
         });
         self.recency.insert(stamp, instance);
-        self.ages.insert(Stamp::at(self.now), instance);
+        if self.config.keeps_ages {
+            self.ages.insert(Stamp::at(self.now), instance);
+        }
         self.entries[entry].seats[seat] = Seat::Taken(instance);
         let record = &mut self.modules[module];
         record.live.insert(instance);

@@ -20,10 +20,10 @@ pub type DyingId<H> = Id<Dying<H>>;
 /// - **I2** the order of last use holds it once, under `known`.
 /// - **I3** `known` is not later than its slot's stamp, as far as stamps only grow: see
 ///   [`State::recount_last_uses`](super::State::recount_last_uses).
-/// - **I4** the order of age holds each instance once, under `created_at`.
+/// - **I4** the order of age, if it is kept, holds each instance once, under `created_at`.
 pub struct Instance<H: Types> {
     pub entry: EntryId<H>,
-    pub seat: usize,
+    pub seat_number: u32,
     pub module: ModuleId<H>,
     pub version: u64,
     /// All it holds: fixed cost, memories, tables, mappings.
@@ -31,9 +31,16 @@ pub struct Instance<H: Types> {
     /// Its last use, as far as the core knows.
     pub known: Stamp,
     /// Leases that its slot had counted when the core last looked.
-    pub known_uses: u64,
+    pub known_uses: u32,
     /// Nanoseconds since the clock's origin.
     pub created_at: u64,
+}
+
+impl<H: Types> Instance<H> {
+    /// Its seat in its entry.
+    pub const fn seat(&self) -> usize {
+        self.seat_number as usize
+    }
 }
 
 /// Something evicted, retired or dropped out that the kernel does not have back yet. It stays

@@ -195,29 +195,32 @@ impl<H: Types> ModuleTable<H> {
         self.unused.iter().copied()
     }
 
-    /// The first module, if any, that the index has wrong, by the invariant's code; for `State::recount`.
-    pub fn misplaced(&self) -> Option<(&'static str, ModuleId<H>)> {
-        let settled = |module: &Module<H>| !module.listed.touched;
-        let wrong = |(id, module): (ModuleId<H>, &Module<H>)| {
-            let place = module.listed.place;
-            let listed = place.and_then(|place| self.candidates.get(place));
+    /// A module that is among the candidates wrongly, or not as it is; for `State::recount`.
+    pub fn wrong_candidate(&self) -> Option<ModuleId<H>> {
+        let wrong = |(id, module): &(ModuleId<H>, &Module<H>)| {
+            let listed = module.listed.place.and_then(|at| self.candidates.get(at));
             let is_right = match listed {
-                Some(listed) => listed.module == id && listed.is_of(module),
-                None => place.is_none(),
+                Some(listed) => listed.module == *id && listed.is_of(module),
+                None => module.listed.place.is_none(),
             };
-            let unused = is_unused_code(module).then_some(module.history.last_used);
-            let charge = module.listed.charge;
-            if !is_right || place.is_some() != is_candidate(module) || charge != charge_of(module) {
-                Some(("M8", id))
-            } else if module.listed.unused != unused
-                || unused.is_some_and(|stamp| !self.unused.contains(&(stamp, id)))
-            {
-                Some(("M9", id))
-            } else {
-                None
-            }
+            let is_listed = listed.is_some() == is_candidate(module);
+            !is_right || !is_listed || module.listed.charge != charge_of(module)
         };
-        self.iter().filter(|(_, m)| settled(m)).find_map(wrong)
+        self.settled().find(wrong).map(|(id, _)| id)
+    }
+
+    /// A module that is in the order of unused code wrongly; for `State::recount`.
+    pub fn wrong_unused(&self) -> Option<ModuleId<H>> {
+        let wrong = |(id, module): &(ModuleId<H>, &Module<H>)| {
+            let unused = is_unused_code(module).then_some(module.history.last_used);
+            let is_listed = |stamp| self.unused.contains(&(stamp, *id));
+            module.listed.unused != unused || !unused.is_none_or(is_listed)
+        };
+        self.settled().find(wrong).map(|(id, _)| id)
+    }
+
+    fn settled(&self) -> impl Iterator<Item = (ModuleId<H>, &Module<H>)> {
+        self.iter().filter(|(_, module)| !module.listed.touched)
     }
 
     /// How many the index lists beyond those that say so themselves, and what it has charged wrongly; for
