@@ -55,7 +55,7 @@
 //! ```
 //!
 //! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
-//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange. A warm lease
+//! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange, or none if the thread owns it. A warm lease
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
 //!   thread of the pool's), in an engine that is thrown away. Failures reach all of them, and are not tried again for a short while.
@@ -187,7 +187,7 @@
 //! | `code dropped` | event, debug | `bytes` | unmapping code; bytes as charged to `code` |
 //! | `host code panicked` | event, error | `what` | a panic in what the pool called on its own account |
 //! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
-//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store since it worked; the pool goes on without it |
+//! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store to read, or to write, since that worked; the pool goes on without it |
 //! | `compiler is not shut in` | event, warn | `landlock`, `seccomp` | building a pool whose processes compile with less around them than there might be: what the kernel does not have is false |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
 //! | `no thread to keep artifacts on` | event, error | `error` | the system refused a thread |
@@ -254,7 +254,7 @@ pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
     BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, CompilationStats,
-    CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
+    Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
     FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
     ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
     MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
@@ -264,8 +264,8 @@ pub use pool::{
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
-    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
-    StackTooSmall, StoreData, SystemError,
+    GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, ModuleLimit,
+    ModuleLimits, ModuleTooLarge, Report, SharedError, StackTooSmall, StoreData, SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason};
 /// The wasmtime that the pool is built on: its types are in this crate's API.

@@ -47,6 +47,15 @@ impl Slots<Nothing> for OneSlot {
     fn last_used(&self, _: &(), _: usize) -> Stamp {
         self.stamp
     }
+    fn uses(&self, _: &(), _: usize) -> u64 {
+        0
+    }
+    fn seems_idle(&self, _: &(), _: usize) -> bool {
+        self.idle.is_some()
+    }
+    fn asks_leased(&self) -> bool {
+        false
+    }
     fn notify_on_release(&mut self, _: &(), _: usize) -> bool {
         self.idle.is_none()
     }

@@ -73,6 +73,49 @@ pub fn deserialize_file(wasm: &'static [u8]) -> Subject {
     })
 }
 
+/// The code of the guest as an artifact has it, in a file.
+fn code_in_file(wasm: &[u8]) -> (Folder, fs::File, u64) {
+    let folder = Folder::new("code");
+    let path = folder.path().join("code");
+    let code = engine().precompile_module(wasm).expect("a good guest");
+    fs::write(&path, &code).expect("a file");
+    let file = fs::File::open(path).expect("the same file");
+    (folder, file, code.len() as u64)
+}
+
+/// The digest of the code, which is in memory and in as much of the cache as fits: nothing that verifies is faster, on
+/// one thread.
+pub fn hash_alone(wasm: &'static [u8]) -> Subject {
+    let code = engine().precompile_module(wasm).expect("a good guest");
+    Subject::repeats("BLAKE3 of the code, in memory", move || {
+        std::hint::black_box(blake3::hash(&code));
+    })
+}
+
+/// The code from the page cache into a sealed file in memory, and nothing else.
+#[cfg(target_os = "linux")]
+pub fn copy_alone(wasm: &'static [u8]) -> Subject {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
+    let (folder, file, bytes) = code_in_file(wasm);
+    Subject::repeats("the code into a sealed file in memory", move || {
+        let _folder = &folder;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut copy = fs::File::from(memfd_create("copy", flags).expect("a file in memory"));
+        let mut buffer = vec![0; 64 << 10];
+        let mut at = 0;
+        while at < bytes {
+            let read = file.read_at(&mut buffer, at).expect("its own file");
+            copy.write_all(&buffer[..read]).expect("memory");
+            at += read as u64;
+        }
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        fcntl_add_seals(&copy, seals).expect("a file of its own");
+    })
+}
+
 /// A pool that has these artifacts, and was never used.
 fn pool(artifacts: &Artifacts, wasm: &'static [u8]) -> (Pool, Function<i32, i32>) {
     let pool = Pool::builder().artifacts(artifacts).build();
@@ -122,7 +165,7 @@ pub fn first_time(wasm: &'static [u8]) -> Subject {
     })
 }
 
-/// The same file again.
+/// The same file again, in the same process, as another pool has it.
 pub fn again(wasm: &'static [u8]) -> Subject {
     let folder = Folder::new("again");
     let store = DirStore::open(folder.path().join("artifacts")).expect("a directory");
@@ -147,7 +190,41 @@ pub fn compressed(wasm: &'static [u8]) -> Subject {
     })
 }
 
-/// From memory.
+/// From memory, where it was saved.
 pub fn in_memory(wasm: &'static [u8]) -> Subject {
     from(MemoryStore::new(64 << 20), None, wasm)
+}
+
+/// From a directory with memory in front of it, again: what came from the directory first has stayed in memory.
+pub fn again_with_memory(wasm: &'static [u8]) -> Subject {
+    let folder = Folder::new("tiers");
+    let path = folder.path().join("artifacts");
+    let directory = || DirStore::open(&path).expect("a directory");
+    fill(&Artifacts::builder().store(directory()).build(), wasm);
+    let memory = MemoryStore::new(64 << 20);
+    let tiers = Artifacts::builder().store(memory).store(directory());
+    let artifacts = tiers.no_keeper().build();
+    first_call(&artifacts, wasm);
+    Subject::new("first call from memory in front of a directory", move |n| {
+        let _folder = &folder;
+        (0..n).map(|_| first_call(&artifacts, wasm)).sum()
+    })
+}
+
+/// Bytes of the guest's artifact, raw and as Zstandard makes it of each of these levels.
+#[cfg(feature = "zstd")]
+pub fn sizes(wasm: &'static [u8], levels: &[i32]) -> (u64, Vec<u64>) {
+    use wasm_pool::{Codec, Upkeep};
+    let saved = |upkeep: Upkeep| {
+        let store = std::sync::Arc::new(MemoryStore::new(1 << 30));
+        let artifacts = Artifacts::builder().store_with(store.clone(), upkeep);
+        fill(&artifacts.no_keeper().build(), wasm);
+        store.size().expect("a size")
+    };
+    let compressed =
+        |level: &i32| saved(Upkeep::new().codec(Codec::Zstd).compression_level(*level));
+    (
+        saved(Upkeep::new()),
+        levels.iter().map(compressed).collect(),
+    )
 }

@@ -2,19 +2,31 @@
 //!
 //! `cargo bench --bench targets`. Every target is a ratio of two things measured one after the
 //! other, in several rounds, of which the median counts; or bytes. Exits with an error if one is
-//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time. One line needs
-//! `--features warm-up`.
+//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time; `-- artifacts` measures
+//! those alone, and fails for nothing. Some lines need `--features warm-up,zstd`.
+
+extern crate alloc;
 
 use std::env;
 use std::process::ExitCode;
+use std::time::Duration;
 
+mod books;
+#[allow(dead_code, reason = "of the model test, which uses all of it")]
+#[path = "../../tests/state_model/fake.rs"]
+mod fake;
+#[allow(dead_code, unused_imports, reason = "the pure core, alone")]
+#[path = "../../src/state/mod.rs"]
+mod state;
 #[path = "../subjects/mod.rs"]
 mod subjects;
 
+use books::Books;
 #[cfg(feature = "warm-up")]
 use subjects::warm_up;
 use subjects::{
-    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, threads, warm,
+    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, tasks, threads,
+    warm,
 };
 
 #[global_allocator]
@@ -51,14 +63,21 @@ fn main() -> ExitCode {
     let effort = if only_try { SHORT } else { FULL };
     let mut report = Report { effort, short: 0 };
     println!("{:58} {:>10} {:>10}", "name", "measured", "target");
+    if env::args().any(|arg| arg == "artifacts") {
+        report.artifacts();
+        return ExitCode::SUCCESS;
+    }
     report.warm();
     report.two_threads();
+    report.tasks();
+    report.waits();
     report.crowds();
     report.cold();
     #[cfg(feature = "warm-up")]
     report.warm_up();
     report.artifacts();
     report.evictions();
+    report.books();
     report.bytes();
     report.machine();
     if report.short > 0 && !only_try {
@@ -66,6 +85,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -107,31 +130,56 @@ impl Report {
         let bare = &mut warm::bare();
         let resolved = &mut warm::resolved(&add);
         let keyed = &mut warm::keyed(&add);
+        let by_name = &mut warm::keyed_by_name(&add);
         self.ratio("warm, resolved entry / bare call", resolved, bare, 1.2);
-        self.ratio("warm, by function and group / bare call", keyed, bare, 1.5);
+        self.ratio(
+            "warm, by function and number / bare call",
+            keyed,
+            bare,
+            1.45,
+        );
+        self.ratio("warm, by function and name / bare call", by_name, bare, 2.2);
     }
 
     fn two_threads(&mut self) {
         let bare = &mut threads::bare();
         let one = &mut threads::one_entry();
         let different = &mut threads::different_entries();
-        self.ratio("2 threads, 1 entry with 2 instances / bare", one, bare, 1.4);
-        self.ratio("2 threads, different entries / bare", different, bare, 1.3);
+        self.ratio("2 threads, 1 entry with 2 instances / bare", one, bare, 1.3);
+        self.ratio("2 threads, different entries / bare", different, bare, 1.25);
+    }
+
+    fn tasks(&mut self) {
+        let (_pool, add) = pool();
+        let bare = &mut tasks::bare();
+        let resolved = &mut tasks::resolved(&add);
+        let held = &mut tasks::held(&add);
+        let name = "task: acquire, call, release / bare call_async";
+        self.ratio(name, resolved, bare, 1.4);
+        self.ratio(
+            "task: call in a held lease / bare call_async",
+            held,
+            bare,
+            1.15,
+        );
+    }
+
+    fn waits(&mut self) {
+        let calls = self.effort.calls / 10;
+        let p99 = self.rounds(|_| {
+            let [pool, _] = threads::waits_for_one_instance(calls);
+            micros(pool.p99)
+        });
+        self.line("2 threads, 1 instance: p99 of a wait, in us", p99, 5.0);
     }
 
     fn crowds(&mut self) {
         let array = &mut many::zipf_array();
         let keyed = &mut many::zipf_keyed();
-        self.ratio(
-            "1,000 keys, Zipf / array of instances",
-            keyed,
-            array,
-            75.0 / 42.5,
-        );
+        self.ratio("1,000 keys, Zipf / array of instances", keyed, array, 1.5);
         let mut two = many::zipf_on_two();
         if let [arrays, keyed] = &mut two[..] {
-            let target = 80.0 / 42.5;
-            self.ratio("the same on 2 threads / arrays", keyed, arrays, target);
+            self.ratio("the same on 2 threads / arrays", keyed, arrays, 1.8);
         }
         let alone = &mut many::crowd("alone", 1, 1);
         let crowd = &mut many::crowd("crowd", self.effort.crowd, self.effort.crowd / 10);
@@ -174,32 +222,54 @@ impl Report {
         self.line("first call of an interpreter: warmed up / cold", share, 0.1);
     }
 
-    /// From an artifact to the first call, over wasmtime's `deserialize_file`, which verifies nothing.
+    /// From an artifact to the first call, over wasmtime's `deserialize_file`, which verifies nothing. What is between
+    /// the two from a directory is bounded by two parts of it, which are measured alone.
     fn artifacts(&mut self) {
         for (size, wasm) in [("100 kB", JSON), ("1.1 MB", REGEX)] {
             let bare = &mut artifacts::deserialize_file(wasm);
             let subjects = [
                 ("first time", &mut artifacts::first_time(wasm)),
                 ("again", &mut artifacts::again(wasm)),
+                (
+                    "again, memory in front",
+                    &mut artifacts::again_with_memory(wasm),
+                ),
                 ("in memory", &mut artifacts::in_memory(wasm)),
             ];
             for (when, subject) in subjects {
-                bare.run(1);
-                let measured = self.rounds(|_| {
-                    let before = bare.nanos(1);
-                    let measured = subject.nanos(1);
-                    measured / ((before + bare.nanos(1)) / 2.0)
-                });
+                let measured = self.beside(bare, subject);
                 let name = format!("artifact of {size}, {when} / deserialize_file");
                 self.line(&name, measured, 1.3);
             }
+            self.part(size, "hash alone", bare, &mut artifacts::hash_alone(wasm));
+            #[cfg(target_os = "linux")]
+            self.part(size, "copy alone", bare, &mut artifacts::copy_alone(wasm));
             #[cfg(feature = "zstd")]
             {
-                let subject = &mut artifacts::compressed(wasm);
-                let measured = self.rounds(|_| subject.nanos(1) / bare.nanos(1));
-                println!("artifact of {size}, compressed / deserialize_file: {measured:.3}");
+                let compressed = &mut artifacts::compressed(wasm);
+                self.part(size, "compressed, first time", bare, compressed);
+                let levels = [1, 3, 9, 19];
+                let (raw, compressed) = artifacts::sizes(wasm, &levels);
+                println!("artifact of {size}: {raw} bytes; at levels {levels:?}: {compressed:?}");
             }
         }
+    }
+
+    /// Once, over the baseline before and after it.
+    fn beside(&self, baseline: &mut Subject, subject: &mut Subject) -> f64 {
+        baseline.run(1);
+        self.rounds(|_| {
+            let before = baseline.nanos(1);
+            let measured = subject.nanos(1);
+            measured / ((before + baseline.nanos(1)) / 2.0)
+        })
+    }
+
+    /// What a line consists of: it has no target.
+    fn part(&self, size: &str, what: &str, baseline: &mut Subject, subject: &mut Subject) {
+        let measured = self.beside(baseline, subject);
+        let name = format!("artifact of {size}, {what} / deserialize_file");
+        println!("{name:58} {measured:10.3}          -");
     }
 
     fn evictions(&mut self) {
@@ -223,10 +293,32 @@ impl Report {
         self.line(
             "evicting 10,000 one by one: books / dropping stores",
             beyond,
-            0.2,
+            0.15,
         );
         // Four thirds: what log n grows by from 1,000 to 10,000.
         self.line("the same, each / each of 1,000", median(grow), 4.0 / 3.0);
+    }
+
+    /// The books alone, which is what is under the pool's lock.
+    fn books(&mut self) {
+        let many = (self.effort.crowd / 10) as u32;
+        let choices = self.effort.calls as usize / 40;
+        let few = &mut Books::of_modules(many / 100);
+        let books = &mut Books::of_modules(many);
+        let (small, large) = (few.choices(choices), books.choices(choices));
+        let at = |sorted: &[Duration], percent| micros(sorted[sorted.len() * percent / 100]);
+        let flat = at(&large, 50) / at(&small, 50);
+        self.line("choosing of 10,000 modules / of 100, median", flat, 4.0);
+        self.line(
+            "choosing of 10,000 modules: p99, in us",
+            at(&large, 99),
+            5.0,
+        );
+        let sweep = self.rounds(|_| micros(books.sweep()));
+        let name = "sweep of 10,000 idle that finds nothing: lock, in us";
+        self.line(name, sweep, 20.0);
+        let refusal = self.rounds(|_| micros(books.refusal()));
+        println!("refusal that counts 10,000 idle: lock, in us: {refusal:.1}");
     }
 
     fn bytes(&mut self) {

@@ -4,14 +4,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::compress::compress;
+use super::compress::{compress, decoder_bytes};
 use super::footer::Codec;
 use super::keeper::{Event, Housework, Now};
 use super::key::ArtifactKey;
-use super::store::ArtifactInfo;
-use super::tiers::{Inner, Tier, count};
+use super::store::{ArtifactInfo, ArtifactStore, StoreError};
+use super::tier::{Tier, Work};
+use super::tiers::{Inner, count};
 use super::upkeep::Upkeep;
-use super::verify::Opened;
+use super::verify::{Opened, VerifiedArtifact};
 use crate::sync::unchecked::{AtomicBool, Ordering};
 
 /// A store is told of a use no more often than this, and looked through at least so often when something happens.
@@ -25,6 +26,13 @@ const MOST_USES: usize = 4096;
 
 /// Uses of a compressed artifact until it is kept raw.
 const HOT: u32 = 2;
+
+/// Bytes of code, beyond which an artifact stays in the form that it has. To rewrite one takes its code and one form
+/// of it in memory, and what Zstandard works in: no budget knows of that.
+const MOST_REWRITTEN: u64 = 32 << 20;
+
+/// Of heap, to decompress one that is rewritten.
+const DECODED_MOST: u64 = MOST_REWRITTEN + decoder_bytes(MOST_REWRITTEN);
 
 /// What this process knows of a store's artifacts.
 #[derive(Default)]
@@ -172,7 +180,7 @@ impl Inner {
     fn look_through(&self, tier: &Tier, now: Now, is_over: &AtomicBool) {
         tier.books.lock().looked = Some(now.at);
         if let Err(error) = tier.guarded("sweep", |store| store.sweep()) {
-            self.note_broken(tier, &error);
+            self.note_broken(tier, Work::Writes, &error);
         }
         if tier.upkeep.max_bytes.is_none()
             && tier.upkeep.max_artifacts.is_none()
@@ -182,7 +190,7 @@ impl Inner {
         }
         let all = match tier.guarded("list", |store| store.list()) {
             Ok(all) => all,
-            Err(error) => return self.note_broken(tier, &error),
+            Err(error) => return self.note_broken(tier, Work::Reads, &error),
         };
         let mut all: Vec<Seen> = {
             let mut books = tier.books.lock();
@@ -225,7 +233,7 @@ impl Inner {
                     books.artifacts = books.artifacts.saturating_sub(1);
                     books.uses.remove(&info.key);
                 }
-                Err(error) => self.note_broken(tier, &error),
+                Err(error) => self.note_broken(tier, Work::Writes, &error),
             }
         }
         &[]
@@ -250,46 +258,71 @@ impl Inner {
         }
     }
 
-    /// Keeps the artifact in another form. It takes the memory of its code and of what is compressed of it.
+    /// Keeps the artifact in another form, if its code is of [`MOST_REWRITTEN`] bytes at most.
     fn rewrite(&self, tier: &Tier, key: &ArtifactKey, to: Codec, last_used: Option<SystemTime>) {
-        let rewritten = tier.guarded("load", |store| {
-            let opened = Opened::new(store.load(key, u64::MAX)?, key, u64::MAX)?;
+        let rewritten = tier.guarded("peek", |store| {
+            let opened = Opened::new(store.peek(key, MOST_REWRITTEN)?, key, DECODED_MOST)?;
+            StoreError::check_size(opened.code_bytes(), MOST_REWRITTEN)?;
             if opened.is_compressed() == (to == Codec::Zstd) {
                 return Ok(None);
             }
-            let bytes = opened.file_bytes();
-            let code = opened.verify(&self.seal)?.read_code(opened.code_bytes())?;
-            Ok(Some((bytes, code)))
+            let verified = opened.verify(&self.seal)?;
+            Ok(Some((opened.file_bytes(), opened.code_bytes(), verified)))
         });
-        let (old_bytes, code) = match rewritten {
+        let (old_bytes, code_bytes, verified) = match rewritten {
             Ok(Some(rewritten)) => rewritten,
             Ok(None) => return,
+            Err(StoreError::TooLarge { .. }) => return,
             Err(error) => {
                 tier.books.lock().settled.remove(key);
-                return self.note_failure(tier, key, &error);
+                return self.note_failure(tier, key, Work::Reads, &error);
             }
         };
-        let compressed = match to {
-            Codec::Raw => None,
-            Codec::Zstd => match compress(&code, tier.upkeep.compression_level) {
-                Some(compressed) => Some(compressed),
+        let saved = match to {
+            Codec::Raw => self.save_raw(tier, key, code_bytes, &verified),
+            Codec::Zstd => match compress(&verified, code_bytes, tier.upkeep.compression_level) {
+                Some(frame) => {
+                    let mut artifact = self.seal.encode(*key, to, &frame, code_bytes);
+                    artifact.last_used = last_used;
+                    let save = |store: &dyn ArtifactStore| store.save(key, &artifact);
+                    tier.guarded("save", save).map(|()| artifact.size())
+                }
                 None => return,
             },
         };
-        let body = compressed.as_deref().unwrap_or(&code);
-        let mut artifact = self.seal.encode(*key, to, body, code.len() as u64);
-        artifact.last_used = last_used;
-        if let Err(error) = tier.guarded("save", |store| store.save(key, &artifact)) {
-            // The next look tries again.
-            tier.books.lock().settled.remove(key);
-            return self.note_failure(tier, key, &error);
-        }
+        let new_bytes = match saved {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // The next look tries again.
+                tier.books.lock().settled.remove(key);
+                return self.note_failure(tier, key, Work::Writes, &error);
+            }
+        };
         count(&self.counts.rewritten);
         let mut books = tier.books.lock();
-        books.bytes = (books.bytes + artifact.size()).saturating_sub(old_bytes);
+        books.bytes = (books.bytes + new_bytes).saturating_sub(old_bytes);
         if to == Codec::Raw {
             books.settled.remove(key);
         }
+    }
+
+    /// As it was verified; in a piece of heap memory only if the store does not take it otherwise.
+    fn save_raw(
+        &self,
+        tier: &Tier,
+        key: &ArtifactKey,
+        code_bytes: u64,
+        verified: &VerifiedArtifact,
+    ) -> Result<u64, StoreError> {
+        if tier.guarded("offer", |store| store.offer(key, verified))? {
+            return verified.size().map_err(|error| {
+                StoreError::unreadable("an artifact in memory cannot be examined", error)
+            });
+        }
+        let code = verified.read_code(code_bytes)?;
+        let artifact = self.seal.encode(*key, Codec::Raw, &code, code_bytes);
+        tier.guarded("save", |store| store.save(key, &artifact))?;
+        Ok(artifact.size())
     }
 }
 

@@ -323,9 +323,10 @@ fn code() -> Vec<u8> {
 
 #[cfg(feature = "zstd")]
 fn find(artifacts: &Artifacts) -> bool {
-    let found = artifacts.find(&key(1), 0, u64::MAX).unwrap();
+    let no_room = &mut |_: &std::io::Error| false;
+    let found = artifacts.find(&key(1), 0, u64::MAX, no_room).unwrap();
     let mapped_bytes = found.mapped_bytes();
-    let verified = artifacts.verify(&found).unwrap();
+    let verified = artifacts.verify(&found, no_room).unwrap();
     assert_eq!(verified.size().unwrap(), mapped_bytes);
     verified.read_code(100_000).unwrap() == code()
 }
@@ -356,6 +357,24 @@ fn the_cold_are_compressed_and_the_hot_are_not_any_more() {
     }
     assert_eq!(artifacts.stats().rewritten, 2);
     assert_eq!(artifacts.stats().failures, 0);
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn what_is_too_large_to_be_rewritten_stays_as_it_is() {
+    for (beyond, rewritten) in [(0, 1), (1, 0)] {
+        let store = Arc::new(MemoryStore::new(1 << 30));
+        let upkeep = Upkeep::new().compress_after(Duration::ZERO);
+        let artifacts = (Artifacts::builder().store_with(store.clone(), upkeep))
+            .no_keeper()
+            .build();
+        assert!(artifacts.save(&key(1), &vec![7; MOST_REWRITTEN as usize + beyond]));
+        artifacts.sweep();
+        artifacts.sweep();
+        let stats = artifacts.stats();
+        assert_eq!((stats.rewritten, stats.failures), (rewritten, 0));
+        assert_eq!(store.size().unwrap() > MOST_REWRITTEN, rewritten == 0);
+    }
 }
 
 #[cfg(feature = "zstd")]

@@ -118,6 +118,12 @@ impl MemoryStore {
 }
 
 impl Shelf {
+    fn share(&self, key: &ArtifactKey) -> Result<StoredArtifact, StoreError> {
+        let kept = self.kept.get(key).ok_or(StoreError::NotFound)?;
+        let stored = kept.file.stored();
+        stored.map_err(|error| StoreError::unreadable("an artifact cannot be shared", error))
+    }
+
     /// Its memory is given back before its room is, unless it is mapped: then it is the charge of who mapped it.
     fn remove(&mut self, key: &ArtifactKey) {
         if let Some(Kept {
@@ -181,12 +187,13 @@ impl ArtifactStore for MemoryStore {
     /// However long it is: it is in memory already.
     fn load(&self, key: &ArtifactKey, _: u64) -> Result<StoredArtifact, StoreError> {
         let mut shelf = self.shelf.lock();
-        let kept = shelf.kept.get(key).ok_or(StoreError::NotFound)?;
-        let stored = kept.file.stored();
-        let stored = stored
-            .map_err(|error| StoreError::unreadable("an artifact cannot be shared", error))?;
+        let stored = shelf.share(key)?;
         shelf.note_use(key);
         Ok(stored)
+    }
+
+    fn peek(&self, key: &ArtifactKey, _: u64) -> Result<StoredArtifact, StoreError> {
+        self.shelf.lock().share(key)
     }
 
     fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError> {
@@ -258,7 +265,7 @@ mod tests {
     use super::super::footer::Codec;
     use super::super::key::EngineKey;
     use super::super::seal::Seal;
-    use super::super::tiers::Artifacts;
+    use super::super::tiers::{Artifacts, Found};
     use super::super::verify::Opened;
     use super::*;
     use crate::sync::unchecked::thread;
@@ -280,6 +287,11 @@ mod tests {
         let stored = store.load(&key(number), u64::MAX).ok()?;
         let opened = Opened::new(stored, &key(number), u64::MAX).unwrap();
         Some(opened.verify(&Seal::digest()).unwrap())
+    }
+
+    fn find(artifacts: &Artifacts, number: u8) -> Found {
+        let found = artifacts.find(&key(number), 0, u64::MAX, &mut |_| false);
+        found.unwrap()
     }
 
     #[test]
@@ -338,13 +350,13 @@ mod tests {
         save(&far, 2, 5).unwrap();
         let artifacts = Artifacts::builder().store(near.clone()).store(far).build();
         for number in [1, 2] {
-            let found = artifacts.find(&key(number), 0, u64::MAX).unwrap();
-            assert!(artifacts.verify(&found).is_some());
+            let found = find(&artifacts, number);
+            let verified = artifacts.verify(&found, &mut |_| false).unwrap();
+            artifacts.offer(&found, &verified);
         }
         assert_eq!(near.list().unwrap()[0].key, key(1));
         assert_eq!(near.list().unwrap().len(), 1);
-        let found = artifacts.find(&key(1), 0, u64::MAX).unwrap();
-        assert_eq!(found.next_tier(), 1);
+        assert_eq!(find(&artifacts, 1).next_tier(), 1);
         assert_eq!(artifacts.stats().failures, 0);
     }
 

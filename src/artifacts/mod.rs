@@ -21,10 +21,13 @@ mod sample;
 mod seal;
 mod sealed;
 mod store;
+mod tier;
 mod tiers;
 mod upkeep;
 mod verify;
 
+#[cfg(feature = "zstd")]
+pub(crate) use compress::decoder_bytes;
 #[cfg(feature = "compiler")]
 pub(crate) use footer::FOOTER_BYTES;
 pub(crate) use key::module_hash;
@@ -33,7 +36,7 @@ pub(crate) use key::snapshot_hash;
 pub(crate) use seal::Seal;
 #[cfg(target_os = "linux")]
 pub(crate) use sealed::{SealedFile, Unsealed};
-pub(crate) use tiers::Found;
+pub(crate) use tiers::{Found, MakeRoom};
 #[cfg(target_os = "linux")]
 pub(crate) use verify::Opened;
 

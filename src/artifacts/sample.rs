@@ -25,6 +25,16 @@ impl<'a> EncodedArtifact<'a> {
     }
 }
 
+#[cfg(test)]
+impl super::verify::VerifiedArtifact {
+    /// Such an artifact, as a later store has it.
+    pub(super) fn sample(key: &ArtifactKey, code: &[u8]) -> Self {
+        let artifact = EncodedArtifact::sample(key, code).to_vec();
+        let opened = super::verify::Opened::new(StoredArtifact::bytes(artifact), key, u64::MAX);
+        opened.unwrap().verify(&Seal::of_samples()).unwrap()
+    }
+}
+
 impl StoredArtifact {
     /// The code of an [`EncodedArtifact::sample`], for tests of a store. All of it is read.
     ///

@@ -58,6 +58,14 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// file may be longer); and as [`StoreError`] says.
     fn load(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError>;
 
+    /// The same as [`Self::load`], and no use of it: for upkeep and checks.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    fn peek(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError> {
+        self.load(key, max_bytes)
+    }
+
     /// Keeps the artifact, whole or not at all. One that is there already is replaced; it may stay if it is the same,
     /// byte for byte.
     ///
@@ -65,8 +73,8 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// As [`StoreError`] says. Nothing half saved is ever loaded.
     fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError>;
 
-    /// Takes an artifact that a later store had, if that needs no copy: `false` if it does not. The pool offers it on the
-    /// way of whoever wants it, so this is no time to write much.
+    /// Keeps an artifact that a later store had, as it was verified: `false` if it does not. A pool offers it when its
+    /// code is loaded: whoever has waited for that goes on already, but for the one that has loaded it.
     ///
     /// # Errors
     /// As [`StoreError`] says.
@@ -128,6 +136,10 @@ pub trait ArtifactStore: Send + Sync + 'static {
 impl<S: ArtifactStore + ?Sized> ArtifactStore for Arc<S> {
     fn load(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError> {
         (**self).load(key, max_bytes)
+    }
+
+    fn peek(&self, key: &ArtifactKey, max_bytes: u64) -> Result<StoredArtifact, StoreError> {
+        (**self).peek(key, max_bytes)
     }
 
     fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError> {

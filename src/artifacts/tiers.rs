@@ -1,22 +1,25 @@
 //! Tiers of stores, one behind the other: what a pool asks before it compiles.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::compress::compress;
+use super::compress::compress_code;
+#[cfg(feature = "warm-up")]
+use super::compress::decoder_bytes;
 use super::footer::Codec;
-use super::housework::Books;
 use super::keeper::{Event, Keeper};
 use super::key::ArtifactKey;
 use super::seal::Seal;
 use super::store::{ArtifactStore, StoreError};
+use super::tier::{Tier, Work};
 use super::upkeep::Upkeep;
 use super::verify::{Opened, VerifiedArtifact};
 use crate::runtime::guarded;
 use crate::sync::unchecked::thread::{self, ThreadId};
-use crate::sync::unchecked::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::unchecked::{AtomicU64, Ordering};
 use crate::sync::unchecked::{Condvar, Mutex};
 
 /// Where a pool finds compiled code, and leaves it: stores, asked one after the other. Cheap to clone; pools that have
@@ -35,14 +38,6 @@ pub(super) struct Inner {
     flights: Mutex<HashMap<ArtifactKey, ThreadId>>,
     flight_ended: Condvar,
     pub counts: Counts,
-}
-
-pub(super) struct Tier {
-    pub store: Box<dyn ArtifactStore>,
-    pub upkeep: Upkeep,
-    pub books: Mutex<Books>,
-    /// What was said of its failure; said again when it has worked meanwhile.
-    is_broken: AtomicBool,
 }
 
 #[derive(Default)]
@@ -95,12 +90,7 @@ impl ArtifactsBuilder {
 
     /// The same, with limits of how much is kept there, and the form in which it is.
     pub fn store_with(mut self, store: impl ArtifactStore, upkeep: Upkeep) -> Self {
-        self.tiers.push(Tier {
-            store: Box::new(store),
-            upkeep,
-            books: Mutex::default(),
-            is_broken: AtomicBool::new(false),
-        });
+        self.tiers.push(Tier::new(store, upkeep));
         self
     }
 
@@ -155,6 +145,19 @@ impl Found {
         self.opened.code_bytes()
     }
 
+    /// Bytes of memory that it takes at most until it is read, from a store or from what was verified: each as long as
+    /// what was saved, and what decompressing it takes.
+    #[cfg(feature = "warm-up")]
+    pub fn bytes_to_read(&self) -> u64 {
+        let saved = self.saved_bytes();
+        let copies = if self.opened.is_in_memory() { 3 } else { 2 };
+        let decoder = match self.opened.is_compressed() {
+            true => decoder_bytes(saved),
+            false => 0,
+        };
+        saved.saturating_mul(copies).saturating_add(decoder)
+    }
+
     /// Where to go on, should it not do.
     pub fn next_tier(&self) -> usize {
         self.tier + 1
@@ -203,7 +206,7 @@ impl Artifacts {
     /// would not be loaded; what a store says that fails.
     pub fn check(&self, key: &ArtifactKey, max_bytes: u64) -> Result<(), StoreError> {
         for tier in &self.inner.tiers {
-            let stored = match tier.guarded("load", |store| store.load(key, max_bytes)) {
+            let stored = match tier.guarded("peek", |store| store.peek(key, max_bytes)) {
                 Err(StoreError::NotFound) => continue,
                 stored => stored?,
             };
@@ -214,41 +217,50 @@ impl Artifacts {
         Err(StoreError::NotFound)
     }
 
-    /// The first store from `tier` on that has it, of at most so many bytes.
-    pub(crate) fn find(&self, key: &ArtifactKey, tier: usize, max_bytes: u64) -> Option<Found> {
+    /// The first store from `tier` on that has it, of at most so many bytes. When the system has no file or no memory
+    /// left, `make_room` is asked for some, and if there is, it is tried again.
+    pub(crate) fn find(
+        &self,
+        key: &ArtifactKey,
+        tier: usize,
+        max_bytes: u64,
+        make_room: &mut MakeRoom<'_>,
+    ) -> Option<Found> {
         for (at, tier) in self.inner.tiers.iter().enumerate().skip(tier) {
-            let found = tier.guarded("load", |store| {
+            let load = |store: &dyn ArtifactStore| {
                 let opened = Opened::new(store.load(key, max_bytes)?, key, max_bytes)?;
                 // What a footer says of lengths is what is reserved. Raw code is as long as its file.
                 if opened.is_compressed() {
                     opened.check(&self.inner.seal)?;
                 }
                 Ok(opened)
-            });
-            match found {
+            };
+            match with_room(make_room, || tier.guarded("load", load)) {
                 Ok(opened) => {
-                    tier.works();
+                    tier.works(Work::Reads);
                     return Some(Found {
                         opened: Box::new(opened),
                         tier: at,
                         key: *key,
                     });
                 }
-                Err(error) => self.inner.note_failure(tier, key, &error),
+                Err(error) => self.inner.note_failure(tier, key, Work::Reads, &error),
             }
         }
         count(&self.inner.counts.misses);
         None
     }
 
-    /// Verifies it; what is not what was saved goes. Stores that were asked before, and take it without a copy, have it
-    /// from now on.
-    pub(crate) fn verify(&self, found: &Found) -> Option<VerifiedArtifact> {
+    /// Verifies it; what is not what was saved goes. `make_room` is as in [`Self::find`].
+    pub(crate) fn verify(
+        &self,
+        found: &Found,
+        make_room: &mut MakeRoom<'_>,
+    ) -> Option<VerifiedArtifact> {
         let tier = &self.inner.tiers[found.tier];
-        match found.opened.verify(&self.inner.seal) {
+        match with_room(make_room, || found.opened.verify(&self.inner.seal)) {
             Ok(verified) => {
                 count(&self.inner.counts.hits);
-                self.offer(found, &verified);
                 let used = Event::Used {
                     tier: found.tier,
                     key: found.key,
@@ -258,8 +270,29 @@ impl Artifacts {
                 Some(verified)
             }
             Err(error) => {
-                self.inner.note_failure(tier, &found.key, &error);
+                self.inner
+                    .note_failure(tier, &found.key, Work::Reads, &error);
                 None
+            }
+        }
+    }
+
+    /// Stores that were asked before the one that had it have it from now on, if they take it. That may write to a
+    /// disk: it is for when nobody waits for the code any more.
+    pub(crate) fn offer(&self, found: &Found, verified: &VerifiedArtifact) {
+        let earlier = self.inner.tiers[..found.tier].iter().enumerate();
+        for (at, tier) in earlier.filter(|(_, tier)| !tier.store.is_read_only()) {
+            match tier.guarded("offer", |store| store.offer(&found.key, verified)) {
+                Ok(true) => {
+                    tier.works(Work::Writes);
+                    let bytes = verified.size().unwrap_or(0);
+                    self.keeper
+                        .tell(&self.inner, Event::Saved { tier: at, bytes });
+                }
+                Ok(false) => {}
+                Err(error) => self
+                    .inner
+                    .note_failure(tier, &found.key, Work::Writes, &error),
             }
         }
     }
@@ -273,17 +306,9 @@ impl Artifacts {
             }
             Err(error) => {
                 let tier = &self.inner.tiers[found.tier];
-                self.inner.note_failure(tier, &found.key, &error);
+                self.inner
+                    .note_failure(tier, &found.key, Work::Reads, &error);
                 false
-            }
-        }
-    }
-
-    fn offer(&self, found: &Found, verified: &VerifiedArtifact) {
-        let earlier = self.inner.tiers[..found.tier].iter();
-        for tier in earlier.filter(|tier| !tier.store.is_read_only()) {
-            if let Err(error) = tier.guarded("offer", |store| store.offer(&found.key, verified)) {
-                self.inner.note_failure(tier, &found.key, &error);
             }
         }
     }
@@ -291,8 +316,9 @@ impl Artifacts {
     /// It was verified, and still wasmtime does not take it.
     pub(crate) fn reject(&self, found: &Found, reason: String) {
         let error = StoreError::Incompatible { reason };
+        let tier = &self.inner.tiers[found.tier];
         self.inner
-            .note_failure(&self.inner.tiers[found.tier], &found.key, &error);
+            .note_failure(tier, &found.key, Work::Reads, &error);
     }
 
     /// Saves it wherever it can be saved; whether it was anywhere.
@@ -305,7 +331,7 @@ impl Artifacts {
             let seal = &self.inner.seal;
             let body = match tier.upkeep.codec {
                 Codec::Raw => None,
-                Codec::Zstd => compress(code, tier.upkeep.compression_level),
+                Codec::Zstd => compress_code(code, tier.upkeep.compression_level),
             };
             let compressed =
                 (body.as_deref()).map(|body| seal.encode(*key, Codec::Zstd, body, bytes));
@@ -315,14 +341,14 @@ impl Artifacts {
             };
             match tier.guarded("save", |store| store.save(key, encoded)) {
                 Ok(()) => {
-                    tier.works();
+                    tier.works(Work::Writes);
                     count(&self.inner.counts.saved);
                     let bytes = encoded.size();
                     self.keeper
                         .tell(&self.inner, Event::Saved { tier: at, bytes });
                     saved = true;
                 }
-                Err(error) => self.inner.note_failure(tier, key, &error),
+                Err(error) => self.inner.note_failure(tier, key, Work::Writes, &error),
             }
         }
         saved
@@ -356,7 +382,7 @@ impl Artifacts {
 
 impl Inner {
     /// Counts it, says it, and removes what will never load.
-    pub fn note_failure(&self, tier: &Tier, key: &ArtifactKey, error: &StoreError) {
+    pub fn note_failure(&self, tier: &Tier, key: &ArtifactKey, work: Work, error: &StoreError) {
         let counts = &self.counts;
         match error {
             StoreError::NotFound | StoreError::TooLarge { .. } => {}
@@ -371,14 +397,14 @@ impl Inner {
                     tracing::warn!(%store, %key, %error, removed, "artifact rejected");
                 });
             }
-            error => self.note_broken(tier, error),
+            error => self.note_broken(tier, work, error),
         }
     }
 
     /// Counts it, and says it once.
-    pub fn note_broken(&self, tier: &Tier, error: &StoreError) {
+    pub fn note_broken(&self, tier: &Tier, work: Work, error: &StoreError) {
         count(&self.counts.failures);
-        if !tier.is_broken.swap(true, Ordering::Relaxed) {
+        if tier.is_news(work) {
             guarded("a subscriber", || {
                 let store = tier.store.describe();
                 let error = crate::runtime::Report(error);
@@ -388,30 +414,24 @@ impl Inner {
     }
 }
 
-impl Tier {
-    /// A store may be the host's own code.
-    pub fn guarded<R>(
-        &self,
-        what: &str,
-        work: impl FnOnce(&dyn ArtifactStore) -> Result<R, StoreError>,
-    ) -> Result<R, StoreError> {
-        let panicked = || {
-            let source = std::io::Error::other("it panicked");
-            Err(StoreError::unreadable(
-                format!("the store's {what}"),
-                source,
-            ))
-        };
-        guarded("an artifact store", || work(&*self.store)).unwrap_or_else(panicked)
-    }
-
-    fn works(&self) {
-        self.is_broken.store(false, Ordering::Relaxed);
-    }
-}
-
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Makes room where the system has refused something for this reason; whether it is worth another try.
+pub(crate) type MakeRoom<'a> = dyn FnMut(&io::Error) -> bool + 'a;
+
+/// Does it again, as long as there is room to be made for it.
+fn with_room<R>(
+    make_room: &mut MakeRoom<'_>,
+    work: impl Fn() -> Result<R, StoreError>,
+) -> Result<R, StoreError> {
+    loop {
+        match work() {
+            Err(StoreError::Unreadable { source, .. }) if make_room(&source) => {}
+            done => return done,
+        }
+    }
 }
 
 /// See [`Artifacts::hold`].

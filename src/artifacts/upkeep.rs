@@ -28,11 +28,13 @@ pub struct Upkeep {
     pub max_artifacts: Option<u64>,
     /// What a clean-up leaves, as a fraction of the limits: from 0 to 1, and 0.7 if not set.
     pub low_water: f64,
-    /// The form in which new artifacts are saved: raw, if not set.
+    /// The form in which new artifacts are saved: raw, if not set. What a later store had is kept as it was verified,
+    /// which is raw.
     pub codec: Codec,
     /// How hard to compress: from 1, which is fast, to 19, which is small; beyond these, the nearer. 3, if not set.
     pub compression_level: i32,
-    /// Raw artifacts that were not used for so long are compressed. Without the feature `zstd`, none are.
+    /// Raw artifacts that were not used for so long are compressed, if their code is of 32 MiB at most. Without the
+    /// feature `zstd`, none are.
     pub compress_after: Option<Duration>,
 }
 

@@ -1,10 +1,10 @@
-//! From what a store has to what may be mapped: read once, hashed while it is read, and sealed.
+//! From what a store has to what may be mapped: copied, sealed, and then verified.
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
 
-use super::compress::decompress;
+use super::compress::{FRAME_HEADER, decoder_bytes, decompress, window_bytes};
 use super::footer::{Codec, FOOTER_BYTES, Footer};
 use super::identity::Identity;
 use super::key::ArtifactKey;
@@ -12,8 +12,9 @@ use super::seal::Seal;
 use super::sealed::{SealedFile, Unsealed};
 use super::store::{Contents, StoreError, StoredArtifact};
 
-/// Bytes that are read at once: they are hashed while they are in the processor's cache.
-const CHUNK: usize = 256 << 10;
+/// Bytes that are read at once: they are hashed while they are in the processor's cache. As a buffer they come from
+/// the heap; more would be mapped, page by page, for each artifact.
+const CHUNK: usize = 64 << 10;
 
 /// An artifact whose footer has been read, and nothing else.
 pub(crate) struct Opened {
@@ -42,6 +43,15 @@ impl VerifiedArtifact {
     /// The system's, which has no file descriptor to give.
     pub fn share(&self) -> io::Result<StoredArtifact> {
         self.0.stored()
+    }
+
+    /// Its first bytes, up to `end`, piece by piece.
+    pub(super) fn each_chunk(
+        &self,
+        end: u64,
+        each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.share()?.0.each_chunk(end, |error| error, each)
     }
 
     /// The code in it, which has so many bytes: copied.
@@ -76,18 +86,6 @@ fn corrupt(reason: impl Into<String>) -> StoreError {
 
 fn unreadable(source: io::Error) -> StoreError {
     StoreError::unreadable("an artifact cannot be read", source)
-}
-
-/// What is written into it is verified: the copy is as well, should it come back from a store in memory.
-fn finish(copy: Unsealed, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-    let sealed = copy.seal().map_err(unsealed)?;
-    #[cfg(target_os = "linux")]
-    if let Some(identity) = Identity::of(&sealed) {
-        identity.note_verified(seal);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = seal;
-    Ok(VerifiedArtifact(sealed))
 }
 
 fn unsealed(source: io::Error) -> StoreError {
@@ -189,19 +187,40 @@ impl Opened {
     }
 
     fn verify_raw(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-        if let Some(sealed) = self.contents.sealed() {
-            let identity = Identity::of(&sealed);
-            if !identity.is_some_and(|id| id.is_verified(seal)) {
-                self.check(seal)?;
-                identity.into_iter().for_each(|id| id.note_verified(seal));
-            }
-            return Ok(VerifiedArtifact(sealed));
-        }
-        // What is copied is what is hashed: whatever becomes of the file.
+        let sealed = match self.contents.sealed() {
+            Some(sealed) => sealed,
+            None => self.copy()?,
+        };
+        self.verify_sealed(sealed, &self.page, seal)
+    }
+
+    /// As it is now: the file may become another while it is copied.
+    fn copy(&self) -> Result<SealedFile, StoreError> {
         let mut copy = Unsealed::new(self.footer.file_bytes()).map_err(unsealed)?;
-        self.check_each(seal, |chunk| copy.write(chunk).map_err(unsealed))?;
+        self.each_chunk(|chunk| copy.write(chunk).map_err(unsealed))?;
         copy.write(&self.page).map_err(unsealed)?;
-        finish(copy, seal)
+        copy.seal().map_err(unsealed)
+    }
+
+    /// Hashed when it is sealed, and not before: until then, other processes of this user can write to it
+    /// (`/proc/<pid>/fd`). It must have the footer that was read first, which says what was reserved for it.
+    fn verify_sealed(
+        &self,
+        sealed: SealedFile,
+        page: &[u8; FOOTER_BYTES],
+        seal: &Seal,
+    ) -> Result<VerifiedArtifact, StoreError> {
+        let identity = Identity::of(&sealed);
+        if !identity.is_some_and(|id| id.is_verified(seal)) {
+            let stored = sealed.stored().map_err(unsealed)?;
+            let sealed = Self::new(stored, &self.footer.key, u64::MAX)?;
+            if sealed.page != *page {
+                return Err(corrupt("it has changed while it was read"));
+            }
+            sealed.check(seal)?;
+            identity.into_iter().for_each(|id| id.note_verified(seal));
+        }
+        Ok(VerifiedArtifact(sealed))
     }
 
     /// Compares the digest.
@@ -231,28 +250,16 @@ impl Opened {
     /// The padded body.
     fn each_chunk(
         &self,
-        mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
+        each: impl FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let end = self.footer.padded_bytes();
-        if let Contents::Bytes(bytes) = &self.contents {
-            return each(&bytes[..end as usize]);
-        }
-        let mut buffer = vec![0; CHUNK.min(end as usize)];
-        let mut at = 0;
-        while at < end {
-            let length = buffer.len().min((end - at) as usize);
-            let chunk = &mut buffer[..length];
-            self.contents.read_at(chunk, at).map_err(unreadable)?;
-            each(chunk)?;
-            at += length as u64;
-        }
-        Ok(())
+        self.contents.each_chunk(end, unreadable, each)
     }
 
     /// Nothing is decompressed that is not verified. What comes out is a whole raw artifact, with a proof of its own.
     fn verify_compressed(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
-        StoreError::check_size(self.footer.body_bytes, self.max_bytes)?;
-        let body = self.verified_body(seal)?;
+        // What its decoder takes is known when it is verified.
+        StoreError::check_size(self.footer.file_bytes(), self.max_bytes)?;
         let raw = Footer {
             codec: Codec::Raw,
             body_bytes: self.footer.code_bytes,
@@ -264,28 +271,69 @@ impl Opened {
             hasher.update(bytes);
             copy.write(bytes).map_err(unsealed)
         };
-        decompress(&body, raw.code_bytes, &mut write)?;
+        let body_bytes = self.footer.body_bytes;
+        match &self.contents {
+            Contents::Bytes(bytes) => {
+                self.check(seal)?;
+                let body = &bytes[..body_bytes as usize];
+                decompress(body, self.window(body)?, raw.code_bytes, &mut write)?;
+            }
+            // Nobody can change it: it is read twice.
+            Contents::File(_) if self.is_in_memory() => {
+                self.check(seal)?;
+                let mut header = [0; FRAME_HEADER];
+                self.contents.read_at(&mut header, 0).map_err(unreadable)?;
+                let body = ReadAt(&self.contents, 0..body_bytes);
+                let body = BufReader::with_capacity(CHUNK, body);
+                decompress(body, self.window(&header)?, raw.code_bytes, &mut write)?;
+            }
+            Contents::File(_) => {
+                let mut body = room_for(self.footer.padded_bytes())?;
+                self.check_each(seal, |chunk| {
+                    body.extend_from_slice(chunk);
+                    Ok(())
+                })?;
+                let body = &body[..body_bytes as usize];
+                decompress(body, self.window(body)?, raw.code_bytes, &mut write)?;
+            }
+        }
         let padding = raw.padded_bytes() - raw.body_bytes;
         write(&[0; FOOTER_BYTES][..padding as usize])?;
         let page = Seal::prove(hasher, raw);
         copy.write(&page).map_err(unsealed)?;
-        finish(copy, seal)
+        self.verify_sealed(copy.seal().map_err(unsealed)?, &page, seal)
     }
 
-    /// The body without its padding, as nobody can change it any more.
-    fn verified_body(&self, seal: &Seal) -> Result<Cow<'_, [u8]>, StoreError> {
-        let body_bytes = self.footer.body_bytes as usize;
-        if let Contents::Bytes(bytes) = &self.contents {
-            self.check(seal)?;
-            return Ok(bytes[..body_bytes].into());
-        }
-        let mut body = room_for(self.footer.padded_bytes())?;
-        self.check_each(seal, |chunk| {
-            body.extend_from_slice(chunk);
-            Ok(())
-        })?;
-        body.truncate(body_bytes);
-        Ok(body.into())
+    /// Of the verified frame that begins so, if decompressing it takes no more than was set aside: the compressed
+    /// artifact, once, and the decoder.
+    fn window(&self, frame: &[u8]) -> Result<u64, StoreError> {
+        let window = window_bytes(frame).ok_or_else(|| corrupt("it has no frame of Zstandard"))?;
+        let decoder = decoder_bytes(window);
+        StoreError::check_size(
+            self.footer.file_bytes().saturating_add(decoder),
+            self.max_bytes,
+        )?;
+        Ok(window)
+    }
+
+    /// Whether its store has brought it into memory, as bytes or as a sealed file.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.contents, Contents::Bytes(_)) || self.contents.sealed().is_some()
+    }
+}
+
+/// These bytes of it, one after the other.
+struct ReadAt<'a>(&'a Contents, Range<u64>);
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.1.end - self.1.start;
+        let most = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.0.read_at(&mut buffer[..most], self.1.start)?;
+        self.1.start += most as u64;
+        Ok(most)
     }
 }
 
@@ -295,6 +343,30 @@ impl Contents {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
             Self::File(file) => Ok(file.metadata()?.len()),
         }
+    }
+
+    /// The first bytes, up to `end`; those of a file piece by piece.
+    fn each_chunk<E>(
+        &self,
+        end: u64,
+        failed: impl Fn(io::Error) -> E,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if let Self::Bytes(bytes) = self {
+            let end = usize::try_from(end).unwrap_or(usize::MAX);
+            let all = bytes.get(..end);
+            return each(all.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?);
+        }
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(end).unwrap_or(CHUNK))];
+        let mut at = 0;
+        while at < end {
+            let length = buffer.len().min((end - at) as usize);
+            let chunk = &mut buffer[..length];
+            self.read_at(chunk, at).map_err(&failed)?;
+            each(chunk)?;
+            at += length as u64;
+        }
+        Ok(())
     }
 
     /// Fills the buffer. A file that ends before has been cut short meanwhile.
@@ -340,9 +412,42 @@ fn read_exact_at(mut file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> 
     file.read_exact(buffer)
 }
 
-#[cfg(all(test, feature = "zstd"))]
+#[cfg(test)]
 mod tests {
-    use super::super::compress::compress;
+    use super::super::key::EngineKey;
+    use super::*;
+
+    /// Until it is sealed, another process can write to it.
+    #[test]
+    fn what_is_sealed_is_what_is_verified() {
+        let key = ArtifactKey::new(EngineKey::new(b"engine"), [7; 32]);
+        let code = vec![9; 3 * FOOTER_BYTES];
+        let seal = Seal::digest();
+        let whole = seal.encode(key, Codec::Raw, &code, code.len() as u64);
+        let whole = whole.to_vec();
+        let opened = Opened::new(StoredArtifact::bytes(&whole[..]), &key, u64::MAX).unwrap();
+        let sealed = |bytes: &[u8]| {
+            let mut file = Unsealed::new(bytes.len() as u64).unwrap();
+            file.write(bytes).unwrap();
+            file.seal().unwrap()
+        };
+        let take = |bytes: &[u8]| opened.verify_sealed(sealed(bytes), &opened.page, &seal);
+        take(&whole).unwrap();
+        for at in [0, code.len() - 1, whole.len() - 1] {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            assert!(take(&changed).unwrap_err().condemns_artifact(), "{at}");
+        }
+        // Another whole artifact of the same key is not what room was made for.
+        let longer = vec![9; 4 * FOOTER_BYTES];
+        let longer = seal.encode(key, Codec::Raw, &longer, longer.len() as u64);
+        assert!(take(&longer.to_vec()).unwrap_err().condemns_artifact());
+    }
+}
+
+#[cfg(all(test, feature = "zstd"))]
+mod compressed_tests {
+    use super::super::compress::compress_code as compress;
     use super::super::key::EngineKey;
     use super::*;
 
@@ -387,7 +492,8 @@ mod tests {
             #[cfg(unix)]
             sources.push(StoredArtifact::file(in_file(&stored)));
             for source in sources {
-                let opened = Opened::new(source, &key(), stored.len() as u64).unwrap();
+                let most = stored.len() as u64 + decoder_bytes(bytes);
+                let opened = Opened::new(source, &key(), most).unwrap();
                 assert!(opened.is_compressed());
                 assert_eq!(opened.mapped_bytes(), raw.len() as u64);
                 let verified = opened.verify(&seal).unwrap();
@@ -402,6 +508,23 @@ mod tests {
             let other = Seal::keyed(b"another");
             assert!(verify(&stored, &other).is_err());
         }
+    }
+
+    #[test]
+    fn what_decompressing_takes_has_to_be_set_aside() {
+        let bytes = code().len() as u64;
+        let seal = Seal::digest();
+        let stored = compressed(&seal, bytes);
+        let window = window_bytes(&stored).unwrap();
+        assert!(window <= bytes.next_power_of_two());
+        let needed = stored.len() as u64 + decoder_bytes(window);
+        let verify = |most| {
+            let stored = StoredArtifact::bytes(&stored[..]);
+            Opened::new(stored, &key(), most).unwrap().verify(&seal)
+        };
+        verify(needed).unwrap();
+        let error = verify(needed - 1).unwrap_err();
+        assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::artifacts::{ArtifactKey, EngineKey};
 use crate::pool::api::error::CallLimit;
 use crate::pool::time::clock::nanos;
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::runtime::{CallLimits, Facts, HostImports, compile_estimate, compile_estimate_of_data};
+use crate::runtime::{CallLimits, Facts, HostImports, compile_heap};
 use crate::state::{Amounts, ModuleKey};
-use crate::sync::{AtomicU64, StaticCounter};
+use crate::sync::{AtomicU64, OnceLock, StaticCounter};
 
 /// A number for a function, or for imports, from 1. Of all pools: threads' tables are shared by all.
 pub(crate) fn fresh_uid() -> u64 {
@@ -70,18 +70,36 @@ pub(crate) struct SourceParts<T: 'static> {
     pub imports: Arc<HostImports<T>>,
     /// The export that is run before its instances are snapshotted.
     pub warm_up: Option<Arc<str>>,
+    pub compile_heap: CompileHeap,
     pub warmed: Warmed,
+}
+
+/// What is known of the heap that compiling takes, in bytes.
+#[derive(Debug, Default)]
+pub(crate) struct CompileHeap {
+    /// By a look at its operators, once it is to be compiled.
+    estimate: OnceLock<u64>,
+    /// As the host has measured it, the first time.
+    measured: OnceLock<u64>,
 }
 
 /// What is known of wasm that a warm-up has made; nothing, of other wasm.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Warmed {
-    /// By how many bytes it is longer than what it was made from. It is data, which takes less to compile than code.
-    pub data: u64,
-    /// Bytes of the images that its data makes, which are laid out when it is compiled.
-    pub image: u64,
     /// What making it took.
     pub time: Duration,
+    /// Whether it was kept, or found: then it need not be made again.
+    pub is_kept: bool,
+}
+
+impl Warmed {
+    /// What it takes to have it again.
+    pub fn time_to_repeat(&self) -> Duration {
+        match self.is_kept {
+            true => Duration::ZERO,
+            false => self.time,
+        }
+    }
 }
 
 impl<T> Clone for Source<T> {
@@ -113,11 +131,25 @@ impl<T: 'static> Source<T> {
         hasher.finalize().into()
     }
 
-    /// Heap that compiling it takes.
+    /// Heap that compiling it takes: what it has taken, where that was measured, or else an estimate.
     pub fn compile_estimate(&self) -> Amounts {
-        let Warmed { data, image, .. } = self.0.warmed;
-        let code = (self.0.wasm.len() as u64).saturating_sub(data);
-        compile_estimate(code).saturating_add(&compile_estimate_of_data(data, image))
+        let SourceParts {
+            wasm,
+            facts,
+            imports,
+            compile_heap: known,
+            ..
+        } = &*self.0;
+        let estimate = || compile_heap(wasm, facts, imports.engine());
+        let measured = known.measured.get();
+        Amounts::ZERO.compile(*measured.unwrap_or_else(|| known.estimate.get_or_init(estimate)))
+    }
+
+    /// Compiling it has taken so much, beside what others took.
+    pub fn note_compile_heap(&self, measured: u64) {
+        // Maps of the compiler's are in another order each time: that is a little more, or less.
+        let with_slack = measured.saturating_add(measured / 32).max(64 << 10);
+        let _ = self.0.compile_heap.measured.set(with_slack);
     }
 
     /// What its compiled code is kept under.

@@ -15,6 +15,7 @@ mod defined;
 mod effects;
 mod function_settings;
 mod holdings;
+mod lent;
 mod report;
 mod settings;
 mod shared;
@@ -36,6 +37,7 @@ pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;
 pub use api::canceller::Canceller;
+pub use api::compiled::Compiled;
 pub use api::compiler_stats::{CompilationStats, CompilerKills};
 #[cfg(feature = "config")]
 pub use api::config::{ArtifactSettings, Config, ConfigError, ConfigPlace};

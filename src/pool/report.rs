@@ -1,6 +1,6 @@
 //! Brings the metrics recorder up to date with what the pool itself counts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use metrics::{counter, gauge};
 
@@ -25,8 +25,9 @@ impl<T: Send + 'static> Shared<T> {
             }
         }
         let instances = |state| gauge!(name::INSTANCES, "pool" => pool.clone(), "state" => state);
-        instances("idle").set(now.instances.saturating_sub(uses.leased) as f64);
-        instances("leased").set(uses.leased as f64);
+        let idle = uses.idle.min(now.instances);
+        instances("idle").set(idle as f64);
+        instances("leased").set((now.instances - idle) as f64);
         gauge!(name::MODULES_LOADED, "pool" => pool.clone()).set(now.modules as f64);
         counter!(name::HITS, "pool" => pool.clone()).absolute(uses.hits);
         counter!(name::MISSES, "pool" => pool.clone()).absolute(now.counts.misses);
@@ -40,37 +41,64 @@ impl<T: Send + 'static> Shared<T> {
 /// What only the slots know.
 struct Uses {
     hits: u64,
-    leased: usize,
+    /// Instances that are idle.
+    idle: usize,
+}
+
+/// The entries of a pool, as of some moment: so that whoever looks at all of them takes the lock only if one has
+/// come or gone since.
+pub(crate) struct Roll<T: Send + 'static> {
+    /// `State::entry_changes` of that moment.
+    changes: Option<u64>,
+    entries: Vec<Weak<Entry<T>>>,
+}
+
+impl<T: Send + 'static> Default for Roll<T> {
+    fn default() -> Self {
+        Self {
+            changes: None,
+            entries: Vec::new(),
+        }
+    }
 }
 
 /// How many entries or instances are looked at without letting go of the lock.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 impl<T: Send + 'static> Shared<T> {
-    /// Looks at all entries and instances, a few at a time: not of one instant, and not in anybody's way.
+    /// Looks at all entries, without the lock: not of one instant, and not in anybody's way.
     fn uses(&self) -> Uses {
         // Entries that are forgotten from here on are missed, rather than counted twice.
         let mut hits = self.past_hits.load(Ordering::Relaxed);
-        let mut from = 0;
-        loop {
-            let (entries, next) =
-                self.with_state(|locked, _| locked.state.some_entries(from, BATCH));
-            hits += entries.iter().map(|entry| entry.hits()).sum::<u64>();
-            from = next;
-            if from == 0 {
-                break;
+        let mut idle = 0;
+        // Whoever sweeps at the same time makes another.
+        let mut roll = std::mem::take(&mut *self.roll.lock());
+        self.call_the_roll(&mut roll);
+        for entry in roll.entries.iter().filter_map(Weak::upgrade) {
+            for slot in entry.slots() {
+                hits += slot.hits();
+                idle += usize::from(!slot.is_leased());
             }
         }
-        let mut leased = 0;
+        *self.roll.lock() = roll;
+        Uses { hits, idle }
+    }
+
+    /// A few at a time, if it has changed.
+    fn call_the_roll(&self, roll: &mut Roll<T>) {
+        let changes = Some(self.lock().state.entry_changes());
+        if roll.changes == changes {
+            return;
+        }
+        roll.changes = changes;
+        roll.entries.clear();
+        let mut from = 0;
         loop {
-            let (count, next) = self.with_state(|locked, _| {
-                let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
-                locked.state.count_leased(from, BATCH, is_leased)
-            });
-            leased += count;
+            let (entries, next) = self.lock().state.some_entries(from, BATCH);
+            roll.entries.extend(entries.iter().map(Arc::downgrade));
             from = next;
             if from == 0 {
-                return Uses { hits, leased };
+                return;
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::pool::Limits;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionSettings, LeaseSettings};
 use crate::pool::time::clock::nanos;
-use crate::runtime::{CallLimits, Runtime};
+use crate::runtime::{CallLimits, ModuleLimits, Runtime};
 use crate::state::{self, Expiry, Policy};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
@@ -27,6 +27,7 @@ pub(crate) const FIRST_SLOTS: usize = 8;
 pub(crate) struct Settings {
     pub limits: Limits,
     pub instance: InstanceLimits,
+    pub modules: ModuleLimits,
     /// Bytes of memory that an instance may keep when idle.
     pub max_idle_memory: u64,
     pub max_instances_per_entry: usize,

@@ -15,11 +15,14 @@ use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::compiler_stats::CompilerKills;
 use crate::pool::api::error::ModuleError;
 use crate::pool::claims::Claims;
+use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::deadlock::Blocked;
 use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
+use crate::pool::lent::Lent;
+use crate::pool::report::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
@@ -31,7 +34,7 @@ use crate::pool::wait::block_on::block_on;
 use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
-use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, has_heavy_fences};
 
 /// What the core keeps for the shell.
 pub(crate) struct ShellTypes<T>(std::marker::PhantomData<fn() -> T>);
@@ -73,8 +76,11 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub stack: StackCheck,
+    /// Whether threads may come to own slots.
+    pub lends: bool,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
     pub workers: Workers,
@@ -82,6 +88,10 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
+    pub roll: Mutex<Roll<T>>,
+    /// Whether the epoch has stood still for a whole round of the housekeeper's: no lease has slipped through its
+    /// pause.
+    rests: AtomicBool,
     locked: Mutex<Locked<T>>,
 }
 
@@ -89,6 +99,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub state: State<T>,
     /// Which threads wait for an instance of which entry.
     pub blocked: Blocked<T>,
+    /// Slots that belong to threads.
+    pub lent: Lent<T>,
     /// The latest use that came through the lock.
     sequence: u64,
     /// Who waits until nothing is left of a closed pool.
@@ -115,6 +127,7 @@ impl<T: Send + 'static> Locked<T> {
         Self {
             state,
             blocked: Blocked::new(),
+            lent: Lent::new(),
             sequence: 0,
             drained: Vec::new(),
             forgotten: 0,
@@ -209,6 +222,7 @@ pub(crate) struct Parts<T: Send + 'static> {
     pub make_data: Box<MakeData<T>>,
     pub on_create: Option<Box<Hook<T>>>,
     pub on_recycle: Option<Box<Hook<T>>>,
+    pub compile_hooks: CompileHooks,
     pub timekeeper: Arc<Timekeeper>,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
@@ -227,14 +241,18 @@ impl<T: Send + 'static> Shared<T> {
             make_data: parts.make_data,
             on_create: parts.on_create,
             on_recycle: parts.on_recycle,
+            compile_hooks: parts.compile_hooks,
             timekeeper: parts.timekeeper,
             stack,
+            lends: has_heavy_fences(),
             observer: parts.observer,
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),
             in_flight: InFlight::default(),
             undelivered: Undelivered::new(),
             past_hits: Arc::default(),
+            roll: Mutex::new(Roll::default()),
+            rests: AtomicBool::new(false),
             settings: parts.settings,
             locked: Mutex::new(Locked::new(state)),
         })
@@ -251,7 +269,9 @@ impl<T: Send + 'static> Shared<T> {
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
+            cx.slots.exchange_lent(&mut locked.lent);
             let answer = ask(&mut locked, &mut cx);
+            cx.slots.exchange_lent(&mut locked.lent);
             locked.hand_out(0, &mut cx.out);
             answer
         };
@@ -312,6 +332,7 @@ impl<T: Send + 'static> Shared<T> {
     pub fn evict_and_report(&self) {
         self.timekeeper.remember_now();
         self.expire();
+        self.revoke_unused();
         let expiry = self.settings.expiry(self.timekeeper.is_coarse());
         // A few at a time: others need the lock too.
         while self.with_state(|locked, cx| {
@@ -334,19 +355,30 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Whether an instance is leased, or being made, and so may need the epoch.
+    /// Whether an instance is leased, or being made, and so may need the epoch. Looks at a few at a time.
     pub fn is_anything_leased(&self) -> bool {
-        let locked = self.locked.lock();
-        let state = &locked.state;
-        state.is_anything_requested()
-            || state.is_any_leased(|entry, seat| entry.slot(seat).is_leased())
+        let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
+        let mut from = 0;
+        loop {
+            let locked = self.locked.lock();
+            let (leased, next) = locked.state.count_leased(from, BATCH, is_leased);
+            if leased > 0 || locked.state.is_anything_requested() {
+                return true;
+            }
+            from = next;
+            if from == 0 {
+                return false;
+            }
+        }
     }
 }
 
 impl<T: Send + 'static> KeepHouse for Shared<T> {
     fn keep_house(&self) {
-        // A lease that slipped through the pause is found here at the latest.
-        if self.is_anything_leased() {
+        // A lease that slipped through the pause is found here at the latest, a round after it.
+        let ticks = self.timekeeper.is_ticking();
+        let rested = self.rests.swap(!ticks, Ordering::Relaxed);
+        if !ticks && !rested && self.is_anything_leased() {
             self.timekeeper.keep_ticking();
         }
         guarded("a sweep", || self.evict_and_report());

@@ -1,7 +1,9 @@
 //! How a call is stopped from outside.
 
+use std::sync::Arc;
 use std::task::Waker;
 
+use super::host_code::discard;
 use super::waker_cell::WakerCell;
 use crate::sync::{AtomicBool, Ordering};
 
@@ -27,6 +29,16 @@ impl CancelFlag {
 
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// As new, for another lease's calls: nobody else has it. False if it was used to cancel, or somebody has it.
+    pub fn renew(this: &mut Arc<Self>) -> bool {
+        let Some(flag) = Arc::get_mut(this) else {
+            return false;
+        };
+        // Who polled the last call is kept by nothing here.
+        discard(flag.waker.take());
+        !flag.is_cancelled()
     }
 
     /// Wakes this one when somebody cancels, or at once if that has happened.

@@ -55,9 +55,14 @@ impl CodeNeeds {
     }
 }
 
-/// Compiles in an engine that is thrown away with all that the compiler keeps.
+/// The compiler does not recurse into what a module nests: it takes 128 to 256 KiB of stack, whatever it compiles.
+const COMPILER_STACK: usize = 1 << 20;
+
+/// Compiles in an engine that is thrown away with all that the compiler keeps. On a stack of its own where this thread has
+/// too little left: an overflow would end the process.
 pub(crate) fn compile(runtime: &Runtime, wasm: &[u8], facts: &Facts) -> wasmtime::Result<Unmapped> {
-    let code = MachineCode::compile(runtime, wasm)?;
+    let compile = || MachineCode::compile(runtime, wasm);
+    let code = stacker::maybe_grow(COMPILER_STACK, 2 * COMPILER_STACK, compile)?;
     let needs = CodeNeeds::of(runtime, facts, code.len() as u64);
     Ok(Unmapped {
         code,
@@ -104,6 +109,14 @@ impl Unmapped {
         // Now, and not at the first instantiation: its room is reserved.
         module.initialize_copy_on_write_image()?;
         Ok(module)
+    }
+
+    /// What it comes from, if that is an artifact.
+    pub fn artifact(&self) -> Option<&VerifiedArtifact> {
+        match &self.code {
+            MachineCode::Compiled(_) => None,
+            MachineCode::Stored(verified, _) => Some(verified),
+        }
     }
 
     /// To be saved; `None` for what was. What another process has made is copied: into as much heap as is reserved for

@@ -143,9 +143,7 @@ impl Runtime {
     /// Whether wasmtime keeps images of initial memory, to be copied on write, instead of the segments
     /// that they are made of.
     pub fn keeps_images(&self, facts: &Facts) -> bool {
-        let dense = self.engine.get_memory_guaranteed_dense_image_size();
-        let suits = |extent| extent == 0 || extent < dense;
-        self.engine.get_memory_init_cow() && facts.sparse_image.is_some_and(suits)
+        keeps_images(&self.engine, facts)
     }
 
     /// The types of all modules that are loaded into its engine.
@@ -169,4 +167,11 @@ impl Runtime {
     pub fn stack_amounts(&self) -> Amounts {
         sizes::stack_amounts(self.engine.get_async_stack_size() as u64)
     }
+}
+
+/// Whether an engine keeps images of a module's initial memory: see [`Runtime::keeps_images`].
+pub(super) fn keeps_images(engine: &Engine, facts: &Facts) -> bool {
+    let dense = engine.get_memory_guaranteed_dense_image_size();
+    let suits = |extent| extent == 0 || extent < dense;
+    engine.get_memory_init_cow() && facts.sparse_image.is_some_and(suits)
 }

@@ -7,9 +7,12 @@ use wasmtime::UpdateDeadline;
 use super::cancel_flag::{CancelFlag, Cancelled};
 use super::epoch::Epoch;
 
-/// A store that is looked at each tick: it can be stopped, or must let others go on in between.
+/// A store that is looked at each tick: it can be stopped, or must let others go on in between. It is kept for
+/// the next lease that needs it, and rests meanwhile.
 pub(crate) struct EpochState {
     epoch: Arc<Epoch>,
+    /// No lease needs it.
+    rests: bool,
     /// Ticks that had passed at the last interrupt.
     seen: u64,
     /// Whether there was no interrupt yet.
@@ -22,15 +25,40 @@ pub(crate) struct EpochState {
 }
 
 impl EpochState {
-    pub fn new(ticks: u64, cancel: Arc<CancelFlag>, epoch: Arc<Epoch>) -> Self {
+    pub fn new(ticks: u64, epoch: Arc<Epoch>) -> Self {
         Self {
             seen: epoch.ticks(),
             is_new: true,
+            rests: false,
             epoch,
             left: ticks,
             yields: false,
-            cancel,
+            cancel: Arc::default(),
         }
+    }
+
+    /// For another lease, as if it were new.
+    pub fn restart(&mut self, ticks: u64) {
+        self.seen = self.epoch.ticks();
+        self.is_new = true;
+        self.rests = false;
+        self.left = ticks;
+        self.yields = false;
+    }
+
+    /// What stops the lease's calls.
+    pub fn cancel(&self) -> &Arc<CancelFlag> {
+        &self.cancel
+    }
+
+    /// The lease is over. False if it cannot be restarted: somebody may still cancel that lease's calls.
+    pub fn rest(&mut self) -> bool {
+        self.rests = true;
+        CancelFlag::renew(&mut self.cancel)
+    }
+
+    pub fn rests(&self) -> bool {
+        self.rests
     }
 
     pub fn over(&mut self) -> wasmtime::Result<UpdateDeadline> {
@@ -69,7 +97,7 @@ mod tests {
     fn jump() {
         let engine = wasmtime::Engine::default();
         let epoch = Arc::new(Epoch::new(engine.clone()));
-        let mut epoch_state = EpochState::new(10, Arc::default(), epoch.clone());
+        let mut epoch_state = EpochState::new(10, epoch.clone());
         let goes_on = |epoch_state: &mut EpochState| {
             matches!(epoch_state.over(), Ok(UpdateDeadline::Continue(1)))
         };
@@ -91,7 +119,7 @@ mod tests {
 
     fn lateness() {
         let epoch = Arc::new(Epoch::new(wasmtime::Engine::default()));
-        let mut epoch_state = EpochState::new(3, Arc::default(), epoch.clone());
+        let mut epoch_state = EpochState::new(3, epoch.clone());
         let goes_on = |epoch_state: &mut EpochState| {
             matches!(epoch_state.over(), Ok(UpdateDeadline::Continue(1)))
         };

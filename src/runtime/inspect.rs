@@ -7,6 +7,7 @@ use wasmparser::{Encoding, FuncType, Parser, Payload};
 
 use super::heap::Heap;
 use super::imports::OwnNeeds;
+use super::module_limits::{ModuleLimit, ModuleLimits, ModuleTooLarge};
 use super::sections::Reader;
 
 /// Declared minimums and exports. Reading them, and the hash, cost less than a microsecond
@@ -26,6 +27,10 @@ pub(crate) struct Facts {
     pub type_count: u64,
     /// Whether it may have references to what is collected: then its instances have a GC heap.
     pub collects: bool,
+    /// Functions of its own that something outside of its code can hold.
+    pub referenced_functions: u64,
+    /// Elements of tables whose first contents are known before there is an instance.
+    pub table_image: u64,
     /// Active data segments.
     pub active_segments: u64,
     /// The largest image of initial data of which less than half is data; `None` if the segments do
@@ -63,6 +68,10 @@ pub enum InspectError {
         /// What the parser says.
         message: String,
     },
+    /// More of something than the pool's limits on modules allow: see
+    /// [`PoolBuilder::module_limits`](crate::PoolBuilder::module_limits).
+    #[error("the module is too large: {0}")]
+    TooLarge(ModuleTooLarge),
     /// Valid WebAssembly that a budget could not hold to account.
     #[error("{what} cannot be charged to a budget, so it is not supported")]
     Unsupported {
@@ -71,7 +80,8 @@ pub enum InspectError {
     },
 }
 
-pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, InspectError> {
+pub(crate) fn inspect(wasm: &[u8], limits: &ModuleLimits) -> Result<Facts, InspectError> {
+    limits.check(ModuleLimit::WasmBytes, wasm.len() as u64)?;
     if !wasm.starts_with(b"\0asm") {
         let head = &wasm[..wasm.len().min(4)];
         let found = match head {
@@ -81,7 +91,7 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, InspectError> {
         };
         return Err(InspectError::NotWasm { found });
     }
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(limits);
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload?;
         if let Payload::Version {
@@ -94,6 +104,12 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, InspectError> {
         reader.payload(payload)?;
     }
     Ok(reader.into_facts())
+}
+
+impl From<ModuleTooLarge> for InspectError {
+    fn from(error: ModuleTooLarge) -> Self {
+        Self::TooLarge(error)
+    }
 }
 
 impl From<wasmparser::BinaryReaderError> for InspectError {
@@ -176,7 +192,7 @@ mod tests {
             r#"(module (memory 1 9) (table 10 funcref) (table 5 funcref)
                (func (export "f") (param i64 f32) (result i32) unreachable))"#,
         );
-        let facts = inspect(&wasm.expect("valid text")).expect("a module");
+        let facts = inspect(&wasm.expect("valid text"), &ModuleLimits::new()).expect("a module");
         assert_eq!(
             (facts.memories, facts.memory_bytes, facts.table_elements),
             (1, 65_536, 15)
@@ -190,7 +206,7 @@ mod tests {
             let wasm = wat::parse_str(format!(
                 r#"(module {import} (memory $own 1) (data (memory $own) (i32.const 0) "own"))"#
             ));
-            inspect(&wasm.expect("valid text"))
+            inspect(&wasm.expect("valid text"), &ModuleLimits::new())
                 .expect("a module")
                 .image_bytes
         };
@@ -207,10 +223,10 @@ mod tests {
     fn every_truncation_is_an_error_or_a_smaller_module() {
         let wasm = include_bytes!("../../examples/guests/prebuilt/math_add.wasm");
         for cut in 0..wasm.len() {
-            let _ = inspect(&wasm[..cut]);
+            let _ = inspect(&wasm[..cut], &ModuleLimits::new());
         }
         assert!(matches!(
-            inspect(&wasm[..60]),
+            inspect(&wasm[..60], &ModuleLimits::new()),
             Err(InspectError::Malformed { .. })
         ));
     }

@@ -40,7 +40,7 @@ pub struct StoreData<T> {
 /// What some stores have.
 #[derive(Default)]
 struct Rare {
-    /// `None`: interrupted when its time is over. Otherwise it is looked at each tick.
+    /// `None`, or at rest: interrupted when its time is over. Otherwise it is looked at each tick.
     epoch_state: Option<EpochState>,
     imported: Option<Imported>,
 }
@@ -94,7 +94,8 @@ impl<T> StoreData<T> {
     }
 
     fn epoch_state(&mut self) -> Option<&mut EpochState> {
-        self.rare.as_mut()?.epoch_state.as_mut()
+        let epoch_state = self.rare.as_mut()?.epoch_state.as_mut();
+        epoch_state.filter(|epoch_state| !epoch_state.rests())
     }
 
     pub(super) fn set_imported(&mut self, imported: Imported) {
@@ -252,18 +253,26 @@ pub(crate) fn resolve_exports<T: Send + 'static>(
 }
 
 /// From now on the store is looked at each tick of the epoch: it can be stopped, and may have to
-/// let others go on. Its time begins afresh.
+/// let others go on. Its time begins afresh. What stops it is returned.
 pub(crate) fn interrupt_each_tick<T>(
     store: &mut Store<StoreData<T>>,
     limits: CallLimits,
-    cancel: Arc<CancelFlag>,
-) {
-    if let Some(ticks) = limits.ticks {
-        let data = store.data_mut();
-        let epoch_state = EpochState::new(ticks.get(), cancel, data.epoch.clone());
-        data.rare.get_or_insert_default().epoch_state = Some(epoch_state);
-        store.set_epoch_deadline(1);
-    }
+) -> Arc<CancelFlag> {
+    let Some(ticks) = limits.ticks else {
+        return Arc::default();
+    };
+    let data = store.data_mut();
+    let rare = data.rare.get_or_insert_default();
+    let epoch_state = match &mut rare.epoch_state {
+        Some(kept) => {
+            kept.restart(ticks.get());
+            kept
+        }
+        none => none.insert(EpochState::new(ticks.get(), data.epoch.clone())),
+    };
+    let cancel = epoch_state.cancel().clone();
+    store.set_epoch_deadline(1);
+    cancel
 }
 
 /// Whether the store's guest lets others go on at each tick. Only within a task.
@@ -315,11 +324,11 @@ impl<T: 'static> Instance<T> {
         refresh(&mut self.store, limits)
     }
 
-    /// The lease is over: the next one is interrupted at the end of its time, and not looked at.
+    /// The lease is over, and nobody but cancellers has its flag: the next one is interrupted at the end of its time,
+    /// and not looked at.
     pub fn stop_interrupts(&mut self) {
-        match &mut self.store.data_mut().rare {
-            Some(rare) if rare.imported.is_some() => rare.epoch_state = None,
-            rare => *rare = None,
+        if let Some(rare) = &mut self.store.data_mut().rare {
+            rare.epoch_state.take_if(|epoch_state| !epoch_state.rest());
         }
     }
 

@@ -1,7 +1,9 @@
 //! All of wasmtime: the only place that knows its types' habits, and pages.
 
+mod bodies;
 mod cancel_flag;
 mod code;
+mod compile_heap;
 mod engine;
 mod epoch;
 mod epoch_state;
@@ -14,6 +16,7 @@ mod inspect;
 mod instance;
 mod link;
 mod meter;
+mod module_limits;
 mod raw;
 mod sections;
 mod signature;
@@ -27,6 +30,7 @@ mod warm_up;
 
 pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{Code, CodeNeeds, LoadFailure, Unmapped, compile};
+pub(crate) use compile_heap::compile_heap;
 pub(crate) use engine::{EngineSettings, Runtime, compiler_config};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
@@ -41,8 +45,7 @@ pub(crate) use instance::{
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, compile_estimate,
-    compile_estimate_of_data, load_estimate,
+    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
@@ -55,6 +58,7 @@ pub use failure::{GuestTrap, Report, SharedError};
 pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;
+pub use module_limits::{ModuleLimit, ModuleLimits, ModuleTooLarge};
 pub use sizes::INSTANCE_OVERHEAD;
 pub use stack::StackTooSmall;
 pub use system::SystemError;

@@ -1,6 +1,6 @@
 //! What wasmtime cannot check, and trusts its host with: that machine code is its own, and that
-//! stacks are stacks. And what only the system knows: where a thread's own stack lies. The only file
-//! with `unsafe`.
+//! stacks are stacks. And what only the system knows: where a thread's own stack lies. With
+//! `pool/hot/owned_cell.rs`, the only file with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Reads the sections of a module, from the first to the last. Function bodies are not looked at.
+//! Reads the sections of a module, from the first to the last. Of function bodies it looks only at what a limit could refuse.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -6,12 +6,15 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 use wasmparser::{
     AbstractHeapType, CompositeInnerType, ConstExpr, CustomSectionReader, Data, DataKind, Element,
-    ElementItems, ElementKind, ExternalKind, FuncType, Global, HeapType, Import, KnownCustom,
-    MemoryType, Name, Operator, Payload, RefType, SubType, Table, TableInit, TypeRef, ValType,
+    ElementItems, ElementKind, ExternalKind, FuncType, FunctionBody, Global, HeapType, Import,
+    KnownCustom, MemoryType, Name, Operator, Payload, RefType, SubType, Table, TableInit, TypeRef,
+    ValType,
 };
 
+use super::bodies::{self, Arity, Scan, Signatures};
 use super::heap;
 use super::inspect::{Facts, InspectError};
+use super::module_limits::{ModuleLimit, ModuleLimits};
 use super::sizes::{self, PAGE};
 
 /// wasmtime keeps images of tables with so many elements at most.
@@ -19,6 +22,7 @@ const LARGEST_TABLE_IMAGE: u64 = 1 << 20;
 
 #[derive(Default)]
 pub(super) struct Reader<'a> {
+    limits: ModuleLimits,
     facts: Facts,
     types: Vec<Type>,
     /// Plain function types, by their place among the function types of `facts`.
@@ -26,6 +30,12 @@ pub(super) struct Reader<'a> {
     hasher: RandomState,
     /// Every function, imported ones first.
     functions: Vec<Function>,
+    imports: u64,
+    /// Data and element segments.
+    segments: u64,
+    /// The function whose body comes next.
+    next_body: u32,
+    scan: Scan,
     function_names: u64,
     /// Every table, imported ones first.
     tables: Vec<TableImage>,
@@ -74,25 +84,42 @@ struct Image {
 }
 
 impl<'a> Reader<'a> {
+    pub fn new(limits: &ModuleLimits) -> Self {
+        Self {
+            limits: *limits,
+            ..Self::default()
+        }
+    }
+
+    /// What a section says that it has is checked before it is read.
     pub fn payload(&mut self, payload: Payload<'a>) -> Result<(), InspectError> {
+        self.check(&payload)?;
         match payload {
             Payload::TypeSection(groups) => {
                 for group in groups {
                     let group = group?;
                     let alone = !group.is_explicit_rec_group();
-                    group.into_types().for_each(|ty| self.ty(ty, alone));
+                    for ty in group.into_types() {
+                        self.ty(ty, alone);
+                        let types = self.types.len() as u64;
+                        self.limits.check(ModuleLimit::Types, types)?;
+                    }
                 }
             }
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
+                    self.imports += 1;
+                    self.limits.check(ModuleLimit::Imports, self.imports)?;
                     self.import(&import?)?;
                 }
             }
             Payload::FunctionSection(functions) => {
+                self.next_body = self.functions.len() as u32;
                 for ty in functions {
                     self.function(ty?, heap::FUNCTION);
                 }
             }
+            Payload::CodeSectionEntry(body) => self.body(&body)?,
             Payload::TableSection(tables) => {
                 for table in tables {
                     self.table(&table?)?;
@@ -133,6 +160,47 @@ impl<'a> Reader<'a> {
             }
             Payload::CustomSection(section) => self.names(&section),
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, payload: &Payload<'_>) -> Result<(), InspectError> {
+        let (what, count) = match payload {
+            Payload::TypeSection(section) => (ModuleLimit::Types, section.count()),
+            Payload::FunctionSection(section) => (ModuleLimit::Functions, section.count()),
+            Payload::TableSection(section) => (ModuleLimit::Tables, section.count()),
+            Payload::MemorySection(section) => (ModuleLimit::Memories, section.count()),
+            Payload::GlobalSection(section) => (ModuleLimit::Globals, section.count()),
+            Payload::ExportSection(section) => (ModuleLimit::Exports, section.count()),
+            Payload::ElementSection(section) => (ModuleLimit::Segments, section.count()),
+            Payload::DataSection(section) => (ModuleLimit::Segments, section.count()),
+            _ => return Ok(()),
+        };
+        let mut count = u64::from(count);
+        if what == ModuleLimit::Segments {
+            self.segments += count;
+            count = self.segments;
+        }
+        Ok(self.limits.check(what, count)?)
+    }
+
+    /// Operators are read only where there may be too many of those that are limited: of an ordinary module, where
+    /// limits are not strict, of few bodies.
+    fn body(&mut self, body: &FunctionBody<'a>) -> Result<(), InspectError> {
+        let function = Some(self.next_body);
+        self.next_body += 1;
+        let bytes = body.range().len() as u64;
+        let check = |what, found| self.limits.check_in(what, found, function);
+        check(ModuleLimit::BodyBytes, bytes)?;
+        check(ModuleLimit::Locals, bodies::locals_of(body)?)?;
+        // A block takes three bytes, an entry one.
+        let may_nest = bytes / 3 > self.limits.get(ModuleLimit::Nesting);
+        if may_nest || bytes > self.limits.get(ModuleLimit::BrTableEntries) {
+            let counted = self
+                .scan
+                .body(body, Arity::default(), &Signatures::default())?;
+            check(ModuleLimit::Nesting, counted.nesting)?;
+            check(ModuleLimit::BrTableEntries, counted.br_table_entries)?;
         }
         Ok(())
     }
@@ -246,6 +314,7 @@ impl<'a> Reader<'a> {
             && !function.referenced
         {
             function.referenced = true;
+            self.facts.referenced_functions += 1;
             self.facts.heap.add(1, heap::REFERENCED_FUNCTION);
         }
     }
@@ -421,7 +490,10 @@ impl<'a> Reader<'a> {
         let names = self.function_names.min(functions.len() as u64);
         facts.heap.add(names, heap::FUNCTION_NAME);
         let filled = self.tables.iter().map(|table| table.filled);
-        filled.for_each(|elements| facts.heap.add_table_image(elements));
+        filled.for_each(|elements| {
+            facts.heap.add_table_image(elements);
+            facts.table_image = facts.table_image.saturating_add(elements);
+        });
 
         let pages = |image: &Image| sizes::whole_pages(image.end - image.start / PAGE * PAGE);
         if !self.loose {

@@ -74,17 +74,6 @@ pub(crate) fn code_estimate(facts: &Facts, known: Option<u64>) -> Amounts {
     code_bytes(known.unwrap_or_else(least))
 }
 
-/// Heap that compiling takes at its peak: 26 to 82 times the wasm for large modules, with one
-/// thread, and a little over 2 MiB for the smallest.
-pub(crate) fn compile_estimate(wasm: u64) -> Amounts {
-    Amounts::ZERO.compile(wasm.saturating_mul(96).saturating_add(4 << 20))
-}
-
-/// Heap that compiling initial data takes beside, and the images that are made of it: up to 3.1 times both together.
-pub(crate) fn compile_estimate_of_data(data: u64, image: u64) -> Amounts {
-    Amounts::ZERO.compile(data.saturating_add(image).saturating_mul(4))
-}
-
 /// Heap that reading an artifact takes beside the artifact itself.
 pub(crate) const READ_BUFFERS: u64 = 512 << 10;
 
@@ -95,10 +84,12 @@ pub(crate) fn artifact_estimate(wasm: u64, facts: &Facts) -> u64 {
     code.saturating_add(facts.image_bytes)
 }
 
-/// Heap that loading an artifact may take: its buffers, and as much as the artifact, if its store does not give a
-/// file, or gives a compressed one.
+/// Heap that loading an artifact may take: its buffers; as much as the artifact, if its store does not give a
+/// file, or gives a compressed one; and what decompresses that.
 pub(crate) fn load_estimate(wasm: u64, facts: &Facts) -> Amounts {
     let artifact = artifact_estimate(wasm, facts);
+    #[cfg(feature = "zstd")]
+    let artifact = artifact.saturating_add(crate::artifacts::decoder_bytes(artifact));
     Amounts::ZERO.compile(artifact.saturating_add(READ_BUFFERS))
 }
 

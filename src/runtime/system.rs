@@ -57,7 +57,15 @@ pub(crate) fn refused_by_system(error: &wasmtime::Error) -> Option<io::Error> {
 
 /// Whether it lacks what evicting somebody gives back.
 pub(crate) fn is_scarce(error: &io::Error) -> bool {
-    let scarce = [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::AGAIN];
+    let scarce = [
+        Errno::MFILE,
+        #[cfg(not(windows))]
+        Errno::NOMEM,
+        #[cfg(not(windows))]
+        Errno::NFILE,
+        #[cfg(not(windows))]
+        Errno::AGAIN,
+    ];
     let code = error.raw_os_error();
     scarce
         .iter()

@@ -17,6 +17,7 @@ use super::failure::{CallFailure, SharedError, classify, share};
 use super::inspect::{Facts, inspect};
 use super::instance::{CallLimits, InstantiateFailure, StoreData, new_store};
 use super::meter::{Meter, Refusal};
+use super::module_limits::ModuleLimits;
 use super::system::refused_by_system;
 
 /// What makes a reactor ready, by the convention of WASI. Run before the export, if it is there.
@@ -88,7 +89,8 @@ impl<'a> WarmUp<'a> {
                 Err(invalid) => WarmUpFailure::Invalid(invalid),
             }
         })?;
-        let facts = inspect(&instrumented).map_err(WarmUpFailure::unsupported)?;
+        let facts =
+            inspect(&instrumented, &ModuleLimits::NONE).map_err(WarmUpFailure::unsupported)?;
         Ok(Self {
             export,
             wizer,

@@ -40,6 +40,7 @@ pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::Group;
 pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
 pub use records::ledger::{Charge, Ledger, Shortage};
+pub use records::module_table::{Candidate, ModuleTable};
 pub use records::modules::{CompileNeed, Module, ModuleId, ModuleKey, Phase};
 pub use records::policy::{History, Policy, Worth};
 pub use records::queue::{Queue, Sleeper, Ticket};
@@ -47,6 +48,7 @@ pub use records::recency::{Recency, Stamp};
 pub use records::requests::{Request, RequestId};
 pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 
+use flow::choice::Chance;
 use flow::upkeep::Swept;
 use records::functions::Names;
 
@@ -74,6 +76,14 @@ pub trait Slots<H: Types> {
     fn restore(&mut self, entry: &H::Entry, seat: usize, instance: InstanceId<H>);
     /// When its last lease ended.
     fn last_used(&self, entry: &H::Entry, seat: usize) -> Stamp;
+    /// Leases so far of instances that were idle here. Only what it has grown by counts.
+    fn uses(&self, entry: &H::Entry, seat: usize) -> u64;
+    /// Whether an idle instance seems to lie here, by a look that takes nothing out: a lease that begins or ends
+    /// at this moment may be seen or not.
+    fn seems_idle(&self, entry: &H::Entry, seat: usize) -> bool;
+    /// Whether what cannot be claimed is asked to report when its lease ends: then everything must be tried, and a
+    /// look is not enough.
+    fn asks_leased(&self) -> bool;
     /// Asks the lease in this seat to report when it ends, instead of just returning to its slot.
     /// False when it had ended: then the instance is idle, and nothing was asked.
     fn notify_on_release(&mut self, entry: &H::Entry, seat: usize) -> bool;
@@ -186,16 +196,23 @@ pub struct State<H: Types> {
     ledger: Ledger,
     names: Names<H>,
     functions: Arena<Function<H>>,
-    modules: Arena<Module<H>>,
+    modules: ModuleTable<H>,
     /// **S2** Names every module by its key, once.
     module_index: HashMap<ModuleKey, ModuleId<H>>,
     entries: Arena<Entry<H>>,
+    /// How often an entry has come or gone.
+    entry_changes: u64,
     /// **E5** Holds every unused entry, and no more than may be kept.
     unused: Unused<H>,
     /// Where the sweep goes on.
     swept: Swept<H>,
     instances: Arena<Instance<H>>,
+    /// **I2** The order of last use.
     recency: Recency<H>,
+    /// **I4** The order of age.
+    ages: Recency<H>,
+    /// Which modules a choice looks at.
+    chance: Chance,
     requests: Arena<Request<H>>,
     dying: Arena<Dying<H>>,
     /// What is held for as long as the pool is open, by nobody's request: see [`Self::keep_standing`].
@@ -233,13 +250,16 @@ impl<H: Types> State<H> {
             ledger: Ledger::new(limits),
             names: Names::new(),
             functions: Arena::new(),
-            modules: Arena::new(),
+            modules: ModuleTable::new(),
             module_index: HashMap::new(),
             entries: Arena::new(),
+            entry_changes: 0,
             unused: Unused::new(),
             swept: Swept::default(),
             instances: Arena::new(),
             recency: Recency::new(),
+            ages: Recency::new(),
+            chance: Chance::new(),
             requests: Arena::new(),
             dying: Arena::new(),
             standing: Charge::NONE,
@@ -261,6 +281,7 @@ impl<H: Types> State<H> {
     /// Time passes. Never backwards: an earlier `now` changes nothing.
     pub fn advance(&mut self, now: u64) {
         self.now = self.now.max(now);
+        self.modules.settle();
     }
 
     pub fn now(&self) -> u64 {
@@ -307,11 +328,6 @@ impl<H: Types> State<H> {
         Some(self.entries.get(instance.entry)?.handle.clone())
     }
 
-    pub fn is_any_leased(&self, is_leased: impl Fn(&H::Entry, usize) -> bool) -> bool {
-        let leased = |i: &Instance<H>| is_leased(&self.entries[i.entry].handle, i.seat);
-        self.instances.iter().any(|(_, i)| leased(i))
-    }
-
     /// Instances among up to `count` places from `from` on whose slot is leased, as `is_leased` says;
     /// and the place to go on from, 0 at the end.
     pub fn count_leased(
@@ -355,6 +371,11 @@ impl<H: Types> State<H> {
     /// Sums over all functions that ever were.
     pub fn totals(&self) -> FunctionCounts {
         self.totals
+    }
+
+    /// A number that stays as long as no entry comes or goes.
+    pub fn entry_changes(&self) -> u64 {
+        self.entry_changes
     }
 
     /// The handles of the entries at up to `count` places from `from` on, and the place to go on from,

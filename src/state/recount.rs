@@ -10,7 +10,7 @@ use super::records::amounts::{Amounts, Budget};
 use super::records::entries::{Entry, EntryId, Seat};
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
-use super::{Slots, State, Types};
+use super::{Slots, Stamp, State, Types};
 
 type Check = Result<(), String>;
 
@@ -212,6 +212,14 @@ impl<H: Types> State<H> {
         must(lost.is_none() && listed == live, || {
             let lost = lost.map(|(id, _)| id);
             format!("I2: {listed} of {live} are in the order, {lost:?} is not")
+        })?;
+        let mut instances = self.instances.iter();
+        let is_listed = |id, born| self.ages.contains(Stamp::at(born), id);
+        let lost = instances.find(|(id, i)| !is_listed(*id, i.created_at));
+        let (listed, live) = (self.ages.len(), self.instances.len());
+        must(lost.is_none() && listed == live, || {
+            let lost = lost.map(|(id, _)| id);
+            format!("I4: {listed} of {live} are in the order of age, {lost:?} is not")
         })
     }
 
@@ -301,6 +309,16 @@ impl<H: Types> State<H> {
         let loaded = self.modules.iter().filter(|(_, m)| m.is_loaded()).count();
         must(loaded == self.loaded, || {
             format!("M6: {loaded} modules are loaded, {} counted", self.loaded)
+        })?;
+        let (candidates, unused, charged) = self.modules.surplus();
+        let wrong = self.modules.misplaced();
+        let is_wrong = |code| wrong.is_some_and(|(wrong, _)| wrong == code);
+        let right = candidates == 0 && charged == Amounts::ZERO && !is_wrong("M8");
+        must(right, || {
+            format!("M8: {candidates} candidates too many, charged wrongly {charged:?}, {wrong:?}")
+        })?;
+        must(unused == 0 && !is_wrong("M9"), || {
+            format!("M9: {unused} modules too many are unused, {wrong:?}")
         })?;
         let in_flight = |m: &Module<H>| matches!(m.phase, Phase::InFlight { .. });
         let flights = self.modules.iter().filter(|(_, m)| in_flight(m)).count();

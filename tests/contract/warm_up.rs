@@ -122,6 +122,26 @@ fn another_warm_up_is_another_module() {
     assert_eq!(stats.modules_known, 3);
 }
 
+/// An export may have no name at all; a definition that runs that one is another than one that runs none.
+#[test]
+fn an_export_without_a_name_is_warmed_up_too() {
+    let module = r#"(module (global $ran (mut i32) (i32.const 0))
+        (func (export "") (global.set $ran (i32.add (global.get $ran) (i32.const 1))))
+        (func (export "ran") (result i32) (global.get $ran)))"#;
+    let pool = quiet().build().unwrap();
+    let define = |name: &str, set: fn(Definition) -> Definition| {
+        let definition = Definition::new(name).wasm(wat(module)).export("ran");
+        pool.define::<(), i32>(set(definition)).unwrap()
+    };
+    let (cold, warm) = (define("cold", |d| d), define("warm", |d| d.warm_up("")));
+    assert_eq!(
+        (cold.call(1, ()).unwrap(), warm.call(1, ()).unwrap()),
+        (0, 1)
+    );
+    let stats = check(&pool);
+    assert_eq!((stats.warm_ups, stats.modules_known), (1, 2));
+}
+
 #[test]
 fn any_number_of_first_users_warm_up_once() {
     const USERS: u64 = 6;

@@ -102,6 +102,10 @@ impl Unmapped {
         unreachable!("no model has processes")
     }
 
+    pub fn artifact(&self) -> Option<&VerifiedArtifact> {
+        None
+    }
+
     pub fn compiled(&self) -> Option<std::borrow::Cow<'_, [u8]>> {
         None
     }

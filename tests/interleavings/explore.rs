@@ -10,6 +10,8 @@ use std::time::Instant;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
+use crate::store_buffers::{self, Mutation};
+
 /// Schedules of each scenario, unless told otherwise.
 const SCHEDULES: usize = 10_000;
 /// Steps that no execution of a scenario comes near to: more is a livelock.
@@ -24,22 +26,33 @@ pub fn explore(scenario: fn()) {
     crate::world::prepare();
     if let Ok(schedule) = env::var("WASM_POOL_REPLAY") {
         let schedule: String = schedule.split_whitespace().collect();
-        run(ReplayScheduler::new_from_encoded(&schedule), scenario);
+        let replay = ReplayScheduler::new_from_encoded(&schedule);
+        run(replay, scenario, true, Mutation::None);
         return;
     }
-    let schedules = setting("WASM_POOL_SCHEDULES", SCHEDULES).div_ceil(2);
+    explore_mutated(scenario, Mutation::None, SCHEDULES);
+}
+
+/// The same, with something left out of the protocol of fences.
+pub fn explore_mutated(scenario: fn(), mutation: Mutation, schedules: usize) {
+    crate::world::prepare();
+    let schedules = setting("WASM_POOL_SCHEDULES", schedules).div_ceil(2);
     let seed = setting("WASM_POOL_SEED", 0x5EED);
-    run(RandomScheduler::new_from_seed(seed, schedules), scenario);
-    run(
-        PctScheduler::new_from_seed(seed, DEPTH, schedules),
-        scenario,
-    );
+    let random = RandomScheduler::new_from_seed(seed, schedules);
+    run(random, scenario, true, mutation);
+    let by_priority = PctScheduler::new_from_seed(seed, DEPTH, schedules);
+    run(by_priority, scenario, true, mutation);
 }
 
 /// Every schedule that there is, for scenarios that are small enough for that.
 pub fn exhaust(scenario: fn()) {
     crate::world::prepare();
-    run(DfsScheduler::new(None, false), scenario);
+    run(
+        DfsScheduler::new(None, false),
+        scenario,
+        false,
+        Mutation::None,
+    );
 }
 
 fn setting<N: FromStr>(name: &str, default: N) -> N {
@@ -49,7 +62,12 @@ fn setting<N: FromStr>(name: &str, default: N) -> N {
     }
 }
 
-fn run(scheduler: impl Scheduler + 'static, scenario: fn()) {
+fn run(
+    scheduler: impl Scheduler + 'static,
+    scenario: fn(),
+    delay_stores: bool,
+    mutation: Mutation,
+) {
     let mut config = Config::new();
     // Guest code and wasmtime run on it.
     config.stack_size = 512 << 10;
@@ -65,6 +83,7 @@ fn run(scheduler: impl Scheduler + 'static, scenario: fn()) {
     let schedules = progress.schedules.clone();
     Runner::new(scheduler, config).run(move || {
         schedules.fetch_add(1, Ordering::Relaxed);
+        store_buffers::begin(delay_stores, mutation);
         scenario();
     });
 }

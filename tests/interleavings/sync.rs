@@ -5,6 +5,8 @@ use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use crate::store_buffers;
+
 use shuttle::sync as checked;
 
 pub(crate) use crossbeam_utils::CachePadded;
@@ -13,9 +15,13 @@ pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::AtomicU64 as StaticU64;
+pub(crate) use store_buffers::{AtomicPtr, heavy_fence, light_fence};
 
 /// A sleep of this length is for ever: a thread that nobody wakes is then a deadlock, and reported.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Whoever spins waits for time to pass, and here none does.
+pub(crate) const SPINS: bool = false;
 
 /// crossbeam's cell. The value lies in a mutex that nobody ever waits for: all threads of a model
 /// are coroutines of one, and the only place to change over is before each operation.
@@ -42,6 +48,7 @@ impl<T: Default> AtomicCell<T> {
 
     pub fn swap(&self, value: T) -> T {
         self.point.load(Ordering::SeqCst);
+        store_buffers::flush();
         let mut place = self.value.lock().expect("nothing panics in here");
         mem::replace(&mut *place, value)
     }
@@ -63,6 +70,7 @@ impl<T> Mutex<T> {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        store_buffers::flush();
         let held = self
             .0
             .lock()
@@ -126,6 +134,11 @@ impl Condvar {
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
+}
+
+/// As without a model checker: `WASM_POOL_FENCES=none` says that there are none.
+pub(crate) fn has_heavy_fences() -> bool {
+    std::env::var_os("WASM_POOL_FENCES").is_none_or(|fences| fences != "none")
 }
 
 /// Its numbers are unique within an execution, and the same whenever its schedule is replayed: a thread's

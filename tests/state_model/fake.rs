@@ -29,6 +29,8 @@ pub struct Slot {
     /// Whether the lease must take the lock when it ends; meanwhile nothing here counts as idle.
     pub notifies: bool,
     pub stamp: Stamp,
+    /// Leases that have ended here.
+    pub uses: u64,
 }
 
 impl Slot {
@@ -138,6 +140,7 @@ impl Doors {
         let stamp = self.next_stamp();
         let slot = self.slot(door, seat);
         slot.stamp = stamp;
+        slot.uses += 1;
         slot.idle = true;
         stamp
     }
@@ -168,6 +171,19 @@ impl Slots<Fake> for Doors {
 
     fn last_used(&self, &door: &usize, seat: usize) -> Stamp {
         self.doors[door].slots[seat].stamp
+    }
+
+    fn uses(&self, &door: &usize, seat: usize) -> u64 {
+        self.doors[door].slots[seat].uses
+    }
+
+    fn seems_idle(&self, &door: &usize, seat: usize) -> bool {
+        let slot = &self.doors[door].slots[seat];
+        slot.idle && !slot.notifies
+    }
+
+    fn asks_leased(&self) -> bool {
+        false
     }
 
     /// The flag, then an exchange of the cell. A release's exchange comes

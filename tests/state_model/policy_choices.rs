@@ -342,6 +342,79 @@ fn a_refused_request_evicts_nothing() {
     assert!(pool.is_idle(idle) && !pool.is_idle(leased));
 }
 
+/// More modules than one choice looks at: loaded one after the other, each worth a little more than the one
+/// before.
+fn many(count: u8) -> (Pool, u64) {
+    let total = u64::from(count) * 10;
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, total)]);
+    for key in 0..count {
+        pool.pass_until(10);
+        pool.idle(Module {
+            cost: 1000 + u64::from(key) * 1000,
+            ..Module::new(key, 10)
+        });
+    }
+    pool.pass_until(1000);
+    (pool, total)
+}
+
+#[test]
+fn of_many_modules_one_of_the_least_worthy_goes() {
+    let (mut pool, total) = many(200);
+    let mut sum = 0;
+    for _ in 0..50 {
+        let charged = pool.state.ledger().charged().get(Budget::Code);
+        let (room, all) = pool.ask(NONE.code(total - charged + 1));
+        assert_eq!((room, all.code.len()), (ReserveOutcome::Evicting, 1));
+        sum += all.code[0];
+    }
+    // The fifty least worthy come to 24.5 each; chosen blindly, they would come to a hundred.
+    assert!(sum < 50 * 30, "{sum} in all");
+}
+
+#[test]
+fn the_same_pools_choose_the_same_modules() {
+    let choose = || {
+        let (mut pool, _) = many(200);
+        pool.ask(NONE.code(300)).1
+    };
+    assert_eq!(choose(), choose());
+}
+
+#[test]
+fn who_needs_all_modules_gets_each_of_them_once() {
+    for count in [1, 2, 63, 64, 65, 97, 200] {
+        let (mut pool, total) = many(count);
+        let (room, all) = pool.ask(NONE.code(total));
+        assert_eq!(room, ReserveOutcome::Evicting);
+        let mut code = all.code;
+        code.sort_unstable();
+        let each: Vec<_> = (0..u32::from(count)).collect();
+        assert_eq!(code, each, "of {count}");
+    }
+}
+
+#[test]
+fn a_refusal_counts_all_that_is_idle_though_it_tried_few() {
+    let (mut pool, total) = many(200);
+    let leased = pool.lease_new(Module {
+        code: 0,
+        ..Module::new(250, 0)
+    });
+    let (room, all) = pool.ask(NONE.code(total + 1));
+    let ReserveOutcome::Refused(shortage) = room else {
+        panic!("{room:?}");
+    };
+    assert_eq!(shortage.evictable, total);
+    assert_eq!(all, Gone::default());
+    let (room, _) = pool.ask(NONE.memory(1_000_000));
+    let ReserveOutcome::Refused(shortage) = room else {
+        panic!("{room:?}");
+    };
+    assert_eq!((shortage.charged, shortage.evictable), (201, 200));
+    assert!(!pool.is_idle(leased));
+}
+
 // Who is spared: ──────────────────────────────────────────────────────────────────────────────────
 
 #[test]
@@ -565,6 +638,17 @@ fn a_use_that_is_seen_late_does_not_turn_time_back() {
     history.used(at(20));
     assert_eq!(history, before);
     assert_eq!(history.last_used, at(50));
+}
+
+#[test]
+fn uses_that_are_seen_at_once_are_worth_as_much_as_those_seen_one_by_one() {
+    let seen = history(&[10, 20, 30, 40, 50, 60, 70, 80, 90], 1);
+    let mut at_once = history(&[10], 1);
+    at_once.used_often(at(90), 8);
+    assert_eq!(at_once, seen);
+    let mut once = history(&[10], 1);
+    once.used(at(90));
+    assert_eq!(compare(once, seen, [10, 10]), Ordering::Less);
 }
 
 #[test]

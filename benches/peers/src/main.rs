@@ -3,13 +3,15 @@
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml             # measure, write RESULTS.md
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --short  # see that all runs
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- artifacts  # that table alone; nothing is written
 //! ```
 //!
-//! It takes two minutes, after a build of ten: three versions of wasmtime are among the
-//! dependencies. If others use the machine meanwhile, it takes longer, for rounds that they disturb
+//! It takes two minutes, after a build of ten: four versions of wasmtime and one of wasmer are among
+//! the dependencies. If others use the machine meanwhile, it takes longer, for rounds that they disturb
 //! do not count. What is measured and how stands in `notes.md`,
 //! which RESULTS.md ends with; every result of every call is checked.
 
+mod artifacts;
 mod budget;
 mod cold;
 mod guest;
@@ -46,9 +48,13 @@ fn main() {
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run(false),
         ["--short"] => run(true),
+        ["artifacts"] => {
+            let (table, rounds) = artifacts(FULL.rounds);
+            println!("{table}\nThat was {rounds}.");
+        }
         [budget::CHILD, name] => budget::child(name),
         other => {
-            eprintln!("usage: wasm-pool-peers [--short], not {other:?}");
+            eprintln!("usage: wasm-pool-peers [--short | artifacts], not {other:?}");
             std::process::exit(2);
         }
     }
@@ -78,6 +84,9 @@ fn run(short: bool) {
     let cold = cold::table(&guest, times);
     println!("{}", cold.0);
 
+    let artifacts = artifacts(plan.rounds);
+    println!("{}", artifacts.0);
+
     if !short {
         results::write(&Results {
             measured: &measured,
@@ -86,6 +95,20 @@ fn run(short: bool) {
             warm,
             budget,
             cold,
+            artifacts,
         });
     }
+}
+
+/// Of a guest that takes some time to compile, and of one that takes long.
+fn artifacts(rounds: usize) -> (String, String) {
+    let guest = |name, file| artifacts::Guest {
+        name,
+        wasm: Guest::prebuilt(file, "alloc").wasm,
+    };
+    let guests = [
+        guest("100 kB", "json_extract.wasm"),
+        guest("1.1 MB", "text_regex_match.wasm"),
+    ];
+    artifacts::table(&guests, rounds)
 }

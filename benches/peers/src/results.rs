@@ -8,7 +8,7 @@ use crate::rounds::{Measured, Plan};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
 
-const PEERS: [&str; 14] = [
+const PEERS: [&str; 17] = [
     "wasm-pool",
     "crossbeam-queue",
     "crossbeam-utils",
@@ -23,6 +23,9 @@ const PEERS: [&str; 14] = [
     "r2d2",
     "extism",
     "arrow-udf-runtime",
+    "wasmer",
+    "wasmer-cache",
+    "gear-wasmtime-cache",
 ];
 
 /// What the tables cannot say of themselves.
@@ -38,6 +41,8 @@ pub struct Results<'a> {
     pub budget: String,
     /// The table, and how many rounds it took.
     pub cold: (String, String),
+    /// Likewise.
+    pub artifacts: (String, String),
 }
 
 /// What the hardware does, without which figures of two threads mean little.
@@ -68,7 +73,8 @@ pub fn write(results: &Results<'_>) {
         ## Warm calls\n\n{warm}\n\
         In the same rounds:\n\n{noise}\n\
         ## Eight instances that ask for 32 MiB each, under 64 MiB\n\n{budget}\n\
-        ## Cold\n\n{cold}\nThat was {cold_rounds}.\n\n{NOTES}",
+        ## Cold\n\n{cold}\nThat was {cold_rounds}.\n\n\
+        ## Artifacts\n\n{artifacts}\nThat was {artifact_rounds}.\n\n{NOTES}",
         date = machine::date(),
         before = results.load[0],
         after = results.load[1],
@@ -80,6 +86,8 @@ pub fn write(results: &Results<'_>) {
         rounds = results.measured.rounds,
         cold = results.cold.0,
         cold_rounds = results.cold.1,
+        artifacts = results.artifacts.0,
+        artifact_rounds = results.artifacts.1,
     );
     fs::write(PATH, text).expect("RESULTS.md can be written");
     eprintln!("wrote {PATH}");

@@ -56,6 +56,15 @@ pub(super) enum Lock {
     Unknown,
 }
 
+/// What a file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// It is used: its time of access says so, as far as the file system keeps that.
+    Use,
+    /// It is looked at.
+    Peek,
+}
+
 /// The system's files, behind a gate.
 pub(super) struct Files(pub Box<dyn Gate>);
 
@@ -106,14 +115,21 @@ impl Files {
     }
 
     /// For reading. Waits for nobody: a FIFO opens at once, or not at all.
-    pub fn open(&self, dir: &File, name: &str) -> io::Result<File> {
+    pub fn open(&self, dir: &File, name: &str, reads: Reads) -> io::Result<File> {
         self.0.pass(Op::Open)?;
-        open_at(
-            dir,
-            name,
-            READ | OFlags::NONBLOCK | OFlags::NOCTTY,
-            Mode::empty(),
-        )
+        let flags = READ | OFlags::NONBLOCK | OFlags::NOCTTY;
+        #[cfg(target_os = "linux")]
+        if reads == Reads::Peek {
+            let peeking = open_at(dir, name, flags | OFlags::NOATIME, Mode::empty());
+            match peeking {
+                // Of somebody else's file, which this one may read.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                peeking => return peeking,
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = reads;
+        open_at(dir, name, flags, Mode::empty())
     }
 
     /// What stands there, without opening it.

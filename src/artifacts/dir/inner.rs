@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::key::{ArtifactKey, EngineKey};
 use super::super::store::{ArtifactInfo, StoreError};
-use super::files::Files;
+use super::files::{Files, Reads};
 use super::names::{self, Own};
 use super::safe_dir::{self, Trust};
 use super::sweep;
@@ -185,7 +185,7 @@ impl Inner {
             let Some(Own::Artifact(key)) = names::parse(engine, &name) else {
                 continue;
             };
-            match self.open_artifact(dir, &name) {
+            match self.open_artifact(dir, &name, Reads::Peek) {
                 Ok((_, status)) => {
                     let times = [status.accessed().ok(), status.modified().ok()];
                     let info = ArtifactInfo::new(key, status.len());
@@ -204,8 +204,13 @@ impl Inner {
     }
 
     /// An artifact that nobody else can write to, and nothing else.
-    pub fn open_artifact(&self, dir: &File, name: &str) -> Result<(File, Metadata), StoreError> {
-        let file = match self.files.open(dir, name) {
+    pub fn open_artifact(
+        &self,
+        dir: &File,
+        name: &str,
+        reads: Reads,
+    ) -> Result<(File, Metadata), StoreError> {
+        let file = match self.files.open(dir, name, reads) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(StoreError::NotFound),
             Err(error) => {

@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use self::files::{Always, Files, Gate};
+use self::files::{Always, Files, Gate, Reads};
 use self::inner::{Inner, TOUCH_EVERY};
 use self::names::Own;
 use self::safe_dir::Trust;
-use self::write::Attempt;
+use self::write::{Artifact, Attempt};
 use super::key::{ArtifactKey, EngineKey};
 use super::store::{ArtifactInfo, ArtifactStore, EncodedArtifact, StoreError, StoredArtifact};
+use super::verify::VerifiedArtifact;
 use crate::sync::unchecked::Mutex;
 
 /// How often a save begins anew when others sweep, or remove the directory, under it.
@@ -213,18 +214,17 @@ impl DirStore {
     }
 }
 
-impl ArtifactStore for DirStore {
-    /// An open file, of whatever length: nothing is read.
-    fn load(&self, key: &ArtifactKey, _: u64) -> Result<StoredArtifact, StoreError> {
+impl DirStore {
+    fn open_artifact(&self, key: &ArtifactKey, reads: Reads) -> Result<StoredArtifact, StoreError> {
         let store = &*self.0;
         let root = store.root_if_there()?.ok_or(StoreError::NotFound)?;
         let dir = store.engine_dir(&root, key.engine())?;
         let dir = dir.ok_or(StoreError::NotFound)?;
-        let (file, _) = store.open_artifact(&dir, &names::of_artifact(key))?;
+        let (file, _) = store.open_artifact(&dir, &names::of_artifact(key), reads)?;
         Ok(StoredArtifact::file(file))
     }
 
-    fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError> {
+    fn write(&self, key: &ArtifactKey, artifact: &Artifact<'_>) -> Result<(), StoreError> {
         let store = &*self.0;
         store.must_be_writable()?;
         let failed = |error| store.failure("cannot save an artifact in", error);
@@ -248,6 +248,28 @@ impl ArtifactStore for DirStore {
         Err(failed(last.unwrap_or_else(|| {
             io::Error::other("others remove it each time")
         })))
+    }
+}
+
+impl ArtifactStore for DirStore {
+    /// An open file, of whatever length: nothing is read.
+    fn load(&self, key: &ArtifactKey, _: u64) -> Result<StoredArtifact, StoreError> {
+        self.open_artifact(key, Reads::Use)
+    }
+
+    /// To read it changes no time of access, where the system knows how that is done.
+    fn peek(&self, key: &ArtifactKey, _: u64) -> Result<StoredArtifact, StoreError> {
+        self.open_artifact(key, Reads::Peek)
+    }
+
+    fn save(&self, key: &ArtifactKey, artifact: &EncodedArtifact<'_>) -> Result<(), StoreError> {
+        self.write(key, &Artifact::Encoded(artifact))
+    }
+
+    /// Copies it, piece by piece, as [`Self::save`] does.
+    fn offer(&self, key: &ArtifactKey, artifact: &VerifiedArtifact) -> Result<bool, StoreError> {
+        self.write(key, &Artifact::Verified(artifact))?;
+        Ok(true)
     }
 
     fn remove(&self, key: &ArtifactKey) -> Result<(), StoreError> {
@@ -289,7 +311,8 @@ impl ArtifactStore for DirStore {
         let root = store.root_if_there()?.ok_or(StoreError::NotFound)?;
         let dir = store.engine_dir(&root, key.engine())?;
         let dir = dir.ok_or(StoreError::NotFound)?;
-        let (file, status) = store.open_artifact(&dir, &names::of_artifact(key))?;
+        let name = names::of_artifact(key);
+        let (file, status) = store.open_artifact(&dir, &name, Reads::Peek)?;
         let now = SystemTime::now();
         let since = |time| now.duration_since(time).ok();
         let since = status.accessed().ok().and_then(since);

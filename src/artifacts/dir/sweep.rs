@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
 
-use super::files::{Files, Lock};
+use super::files::{Files, Lock, Reads};
 use super::safe_dir::Trust;
 
 /// Where there are no locks, a file that nobody has written to for so long is nobody's.
@@ -13,7 +13,7 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Unlinks the unfinished file, if nobody is writing it: a writer holds its lock. What may happen meanwhile stands in
 /// `write.rs`.
 pub(super) fn sweep(files: &Files, dir: &File, name: &str) -> io::Result<()> {
-    let file = match files.open(dir, name) {
+    let file = match files.open(dir, name, Reads::Peek) {
         // Gone meanwhile; or no file that a writer makes.
         Err(error)
             if matches!(

@@ -17,11 +17,36 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
 
 use super::super::key::ArtifactKey;
 use super::super::store::EncodedArtifact;
+use super::super::verify::VerifiedArtifact;
 use super::files::{Files, Lock};
 use super::names;
+
+/// What is written.
+pub(super) enum Artifact<'a> {
+    Encoded(&'a EncodedArtifact<'a>),
+    /// As another store had it, and just now used.
+    Verified(&'a VerifiedArtifact),
+}
+
+impl Artifact<'_> {
+    fn each_part(&self, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Self::Encoded(artifact) => artifact.parts().into_iter().try_for_each(each),
+            Self::Verified(artifact) => artifact.each_chunk(artifact.size()?, &mut each),
+        }
+    }
+
+    fn last_used(&self) -> Option<SystemTime> {
+        match self {
+            Self::Encoded(artifact) => artifact.last_used(),
+            Self::Verified(_) => None,
+        }
+    }
+}
 
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +61,7 @@ pub(super) fn attempt(
     files: &Files,
     dir: &File,
     key: &ArtifactKey,
-    artifact: &EncodedArtifact<'_>,
+    artifact: &Artifact<'_>,
 ) -> io::Result<Attempt> {
     let unfinished = names::of_unfinished(key);
     let file = files.create(dir, &unfinished)?;
@@ -56,14 +81,12 @@ pub(super) fn attempt(
 }
 
 /// All of it, so that it is on the disk. The lock lasts until the file is closed.
-fn write(files: &Files, file: &File, artifact: &EncodedArtifact<'_>) -> io::Result<Attempt> {
+fn write(files: &Files, file: &File, artifact: &Artifact<'_>) -> io::Result<Attempt> {
     let lock = files.lock(file)?;
     if lock == Lock::Another || file.metadata()?.nlink() == 0 {
         return Ok(Attempt::Swept);
     }
-    for part in artifact.parts() {
-        files.write(file, part)?;
-    }
+    artifact.each_part(|part| files.write(file, part))?;
     files.complete(file)?;
     // What is written in another form is not newer by that.
     if let Some(time) = artifact.last_used() {

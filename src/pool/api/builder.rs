@@ -14,6 +14,7 @@ use crate::pool::api::check_compiler::check_compiler;
 #[cfg(feature = "config")]
 use crate::pool::api::config::ArtifactSettings;
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
+use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::FunctionSettings;
 use crate::pool::service::housekeeper::Housekeeper;
@@ -23,7 +24,7 @@ use crate::pool::shared::{Hook, MakeData, Parts, Shared};
 use crate::pool::time::clock::{Clock, nanos};
 use crate::pool::time::clock_thread::{ClockThread, channel};
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::runtime::{EngineSettings, HostImports, Runtime, StoreData, share};
+use crate::runtime::{EngineSettings, HostImports, ModuleLimits, Runtime, StoreData, share};
 use crate::state::{Budget, Group, Policy};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
@@ -51,6 +52,7 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     on_create: Option<Box<Hook<T>>>,
     on_recycle: Option<Box<Hook<T>>>,
     listener: Option<Box<Listener>>,
+    pub(super) compile_hooks: CompileHooks,
     clock: Option<Arc<dyn Clock>>,
     housekeeper: bool,
 }
@@ -80,6 +82,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                     memory: ADDRESS_SPACE,
                     table_elements: 100_000,
                 },
+                modules: ModuleLimits::new(),
                 max_idle_memory: u64::MAX,
                 max_instances_per_entry: 8,
                 max_compilations: std::thread::available_parallelism()
@@ -114,6 +117,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             on_create: None,
             on_recycle: None,
             listener: None,
+            compile_hooks: CompileHooks::default(),
             clock: None,
             housekeeper: true,
         }
@@ -428,6 +432,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             make_data: self.make_data,
             on_create: self.on_create,
             on_recycle: self.on_recycle,
+            compile_hooks: self.compile_hooks,
             timekeeper: timekeeper.clone(),
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),

@@ -188,8 +188,9 @@ impl<T: Send + 'static> Pool<T> {
             source,
         })?;
         let limits = shared.settings.instance;
+        let modules = &shared.settings.modules;
         let (source, declared) =
-            parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits)?;
+            parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits, modules)?;
         let same_type = replaced.filter(|old| old.declared == declared);
         if let Some(old) = replaced
             && same_type.is_none()

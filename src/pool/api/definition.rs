@@ -14,8 +14,8 @@ use crate::pool::api::exported_func::Export;
 use crate::pool::api::function_name::{check_name, join};
 use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::imports::Imports;
-use crate::pool::defined::{InstanceLimits, Source, SourceParts, Warmed};
-use crate::runtime::{Facts, HostImports, OwnNeeds, TypeText, inspect};
+use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts, Warmed};
+use crate::runtime::{Facts, HostImports, ModuleLimits, OwnNeeds, TypeText, inspect};
 use crate::state::signature;
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
@@ -246,12 +246,13 @@ impl Parts {
         engine: &Engine,
         imports: &Arc<HostImports<T>>,
         limits: InstanceLimits,
+        modules: &ModuleLimits,
     ) -> Result<(Source<T>, FuncType), DefineError> {
         let function = || self.signature.clone();
         let Some(wasm) = self.wasm.clone() else {
             return Err(DefineError::NoWasm { target: function() });
         };
-        let mut facts = inspect(&wasm).map_err(|source| DefineError::Module {
+        let mut facts = inspect(&wasm, modules).map_err(|source| DefineError::Module {
             target: function(),
             source,
         })?;
@@ -308,6 +309,7 @@ impl Parts {
             facts,
             imports,
             warm_up: self.warm_up.clone(),
+            compile_heap: CompileHeap::default(),
             warmed: Warmed::default(),
         };
         Ok((Source(Arc::new(parts)), declared))

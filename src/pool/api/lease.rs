@@ -52,7 +52,7 @@ pub struct Lease<'a, P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
     /// Whether it was acquired by a task, or called as one.
     pub(crate) is_of_a_task: bool,
     /// Set when the instance is looked at each tick of the epoch.
-    pub(crate) interruptible: Option<Box<Interruptible>>,
+    pub(crate) interruptible: Option<Interruptible>,
     _types: PhantomData<fn(P) -> R>,
 }
 
@@ -212,16 +212,11 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             ..
         } = self;
         interruptible.get_or_insert_with(|| {
-            let cancel = Arc::new(CancelFlag::default());
-            if let Some(pooled) = pooled {
-                interrupt_each_tick(
-                    &mut pooled.instance.store,
-                    pooled.defined.limits,
-                    cancel.clone(),
-                );
-            }
+            let pooled = pooled.as_deref_mut().expect(UNTIL_DROPPED);
+            let limits = pooled.defined.limits;
+            let cancel = interrupt_each_tick(&mut pooled.instance.store, limits);
             home.entry().timekeeper.keep_ticking();
-            Box::new(Interruptible { cancel, ends: None })
+            Interruptible { cancel, ends: None }
         })
     }
 
@@ -305,7 +300,9 @@ impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(mut pooled) = self.pooled.take() {
-            if self.interruptible.is_some() {
+            if let Some(interruptible) = self.interruptible.take() {
+                // It is kept with the instance, if nobody else has it.
+                drop(interruptible);
                 pooled.instance.stop_interrupts();
             }
             self.home.entry().release(pooled, self.healthy);

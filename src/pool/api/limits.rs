@@ -45,8 +45,10 @@ impl Limits {
         self.with(Budget::Code, Some(bytes))
     }
 
-    /// Bytes of heap that compilations in flight may need, by an estimate that one very large function can exceed:
-    /// 4 MiB and 96 bytes for each byte of wasm.
+    /// Bytes of heap that compilations in flight may need, by an estimate: what the largest functions make the compiler do,
+    /// and 44 bytes for each byte of code. It was an upper bound for all that was measured, and is no proof; see
+    /// [`PoolBuilder::strangers`](crate::PoolBuilder::strangers), and for what is known better
+    /// [`PoolBuilder::compile_probe`](crate::PoolBuilder::compile_probe).
     pub fn compile(self, bytes: u64) -> Self {
         self.with(Budget::Compile, Some(bytes))
     }

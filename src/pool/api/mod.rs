@@ -7,6 +7,7 @@ pub(crate) mod build_error;
 pub(crate) mod builder;
 pub(crate) mod canceller;
 mod check_compiler;
+pub(crate) mod compiled;
 pub(crate) mod compiler_stats;
 #[cfg(feature = "config")]
 pub(crate) mod config;

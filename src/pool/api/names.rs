@@ -1,5 +1,6 @@
 //! Names of plain values, and back.
 
+use crate::runtime::ModuleLimit;
 use crate::state::{Budget, Policy, RemovalReason};
 
 /// A text that names no value of some type.
@@ -61,5 +62,6 @@ macro_rules! named {
 pub(crate) use named;
 
 named!(Budget, "a budget");
+named!(ModuleLimit, "a limit of modules");
 named!(Policy, "a policy");
 named!(RemovalReason, "a reason");

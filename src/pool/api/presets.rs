@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::pool::api::builder::PoolBuilder;
 use crate::pool::api::limits::Limits;
+use crate::runtime::ModuleLimits;
 
 impl<T: Send + 'static> PoolBuilder<T> {
     /// ScyllaDB's figures for its WebAssembly functions, whose cache is this pool's ancestor:
@@ -32,5 +33,47 @@ impl<T: Send + 'static> PoolBuilder<T> {
             .max_instance_memory(2 << 20)
             .max_idle_memory(1 << 20)
             .idle_timeout(Duration::from_secs(5))
+    }
+
+    /// For modules that nobody has looked at, from people whom nobody knows:
+    ///
+    /// | | |
+    /// |---|---|
+    /// | [`Self::module_limits`] | [`ModuleLimits::strict`]: what is dear to compile is refused when it is defined |
+    /// | [`Limits::compile`] | 256 MiB: what the strict limits admit is compiled within it, or refused with numbers |
+    /// | [`Limits::code`] | 128 MiB |
+    /// | [`Limits::memory`] | 256 MiB, for instances |
+    /// | [`Limits::stack`] | 64 MiB, for tasks |
+    /// | [`Self::max_compilations`] | 1: others' turns come when it is over |
+    /// | [`Self::compile_cooldown`] | 60 s |
+    /// | [`Self::max_instance_memory`] | 16 MiB |
+    /// | [`Self::max_table_elements`] | 10,000 |
+    /// | [`Self::max_instances_per_entry`] | 2 |
+    /// | [`Self::max_uses`] | 1: every lease has a pristine instance |
+    /// | [`Self::call_timeout`] | 1 s |
+    /// | [`Self::wait_timeout`] | 10 s |
+    ///
+    /// A module that passes may still take seconds to compile, and nothing in this process can stop that.
+    ///
+    /// Set after it what should differ.
+    ///
+    /// ```
+    /// use wasm_pool::{Budget, Pool};
+    /// let pool = Pool::builder().strangers().build()?;
+    /// assert_eq!(pool.limits().get(Budget::Compile), Some(256 << 20));
+    /// # Ok::<(), wasm_pool::BuildError>(())
+    /// ```
+    pub fn strangers(self) -> Self {
+        let limits = Limits::new().compile(256 << 20).code(128 << 20);
+        self.limits(limits.memory(256 << 20).stack(64 << 20))
+            .module_limits(ModuleLimits::strict())
+            .max_compilations(1)
+            .compile_cooldown(Duration::from_secs(60))
+            .max_instance_memory(16 << 20)
+            .max_table_elements(10_000)
+            .max_instances_per_entry(2)
+            .max_uses(1)
+            .call_timeout(Duration::from_secs(1))
+            .wait_timeout(Duration::from_secs(10))
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::Limits;
+use crate::runtime::{ModuleLimit, ModuleLimits};
 use crate::state::{Budget, Group};
 
 /// By budget: a number, or null where there is none.
@@ -29,6 +30,25 @@ impl<'de> Deserialize<'de> for Limits {
             })?;
         limits.validate().map_err(D::Error::custom)?;
         Ok(limits)
+    }
+}
+
+/// By limit.
+impl Serialize for ModuleLimits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(ModuleLimit::ALL.map(|limit| (limit.name(), self.get(limit))))
+    }
+}
+
+/// A limit that is not named is as [`ModuleLimits::new`] has it.
+impl<'de> Deserialize<'de> for ModuleLimits {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let given = BTreeMap::<String, u64>::deserialize(from)?;
+        let set = |limits: Self, (name, most): (String, u64)| {
+            let limit = name.parse().map_err(D::Error::custom)?;
+            Ok(limits.with(limit, most))
+        };
+        given.into_iter().try_fold(Self::new(), set)
     }
 }
 

@@ -179,7 +179,7 @@ fn leased_again<T: Send + 'static>(
     entry: &Entry<T>,
     pooled: Box<PooledInstance<T>>,
 ) -> Box<PooledInstance<T>> {
-    entry.slot(pooled.seat).lease();
+    entry.slot(pooled.seat).count_hit();
     pooled
 }
 

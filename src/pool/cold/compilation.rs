@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::artifacts::ArtifactKey;
 use crate::compiler::{Cap, CompilerError, Failure, Order, Sandbox, Stop};
 use crate::pool::api::build_error::{BuildError, LimitsError};
+use crate::pool::api::compiled::Compiled;
 use crate::pool::api::compiler_stats::KillReason;
 use crate::pool::api::error::ModuleError;
 use crate::pool::api::target::Target;
@@ -31,6 +32,8 @@ pub(crate) struct Compile<'a, T: Send + 'static> {
     pub cap: Option<Cap>,
     pub request: RequestId<T>,
     pub is_awaited: IsAwaited<'a>,
+    /// Told how many bytes of this process's heap it took, if the host measures that.
+    pub measured: &'a dyn Fn(u64),
 }
 
 /// Why a module was not compiled.
@@ -227,10 +230,23 @@ impl<T: Send + 'static> Shared<T> {
         let reserved = held.map_or(0, |held| held.get(Budget::Compile));
         let _listed = self.in_flight.enter(order.target.clone(), reserved);
         // Some valid modules make the compiler panic: that is their failure, and nobody else's.
-        let compile = || compile(&self.runtime, order.wasm, order.facts);
-        let compiled = guarded("the compiler", compile);
-        let panicked = || Err(wasmtime::Error::msg("the compiler panicked"));
-        let compiled = compiled.unwrap_or_else(panicked);
+        let hooks = &self.compile_hooks;
+        let began = Instant::now();
+        let compile = || hooks.measure(|| compile(&self.runtime, order.wasm, order.facts));
+        let panicked = || (Err(wasmtime::Error::msg("the compiler panicked")), None);
+        let (compiled, heap) = guarded("the compiler", compile).unwrap_or_else(panicked);
+        if let (Ok(_), Some(bytes)) = (&compiled, heap) {
+            (order.measured)(bytes);
+        }
+        hooks.tell(&Compiled {
+            signature: order.target.signature.clone(),
+            group: order.target.group.clone(),
+            wasm_bytes: order.wasm.len() as u64,
+            reserved_bytes: reserved,
+            heap_bytes: heap,
+            time: began.elapsed(),
+            succeeded: compiled.is_ok(),
+        });
         compiled.map_err(|error| CompileFailure::Verdict(verdict_of(error)))
     }
 

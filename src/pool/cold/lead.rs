@@ -1,10 +1,11 @@
 //! The leader of a module's flight: it brings the code, for all who need it. From an artifact if there is one, or
 //! else it compiles, on its own thread (for a task, on a worker's).
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::artifacts::{Artifacts, Found};
+use crate::artifacts::{Artifacts, Found, MakeRoom};
 use crate::compiler::Cap;
 use crate::pool::api::error::{AcquireError, ModuleError};
 use crate::pool::api::prepared::CodeOrigin;
@@ -301,7 +302,7 @@ impl<T: Send + 'static> Shared<T> {
         };
         let key = source.artifact_key(self.runtime.key());
         let heap = held.get(Budget::Compile).saturating_sub(READ_BUFFERS);
-        while let Some(found) = artifacts.find(&key, tier, heap) {
+        while let Some(found) = artifacts.find(&key, tier, heap, &mut *self.room_maker()) {
             tier = found.next_tier();
             let needs = CodeNeeds::of(&self.runtime, &source.0.facts, found.mapped_bytes());
             if !self.reserve_exactly(guard, target, held, needs.amounts()) {
@@ -345,13 +346,18 @@ impl<T: Send + 'static> Shared<T> {
         };
         let _span = tracing::info_span!("load", function = %target.signature).entered();
         let began = Instant::now();
-        let Some(verified) = artifacts.verify(&found) else {
+        let Some(verified) = artifacts.verify(&found, &mut *self.room_maker()) else {
             return Ok(false);
         };
-        let code = Unmapped::stored(verified, found.mapped_bytes(), needs);
-        match self.map(&code, source) {
+        let stored = Unmapped::stored(verified, found.mapped_bytes(), needs);
+        match self.map(&stored, source) {
             Ok(code) => {
-                self.loaded(guard, code, began.elapsed(), Duration::ZERO);
+                let cost = began.elapsed() + source.0.warmed.time_to_repeat();
+                self.loaded(guard, code, began.elapsed(), cost);
+                // Whoever has waited for the code goes on already.
+                if let Some(verified) = stored.artifact() {
+                    artifacts.offer(&found, verified);
+                }
                 Ok(true)
             }
             Err(LoadFailure::Map(error)) if refused_by_system(&error).is_none() => {
@@ -395,8 +401,9 @@ impl<T: Send + 'static> Shared<T> {
         let load_time = self.load(guard, target, source, &code, compile_time)?;
         // Whoever has waited for the code goes on already.
         if self.save(source, &code) {
+            let cost = load_time + source.0.warmed.time_to_repeat();
             self.with_state(|locked, _| {
-                locked.state.note_cost(guard.id(), nanos(load_time));
+                locked.state.note_cost(guard.id(), nanos(cost));
             });
         }
         Ok(Taken::Loaded(CodeOrigin::Compiled))
@@ -425,6 +432,7 @@ impl<T: Send + 'static> Shared<T> {
             cap: turn.cap,
             request: guard.id(),
             is_awaited: turn.is_awaited,
+            measured: &|heap| source.note_compile_heap(heap),
         };
         let failure = match self.run_compiler(&order) {
             Ok(compiled) => return Ok(Ok(compiled)),
@@ -449,23 +457,18 @@ impl<T: Send + 'static> Shared<T> {
         match self.map(code, source) {
             Ok(code) => {
                 let load_time = began.elapsed();
-                self.loaded(guard, code, load_time, compile_time);
+                let cost = compile_time + load_time + source.0.warmed.time_to_repeat();
+                self.loaded(guard, code, load_time, cost);
                 Ok(load_time)
             }
             Err(failure) => Err(self.load_failed(guard, target, failure)),
         }
     }
 
-    /// The code is there, for all.
-    fn loaded(
-        &self,
-        guard: &RequestGuard<T>,
-        code: Code<T>,
-        load_time: Duration,
-        compile_time: Duration,
-    ) {
+    /// The code is there, for all. It cost so much in all.
+    fn loaded(&self, guard: &RequestGuard<T>, code: Code<T>, load_time: Duration, cost: Duration) {
         self.observer.loaded(load_time);
-        let cost = nanos(compile_time + load_time);
+        let cost = nanos(cost);
         let amounts = code.amounts();
         self.with_state(|locked, cx| {
             locked.loads += 1;
@@ -508,6 +511,16 @@ impl<T: Send + 'static> Shared<T> {
                 return Err(LoadFailure::Map(failure));
             }
         }
+    }
+
+    /// Where the system has no file or no memory left: idle instances and unused code make room, a few times.
+    pub(crate) fn room_maker(&self) -> Box<MakeRoom<'_>> {
+        let mut relief = Relief::default();
+        // A store that is full is not what they could make room in.
+        let is_scarce = |error: &_| is_scarce(error) && error.kind() != io::ErrorKind::StorageFull;
+        Box::new(move |refused| {
+            is_scarce(refused) && relief.next().is_some_and(|count| self.relieve(count))
+        })
     }
 }
 

@@ -16,9 +16,9 @@ use crate::pool::hot::slots::Slot;
 use crate::pool::shared::{RequestId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, CallLimits, CancelFlag, Code, Instance, InstanceNeeds, InstantiateFailure, Meter,
-    Relief, StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only,
-    set_yields, share,
+    CallFailure, CallLimits, Code, Instance, InstanceNeeds, InstantiateFailure, Meter, Relief,
+    StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only, set_yields,
+    share,
 };
 use crate::state::{Amounts, Stale};
 
@@ -137,13 +137,12 @@ impl<T: Send + 'static> Shared<T> {
                 made
             }
             Some(stack_quota) => {
-                let cancel = Arc::new(CancelFlag::default());
-                interrupt_each_tick(&mut store, limits, cancel.clone());
+                let cancel = interrupt_each_tick(&mut store, limits);
                 set_yields(&mut store, true);
                 let guest_poll = GuestPoll {
                     timekeeper: &self.timekeeper,
                     slot,
-                    stack_quota,
+                    stack_quota: stack_quota.clone(),
                     cancel: &cancel,
                     ends: ready.defined.end_of_time(&self.timekeeper),
                 };
@@ -261,7 +260,7 @@ impl<T: Send + 'static> Shared<T> {
             let id = locked.state.install(guard.id(), held, stamp, cx)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
             let (seat, version) = (born.seat, born.version);
-            entry.slot(seat).lease_new(stamp);
+            entry.slot(seat).set_last_used(stamp);
             Ok((id, seat, version, stamp))
         })?;
         let account = || Account::of_instance(entry, id);

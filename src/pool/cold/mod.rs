@@ -7,6 +7,7 @@ pub(crate) mod acquire;
 pub(crate) mod aside;
 pub(crate) mod compilation;
 pub(crate) mod compile;
+pub(crate) mod compile_hooks;
 pub(crate) mod growth;
 pub(crate) mod guest_poll;
 pub(crate) mod in_queue;

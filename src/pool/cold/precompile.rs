@@ -1,5 +1,6 @@
 //! Compiling for the artifacts alone: no function, no code that is loaded, but room in the budgets.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
 use crate::pool::shared::Shared;
 use crate::pool::wait::block_on::block_on;
-use crate::runtime::{Facts, READ_BUFFERS, Unmapped, compile_estimate, inspect, load_estimate};
+use crate::runtime::{Facts, READ_BUFFERS, Unmapped, compile_heap, inspect, load_estimate};
 use crate::state::{Amounts, Budget, CompileNeed, Group};
 
 /// A module that is to become an artifact.
@@ -27,6 +28,8 @@ struct Job<'a, T: Send + 'static> {
     key: ArtifactKey,
     target: Arc<Target>,
     guard: RequestGuard<T>,
+    /// Bytes of heap that compiling it is thought to take: looked for when it is to be compiled.
+    compile_heap: OnceCell<u64>,
 }
 
 /// What was done, and the bytes of the code.
@@ -60,7 +63,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Done, PrecompileError> {
         let artifacts = self.artifacts.as_ref();
         let artifacts = artifacts.ok_or(PrecompileError::NoArtifacts)?;
-        let facts = inspect(wasm).map_err(PrecompileError::Module)?;
+        let facts = inspect(wasm, &self.settings.modules).map_err(PrecompileError::Module)?;
         let target = Arc::new(Target {
             signature: name.clone(),
             group: Group::NOBODY,
@@ -77,6 +80,7 @@ impl<T: Send + 'static> Shared<T> {
             key: ArtifactKey::new(*self.runtime.key(), module_hash(wasm)),
             target,
             guard: RequestGuard::new(self, request),
+            compile_heap: OnceCell::new(),
         };
         job.run()
     }
@@ -122,7 +126,8 @@ impl<T: Send + 'static> Job<'_, T> {
         self.reserve(load)?;
         let heap = load.get(Budget::Compile).saturating_sub(READ_BUFFERS);
         let mut tier = 0;
-        while let Some(found) = self.artifacts.find(&self.key, tier, heap) {
+        let make_room = &mut *self.pool.room_maker();
+        while let Some(found) = self.artifacts.find(&self.key, tier, heap, make_room) {
             tier = found.next_tier();
             if self.artifacts.is_whole(&found) {
                 return Ok(Some((PrecompileOutcome::Present, found.mapped_bytes())));
@@ -144,7 +149,9 @@ impl<T: Send + 'static> Job<'_, T> {
         ModuleSize {
             wasm,
             facts: &self.facts,
-            estimate: compile_estimate(wasm).get(Budget::Compile),
+            estimate: *self
+                .compile_heap
+                .get_or_init(|| compile_heap(self.wasm, &self.facts, self.pool.runtime.engine())),
             code_bytes: None,
         }
     }
@@ -159,6 +166,7 @@ impl<T: Send + 'static> Job<'_, T> {
             cap,
             request: self.guard.id(),
             is_awaited: &|| true,
+            measured: &|_| {},
         });
         match compiled {
             Ok((code, _)) => Ok(Ok(code)),

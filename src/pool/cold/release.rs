@@ -146,7 +146,7 @@ impl<T: Send + 'static> Entry<T> {
     ) -> Option<Handed<T>> {
         let (id, slot) = (pooled.id, self.slot(pooled.seat));
         let now = locked.state.now();
-        slot.mark_idle(locked.stamp(now));
+        slot.set_last_used(locked.stamp(now));
         match locked.state.returned(id, cx) {
             Returned::Park => {
                 slot.restore(pooled);

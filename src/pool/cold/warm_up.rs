@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::artifacts::{ArtifactKey, EngineKey, module_hash, snapshot_hash};
+use crate::artifacts::{ArtifactKey, Artifacts, EngineKey, module_hash, snapshot_hash};
 use crate::compiler::Cap;
 use crate::pool::api::error::{AcquireError, ModuleError, WarmUpError};
 use crate::pool::api::target::Target;
@@ -12,12 +12,12 @@ use crate::pool::cold::compilation::{Compile, CompileFailure, Shortfall};
 use crate::pool::cold::growth::ThrowawayAccount;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
-use crate::pool::defined::{Defined, Source, SourceParts, Warmed};
+use crate::pool::defined::{CompileHeap, Defined, Source, SourceParts, Warmed};
 use crate::pool::service::workers::IsAwaited;
 use crate::pool::shared::Shared;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
-    CallFailure, GrowthAccount, InstanceNeeds, Meter, READ_BUFFERS, Refusal, Relief, Runtime,
+    CallFailure, GrowthAccount, InstanceNeeds, Meter, ModuleLimits, READ_BUFFERS, Refusal, Relief,
     Unmapped, WarmUp, WarmUpFailure, code_estimate, guarded, inspect, is_scarce, load_estimate,
     share,
 };
@@ -41,24 +41,17 @@ impl<T: Send + 'static> Job<T> {
     }
 
     /// This wasm in place of what it was made from.
-    fn snapshot(&self, wasm: Vec<u8>, runtime: &Runtime) -> Result<Source<T>, WarmUpFailure> {
+    fn snapshot(&self, wasm: Vec<u8>) -> Result<Source<T>, WarmUpFailure> {
         let before = &self.source.0;
-        let mut facts = inspect(&wasm).map_err(WarmUpFailure::unsupported)?;
+        let mut facts = inspect(&wasm, &ModuleLimits::NONE).map_err(WarmUpFailure::unsupported)?;
         facts.forget_exports();
-        let image = match runtime.keeps_images(&facts) {
-            true => facts.image_bytes,
-            false => 0,
-        };
         let snapshot = SourceParts {
             hash: module_hash(&wasm),
             facts,
             imports: before.imports.clone(),
             warm_up: None,
-            warmed: Warmed {
-                data: wasm.len().saturating_sub(before.wasm.len()) as u64,
-                image,
-                ..Warmed::default()
-            },
+            compile_heap: CompileHeap::default(),
+            warmed: Warmed::default(),
             wasm: wasm.into(),
         };
         Ok(Source(Arc::new(snapshot)))
@@ -178,17 +171,19 @@ impl<T: Send + 'static> Shared<T> {
         let artifacts = self.artifacts.as_ref()?;
         let key = job.artifact_key(self.runtime.key());
         let (held, mut tier) = (held.get(Budget::Compile), 0);
-        while let Some(found) = artifacts.find(&key, tier, held) {
+        while let Some(found) = artifacts.find(&key, tier, held, &mut *self.room_maker()) {
             tier = found.next_tier();
-            // As it is read, and as it is shared.
-            let bytes = found.saved_bytes().saturating_mul(2);
-            let beyond = Amounts::ZERO.compile(bytes.saturating_sub(held));
+            let beyond = Amounts::ZERO.compile(found.bytes_to_read().saturating_sub(held));
             if beyond != Amounts::ZERO && !self.account(guard, job).charge(beyond) {
                 return None;
             }
-            let verified = artifacts.verify(&found);
-            let wasm = verified.and_then(|verified| verified.read(found.saved_bytes()).ok());
-            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm, &self.runtime).ok());
+            let wasm = (artifacts.verify(&found, &mut *self.room_maker())).and_then(|verified| {
+                artifacts.offer(&found, &verified);
+                verified.read(found.saved_bytes()).ok()
+            });
+            // It is copied once more, to be shared.
+            drop(found);
+            let snapshot = wasm.and_then(|wasm| job.snapshot(wasm).ok());
             // Another pool, whose instances may be larger, may have made it.
             let limits = self.settings.instance;
             if let Some(snapshot) = snapshot.filter(|it| it.0.facts.memory_bytes <= limits.memory) {
@@ -238,17 +233,17 @@ impl<T: Send + 'static> Shared<T> {
         };
         match outcome.unwrap_or_else(panicked) {
             Ok(Outcome::Done(mut snapshot)) => {
-                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
-                    parts.warmed.time = began.elapsed();
-                }
+                let time = began.elapsed();
                 let keep = snapshot.compile_estimate();
                 self.with_state(|locked, cx| {
                     locked.warm_ups += 1;
                     locked.state.shrink_to(guard.id(), keep, &mut cx.out);
                 });
                 self.observer.warmed_up();
-                if let Some(artifacts) = &self.artifacts {
-                    artifacts.save(&key, &snapshot.0.wasm);
+                let save = |artifacts: &Artifacts| artifacts.save(&key, &snapshot.0.wasm);
+                let is_kept = self.artifacts.as_ref().is_some_and(save);
+                if let Some(parts) = Arc::get_mut(&mut snapshot.0) {
+                    (parts.warmed.time, parts.warmed.is_kept) = (time, is_kept);
                 }
                 Ok(Outcome::Done(snapshot))
             }
@@ -278,6 +273,7 @@ impl<T: Send + 'static> Shared<T> {
                 cap,
                 request: guard.id(),
                 is_awaited,
+                measured: &|_| {},
             })
         };
         let code = match code.map_or_else(compile, Ok) {
@@ -318,7 +314,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let wasm = warm_up.snapshot(&mut warm)?;
         drop(warm);
-        job.snapshot(wasm, &self.runtime).map(Outcome::Done)
+        job.snapshot(wasm).map(Outcome::Done)
     }
 
     fn warm_up_failed(

@@ -15,7 +15,7 @@
 //!   after it has put its instance back.
 //!
 //! Both are written under the pool's lock. Whoever writes them then exchanges the slot's cell
-//! ([`Slot::notify_on_release`]); a release exchanges the same cell when it puts its instance back
+//! ([`Slot::finds_leased`]); a release exchanges the same cell when it puts its instance back
 //! ([`Slot::put`]). The exchanges of one cell have an order, so there are four cases:
 //!
 //! 1. The release reads the control word after it was written. It keeps its instance in hand and takes the
@@ -31,6 +31,10 @@
 //!    is room that somebody waits for, and not this entry). Then `take_released` finds nothing, and leaves the
 //!    flag: the end of that lease is the one that is reported.
 //!
+//! If the slot belongs to a thread, its release does not exchange. Then whoever writes revokes the slot before it
+//! exchanges ([`Slot::revoke`]), with the same cases: the instance is found, or the release finds that the slot was
+//! revoked, and takes the lock. A thread that was about to take counts as a lease, and if it gives up, reports so.
+//!
 //! In each case somebody learns of the end of the lease under the lock, where everything else is decided.
 
 use std::fmt;
@@ -38,6 +42,7 @@ use std::sync::{Arc, Weak};
 
 use crate::pool::api::target::Target;
 use crate::pool::hot::entry_hash::entry_hash;
+use crate::pool::hot::owned_cell::Found;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;
 use crate::pool::hot::slots::{Slot, SlotTable};
@@ -69,6 +74,8 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub uid: u64,
     pub stack: StackCheck,
     pub timekeeper: Arc<Timekeeper>,
+    /// Whether threads may come to own slots.
+    lends: bool,
     /// Whether a healthy instance may have to go when its lease ends.
     pub needs_release_check: bool,
     pub group: Group,
@@ -105,6 +112,7 @@ impl<T: Send + 'static> Entry<T> {
             uid,
             hash: entry_hash(uid, &group),
             stack: pool.stack,
+            lends: pool.lends,
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {
@@ -123,38 +131,73 @@ impl<T: Send + 'static> Entry<T> {
     /// An idle instance, if there is one and nobody has to be asked.
     #[inline(always)]
     pub fn take(&self) -> Taken<T> {
+        self.take_and_lend(self.lends)
+    }
+
+    /// The same for a task, whose leases end on any thread: it never comes to own a slot.
+    pub fn take_for_task(&self) -> Taken<T> {
+        self.take_and_lend(false)
+    }
+
+    #[inline(always)]
+    fn take_and_lend(&self, lends: bool) -> Taken<T> {
         let control = self.control.load(Ordering::Acquire);
         if control & FLAGS != 0 {
             return Taken::Nothing;
         }
         let preferred = self.preferred_seat();
-        let slot = self.slots.get(preferred);
-        match slot.take_idle() {
-            Some(pooled) if pooled.control == control => {
-                slot.lease();
-                Taken::Idle(pooled)
-            }
-            Some(pooled) => Taken::Stale(pooled),
-            None => self.take_elsewhere(control, preferred),
+        match self.take_from(preferred, control, lends) {
+            Taken::Nothing => self.take_elsewhere(control, preferred, lends),
+            taken => taken,
         }
     }
 
     /// From the other slots, those behind the preferred one first.
     #[inline(never)]
-    fn take_elsewhere(&self, control: u64, preferred: usize) -> Taken<T> {
+    fn take_elsewhere(&self, control: u64, preferred: usize, lends: bool) -> Taken<T> {
         let count = self.slots.len();
         for seat in (preferred + 1..count).chain(0..preferred) {
-            let slot = self.slots.get(seat);
-            if let Some(pooled) = slot.take_idle() {
-                if pooled.control != control {
-                    return Taken::Stale(pooled);
-                }
-                slot.lease();
+            let taken = self.take_from(seat, control, lends);
+            if let Taken::Idle(_) = taken {
                 preferred_seat::remember(self.hash, seat);
-                return Taken::Idle(pooled);
+            }
+            if !matches!(taken, Taken::Nothing) {
+                return taken;
             }
         }
         Taken::Nothing
+    }
+
+    #[inline(always)]
+    fn take_from(&self, seat: usize, control: u64, lends: bool) -> Taken<T> {
+        let slot = self.slots.get(seat);
+        match slot.take() {
+            Found::Nothing => Taken::Nothing,
+            Found::Own(pooled) if pooled.control == control => {
+                slot.count_hit();
+                Taken::Idle(pooled)
+            }
+            Found::Shared(pooled) if pooled.control == control => {
+                slot.count_hit();
+                if lends && slot.is_worth_lending() {
+                    self.lend(seat);
+                }
+                Taken::Idle(pooled)
+            }
+            Found::Own(stale) | Found::Shared(stale) => Taken::Stale(stale),
+            Found::Revoked => {
+                self.release_slowly(NotReturned::InSlot(seat));
+                Taken::Nothing
+            }
+        }
+    }
+
+    /// This thread owns the slot from now on, whose instance it has leased.
+    #[cold]
+    fn lend(&self, seat: usize) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.lend(self.id, seat);
+        }
     }
 
     /// A thread prefers the slot where it last found an instance, so that this stays in its cache,
@@ -205,7 +248,7 @@ impl<T: Send + 'static> Entry<T> {
         self.slots.get(seat)
     }
 
-    pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> {
+    pub fn slots(&self) -> impl Iterator<Item = &Slot<T>> + Clone {
         self.slots.iter()
     }
 

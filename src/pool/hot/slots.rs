@@ -1,10 +1,11 @@
 //! Places for idle instances: what a lease takes out of one and puts back.
 
+use crate::pool::hot::owned_cell::{Found, OwnedCell};
 use crate::pool::hot::pooled_instance::PooledInstance;
-use crate::pool::hot::thread::thread_number;
+use crate::pool::hot::thread::{become_owner, thread_number};
 use crate::pool::settings::FIRST_SLOTS;
 use crate::state::Stamp;
-use crate::sync::{AtomicBool, AtomicCell, AtomicU64, CachePadded, OnceLock, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, CachePadded, OnceLock, Ordering};
 
 /// The slots of an entry: as many as it has needed at once so far. There may come to be more, which
 /// lie in blocks of their own; none ever goes or moves.
@@ -82,7 +83,7 @@ impl<T: Send + 'static> SlotTable<T> {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> + Clone {
         (0..self.len()).map(|seat| self.get(seat))
     }
 }
@@ -97,20 +98,30 @@ impl<T: Send + 'static> Further<T> {
     }
 }
 
+/// So many leases in a row must have been of one thread before a slot is lent to it. In tests at once.
+const LEND_AFTER: u64 = if cfg!(test) { 1 } else { 8 };
+/// As many doublings of that: what a slot that changes hands costs its threads is then far below what they lease.
+const MOST_DOUBLINGS: u64 = if cfg!(test) { 0 } else { 10 };
+
 /// A place for one idle instance, and what its leases leave behind.
 pub(crate) struct Slot<T: Send + 'static> {
-    cell: AtomicCell<Option<Box<PooledInstance<T>>>>,
+    cell: OwnedCell<PooledInstance<T>>,
     used_at: AtomicU64,
     used_sequence: AtomicU64,
     /// Leases that found an instance here. Written by the lease's holder alone, and, once nothing is
-    /// leased from here any more, under the lock.
+    /// leased from here any more, under the lock. So are the next two.
     hits: AtomicU64,
-    /// A hint: whether an idle instance lies here. Looking into the cell costs a locked exchange.
-    idle: AtomicBool,
+    /// The thread that found an instance here last, by an exchange, and how often in a row.
+    finder: AtomicU64,
+    found: AtomicU64,
     /// The thread that is in a call of the instance, or 0.
     calling: AtomicU64,
-    /// Whether the lease must take the lock when it ends. Written under the lock alone.
+    /// How often its owner lost it to others. Written under the lock alone, as the next ones.
+    losses: AtomicU64,
+    /// Whether the lease must take the lock when it ends.
     notifies: AtomicBool,
+    /// Whether it is listed among those that are lent.
+    listed: AtomicBool,
 }
 
 /// A call under way; see [`Slot::begin_call`].
@@ -126,53 +137,43 @@ impl Drop for Calling<'_> {
 impl<T: Send + 'static> Slot<T> {
     pub fn new() -> Self {
         Self {
-            cell: AtomicCell::new(None),
+            cell: OwnedCell::new(),
             used_at: AtomicU64::new(0),
             used_sequence: AtomicU64::new(0),
             hits: AtomicU64::new(0),
-            idle: AtomicBool::new(false),
+            finder: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             calling: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
             notifies: AtomicBool::new(false),
+            listed: AtomicBool::new(false),
         }
     }
 
-    /// The instance, if one lies here: taken out.
+    /// The instance, if one lies here and needs no lock to be taken.
     #[inline(always)]
-    pub fn take_idle(&self) -> Option<Box<PooledInstance<T>>> {
-        match self.idle.load(Ordering::Relaxed) {
-            true => self.cell.take(),
-            false => None,
-        }
+    pub fn take(&self) -> Found<PooledInstance<T>> {
+        self.cell.take()
     }
 
     /// A lease ends, and its instance lies here. False if somebody must hear of that.
     #[inline(always)]
     pub fn put(&self, pooled: Box<PooledInstance<T>>, stamp: Stamp) -> bool {
-        self.mark_idle(stamp);
-        drop(self.cell.swap(Some(pooled)));
-        !self.notifies.load(Ordering::Relaxed)
+        self.set_last_used(stamp);
+        self.cell.put(pooled) && !self.notifies.load(Ordering::Relaxed)
     }
 
     /// A lease begins with an instance that was idle.
     #[inline(always)]
-    pub fn lease(&self) {
-        self.idle.store(false, Ordering::Relaxed);
+    pub fn count_hit(&self) {
         let hits = self.hits.load(Ordering::Relaxed);
         self.hits.store(hits + 1, Ordering::Relaxed);
     }
 
-    /// A lease begins with a new instance.
-    pub fn lease_new(&self, stamp: Stamp) {
-        self.mark_idle(stamp);
-        self.idle.store(false, Ordering::Relaxed);
-    }
-
-    /// A lease ends.
     #[inline(always)]
-    pub fn mark_idle(&self, stamp: Stamp) {
+    pub fn set_last_used(&self, stamp: Stamp) {
         self.used_at.store(stamp.at, Ordering::Relaxed);
         self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
-        self.idle.store(true, Ordering::Relaxed);
     }
 
     pub fn last_used(&self) -> Stamp {
@@ -182,8 +183,9 @@ impl<T: Send + 'static> Slot<T> {
         }
     }
 
+    /// Whether no idle instance lies here, as far as this thread can see.
     pub fn is_leased(&self) -> bool {
-        !self.idle.load(Ordering::Relaxed)
+        self.cell.is_empty()
     }
 
     /// Says that this thread is in a call of the instance, until the guard goes, however it goes.
@@ -208,31 +210,86 @@ impl<T: Send + 'static> Slot<T> {
         self.calling.load(Ordering::Relaxed)
     }
 
+    /// This thread has found an instance here by an exchange. Whether it has done so often enough to own the slot from now on.
+    #[inline(always)]
+    pub fn is_worth_lending(&self) -> bool {
+        let thread = thread_number();
+        if self.finder.load(Ordering::Relaxed) != thread {
+            self.finder.store(thread, Ordering::Relaxed);
+            self.found.store(0, Ordering::Relaxed);
+        }
+        let found = self.found.load(Ordering::Relaxed) + 1;
+        self.found.store(found, Ordering::Relaxed);
+        let losses = self.losses.load(Ordering::Relaxed);
+        // Should it be the owner, whose leases end on other threads, it has nothing to gain.
+        found >= LEND_AFTER << losses.min(MOST_DOUBLINGS) && !self.cell.is_own()
+    }
+
     // Under the lock alone: ──────────────────────────────────────────────────────────────────────
 
-    /// The idle instance. A slot that notifies counts as leased: either it is, or the release that saw the flag
-    /// is about to take the lock and says so.
+    /// From now on this thread owns the slot, whose instance it has leased. Whether the slot has to be listed.
+    pub fn lend(&self) -> bool {
+        self.found.store(0, Ordering::Relaxed);
+        Self::revoke([self].into_iter());
+        if self.is_lent() || self.notifies.load(Ordering::Relaxed) {
+            return false;
+        }
+        match become_owner() {
+            Some(owner) => self.cell.lend(owner),
+            None => return false,
+        }
+        !self.listed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it has an owner, so that it must be revoked before anything here can be claimed.
+    pub fn is_lent(&self) -> bool {
+        self.cell.has_owner()
+    }
+
+    /// They have no owners any more, at the price of one heavy fence; but those that their owners are just
+    /// taking from, which count as leased.
+    pub fn revoke<'a>(slots: impl Iterator<Item = &'a Self> + Clone) {
+        OwnedCell::revoke(slots.map(|slot| &slot.cell));
+    }
+
+    /// Its owner loses it because somebody else needs it: next time it has to use it for longer. Who has ended
+    /// loses nothing.
+    pub fn note_loss(&self) {
+        if !self.cell.has_living_owner() {
+            return;
+        }
+        let losses = self.losses.load(Ordering::Relaxed);
+        self.losses.store(losses + 1, Ordering::Relaxed);
+    }
+
+    pub fn unlist(&self) {
+        self.listed.store(false, Ordering::Relaxed);
+    }
+
+    /// The idle instance, of a slot that is not lent. A slot that notifies counts as leased: either it is, or the
+    /// release that saw the flag is about to take the lock and says so.
     pub fn claim(&self) -> Option<Box<PooledInstance<T>>> {
         if self.notifies.load(Ordering::Relaxed) {
             return None;
         }
-        self.take_out()
+        self.cell.take_shared()
     }
 
     pub fn restore(&self, pooled: Box<PooledInstance<T>>) {
-        self.idle.store(true, Ordering::Relaxed);
-        self.cell.store(Some(pooled));
+        self.cell.put_shared(pooled);
     }
 
-    /// Asks the lease to take the lock when it ends; false if the instance is idle after all. See the cases in
-    /// `entry.rs`.
-    pub fn notify_on_release(&self) -> bool {
-        if self.notifies.load(Ordering::Relaxed) {
-            return true;
-        }
-        self.notifies.store(true, Ordering::Relaxed);
-        // Written before this exchange: a release whose exchange comes later sees it.
-        let Some(idle) = self.take_out() else {
+    /// Asks the lease to take the lock when it ends; false if it was asked already. If the slot is lent, it must be
+    /// revoked now; then see [`Self::finds_leased`].
+    pub fn start_to_notify(&self) -> bool {
+        !self.notifies.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the lease that was asked will do so; false if the instance is idle after all, and will not. See the
+    /// cases in `entry.rs`.
+    pub fn finds_leased(&self) -> bool {
+        // The flag was written before this exchange: a release whose exchange comes later sees it.
+        let Some(idle) = self.cell.take_shared() else {
             return true;
         };
         self.clear_notify();
@@ -240,10 +297,12 @@ impl<T: Send + 'static> Slot<T> {
         false
     }
 
-    /// The lease in this slot has put its instance back and seen the flag. The instance; or `None` if another
-    /// lease has taken it since: then that one will see the flag too.
+    /// The lease in this slot has put its instance back and seen that it has to say so. The instance; or `None` if
+    /// another lease has taken it since: then that one will see the flag too.
     pub fn take_released(&self) -> Option<Box<PooledInstance<T>>> {
-        let ended = self.take_out()?;
+        // It may have been put by who was the owner until then.
+        Self::revoke([self].into_iter());
+        let ended = self.cell.take_shared()?;
         self.clear_notify();
         Some(ended)
     }
@@ -251,13 +310,5 @@ impl<T: Send + 'static> Slot<T> {
     /// The lease in this slot has reported, and still holds its instance.
     pub fn clear_notify(&self) {
         self.notifies.store(false, Ordering::Relaxed);
-    }
-
-    /// An exchange even if there is nothing in the cell: releases that come later see all that was
-    /// written before it.
-    fn take_out(&self) -> Option<Box<PooledInstance<T>>> {
-        let taken = self.cell.take()?;
-        self.idle.store(false, Ordering::Relaxed);
-        Some(taken)
     }
 }

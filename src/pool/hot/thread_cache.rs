@@ -140,3 +140,41 @@ pub(crate) fn put<T: Send + 'static>(entry: Arc<Entry<T>>) {
     // The thread is ending, or the reference in its place was another's: either way it goes.
     drop(evicted);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::pool::hot::entry_hash::INJECTED;
+    use crate::sync::unit_test_of_threads;
+    use crate::{Definition, Function, Pool};
+
+    /// Everything is in one set, and found by one hash; each function and each group has its own instances.
+    #[test]
+    fn a_colliding_hash_hands_out_no_other_entry() {
+        unit_test_of_threads(|| {
+            INJECTED.with(|hash| hash.set(Some(7)));
+            let pool = Pool::builder().no_housekeeper().build().expect("a pool");
+            let define = |name: &str, result: i32| -> Function<(), i32> {
+                let text =
+                    format!(r#"(module (func (export "f") (result i32) i32.const {result}))"#);
+                let wasm = wat::parse_str(text).expect("it is valid");
+                let definition = Definition::new(name).wasm(wasm).export("f");
+                pool.define(definition).expect("it is a module")
+            };
+            let functions = [define("one", 1), define("two", 2)];
+            for round in 0..20 {
+                for (function, result) in functions.iter().zip([1, 2]) {
+                    for number in 0..3_u64 {
+                        let mut lease = function.acquire(number).expect("room");
+                        assert_eq!(lease.group().number(), Some(number));
+                        assert_eq!(lease.call(()).expect("it returns"), result);
+                        assert_eq!(lease.uses(), round + 1);
+                    }
+                    let mut lease = function.acquire("0").expect("room");
+                    assert_eq!(lease.group().name(), Some("0"));
+                    assert_eq!(lease.call(()).expect("it returns"), result);
+                }
+            }
+            INJECTED.with(|hash| hash.set(None));
+        });
+    }
+}

@@ -219,8 +219,10 @@ where
     /// As [`Self::call`]; [`CallError::Acquire`] when the stack budget has no room (only for a lease
     /// that was not acquired as a task).
     pub async fn call_async(&mut self, params: P) -> Result<R, CallError> {
-        self.run_guest_async(|pooled| Box::pin(pooled.instance.call_async(params)))
-            .await
+        self.ready_for_task().await?;
+        let (guest_poll, pooled) = self.begin_task()?;
+        let ended = guest_poll.run(pooled.instance.call_async(params)).await;
+        self.end_task(ended)
     }
 }
 
@@ -230,33 +232,56 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         &mut self,
         run: impl for<'x> FnOnce(&'x mut PooledInstance<T>) -> Running<'x, X> + Send,
     ) -> Result<X, CallError> {
+        self.ready_for_task().await?;
+        let (guest_poll, pooled) = self.begin_task()?;
+        let ended = guest_poll.run(run(pooled)).await;
+        self.end_task(ended)
+    }
+
+    /// Sees to it that there is a stack for a call.
+    async fn ready_for_task(&mut self) -> Result<(), CallError> {
         self.is_of_a_task = true;
-        self.ensure_stack_for_call().await?;
+        if self.pooled().instance.stack_quota().is_none() {
+            self.ensure_stack_for_call().await?;
+        }
         if let Err(source) = self.home.entry().stack.check_for_task() {
             return Err(stack_too_small(self.target(), source));
         }
+        Ok(())
+    }
+
+    /// A guest's call begins: how it is polled, and in which instance. The lease is broken until
+    /// [`Self::end_task`].
+    fn begin_task(&mut self) -> Result<(GuestPoll<'_, T>, &mut PooledInstance<T>), CallError> {
         let ends = self.end_of_time();
-        let cancel = self.interruptible().cancel.clone();
-        let pooled = self.pooled.as_deref_mut().expect(UNTIL_DROPPED);
-        let entry = self.home.entry();
-        let stack_quota = pooled
-            .instance
-            .stack_quota()
-            .filter(|_| self.healthy)
-            .cloned();
-        let Some(stack_quota) = stack_quota else {
+        let Self {
+            pooled,
+            home,
+            healthy,
+            interruptible,
+            ..
+        } = self;
+        let entry = home.entry();
+        let pooled = pooled.as_deref_mut().expect(UNTIL_DROPPED);
+        let stack_quota = pooled.instance.stack_quota().filter(|_| *healthy).cloned();
+        let (Some(stack_quota), Some(interruptible)) = (stack_quota, interruptible) else {
             return Err(broken(&entry.target));
         };
-        self.healthy = false;
+        *healthy = false;
+        set_yields(&mut pooled.instance.store, true);
         let guest_poll = GuestPoll {
             timekeeper: &entry.timekeeper,
             slot: Some(entry.slot(pooled.seat)),
-            stack_quota: &stack_quota,
-            cancel: &cancel,
+            stack_quota,
+            cancel: &interruptible.cancel,
             ends,
         };
-        set_yields(&mut pooled.instance.store, true);
-        let ended = guest_poll.run(run(pooled)).await;
+        Ok((guest_poll, pooled))
+    }
+
+    fn end_task<X>(&mut self, ended: Result<wasmtime::Result<X>, Ended>) -> Result<X, CallError> {
+        let entry = self.home.entry();
+        let pooled = self.pooled.as_deref_mut().expect(UNTIL_DROPPED);
         set_yields(&mut pooled.instance.store, false);
         match ended {
             Ok(Ok(value)) => {
@@ -271,10 +296,6 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     /// A lease that was acquired by a thread gets its stack at the first call of a task.
     async fn ensure_stack_for_call(&mut self) -> Result<(), CallError> {
         let entry = self.home.entry();
-        let has_one = self.pooled().instance.stack_quota().is_some();
-        if has_one {
-            return Ok(());
-        }
         let Some(pool) = entry.pool.upgrade() else {
             return Err(closed(&entry.target).into());
         };
@@ -340,7 +361,7 @@ impl<T: Send + 'static> Shared<T> {
             lease.is_of_a_task = true;
             lease
         };
-        let mut warm = match entry.take() {
+        let mut warm = match entry.take_for_task() {
             Taken::Idle(pooled) => Some(begin(pooled)),
             Taken::Stale(stale) => {
                 entry.release_stale(self, stale);

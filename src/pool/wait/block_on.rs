@@ -8,17 +8,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::sync::{Condvar, Mutex, thread_local};
+use crate::pool::wait::spin::Waiting;
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, thread_local};
 
 /// A thread that sleeps until it is woken.
 struct Parker {
-    woken: Mutex<bool>,
+    woken: AtomicBool,
+    /// Held by the thread from its last look at `woken` until it sleeps.
+    falling_asleep: Mutex<()>,
     bell: Condvar,
 }
 
 impl Wake for Parker {
     fn wake(self: Arc<Self>) {
-        *self.woken.lock() = true;
+        self.woken.store(true, Ordering::Release);
+        // Whoever has seen it unset sleeps by the time that this has the lock, and hears the bell.
+        drop(self.falling_asleep.lock());
         self.bell.notify_one();
     }
 }
@@ -26,6 +31,8 @@ impl Wake for Parker {
 thread_local! {
     /// When this thread's future wants to be polled again, if nothing wakes it before.
     static AGAIN_AT: Cell<u64> = const { Cell::new(u64::MAX) };
+    /// Whether what it waits for may come at any moment.
+    static SOON: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Says, while it is polled and pending, that it wants to be polled again at this time at the latest
@@ -34,12 +41,18 @@ pub(crate) fn poll_again_at(time: u64) {
     AGAIN_AT.with(|at| at.set(at.get().min(time)));
 }
 
+/// Says, while it is polled and pending, that what it waits for may come at any moment: not worth going to sleep.
+pub(crate) fn may_come_soon() {
+    SOON.with(|soon| soon.set(true));
+}
+
 /// What is polled may run host code, which may block on another future: that one leaves no trace.
-struct Outer(u64);
+struct Outer(u64, bool);
 
 impl Drop for Outer {
     fn drop(&mut self) {
         AGAIN_AT.with(|at| at.set(self.0));
+        SOON.with(|soon| soon.set(self.1));
     }
 }
 
@@ -47,18 +60,24 @@ impl Drop for Outer {
 pub(crate) fn block_on<F: Future>(future: F, timekeeper: &Timekeeper) -> F::Output {
     let mut future = pin!(future);
     let parker = Arc::new(Parker {
-        woken: Mutex::new(false),
+        woken: AtomicBool::new(false),
+        falling_asleep: Mutex::new(()),
         bell: Condvar::new(),
     });
     let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);
-    let _outer = Outer(AGAIN_AT.with(Cell::get));
+    let _outer = Outer(AGAIN_AT.with(Cell::get), SOON.with(Cell::get));
     loop {
         AGAIN_AT.with(|at| at.set(u64::MAX));
+        SOON.with(|soon| soon.set(false));
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
         let until = AGAIN_AT.with(Cell::get);
+        let waiting = SOON.with(Cell::get).then(Waiting::begin);
+        if let Some(waiting) = &waiting {
+            waiting.spin_until(|| parker.woken.load(Ordering::Acquire));
+        }
         parker.sleep((until != u64::MAX).then_some(until), timekeeper);
     }
 }
@@ -66,23 +85,24 @@ pub(crate) fn block_on<F: Future>(future: F, timekeeper: &Timekeeper) -> F::Outp
 impl Parker {
     fn sleep(&self, until: Option<u64>, timekeeper: &Timekeeper) {
         loop {
+            if self.woken.swap(false, Ordering::AcqRel) {
+                return;
+            }
             // The clock may be the host's: not under the lock.
             let remaining = until.map(|until| until.saturating_sub(timekeeper.now()));
             if remaining == Some(0) {
                 return;
             }
             let slice = remaining.map(|remaining| timekeeper.sleep_for(remaining));
-            let mut woken = self.woken.lock();
-            if !*woken {
-                match slice {
-                    Some(slice) => {
-                        self.bell.wait_for(&mut woken, slice);
-                    }
-                    None => self.bell.wait(&mut woken),
-                }
+            let mut falling_asleep = self.falling_asleep.lock();
+            if self.woken.load(Ordering::Acquire) {
+                continue;
             }
-            if std::mem::take(&mut *woken) {
-                return;
+            match slice {
+                Some(slice) => {
+                    self.bell.wait_for(&mut falling_asleep, slice);
+                }
+                None => self.bell.wait(&mut falling_asleep),
             }
         }
     }

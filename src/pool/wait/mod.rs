@@ -2,5 +2,6 @@
 
 pub(crate) mod block_on;
 pub(crate) mod policy;
+pub(crate) mod spin;
 pub(crate) mod until;
 pub(crate) mod waiter;

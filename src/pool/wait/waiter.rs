@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::pool::time::alarms::PollAlarm;
 use crate::pool::time::deadline::Deadline;
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::pool::wait::block_on::poll_again_at;
+use crate::pool::wait::block_on::{may_come_soon, poll_again_at};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::WakerCell;
 use crate::sync::Mutex;
@@ -31,7 +31,7 @@ pub(crate) struct Waiter<M: Message> {
     /// Set if it waits for a compilation as long as that takes: nanoseconds that it has to read what it is told
     /// then.
     slack: Option<u64>,
-    /// The request that waits.
+    /// The request that waits. Who has none waits for a lease to end, and those are short.
     request: Option<M::Request>,
 }
 
@@ -157,7 +157,12 @@ impl<M: Message> Future for NextMessage<'_, M> {
             Some(deadline) if deadline.needs_an_alarm() => {
                 self.alarm.set(deadline.ends, cx.waker());
             }
-            Some(deadline) => poll_again_at(deadline.ends),
+            Some(deadline) => {
+                poll_again_at(deadline.ends);
+                if self.waiter.request.is_none() {
+                    may_come_soon();
+                }
+            }
             None => {}
         }
         Poll::Pending

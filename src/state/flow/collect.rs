@@ -15,10 +15,11 @@
 
 use alloc::vec::Vec;
 
+use super::plan::OF_CODE;
 use super::room::sum;
 use crate::state::{
-    Amounts, Budget, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget, Phase,
-    RemovalReason, RequestId, ReserveOutcome, Shortage, Slots, State, Types,
+    Amounts, Budget, Candidate, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget,
+    Phase, RemovalReason, RequestId, ReserveOutcome, Shortage, Slots, State, Types,
 };
 
 impl<H: Types> State<H> {
@@ -147,7 +148,7 @@ impl<H: Types> State<H> {
             _ => 0,
         });
         let own = self.requests[id].module;
-        let mut candidates = self.modules_by_worth(true, &cx.slots);
+        let mut candidates = self.loaded_by_worth(&cx.slots);
         // Those that leave already are the first.
         candidates.sort_by_key(|module| self.modules[*module].collected_for.is_none());
         for module in candidates {
@@ -170,6 +171,20 @@ impl<H: Types> State<H> {
             }
             self.drop_out_if_unused(module, &mut cx.out);
         }
+    }
+
+    /// All loaded modules, the least worthy first.
+    fn loaded_by_worth(&mut self, slots: &impl Slots<H>) -> Vec<ModuleId<H>> {
+        let loaded = self.modules.iter().filter(|(_, m)| m.is_loaded());
+        let mut loaded: Vec<_> = loaded.map(|(id, _)| id).collect();
+        for id in &loaded {
+            self.refresh_module(*id, slots);
+        }
+        let worth = |id: &ModuleId<H>| {
+            Candidate::of(*id, &self.modules[*id]).worth(self.config.policy, self.now)
+        };
+        loaded.sort_by(|a, b| worth(a).total_cmp(&worth(b)).then(a.cmp(b)));
+        loaded
     }
 
     /// Why nobody else may begin to use a module that leaves.
@@ -217,8 +232,5 @@ impl<H: Types> State<H> {
 
 /// Whether code counts in this budget.
 fn is_of_code(budget: Budget) -> bool {
-    matches!(
-        budget,
-        Budget::Code | Budget::Mappings | Budget::Total | Budget::Mapped
-    )
+    OF_CODE.contains(&budget)
 }

@@ -153,6 +153,7 @@ impl<H: Types> State<H> {
             return Some(entry);
         }
         let seats = self.config.first_seats.min(self.config.seats_per_entry);
+        self.entry_changes += 1;
         let entry = self.entries.insert_with(|id| {
             let handle = make(id, record);
             Entry::new(function, group.clone(), handle, seats)
@@ -213,6 +214,7 @@ impl<H: Types> State<H> {
         let Some(entry) = self.entries.remove(id) else {
             return;
         };
+        self.entry_changes += 1;
         if let Some(function) = self.functions.get_mut(entry.function) {
             function.entries.remove(&entry.group);
         }
@@ -254,7 +256,7 @@ impl<H: Types> State<H> {
                 || (!self.notify_on_release(instance, &mut cx.slots)
                     && self.claim(instance, &mut cx.slots));
             if idle {
-                self.observe(instance, self.last_used(instance, &cx.slots));
+                self.observe(instance, self.last_used(instance, &cx.slots), &cx.slots);
                 self.dismiss(instance, reason, None, &mut cx.out);
             }
         }

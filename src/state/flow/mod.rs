@@ -1,11 +1,13 @@
 //! What happens to the records, in the order of an instance's life: `define` a function, find a seat (`seats`),
-//! get its module's code (`code`), make room (`room`, and `collect` for who has waited for long), become an
-//! instance (`requests`), end a lease (`release`), tell who waits (`waiting`). `upkeep` is what time and
-//! settings bring about.
+//! get its module's code (`code`), make room (`room`, by a `plan` and its `choice` of modules, and `collect` for
+//! who has waited for long), become an instance (`requests`), end a lease (`release`), tell who waits (`waiting`).
+//! `upkeep` is what time and settings bring about.
 
+pub mod choice;
 pub mod code;
 pub mod collect;
 pub mod define;
+pub mod plan;
 pub mod release;
 pub mod requests;
 pub mod room;

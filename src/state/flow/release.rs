@@ -77,12 +77,12 @@ impl<H: Types> State<H> {
         };
         let heir = heir.or(self.collecting);
         self.recency.remove(instance.known, id);
+        self.ages.remove(Stamp::at(instance.created_at), id);
         let module = &mut self.modules[instance.module];
         module.live.remove(&id);
         module.dying += 1;
         if reason.ends_a_lease() {
-            let at = self.now;
-            module.history.used(Stamp { at, sequence: 0 });
+            module.history.used(Stamp::at(self.now));
         }
         let function = self.entries[instance.entry].function;
         self.count(function, |counts| match reason.is_eviction() {
@@ -139,11 +139,12 @@ impl<H: Types> State<H> {
     }
 
     /// Refreshes what is known of an instance's last use, for the order and for its module.
-    pub(crate) fn observe(&mut self, id: InstanceId<H>, seen: Stamp) {
+    pub(crate) fn observe(&mut self, id: InstanceId<H>, seen: Stamp, slots: &impl Slots<H>) {
+        let uses = self.new_uses(id, slots);
         let instance = &mut self.instances[id];
         self.recency.remove(instance.known, id);
         self.recency.insert(seen, id);
         instance.known = seen;
-        self.modules[instance.module].history.used(seen);
+        self.modules[instance.module].history.used_often(seen, uses);
     }
 }

@@ -35,6 +35,7 @@ impl<H: Types> State<H> {
             held,
             "what an instance holds was reserved for it"
         );
+        let known_uses = (cx.slots).uses(&self.entries[entry].handle, seat);
         let instance = self.instances.insert(Instance {
             entry,
             seat,
@@ -42,9 +43,11 @@ impl<H: Types> State<H> {
             version,
             charge,
             known: stamp,
+            known_uses,
             created_at: self.now,
         });
         self.recency.insert(stamp, instance);
+        self.ages.insert(Stamp::at(self.now), instance);
         self.entries[entry].seats[seat] = Seat::Taken(instance);
         let record = &mut self.modules[module];
         record.live.insert(instance);

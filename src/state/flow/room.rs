@@ -1,16 +1,8 @@
 //! Making room: which idle instances and which unused code to give up for a request.
 //!
-//! Planned first, then executed. A plan claims its victims from their slots, so that nobody can
-//! lease them meanwhile; when they are not enough, or more than needed, they are put back before
-//! anything was destroyed.
+//! Planned first (`plan.rs`), then executed: until then, nothing is destroyed.
 
-use alloc::collections::BTreeSet;
-use alloc::vec::Vec;
-
-use crate::state::{
-    Amounts, Budget, Context, Effects, Instance, InstanceId, Module, ModuleId, PerBudget, Phase,
-    RemovalReason, RequestId, Shortage, Slots, Stamp, State, Types,
-};
+use crate::state::{Amounts, Budget, Context, PerBudget, RequestId, Shortage, Slots, State, Types};
 
 /// What became of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,59 +15,6 @@ pub enum ReserveOutcome {
     AwaitFrees(Shortage),
     /// Idle instances and unused code cannot free enough. Nothing was evicted.
     Refused(Shortage),
-}
-
-/// Who goes. Instances of a whole module are listed with it, since the module goes only if they do.
-enum Victim<H: Types> {
-    Instance(InstanceId<H>),
-    Module(ModuleId<H>, Vec<InstanceId<H>>),
-}
-
-pub(crate) struct Plan<H: Types> {
-    /// What is missing in each budget before the request fits.
-    pub(crate) missing: PerBudget<u64>,
-    victims: Vec<(Victim<H>, Amounts)>,
-    claimed: BTreeSet<InstanceId<H>>,
-    doomed: BTreeSet<ModuleId<H>>,
-    pub(crate) freed: Amounts,
-}
-
-impl<H: Types> Plan<H> {
-    fn new(missing: PerBudget<u64>) -> Self {
-        Self {
-            missing,
-            victims: Vec::new(),
-            claimed: BTreeSet::new(),
-            doomed: BTreeSet::new(),
-            freed: Amounts::ZERO,
-        }
-    }
-
-    fn lacks(&self, budget: Budget) -> bool {
-        self.missing[budget] > self.freed.get(budget)
-    }
-
-    fn lacks_any(&self, budgets: &[Budget]) -> bool {
-        budgets.iter().any(|b| self.lacks(*b))
-    }
-
-    pub(crate) fn is_enough(&self) -> bool {
-        !self.lacks_any(&Budget::ALL)
-    }
-
-    fn add(&mut self, victim: Victim<H>, frees: Amounts) {
-        match &victim {
-            Victim::Instance(id) => {
-                self.claimed.insert(*id);
-            }
-            Victim::Module(id, instances) => {
-                self.doomed.insert(*id);
-                self.claimed.extend(instances);
-            }
-        }
-        self.freed = sum(&self.freed, &frees);
-        self.victims.push((victim, frees));
-    }
 }
 
 /// Parts of one ledger always add up to less than the ledger.
@@ -166,11 +105,12 @@ impl<H: Types> State<H> {
                 &Amounts::ZERO,
             ));
         }
-        let plan = self.plan(missing, &mut cx.slots);
+        let plan = self.plan_all_or_nothing(missing, incoming, &mut cx.slots);
         if !plan.is_enough() {
-            let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(plan.freed.get(b)));
-            let shortage = self.ledger.shortage(&need, &lacking, &plan.freed);
-            let frees_cover = frees_cover(&missing, &plan.freed);
+            let evictable = plan.in_vain.map_or(plan.freed, |idle| idle.all);
+            let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(evictable.get(b)));
+            let shortage = self.ledger.shortage(&need, &lacking, &evictable);
+            let frees_cover = plan.in_vain.is_none() && frees_cover(&missing, &evictable);
             self.undo(plan, &mut cx.slots);
             return if frees_cover {
                 ReserveOutcome::AwaitFrees(shortage)
@@ -254,206 +194,5 @@ impl<H: Types> State<H> {
     pub(crate) fn brought_to(&self, id: RequestId<H>) -> Amounts {
         let of_it = self.dying.iter().filter(|(_, d)| d.heir == Some(id));
         of_it.fold(Amounts::ZERO, |all, (_, d)| sum(&all, &d.charge.amounts()))
-    }
-
-    pub(crate) fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
-        let mut plan = Plan::new(missing);
-        if plan.lacks(Budget::Code) {
-            self.claim_modules(&mut plan, &[Budget::Code], slots);
-        }
-        let by_recency = [
-            Budget::Memory,
-            Budget::Stack,
-            Budget::Mappings,
-            Budget::Total,
-            Budget::Mapped,
-        ];
-        self.claim_instances(&mut plan, &by_recency, slots);
-        // Every idle instance is claimed now, so what is left to give up is code.
-        let last = [Budget::Mappings, Budget::Total, Budget::Mapped];
-        if plan.lacks_any(&last) {
-            self.claim_modules(&mut plan, &last, slots);
-        }
-        if plan.is_enough() {
-            self.spare(&mut plan, slots);
-        }
-        plan
-    }
-
-    /// Claims whole modules, the least worthy first, until none of `budgets` lacks anything.
-    fn claim_modules(&mut self, plan: &mut Plan<H>, budgets: &[Budget], slots: &mut impl Slots<H>) {
-        for id in self.modules_by_worth(false, slots) {
-            if !plan.lacks_any(budgets) {
-                break;
-            }
-            if let Some((instances, frees)) = self.claim_module(plan, id, slots) {
-                plan.add(Victim::Module(id, instances), frees);
-            }
-        }
-    }
-
-    /// Claims every instance of the module that is not claimed yet; none, if one is leased.
-    fn claim_module(
-        &mut self,
-        plan: &Plan<H>,
-        id: ModuleId<H>,
-        slots: &mut impl Slots<H>,
-    ) -> Option<(Vec<InstanceId<H>>, Amounts)> {
-        let module = &self.modules[id];
-        let Phase::Loaded { charge, .. } = &module.phase else {
-            return None;
-        };
-        if module.pins > 0 || module.dying > 0 || plan.doomed.contains(&id) {
-            return None;
-        }
-        let mut frees = charge.amounts();
-        let mut claimed = Vec::new();
-        for &instance in module.live.difference(&plan.claimed) {
-            if !self.claim(instance, slots) {
-                for instance in claimed {
-                    self.restore(instance, slots);
-                }
-                return None;
-            }
-            frees = sum(&frees, &self.instances[instance].charge.amounts());
-            claimed.push(instance);
-        }
-        Some((claimed, frees))
-    }
-
-    /// Loaded modules, the least worthy first; `pinned` ones too, or not.
-    pub(crate) fn modules_by_worth(
-        &mut self,
-        pinned: bool,
-        slots: &impl Slots<H>,
-    ) -> Vec<ModuleId<H>> {
-        let mut candidates = Vec::new();
-        for id in self.modules.ids() {
-            let module = &mut self.modules[id];
-            module.wanted |= module.pins > 0;
-            if !module.is_loaded() || module.pins > 0 && !pinned {
-                continue;
-            }
-            let module = &self.modules[id];
-            let stamps = module.live.iter().map(|i| self.last_used(*i, slots));
-            let newest = stamps.max().unwrap_or_default();
-            let module = &mut self.modules[id];
-            module.history.used(newest);
-            let bytes = module.code_bytes.unwrap_or(0);
-            let worth = module.history.worth(self.config.policy, bytes, self.now);
-            candidates.push((worth, id));
-        }
-        candidates.sort_by(|(a, x), (b, y)| a.total_cmp(b).then(x.cmp(y)));
-        candidates.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Claims idle instances, the least recently used first, until none of `budgets` lacks
-    /// anything.
-    fn claim_instances(
-        &mut self,
-        plan: &mut Plan<H>,
-        budgets: &[Budget],
-        slots: &mut impl Slots<H>,
-    ) {
-        let mut cursor = None;
-        while plan.lacks_any(budgets) {
-            let Some((known, id)) = self.next_by_recency(&mut cursor, slots) else {
-                break;
-            };
-            debug_assert!(known == self.instances[id].known);
-            if plan.claimed.contains(&id) || !self.claim(id, slots) {
-                continue;
-            }
-            let frees = self.instances[id].charge.amounts();
-            plan.add(Victim::Instance(id), frees);
-        }
-    }
-
-    /// The next instance in true order of last use; stale places in the order are mended on the
-    /// way.
-    pub(crate) fn next_by_recency(
-        &mut self,
-        cursor: &mut Option<(Stamp, InstanceId<H>)>,
-        slots: &impl Slots<H>,
-    ) -> Option<(Stamp, InstanceId<H>)> {
-        loop {
-            let (known, id) = self.recency.next(*cursor)?;
-            let seen = self.last_used(id, slots);
-            if seen <= known {
-                *cursor = Some((known, id));
-                return Some((known, id));
-            }
-            self.observe(id, seen);
-        }
-    }
-
-    /// Puts back victims that turned out not to be needed, the worthiest first.
-    pub(crate) fn spare(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
-        let mut at = plan.victims.len();
-        while at > 0 {
-            at -= 1;
-            let without = plan.freed.beyond(&plan.victims[at].1);
-            let needed = Budget::ALL
-                .iter()
-                .any(|b| plan.missing[*b] > without.get(*b));
-            if needed || self.is_needed_by_module(plan, &plan.victims[at].0) {
-                continue;
-            }
-            let (victim, _) = plan.victims.remove(at);
-            plan.freed = without;
-            if let Victim::Module(id, _) = &victim {
-                plan.doomed.remove(id);
-            }
-            self.unclaim(victim, slots);
-        }
-    }
-
-    /// An instance claimed for itself may since have become part of why a module can go.
-    fn is_needed_by_module(&self, plan: &Plan<H>, victim: &Victim<H>) -> bool {
-        match victim {
-            Victim::Instance(id) => plan.doomed.contains(&self.instances[*id].module),
-            Victim::Module(..) => false,
-        }
-    }
-
-    fn undo(&mut self, plan: Plan<H>, slots: &mut impl Slots<H>) {
-        for (victim, _) in plan.victims {
-            self.unclaim(victim, slots);
-        }
-    }
-
-    fn unclaim(&mut self, victim: Victim<H>, slots: &mut impl Slots<H>) {
-        match victim {
-            Victim::Instance(id) => self.restore(id, slots),
-            Victim::Module(_, instances) => {
-                for id in instances {
-                    self.restore(id, slots);
-                }
-            }
-        }
-    }
-
-    /// Hands the victims to the shell to destroy: instances first, then the code they ran.
-    pub(crate) fn execute(
-        &mut self,
-        plan: Plan<H>,
-        heir: Option<RequestId<H>>,
-        out: &mut Effects<H>,
-    ) {
-        let mut modules = Vec::new();
-        for (victim, _) in plan.victims {
-            match victim {
-                Victim::Instance(id) => self.dismiss(id, RemovalReason::Room, heir, out),
-                Victim::Module(id, instances) => {
-                    for instance in instances {
-                        self.dismiss(instance, RemovalReason::Room, heir, out);
-                    }
-                    modules.push(id);
-                }
-            }
-        }
-        for id in modules {
-            self.unload(id, heir, out);
-        }
     }
 }

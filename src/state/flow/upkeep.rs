@@ -3,8 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Effects, InstanceId, ModuleId, PerBudget, RemovalReason, Signal, Slots, Stamp, State,
-    Types,
+    Context, Effects, InstanceId, PerBudget, RemovalReason, Signal, Slots, Stamp, State, Types,
 };
 
 /// How long what nobody uses stays, in nanoseconds.
@@ -30,10 +29,10 @@ pub enum Swept<H: Types> {
     Nothing,
     /// In the order of last use.
     Idle(Option<(Stamp, InstanceId<H>)>),
-    /// Among the places of the instances.
-    Lifetime(usize),
-    /// Among the places of the modules.
-    Code(usize),
+    /// In the order of age.
+    Lifetime(Option<(Stamp, InstanceId<H>)>),
+    /// At unused code.
+    Code,
 }
 
 impl<H: Types> State<H> {
@@ -43,8 +42,8 @@ impl<H: Types> State<H> {
         self.swept = match core::mem::take(&mut self.swept) {
             Swept::Nothing => self.sweep_idle(None, expiry.idle, cx),
             Swept::Idle(after) => self.sweep_idle(after, expiry.idle, cx),
-            Swept::Lifetime(from) => self.sweep_old(from, expiry.lifetime, cx),
-            Swept::Code(from) => self.sweep_code(from, expiry.code_idle, &mut cx.out),
+            Swept::Lifetime(after) => self.sweep_old(after, expiry.lifetime, cx),
+            Swept::Code => self.sweep_code(expiry.code_idle, &mut cx.out),
         };
         !matches!(self.swept, Swept::Nothing)
     }
@@ -56,20 +55,20 @@ impl<H: Types> State<H> {
         cx: &mut Context<H, impl Slots<H>>,
     ) -> Swept<H> {
         let Some(idle) = idle else {
-            return Swept::Lifetime(0);
+            return Swept::Lifetime(None);
         };
         for _ in 0..BATCH {
             let Some((known, id)) = self.recency.next(after) else {
-                return Swept::Lifetime(0);
+                return Swept::Lifetime(None);
             };
             let seen = self.last_used(id, &cx.slots);
             if seen > known {
                 // It was used since, and has its place further on.
-                self.observe(id, seen);
+                self.observe(id, seen, &cx.slots);
                 continue;
             }
             if self.now.saturating_sub(known.at) < idle {
-                return Swept::Lifetime(0);
+                return Swept::Lifetime(None);
             }
             after = Some((known, id));
             if self.claim(id, &mut cx.slots) {
@@ -81,42 +80,36 @@ impl<H: Types> State<H> {
 
     fn sweep_old(
         &mut self,
-        from: usize,
+        mut after: Option<(Stamp, InstanceId<H>)>,
         lifetime: Option<u64>,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> Swept<H> {
         let Some(lifetime) = lifetime else {
-            return Swept::Code(0);
+            return Swept::Code;
         };
-        let (ids, next) = self.instances.some_ids(from, BATCH);
-        for id in ids {
-            let old = self.now.saturating_sub(self.instances[id].created_at) >= lifetime;
-            if old && self.claim(id, &mut cx.slots) {
-                self.observe(id, self.last_used(id, &cx.slots));
+        for _ in 0..BATCH {
+            let Some((created, id)) = self.ages.next(after) else {
+                return Swept::Code;
+            };
+            if self.now.saturating_sub(created.at) < lifetime {
+                return Swept::Code;
+            }
+            after = Some((created, id));
+            if self.claim(id, &mut cx.slots) {
+                self.observe(id, self.last_used(id, &cx.slots), &cx.slots);
                 self.dismiss(id, RemovalReason::Lifetime, None, &mut cx.out);
             }
         }
-        match next {
-            0 => Swept::Code(0),
-            next => Swept::Lifetime(next),
-        }
+        Swept::Lifetime(after)
     }
 
     /// The system has no room where the budgets have: up to `count` idle instances go, the least
     /// recently used first, and as much code that nobody uses. How much went.
     pub fn relieve(&mut self, count: usize, cx: &mut Context<H, impl Slots<H>>) -> usize {
-        let is_idle_code = |id: &ModuleId<H>| {
-            let module = &self.modules[*id];
-            module.is_loaded() && module.is_unused()
-        };
-        let mut code: Vec<_> = self
-            .modules
-            .ids()
-            .into_iter()
-            .filter(is_idle_code)
+        self.modules.settle();
+        let code: Vec<_> = (self.modules.unused().take(count))
+            .map(|(_, id)| id)
             .collect();
-        code.sort_by_key(|id| self.modules[*id].history.last_used);
-        code.truncate(count);
         for id in &code {
             self.unload(*id, None, &mut cx.out);
         }
@@ -133,26 +126,20 @@ impl<H: Types> State<H> {
         code.len() + instances
     }
 
-    fn sweep_code(
-        &mut self,
-        from: usize,
-        code_idle: Option<u64>,
-        out: &mut Effects<H>,
-    ) -> Swept<H> {
+    fn sweep_code(&mut self, code_idle: Option<u64>, out: &mut Effects<H>) -> Swept<H> {
         let Some(idle) = code_idle else {
             return Swept::Nothing;
         };
-        let (ids, next) = self.modules.some_ids(from, BATCH);
-        for id in ids {
-            let module = &self.modules[id];
-            let since = self.now.saturating_sub(module.history.last_used.at);
-            if module.is_unused() && since >= idle {
-                self.unload(id, None, out);
-            }
+        self.modules.settle();
+        let is_old = |used: &Stamp| self.now.saturating_sub(used.at) >= idle;
+        let unused = self.modules.unused().take(BATCH);
+        let old: Vec<_> = unused.take_while(|(used, _)| is_old(used)).collect();
+        for (_, id) in &old {
+            self.unload(*id, None, out);
         }
-        match next {
-            0 => Swept::Nothing,
-            next => Swept::Code(next),
+        match old.len() {
+            BATCH => Swept::Code,
+            _ => Swept::Nothing,
         }
     }
 
@@ -173,7 +160,7 @@ impl<H: Types> State<H> {
         let mut evicted = 0;
         for &id in ids {
             if self.instances.get(id).is_some() && self.claim(id, &mut cx.slots) {
-                self.observe(id, self.last_used(id, &cx.slots));
+                self.observe(id, self.last_used(id, &cx.slots), &cx.slots);
                 self.dismiss(id, RemovalReason::NotRetained, None, &mut cx.out);
                 evicted += 1;
             }

@@ -20,6 +20,7 @@ pub type DyingId<H> = Id<Dying<H>>;
 /// - **I2** the order of last use holds it once, under `known`.
 /// - **I3** `known` is not later than its slot's stamp, as far as stamps only grow: see
 ///   [`State::recount_last_uses`](super::State::recount_last_uses).
+/// - **I4** the order of age holds each instance once, under `created_at`.
 pub struct Instance<H: Types> {
     pub entry: EntryId<H>,
     pub seat: usize,
@@ -29,6 +30,8 @@ pub struct Instance<H: Types> {
     pub charge: Charge,
     /// Its last use, as far as the core knows.
     pub known: Stamp,
+    /// Leases that its slot had counted when the core last looked.
+    pub known_uses: u64,
     /// Nanoseconds since the clock's origin.
     pub created_at: u64,
 }

@@ -7,6 +7,7 @@ pub mod functions;
 pub mod group;
 pub mod instances;
 pub mod ledger;
+pub mod module_table;
 pub mod modules;
 pub mod policy;
 pub mod queue;

@@ -5,6 +5,7 @@ use alloc::collections::BTreeSet;
 use super::arena::Id;
 use super::instances::InstanceId;
 use super::ledger::Charge;
+use super::module_table::Listed;
 use super::policy::History;
 use super::queue::Queue;
 use super::requests::RequestId;
@@ -55,6 +56,8 @@ pub struct Module<H: Types> {
     /// Known since it was last compiled, or tried, where that can be measured.
     pub compile_need: CompileNeed,
     pub history: History,
+    /// Where the table's index has it.
+    pub listed: Listed,
 }
 
 /// Where a module's code is.
@@ -89,6 +92,7 @@ impl<H: Types> Module<H> {
             code_bytes: None,
             compile_need: CompileNeed::default(),
             history: History::default(),
+            listed: Listed::default(),
         }
     }
 

@@ -60,20 +60,29 @@ pub struct History {
 }
 
 impl History {
-    /// Notes a use. Uses of warm instances are seen late, and in batches: a use is what ends a gap.
+    /// Notes a use.
     pub fn used(&mut self, stamp: Stamp) {
-        if stamp <= self.last_used {
+        self.used_often(stamp, 1);
+    }
+
+    /// Notes uses since the last one that was noted. Those of warm instances are seen late, and in batches, of which
+    /// it is known how many there were and when the last one ended: between them lies the mean of their gaps.
+    pub fn used_often(&mut self, last: Stamp, uses: u64) {
+        if last <= self.last_used {
             return;
         }
-        let gap = stamp.at.saturating_sub(self.last_used.at);
-        if self.last_used != Stamp::default() && gap > 0 {
-            // Weight 1/4 to the newest gap.
-            self.mean_gap = match self.mean_gap {
-                0 => gap,
-                mean => mean - mean / 4 + gap / 4,
-            };
+        let all = last.at.saturating_sub(self.last_used.at);
+        if self.last_used != Stamp::default() && all > 0 {
+            let gap = (all / uses.max(1)).max(1);
+            // Weight 1/4 to each gap; of more than 16, what was before has 1 %.
+            for _ in 0..uses.clamp(1, 16) {
+                self.mean_gap = match self.mean_gap {
+                    0 => gap,
+                    mean => mean - mean / 4 + gap / 4,
+                };
+            }
         }
-        self.last_used = stamp;
+        self.last_used = last;
     }
 
     /// The worth of keeping `bytes` of this module's code, at time `now`. The least goes first.

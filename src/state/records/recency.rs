@@ -19,6 +19,14 @@ pub struct Stamp {
     pub sequence: u64,
 }
 
+impl Stamp {
+    /// Before all uses at this time.
+    pub const fn at(at: u64) -> Self {
+        Self { at, sequence: 0 }
+    }
+}
+
+/// Instances in the order of some stamp of each.
 pub struct Recency<H: Types> {
     order: BTreeSet<(Stamp, InstanceId<H>)>,
 }

@@ -24,6 +24,7 @@ fn after(fields: &str) -> Vec<u8> {
 }
 
 /// Some of those that there may be, as many as there may be.
+#[allow(dead_code, reason = "each binary of tests uses its own part")]
 pub fn some(names: &[&str]) -> Vec<Named> {
     let mut modules: Vec<_> = [data, tables].iter().flat_map(|list| list(1)).collect();
     modules.retain(|(name, _)| names.contains(name));

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+#[cfg(unix)]
+use wasm_pool::DirStore;
 use wasm_pool::{ArtifactStore, Artifacts, MemoryStore, ObjectStoreAdapter, Pool};
 
+#[cfg(unix)]
+use crate::common::temp_dir::TempDir;
 use crate::common::*;
 
 /// A worker: a pool with a memory of its own, and the bucket.
@@ -36,6 +40,32 @@ fn one_worker_compiles_for_all() {
         // What came from the bucket is in this worker's memory now.
         assert_eq!(memory.list().unwrap().len(), 1);
     }
+}
+
+/// A worker's directory has what came from the bucket, when the worker starts again.
+#[cfg(unix)]
+#[test]
+fn a_worker_fetches_an_artifact_once() {
+    let bucket = Arc::new(InMemory::new());
+    let (pool, _) = worker(&bucket, b"secret");
+    assert_eq!(answer(&pool), 1);
+    let temp = TempDir::new();
+    let start = |bucket: &Arc<InMemory>| {
+        let directory = Arc::new(DirStore::open(temp.join("artifacts")).unwrap());
+        let artifacts = Artifacts::builder()
+            .store(directory.clone())
+            .store(ObjectStoreAdapter::new(bucket.clone(), "fleet").unwrap())
+            .secret(b"secret")
+            .build();
+        let pool = quiet().artifacts(&artifacts).build().unwrap();
+        assert_eq!(answer(&pool), 1);
+        assert_eq!(check(&pool).compilations, 0);
+        assert_eq!(artifacts.stats().failures, 0);
+        assert_eq!(directory.list().unwrap().len(), 1);
+    };
+    start(&bucket);
+    let empty = Arc::new(InMemory::new());
+    start(&empty);
 }
 
 #[test]

@@ -154,6 +154,30 @@ fn a_pool_works_on_without_a_store_that_fails() {
 }
 
 #[test]
+fn idle_instances_make_room_where_the_system_has_no_file_left() {
+    let shelf = Shelf::default();
+    assert_eq!(answer(&pool(&shelf)), 1);
+    for (lacking, compilations) in [(2, 0), (1000, 1)] {
+        let pool = pool(&shelf);
+        let idle: Vec<_> = (2..6)
+            .map(|n| define_with_pages(&pool, &format!("idle{n}"), n))
+            .collect();
+        for f in &idle {
+            f.call(1, ()).unwrap();
+        }
+        let before = check(&pool);
+        shelf.with(|shelf| shelf.lacks_files = lacking);
+        assert_eq!(answer(&pool), 1);
+        let stats = check(&pool);
+        assert_eq!(stats.compilations - before.compilations, compilations);
+        // One for the first refusal, two for the second; with nothing idle left, no room can be made.
+        let evicted = before.idle + 1 - stats.idle;
+        assert_eq!(evicted, if compilations == 0 { 3 } else { 4 });
+        shelf.with(|shelf| shelf.lacks_files = 0);
+    }
+}
+
+#[test]
 fn a_store_behind_another_is_asked_when_that_has_nothing() {
     let (near, far) = (Shelf::default(), Shelf::default());
     assert_eq!(answer(&pool(&far)), 1);
@@ -230,6 +254,41 @@ fn code_that_has_an_artifact_goes_before_code_that_must_be_compiled() {
     drop(saved.acquire(1).unwrap());
     let after = check(&pool);
     assert_eq!((after.compilations, after.loads), (3, before.loads + 1));
+}
+
+#[cfg(feature = "warm-up")]
+#[test]
+fn a_warm_up_whose_snapshot_was_not_kept_is_part_of_what_its_code_costs() {
+    let slow = wat(&format!(
+        r#"(module (memory 8) (data (i32.const 0) "{}")
+            (func (export "warm") (local $n i32)
+                (loop $next
+                    (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                    (br_if $next (i32.lt_u (local.get $n) (i32.const 50_000_000)))))
+            (func (export "f") (result i32) (i32.load8_u (i32.const 9))))"#,
+        "x".repeat(300_000),
+    ));
+    let shelf = Shelf::default();
+    let pool = pool(&shelf);
+    // The snapshot is saved first.
+    shelf.with(|shelf| shelf.refuses = 1);
+    let definition = Definition::new("slow").wasm(slow).export("f");
+    let slow: Function<(), i32> = pool.define(definition.warm_up("warm")).unwrap();
+    assert_eq!(slow.call(1, ()).unwrap(), i32::from(b'x'));
+    let acquire = |name: &'static str, export| {
+        let definition = Definition::new(name).wasm(guest(name)).export(export);
+        let function: Function = pool.define(definition).unwrap();
+        drop(function.acquire(1).unwrap());
+    };
+    acquire("text_soundex", "soundex");
+    let full = charged(&pool, Budget::Code);
+    pool.set_limits(Limits::new().code(full + 4096)).unwrap();
+    // Either would do, and the other one is only loaded again.
+    acquire("text_levenshtein", "levenshtein");
+    let before = check(&pool);
+    assert_eq!((before.warm_ups, before.code_dropped), (1, 1));
+    drop(slow.acquire(1).unwrap());
+    assert_eq!(check(&pool).loads, before.loads, "it is still there");
 }
 
 /// Of which hardly anything is data, and whose code has all of it.

@@ -25,6 +25,10 @@ pub struct Inner {
     pub fails: Option<Failing>,
     /// Gives files in place of bytes.
     pub gives_files: bool,
+    /// So many times, the system has no file left when it loads.
+    pub lacks_files: u32,
+    /// So many saves are refused first.
+    pub refuses: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +86,12 @@ impl ArtifactStore for Shelf {
             if let Some(failing) = inner.fails {
                 return Err(failing.error());
             }
+            if let Some(left) = inner.lacks_files.checked_sub(1) {
+                inner.lacks_files = left;
+                let too_many =
+                    io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+                return Err(StoreError::unreadable("a shelf", too_many));
+            }
             let bytes = inner.artifacts.get(key).ok_or(StoreError::NotFound)?;
             if inner.gives_files {
                 return Ok(StoredArtifact::file(in_a_file(bytes)));
@@ -96,6 +106,10 @@ impl ArtifactStore for Shelf {
             inner.saves += 1;
             if let Some(failing) = inner.fails {
                 return Err(failing.error());
+            }
+            if let Some(left) = inner.refuses.checked_sub(1) {
+                inner.refuses = left;
+                return Err(Failing::Refused.error());
             }
             inner.artifacts.insert(*key, artifact.to_vec());
             Ok(())

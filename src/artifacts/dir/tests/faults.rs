@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::super::super::verify::VerifiedArtifact;
 use super::*;
 
 /// What goes wrong from the n-th operation on.
@@ -96,6 +97,24 @@ fn a_save_leaves_nothing_or_all_of_it() {
         },
     );
     assert!(operations > 12, "{operations}");
+}
+
+/// What a later store had: it is kept as what is saved is.
+#[test]
+fn an_offer_leaves_nothing_or_all_of_it() {
+    let key = key("a");
+    let artifact = VerifiedArtifact::sample(&key, &code(1));
+    let operations = at_each_operation(
+        |_| (),
+        |store| store.offer(&key, &artifact),
+        |store, done| {
+            let found = load(store, &key);
+            assert!(done.is_none() || (done, found) == (Some(true), Some(1)));
+            check_leftovers(store);
+            assert_eq!(load(store, &key), found);
+        },
+    );
+    assert!(operations > 10, "{operations}");
 }
 
 #[test]

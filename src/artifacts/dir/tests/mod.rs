@@ -159,3 +159,28 @@ fn a_use_is_noted_once_an_hour() {
     assert_eq!(touches(&store), 0);
     assert_eq!(touches(&plan.open(&temp.join("a"))), 0);
 }
+
+/// Times of access are kept only where the file system keeps them.
+#[cfg(target_os = "linux")]
+#[test]
+fn to_peek_is_no_use() {
+    use std::time::{Duration, SystemTime};
+    let temp = TempDir::new();
+    let store = DirStore::open(temp.join("a")).unwrap();
+    let key = key("a");
+    save(&store, &key, 1).unwrap();
+    let file = std::fs::File::open(temp.join("a").join(format!("{key}.wpa"))).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(48 * 60 * 60);
+    let times = std::fs::FileTimes::new()
+        .set_accessed(old)
+        .set_modified(old);
+    file.set_times(times).unwrap();
+    let used = |store: &DirStore| store.list().unwrap()[0].last_used.unwrap();
+    let peeked = store.peek(&key, u64::MAX).unwrap();
+    assert_eq!(peeked.check_sample(&key).unwrap(), code(1));
+    assert_eq!(used(&store), old);
+    // Nor is it one to be listed, or to be looked at by `touch`.
+    assert_eq!(load(&store, &key), Some(1));
+    let keeps_times = file.metadata().unwrap().accessed().unwrap() > old;
+    assert_eq!(used(&store) > old, keeps_times);
+}

@@ -1,10 +1,11 @@
 //! What a configuration does to a builder.
 
-use super::{Config, File, FileLimits, Preset};
+use super::{Config, File, FileLimits, FileModuleLimits, Preset};
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::builder::PoolBuilder;
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::Limits;
+use crate::runtime::{ModuleLimit, ModuleLimits};
 use crate::state::Budget;
 
 impl<T: Send + 'static> PoolBuilder<T> {
@@ -40,6 +41,7 @@ impl File {
         let f = self;
         let b = with(builder, f.preset, |b, preset| match preset {
             Preset::Scylla => b.scylla(),
+            Preset::Strangers => b.strangers(),
         });
         let b = with(b, f.name.as_deref(), |b, name| b.name(name));
         let b = with(b, f.policy, |b, policy| b.policy(policy));
@@ -68,6 +70,7 @@ impl File {
             b = b.compile_in(compiler.process());
         }
         b.settings.limits = f.limits.apply(b.settings.limits);
+        b.settings.modules = f.module_limits.apply(b.settings.modules);
         for (key, settings) in &f.functions {
             if let Some((name, arguments)) = FunctionName::from(key).parts() {
                 let functions = &mut b.settings.functions;
@@ -103,6 +106,36 @@ impl FileLimits {
         let said = said.into_iter();
         said.fold(limits, |limits, (budget, limit)| match limit {
             Some(limit) => limits.with(budget, limit),
+            None => limits,
+        })
+    }
+}
+
+impl FileModuleLimits {
+    fn apply(&self, limits: ModuleLimits) -> ModuleLimits {
+        use ModuleLimit as M;
+        let bytes = [
+            (M::WasmBytes, self.wasm_bytes),
+            (M::BodyBytes, self.body_bytes),
+        ];
+        let bytes = bytes.map(|(limit, said)| (limit, said.map(|limit| limit.0)));
+        let counts = [
+            (M::Types, self.types),
+            (M::Imports, self.imports),
+            (M::Functions, self.functions),
+            (M::Tables, self.tables),
+            (M::Memories, self.memories),
+            (M::Globals, self.globals),
+            (M::Exports, self.exports),
+            (M::Segments, self.segments),
+            (M::Locals, self.locals),
+            (M::Nesting, self.nesting),
+            (M::BrTableEntries, self.br_table_entries),
+        ];
+        let counts = counts.map(|(limit, said)| (limit, said.map(|limit| limit.0)));
+        let said = bytes.into_iter().chain(counts);
+        said.fold(limits, |limits, (limit, said)| match said {
+            Some(most) => limits.with(limit, most.unwrap_or(u64::MAX)),
             None => limits,
         })
     }

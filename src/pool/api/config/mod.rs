@@ -43,7 +43,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///   before the name: see [`FunctionName`](crate::FunctionName). What a [`Definition`](crate::Definition) says
 ///   itself counts before both. A name that no definition ever has is no error, since functions may be defined at
 ///   any time, or in some processes only; see [`Self::functions`].
-/// - `preset` stands for the method of that name (`"scylla"`), and is applied before all other keys.
+/// - `preset` stands for the method of that name (`"scylla"`, `"strangers"`), and is applied before all other keys.
 ///
 /// A whole file:
 ///
@@ -80,6 +80,12 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     total = "1Gi"
 ///     mapped = "56Mi"
 ///     mappings = 49152                    # these are counted
+///
+///     [module_limits]                     # each may be "unlimited"
+///     wasm_bytes = "8Mi"
+///     body_bytes = "128Ki"
+///     functions = 10_000                  # and types, imports, tables, memories, globals, exports, segments
+///     locals = 1000                       # of one function, as nesting and br_table_entries
 ///
 ///     [functions."math.add"]              # all overloads
 ///     fuel = 10_000
@@ -156,6 +162,7 @@ pub(crate) struct File {
     max_wasm_stack: Option<Size>,
     backtraces: Option<bool>,
     limits: FileLimits,
+    module_limits: FileModuleLimits,
     functions: BTreeMap<String, FileFunction>,
     artifacts: Option<ArtifactSettings>,
     compiler: Option<FileCompiler>,
@@ -171,6 +178,28 @@ struct FileLimits {
     mappings: Option<CountLimit>,
     total: Option<SizeLimit>,
     mapped: Option<SizeLimit>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a section of limits of modules"
+)]
+struct FileModuleLimits {
+    wasm_bytes: Option<SizeLimit>,
+    types: Option<CountLimit>,
+    imports: Option<CountLimit>,
+    functions: Option<CountLimit>,
+    tables: Option<CountLimit>,
+    memories: Option<CountLimit>,
+    globals: Option<CountLimit>,
+    exports: Option<CountLimit>,
+    segments: Option<CountLimit>,
+    body_bytes: Option<SizeLimit>,
+    locals: Option<CountLimit>,
+    nesting: Option<CountLimit>,
+    br_table_entries: Option<CountLimit>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -193,14 +222,16 @@ impl FileFunction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preset {
     Scylla,
+    Strangers,
 }
 
 impl Preset {
-    const ALL: [Self; 1] = [Self::Scylla];
+    const ALL: [Self; 2] = [Self::Scylla, Self::Strangers];
 
     fn name(self) -> &'static str {
         match self {
             Self::Scylla => "scylla",
+            Self::Strangers => "strangers",
         }
     }
 }

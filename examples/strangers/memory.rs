@@ -1,0 +1,37 @@
+//! What this process takes, and may take.
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Bytes that are resident, as the kernel says.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    pub now: u64,
+    pub peak: u64,
+}
+
+impl Memory {
+    pub fn now() -> io::Result<Self> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let bytes = |key: &str| {
+            let mut lines = status.lines();
+            let value = lines.find_map(|line| line.strip_prefix(key)?.strip_suffix("kB"));
+            let kib = value.and_then(|value| value.trim().parse::<u64>().ok());
+            kib.unwrap_or(0) << 10
+        };
+        Ok(Self {
+            now: bytes("VmRSS:"),
+            peak: bytes("VmHWM:"),
+        })
+    }
+}
+
+/// From now on this process has no more writable memory than this: what wants more aborts it. Those that compile for it
+/// have caps of their own.
+pub fn cap_this_process(bytes: u64) -> io::Result<()> {
+    let maximum = getrlimit(Resource::Data).maximum;
+    let current = Some(bytes);
+    Ok(setrlimit(Resource::Data, Rlimit { current, maximum })?)
+}
