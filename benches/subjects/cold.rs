@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use wasm_pool::{Definition, Function, Pool};
+use wasm_pool::{Definition, Function, Pool, PoolBuilder};
 use wasmtime::{Engine, Instance, Module, Store};
 
 use super::{JSON, Subject, by_hand};
@@ -27,8 +27,8 @@ fn compile_bare(engine: &Engine) -> (Store<()>, Instance) {
 }
 
 /// A pool whose function is defined and was never used.
-fn unused() -> (Pool, Function) {
-    let pool = Pool::builder().build().expect("a plain pool");
+fn unused(builder: PoolBuilder) -> (Pool, Function) {
+    let pool = builder.build().expect("a plain pool");
     let definition = Definition::new("json.extract").wasm(JSON);
     let function = pool.define(definition).expect("a good guest");
     (pool, function)
@@ -36,9 +36,22 @@ fn unused() -> (Pool, Function) {
 
 /// The first acquire of a function in a pool that is there.
 pub fn pooled() -> Subject {
-    Subject::new("first acquire", |n| {
+    first_acquire("first acquire", Pool::builder)
+}
+
+/// The same, compiled in a process that waits for work.
+#[cfg(all(target_os = "linux", feature = "compiler"))]
+pub fn in_process() -> Subject {
+    first_acquire("first acquire, in a process", || {
+        let helper = env!("CARGO_BIN_EXE_wasm-pool-compiler");
+        Pool::builder().compile_in(wasm_pool::CompilerProcess::helper(helper))
+    })
+}
+
+fn first_acquire(name: &'static str, builder: impl Fn() -> PoolBuilder + 'static) -> Subject {
+    Subject::new(name, move |n| {
         let once = |_| {
-            let (pool, function) = unused();
+            let (pool, function) = unused(builder());
             let began = Instant::now();
             drop(function.acquire(0).expect("room"));
             let took = began.elapsed();
@@ -59,7 +72,7 @@ pub struct Herd {
 
 /// So many threads want one function at once that was never used.
 pub fn herd(threads: usize) -> Herd {
-    let (pool, function) = unused();
+    let (pool, function) = unused(Pool::builder());
     let mut herd = together(threads, || drop(function.acquire(0).expect("room")));
     herd.compilations = pool.stats().compilations;
     herd

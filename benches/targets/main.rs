@@ -195,6 +195,12 @@ impl Report {
         let (bare, pooled) = (&mut cold::bare(), &mut cold::pooled());
         let cold = self.rounds(|_| pooled.nanos(1) / bare.nanos(1));
         self.line("cold acquire / compile and instantiate", cold, 1.03);
+        #[cfg(all(target_os = "linux", feature = "compiler"))]
+        {
+            let (here, process) = (&mut cold::pooled(), &mut cold::in_process());
+            let share = self.rounds(|_| process.nanos(1) / here.nanos(1));
+            self.line("cold acquire, in a warm process / here", share, 1.1);
+        }
         let mut wall = Vec::new();
         let mut cpu = Vec::new();
         let mut compilations = 0;

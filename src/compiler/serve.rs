@@ -29,10 +29,9 @@ const LONGEST_ERROR: usize = 64 << 10;
 /// does as well, and what it holds then, each of them holds.
 ///
 /// ```
-/// fn main() {
-///     wasm_pool::serve_compiler();
-///     // The host's own program.
-/// }
+/// // At the beginning of `main`:
+/// wasm_pool::serve_compiler();
+/// // What follows is the host's own program.
 /// ```
 ///
 /// A host that brings its own engine calls [`serve_compiler_with`].

@@ -133,8 +133,8 @@ impl CompilerProcess {
         }
     }
 
-    /// Processes that wait for work: 0 to 64. Each holds a few MiB, which are charged to `compile` as long as the
-    /// pool is open. With none, each compilation waits until its process has started, which takes some
+    /// Processes that wait for work: 0 to 64. Each is charged to `compile` as long as the
+    /// pool is open, with 1.3 MiB if it is the helper. With none, each compilation waits until its process has started, which takes some
     /// milliseconds. Default: 1.
     pub fn warm(mut self, count: usize) -> Self {
         self.warm = count;

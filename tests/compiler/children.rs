@@ -81,6 +81,8 @@ fn processes_that_wait_and_die_are_replaced() {
     for answer in 0..4 {
         for child in children() {
             signal(child, "KILL");
+            // The dead have no memory, though nobody has waited for them yet.
+            until(|| memory(child, "VmSize:").is_none());
         }
         let f = define(&pool, &format!("f{answer}"), answering(answer));
         assert_eq!(f.call(1, ()).unwrap(), answer);
