@@ -1,6 +1,7 @@
 //! Runs a scenario under many schedules.
 
 use std::env;
+use std::panic::catch_unwind;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,13 +31,22 @@ pub fn explore(scenario: fn()) {
         run(replay, scenario, true, Mutation::None);
         return;
     }
-    explore_mutated(scenario, Mutation::None, SCHEDULES);
+    let schedules = setting("WASM_POOL_SCHEDULES", SCHEDULES);
+    explore_mutated(scenario, Mutation::None, schedules);
 }
 
-/// The same, with something left out of the protocol of fences.
-pub fn explore_mutated(scenario: fn(), mutation: Mutation, schedules: usize) {
+/// With something left out of the protocol of fences, the scenario fails within so many schedules. Without heavy
+/// fences there is nothing to leave out.
+pub fn assert_fails(scenario: fn(), mutation: Mutation, schedules: usize) {
     crate::world::prepare();
-    let schedules = setting("WASM_POOL_SCHEDULES", schedules).div_ceil(2);
+    if crate::sync::has_heavy_fences() {
+        let held = catch_unwind(|| explore_mutated(scenario, mutation, schedules));
+        assert!(held.is_err(), "nobody noticed what was left out");
+    }
+}
+
+fn explore_mutated(scenario: fn(), mutation: Mutation, schedules: usize) {
+    let schedules = schedules.div_ceil(2);
     let seed = setting("WASM_POOL_SEED", 0x5EED);
     let random = RandomScheduler::new_from_seed(seed, schedules);
     run(random, scenario, true, mutation);
