@@ -26,6 +26,8 @@ const REFERENCED_FUNCTION: u64 = 7_000;
 const TYPE: u64 = 768;
 /// A parameter or result.
 const TYPE_VALUE: u64 = 600;
+/// A parameter or result of the widest type, beside that.
+const WIDEST_TYPE_VALUE: u64 = 2_200;
 /// Of what is collected.
 const FIELD: u64 = 64;
 const IMPORT: u64 = 512;
@@ -39,7 +41,7 @@ const DATA_SEGMENT: u64 = 96;
 /// A segment that is copied by the function that begins an instance.
 const COPIED_SEGMENT: u64 = 36_000;
 /// Two bytes of an image of initial data.
-const TWO_IMAGE_BYTES: u64 = 7;
+const TWO_IMAGE_BYTES: u64 = 11;
 /// A memory, whose image is made by itself.
 const MEMORY: u64 = 40_000;
 /// An element of a table's first contents.
@@ -99,6 +101,7 @@ struct Module {
     /// The function whose body comes next.
     next: u32,
     type_values: u64,
+    widest_type: u64,
     fields: u64,
     imports: u64,
     exports: u64,
@@ -181,6 +184,7 @@ impl Module {
             _ => Arity::default(),
         };
         self.type_values += arity.values();
+        self.widest_type = self.widest_type.max(arity.values());
         self.signatures.types.push(arity);
     }
 
@@ -247,6 +251,7 @@ impl Module {
             (self.functions, FUNCTION),
             (self.signatures.types.len() as u64, TYPE),
             (self.type_values, TYPE_VALUE),
+            (self.widest_type, WIDEST_TYPE_VALUE),
             (self.fields, FIELD),
             (self.imports, IMPORT),
             (self.exports, EXPORT),
