@@ -134,7 +134,7 @@ impl CompilerProcess {
     }
 
     /// Processes that wait for work: 0 to 64. Each is charged to `compile` as long as the
-    /// pool is open, with 1.3 MiB if it is the helper. With none, each compilation waits until its process has started, which takes some
+    /// pool is open, with 1.3 MiB if it is the helper. With none, each compilation waits until its process has started, which takes some tens of
     /// milliseconds. Default: 1.
     pub fn warm(mut self, count: usize) -> Self {
         self.warm = count;
@@ -157,7 +157,7 @@ impl CompilerProcess {
 
     /// Compilations after which a process is replaced. With more than 1, a module that takes over its process by some
     /// fault of the compiler's could choose the code of modules that are compiled there after it, by other
-    /// tenants: only for hosts that trust all whose modules they compile. It saves the start of a process, a few
+    /// tenants: only for hosts that trust all whose modules they compile. It saves the start of a process, some tens of
     /// milliseconds of one processor, which is not waited for while there is a warm one. Default: 1.
     pub fn max_jobs(mut self, jobs: u64) -> Self {
         self.max_jobs = jobs;
