@@ -24,11 +24,29 @@ impl<T: Send + 'static> LentSlot<T> {
     fn slot(&self) -> &Slot<T> {
         self.entry.slot(self.seat)
     }
+
+    /// Whether it stays listed.
+    fn is_kept(&self) -> bool {
+        let kept = self.slot().is_lent() && !self.entry.is_closed();
+        if !kept {
+            self.slot().unlist();
+        }
+        kept
+    }
 }
 
 impl<T: Send + 'static> Lent<T> {
     pub fn new() -> Self {
         Self(Vec::new())
+    }
+
+    /// Those that have no owner any more, or will never be leased from again, are not kept: now and then, so that
+    /// there are never many, even if nobody sweeps.
+    fn push(&mut self, lent: LentSlot<T>) {
+        if self.0.len() >= BATCH && self.0.len().is_power_of_two() {
+            self.0.retain(LentSlot::is_kept);
+        }
+        self.0.push(lent);
     }
 
     pub fn revoke_all(&self) {
@@ -49,8 +67,7 @@ impl<T: Send + 'static> Lent<T> {
         for at in (from..end).rev() {
             let lent = &mut self.0[at];
             lent.seen = lent.slot().last_used();
-            if !lent.slot().is_lent() {
-                lent.slot().unlist();
+            if !lent.is_kept() {
                 self.0.swap_remove(at);
             }
         }
@@ -68,7 +85,7 @@ impl<T: Send + 'static> Shared<T> {
         let slot = entry.slot(seat);
         if slot.lend() {
             let seen = slot.last_used();
-            locked.lent.0.push(LentSlot { entry, seat, seen });
+            locked.lent.push(LentSlot { entry, seat, seen });
         }
     }
 
