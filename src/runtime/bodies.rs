@@ -1,6 +1,6 @@
 //! What a function body makes the compiler do: counted in one pass over its operators, without validating them.
 //!
-//! Only what drives the compiler's heap is counted (`compile_heap.rs`); `tests/charges/compile` compares the two.
+//! Only what drives the compiler's heap is counted (`compile_heap.rs`); `tests/compilations` compares the two.
 
 use wasmparser::{BlockType, FunctionBody, Operator};
 

@@ -1,8 +1,12 @@
 //! `src/runtime` without its compiler. Stores, instances, meters and calls are wasmtime's own: they
 //! cost microseconds, and no scheduling point lies within them.
 
+#[path = "../../src/runtime/bodies.rs"]
+mod bodies;
 #[path = "../../src/runtime/cancel_flag.rs"]
 mod cancel_flag;
+#[path = "../../src/runtime/compile_heap.rs"]
+mod compile_heap;
 #[path = "../../src/runtime/engine.rs"]
 mod engine;
 #[path = "../../src/runtime/epoch.rs"]
@@ -27,6 +31,8 @@ mod instance;
 mod link;
 #[path = "../../src/runtime/meter.rs"]
 mod meter;
+#[path = "../../src/runtime/module_limits.rs"]
+mod module_limits;
 #[path = "../../src/runtime/raw.rs"]
 mod raw;
 #[path = "../../src/runtime/sections.rs"]
@@ -54,6 +60,7 @@ pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{
     Code, CodeNeeds, LoadFailure, STACK, Unmapped, attempts, compile, prepare, shared_engine,
 };
+pub(crate) use compile_heap::compile_heap;
 pub(crate) use engine::{EngineSettings, Runtime, compiler_config};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
@@ -68,8 +75,7 @@ pub(crate) use instance::{
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, compile_estimate,
-    compile_estimate_of_data, load_estimate,
+    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
@@ -82,6 +88,7 @@ pub use failure::{GuestTrap, Report, SharedError};
 pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;
+pub use module_limits::{ModuleLimit, ModuleLimits, ModuleTooLarge};
 pub use sizes::INSTANCE_OVERHEAD;
 pub use stack::StackTooSmall;
 pub use system::SystemError;

@@ -46,7 +46,7 @@ impl Limits {
     }
 
     /// Bytes of heap that compilations in flight may need, by an estimate: what the largest functions make the compiler do,
-    /// and 44 bytes for each byte of code. It was an upper bound for all that was measured, and is no proof; see
+    /// and 44 bytes for each byte of code. It was above what was taken for almost all that was measured, and is no proof; see
     /// [`PoolBuilder::strangers`](crate::PoolBuilder::strangers), and for what is known better
     /// [`PoolBuilder::compile_probe`](crate::PoolBuilder::compile_probe).
     pub fn compile(self, bytes: u64) -> Self {
