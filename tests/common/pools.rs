@@ -1,6 +1,6 @@
 //! Pools and functions as most tests want them.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use pollster::block_on;
 use wasm_pool::{AcquireError, Definition, Function, Lease, ManualClock, Pool, PoolBuilder};
@@ -83,4 +83,16 @@ pub fn one_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
+}
+
+/// Bytes of `compile` that compiling this reserves, as a plain pool says that did it. `tests/compilations` compares
+/// them with what is taken.
+pub fn compile_need(wasm: &[u8], export: &str) -> u64 {
+    let (tell, told) = mpsc::channel();
+    let hook = move |compiled: &wasm_pool::Compiled| tell.send(compiled.reserved_bytes).unwrap();
+    let pool = quiet().on_compiled(hook).build().unwrap();
+    let definition = Definition::new("measured").wasm(wasm).export(export);
+    let function: Function = pool.define(definition).unwrap();
+    function.prepare().unwrap();
+    told.recv().unwrap()
 }

@@ -236,11 +236,6 @@ fn the_same_bytes_are_one_module() {
     assert_eq!(check(&pool).modules_known, 0);
 }
 
-/// What compiling this reserves, besides code and the first instance.
-fn compile_need(wasm: &[u8]) -> u64 {
-    (4 << 20) + 96 * wasm.len() as u64
-}
-
 #[test]
 fn compile_and_code_are_reserved_before_a_compilation_and_settled_after() {
     let pool = quiet().build().unwrap();
@@ -252,7 +247,7 @@ fn compile_and_code_are_reserved_before_a_compilation_and_settled_after() {
     thread::scope(|scope| {
         let lease = scope.spawn(|| function.acquire(1).unwrap());
         compiling.wait_until_reached();
-        assert_eq!(charged(Budget::Compile), compile_need(&wasm));
+        assert_eq!(charged(Budget::Compile), compile_need(&wasm, "soundex"));
         assert!(charged(Budget::Code) > wasm.len() as u64);
         assert!(charged(Budget::Memory) >= wasm_pool::INSTANCE_OVERHEAD);
         let loading = spans::hold("load", "reserving()");
@@ -272,7 +267,7 @@ fn compile_and_code_are_reserved_before_a_compilation_and_settled_after() {
 #[test]
 fn too_little_compile_budget_fails_at_once() {
     let wasm = [answering(1), answering(2)];
-    let limits = Limits::new().compile(compile_need(&wasm[0]));
+    let limits = Limits::new().compile(compile_need(&wasm[0], "f"));
     let pool = quiet().max_compilations(4).limits(limits).build().unwrap();
     let [one, two] = ["taker", "loser"]
         .map(|name| (name, wasm[usize::from(name == "loser")].clone()))
@@ -286,7 +281,7 @@ fn too_little_compile_budget_fails_at_once() {
             panic!("{error:?}")
         };
         assert_eq!(exceeded.budget, Budget::Compile);
-        assert_eq!(exceeded.charged, compile_need(&wasm[0]));
+        assert_eq!(exceeded.charged, compile_need(&wasm[0], "f"));
         assert!(
             wasm_pool::Report(&error)
                 .to_string()
@@ -304,7 +299,7 @@ fn too_little_compile_budget_fails_at_once() {
 #[test]
 fn with_a_deadline_it_waits_for_the_budget_of_a_running_compilation() {
     let wasm = [answering(3), answering(4)];
-    let limits = Limits::new().compile(compile_need(&wasm[0]));
+    let limits = Limits::new().compile(compile_need(&wasm[0], "f"));
     let pool = quiet().max_compilations(4).limits(limits).build().unwrap();
     let [one, two] =
         [("runner", 0), ("patient", 1)].map(|(name, n)| define(&pool, name, wasm[n].clone()));

@@ -95,7 +95,8 @@ pub const LARGE_INSTANCE: u64 = INSTANCE + (64 << 10);
 
 /// Charged for the code of one [`module`], and for what wasmtime keeps of it on the heap.
 pub static CODE: LazyLock<u64> = LazyLock::new(|| {
-    let facts = runtime::inspect(&module(0)).expect("the module is valid");
+    let facts =
+        runtime::inspect(&module(0), &runtime::ModuleLimits::new()).expect("the module is valid");
     (16 << 10) + facts.heap.module
 });
 

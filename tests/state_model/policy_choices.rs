@@ -360,6 +360,7 @@ fn many(count: u8) -> (Pool, u64) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of modules take miri minutes")]
 fn of_many_modules_one_of_the_least_worthy_goes() {
     let (mut pool, total) = many(200);
     let mut sum = 0;
@@ -374,6 +375,7 @@ fn of_many_modules_one_of_the_least_worthy_goes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of modules take miri minutes")]
 fn the_same_pools_choose_the_same_modules() {
     let choose = || {
         let (mut pool, _) = many(200);
@@ -383,6 +385,7 @@ fn the_same_pools_choose_the_same_modules() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of modules take miri minutes")]
 fn who_needs_all_modules_gets_each_of_them_once() {
     for count in [1, 2, 63, 64, 65, 97, 200] {
         let (mut pool, total) = many(count);
@@ -396,6 +399,7 @@ fn who_needs_all_modules_gets_each_of_them_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of modules take miri minutes")]
 fn a_refusal_counts_all_that_is_idle_though_it_tried_few() {
     let (mut pool, total) = many(200);
     let leased = pool.lease_new(Module {

@@ -586,6 +586,7 @@ impl<T: Send + 'static> fmt::Debug for PoolBuilder<T> {
         f.debug_struct("PoolBuilder")
             .field("name", &self.name)
             .field("settings", &self.settings)
+            .field("compile_in", &self.compile_in)
             .field("max_instance_memory", &self.max_instance_memory)
             .field("max_idle_memory", &self.max_idle_memory)
             .field("max_wasm_stack", &self.max_wasm_stack)

@@ -38,7 +38,7 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use crate::pool::hot::thread::{Owner, owner_tag, with_owner};
-use crate::sync::{AtomicCell, AtomicPtr, AtomicU64, Ordering, light_fence};
+use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, light_fence};
 
 /// In `OwnedCell::owner`: the owner takes and puts as all others do.
 const REVOKED: u64 = 1;
@@ -48,7 +48,7 @@ pub(crate) struct OwnedCell<P: Send> {
     owner: AtomicU64,
     own: AtomicPtr<P>,
     shared: AtomicPtr<P>,
-    record: AtomicCell<Option<Arc<Owner>>>,
+    record: Mutex<Option<Arc<Owner>>>,
 }
 
 pub(crate) enum Found<P> {
@@ -66,7 +66,7 @@ impl<P: Send> OwnedCell<P> {
             owner: AtomicU64::new(0),
             own: AtomicPtr::new(null_mut()),
             shared: AtomicPtr::new(null_mut()),
-            record: AtomicCell::new(None),
+            record: Mutex::new(None),
         }
     }
 

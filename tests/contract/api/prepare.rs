@@ -197,7 +197,7 @@ fn a_start_function_that_traps_is_none_of_its_business() {
 #[test]
 fn too_small_a_budget_is_said_with_its_numbers() {
     for (limits, budget) in [
-        (Limits::new().compile(1 << 20), Budget::Compile),
+        (Limits::new().compile(64 << 10), Budget::Compile),
         (Limits::new().code(4096), Budget::Code),
     ] {
         let pool = quiet().limits(limits).build().unwrap();

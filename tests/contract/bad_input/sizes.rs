@@ -275,7 +275,7 @@ fn code_larger_than_its_budget_is_refused_with_all_that_it_needs() {
 fn a_compilation_larger_than_its_budget_is_refused_with_numbers() {
     spans::watch();
     let wasm = guest("text_soundex");
-    let needed = (4 << 20) + 96 * wasm.len() as u64;
+    let needed = compile_need(&wasm, "soundex");
     let limits = Limits::new().compile(needed - 1);
     let pool = quiet().limits(limits).build().unwrap();
     let definition = Definition::new("huge.soundex").wasm(wasm);

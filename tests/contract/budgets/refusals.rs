@@ -111,20 +111,21 @@ fn c_b1_the_code_budget_refuses() {
 
 #[test]
 fn c_b1_the_compile_budget_refuses() {
-    let pool = pool(Limits::new().compile(4 * MIB));
+    const LIMIT: u64 = 128 << 10;
+    let pool = pool(Limits::new().compile(LIMIT));
     let f = define_with_pages(&pool, "f", 1);
-    let wasm = memory_module(1, u32::from(b'f')).len() as u64;
+    let needed = compile_need(&memory_module(1, u32::from(b'f')), "f");
     let exceeded = refused(f.acquire(1));
     assert_eq!(exceeded.budget, Budget::Compile);
-    assert_eq!(exceeded.requested, 4 * MIB + 96 * wasm);
+    assert_eq!(exceeded.requested, needed);
     assert_eq!(
         (exceeded.limit, exceeded.charged, exceeded.evictable),
-        (4 * MIB, 0, 0)
+        (LIMIT, 0, 0)
     );
     assert_eq!(
         exceeded.to_string(),
         format!(
-            "f() in group 1 needs {0} bytes of the compile budget, which has 4194304: 0 are \
+            "f() in group 1 needs {0} bytes of the compile budget, which has 131072: 0 are \
              charged, and evicting everything idle would free 0. It can never fit: raise the \
              compile limit to at least {0}",
             exceeded.requested

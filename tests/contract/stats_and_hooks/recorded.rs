@@ -273,10 +273,14 @@ fn c_o2_every_metric_is_described_with_its_unit() {
         "module_failures_total",
         "guest_failures_total",
         "warm_ups_total",
+        "compiler_kills_total",
+        "compiler_crashes_total",
     ];
     let times = ["compile_seconds", "load_seconds", "wait_seconds"];
     assert_eq!(of("counter"), all(&counters, Some(Unit::Count)));
-    assert_eq!(of("histogram"), all(&times, Some(Unit::Seconds)));
+    let mut histograms = all(&times, Some(Unit::Seconds));
+    histograms.extend(all(&["compile_peak_percent"], Some(Unit::Percent)));
+    assert_eq!(of("histogram"), histograms);
     let mut gauges = all(&["instances", "modules_loaded"], Some(Unit::Count));
     gauges.extend(all(&["charged", "limit"], None));
     assert_eq!(of("gauge"), gauges);

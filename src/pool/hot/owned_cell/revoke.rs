@@ -20,16 +20,14 @@ impl<P: Send> OwnedCell<P> {
 
     /// Whether it has one that has not ended: a hint.
     pub fn has_living_owner(&self) -> bool {
-        let record = self.record.take();
-        let lives = record.as_ref().is_some_and(|owner| !owner.has_ended());
-        self.record.store(record);
-        lives
+        let record = self.record.lock();
+        record.as_ref().is_some_and(|owner| !owner.has_ended())
     }
 
     /// The caller has the value in hand, and the cell has no owner.
     pub fn lend(&self, to: Arc<Owner>) {
         let tag = to.tag;
-        self.record.store(Some(to));
+        *self.record.lock() = Some(to);
         self.owner.store(tag, Ordering::Release);
     }
 
@@ -53,11 +51,13 @@ impl<P: Send> OwnedCell<P> {
 
     /// Its owner, if it has one, was revoked before a heavy fence, or is this thread.
     fn settle(&self) {
-        if let Some(owner) = self.record.take()
-            && owner.taking.load(Ordering::Acquire) == self.address()
-        {
-            return self.record.store(Some(owner));
+        let mut record = self.record.lock();
+        let takes = |owner: &Arc<Owner>| owner.taking.load(Ordering::Acquire) == self.address();
+        if record.as_ref().is_some_and(takes) {
+            return;
         }
+        *record = None;
+        drop(record);
         let owner = self.owner.load(Ordering::Relaxed);
         debug_assert!(owner == 0 || owner & REVOKED != 0, "it was revoked");
         let value = self.own.swap(null_mut(), Ordering::AcqRel);

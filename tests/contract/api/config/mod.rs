@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
-use wasm_pool::{Budget, Codec, Config, Limits, Policy, Pool, PoolBuilder};
+use wasm_pool::{
+    Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy, Pool,
+    PoolBuilder,
+};
 
 use crate::common::{check, define_with_pages, quiet};
 
@@ -35,6 +38,10 @@ const KEYS: &[(&str, Set)] = &[
     ("code_idle_timeout = '2m'", |b| b.code_idle_timeout(120 * SECOND)),
     ("wait_timeout = '10ms'", |b| b.wait_timeout(SECOND / 100)),
     ("wait_for_room = true", |b| b.wait_for_room(true)),
+    ("module_limits.locals = 9", |b| {
+        b.module_limits(ModuleLimits::new().with(ModuleLimit::Locals, 9))
+    }),
+    ("compiler.warm = 3", |b| b.compile_in(CompilerProcess::this_program().warm(3))),
     ("compile_cooldown = '7us'", |b| b.compile_cooldown(Duration::from_micros(7))),
     ("fuel = 50_000", |b| b.fuel(50_000)),
     ("fuel_yield_interval = 500", |b| b.fuel_yield_interval(500)),
