@@ -21,7 +21,6 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 pub(crate) use std::thread_local;
 
 pub(crate) use crossbeam_utils::CachePadded;
-pub(crate) use crossbeam_utils::atomic::AtomicCell;
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A number of all threads of the process, which is only ever compared: reading it is no step of its own

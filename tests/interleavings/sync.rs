@@ -1,7 +1,6 @@
 //! `src/sync.rs` on the model checker's primitives: every operation is one point at which the
 //! scheduler may let another thread run.
 
-use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -22,37 +21,6 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Whoever spins waits for time to pass, and here none does.
 pub(crate) const SPINS: bool = false;
-
-/// crossbeam's cell. The value lies in a mutex that nobody ever waits for: all threads of a model
-/// are coroutines of one, and the only place to change over is before each operation.
-pub(crate) struct AtomicCell<T> {
-    point: AtomicBool,
-    value: std::sync::Mutex<T>,
-}
-
-impl<T: Default> AtomicCell<T> {
-    pub fn new(value: T) -> Self {
-        Self {
-            point: AtomicBool::new(false),
-            value: std::sync::Mutex::new(value),
-        }
-    }
-
-    pub fn take(&self) -> T {
-        self.swap(T::default())
-    }
-
-    pub fn store(&self, value: T) {
-        drop(self.swap(value));
-    }
-
-    pub fn swap(&self, value: T) -> T {
-        self.point.load(Ordering::SeqCst);
-        store_buffers::flush();
-        let mut place = self.value.lock().expect("nothing panics in here");
-        mem::replace(&mut *place, value)
-    }
-}
 
 /// parking_lot's mutex: not poisoned by panics.
 #[derive(Default)]
