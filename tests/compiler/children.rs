@@ -144,17 +144,17 @@ fn a_process_has_nothing_of_this_one_but_its_socket() {
     let pool = builder(256 << 20, helper()).build().unwrap();
     let child = *children().first().unwrap();
     // It has said that it is ready, so it has closed what it had.
-    let open: Vec<_> = std::fs::read_dir(format!("/proc/{child}/fd"))
+    let open: Vec<_> = fs::read_dir(format!("/proc/{child}/fd"))
         .unwrap()
         .map(|fd| fd.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(open.len(), 3, "{open:?}");
-    let environment = std::fs::read(format!("/proc/{child}/environ")).unwrap();
+    let environment = fs::read(format!("/proc/{child}/environ")).unwrap();
     let variables = environment
         .split(|byte| *byte == 0)
         .filter(|v| !v.is_empty());
     assert_eq!(variables.count(), 2);
-    let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"));
     assert!(
         status.contains("Seccomp:\t2"),

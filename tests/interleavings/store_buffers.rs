@@ -84,7 +84,9 @@ fn flush_some() {
         }
         BUFFERS.with_borrow_mut(|buffers| {
             let own = buffers.pending.get_mut(&me());
-            own.and_then(VecDeque::pop_front).map(see);
+            if let Some(oldest) = own.and_then(VecDeque::pop_front) {
+                see(oldest);
+            }
         });
     }
 }

@@ -98,10 +98,16 @@ impl<T: Send + 'static> Further<T> {
     }
 }
 
-/// So many leases in a row must have been of one thread before a slot is lent to it. In tests at once.
-const LEND_AFTER: u64 = if cfg!(test) { 1 } else { 8 };
+/// So many leases in a row must have been of one thread before a slot is lent to it.
+const LEND_AFTER: u64 = 8;
 /// As many doublings of that: what a slot that changes hands costs its threads is then far below what they lease.
-const MOST_DOUBLINGS: u64 = if cfg!(test) { 0 } else { 10 };
+const MOST_DOUBLINGS: u64 = 10;
+/// So many are always enough. In tests, slots are lent at once.
+const LEND_AT_LAST: u64 = if cfg!(test) {
+    1
+} else {
+    LEND_AFTER << MOST_DOUBLINGS
+};
 
 /// A place for one idle instance, and what its leases leave behind.
 pub(crate) struct Slot<T: Send + 'static> {
@@ -222,7 +228,8 @@ impl<T: Send + 'static> Slot<T> {
         self.found.store(found, Ordering::Relaxed);
         let losses = self.losses.load(Ordering::Relaxed);
         // Should it be the owner, whose leases end on other threads, it has nothing to gain.
-        found >= LEND_AFTER << losses.min(MOST_DOUBLINGS) && !self.cell.is_own()
+        let enough = (LEND_AFTER << losses.min(MOST_DOUBLINGS)).min(LEND_AT_LAST);
+        found >= enough && !self.cell.is_own()
     }
 
     // Under the lock alone: ──────────────────────────────────────────────────────────────────────

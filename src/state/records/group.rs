@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(group.name(), Some(&name[..len]));
             assert_eq!(format!("{group}"), name[..len]);
             for changed in 0..len.min(SHORT) {
-                let mut other = name[..len].as_bytes().to_vec();
+                let mut other = name.as_bytes()[..len].to_vec();
                 other[changed] = b'!';
                 let other = Group::from(core::str::from_utf8(&other).expect("it is text"));
                 assert_ne!(group, other);
