@@ -25,6 +25,10 @@ mod socket;
 #[cfg(target_os = "linux")]
 mod starter;
 #[cfg(target_os = "linux")]
+#[cfg_attr(
+    not(feature = "compiler"),
+    allow(dead_code, reason = "both sides are here")
+)]
 mod wire;
 
 #[cfg(not(target_os = "linux"))]

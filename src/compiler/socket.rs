@@ -20,6 +20,10 @@ const MOST_FILES: usize = 2;
 pub(super) struct Received {
     bytes: [u8; LONGEST],
     length: usize,
+    #[cfg_attr(
+        not(feature = "compiler"),
+        allow(dead_code, reason = "the other side reads them")
+    )]
     pub files: Vec<File>,
 }
 

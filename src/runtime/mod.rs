@@ -31,7 +31,9 @@ mod warm_up;
 pub(crate) use cancel_flag::CancelFlag;
 pub(crate) use code::{Code, CodeNeeds, LoadFailure, Unmapped, compile};
 pub(crate) use compile_heap::compile_heap;
-pub(crate) use engine::{EngineSettings, Runtime, compiler_config};
+#[cfg(all(target_os = "linux", feature = "compiler"))]
+pub(crate) use engine::compiler_config;
+pub(crate) use engine::{EngineSettings, Runtime};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
