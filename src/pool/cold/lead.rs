@@ -140,8 +140,12 @@ impl<T: Send + 'static> Shared<T> {
             Some(_) => Step::Find,
             None => Step::Compile,
         };
-        let mut cap = self.first_cap_of(&guard, target, &lead, &first)?;
+        let mut cap = None;
         let origin = loop {
+            // What compiling takes is looked for in all of the wasm: not where an artifact does.
+            if matches!(next, Step::Compile) && cap.is_none() {
+                cap = self.first_cap_of(&guard, target, &lead, &first)?;
+            }
             let code = next.code(&lead);
             let work = self.work_of(&next, &lead, &first, &code, cap.as_ref());
             let held = first.saturating_add(&work);
