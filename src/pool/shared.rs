@@ -109,6 +109,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     forgotten: u64,
     /// Modules that a thread compiles or loads at this moment.
     pub compiling: BTreeSet<ModuleId<ShellTypes<T>>>,
+    /// Threads that compile for the artifacts alone at this moment.
+    pub precompiling: usize,
     pub compilations: u64,
     pub loads: u64,
     pub module_failures: u64,
@@ -123,6 +125,11 @@ pub(crate) struct Locked<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Locked<T> {
+    /// Whether some thread compiles or loads code.
+    pub fn is_compiling(&self) -> bool {
+        self.precompiling > 0 || !self.compiling.is_empty()
+    }
+
     pub fn new(state: State<T>) -> Self {
         Self {
             state,
@@ -132,6 +139,7 @@ impl<T: Send + 'static> Locked<T> {
             drained: Vec::new(),
             forgotten: 0,
             compiling: BTreeSet::new(),
+            precompiling: 0,
             compilations: 0,
             loads: 0,
             module_failures: 0,

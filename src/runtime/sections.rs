@@ -190,6 +190,7 @@ impl<'a> Reader<'a> {
         let function = Some(self.next_body);
         self.next_body += 1;
         let bytes = body.range().len() as u64;
+        self.facts.largest_body = self.facts.largest_body.max(bytes);
         let check = |what, found| self.limits.check_in(what, found, function);
         check(ModuleLimit::BodyBytes, bytes)?;
         check(ModuleLimit::Locals, bodies::locals_of(body)?)?;

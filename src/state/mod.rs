@@ -35,6 +35,7 @@ pub use flow::upkeep::Expiry;
 pub use holders::{Holder, Holding};
 pub use records::amounts::{Amounts, Budget, PerBudget};
 pub use records::arena::{Arena, Id};
+pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::Group;
@@ -230,10 +231,8 @@ pub struct State<H: Types> {
     overtakes: u64,
     /// **T2** For whom room is collected: it is the first of those who wait.
     collecting: Option<RequestId<H>>,
-    /// Who waits until another compilation ends.
-    compilers: Queue<H>,
-    /// **C1** The number of modules in flight.
-    compiling: usize,
+    /// **C1** As many turns are taken as requests have one, and every leader of a flight has.
+    compile_turns: CompileTurns<H>,
     closed: bool,
     /// Requests that a budget refused.
     refused: u64,
@@ -270,8 +269,7 @@ impl<H: Types> State<H> {
             turn: None,
             overtakes: 0,
             collecting: None,
-            compilers: Queue::new(),
-            compiling: 0,
+            compile_turns: CompileTurns::new(config.max_compilations),
             closed: false,
             refused: 0,
             totals: FunctionCounts::default(),

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::records::amounts::{Amounts, Budget};
+use super::records::compile_turns::CompilePlace;
 use super::records::entries::{Entry, EntryId, Seat};
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
@@ -251,9 +252,10 @@ impl<H: Types> State<H> {
         let is_late = |r: &Request<H>| r.asleep_until.is_some_and(|until| until <= self.now);
         let sleeps = |r: &Request<H>| r.asleep_until.is_some();
         let followers = self.modules.iter().map(|(_, module)| &module.followers);
-        let queues = [&self.room_queue, &self.awaiting_frees, &self.compilers];
+        let queues = [&self.room_queue, &self.awaiting_frees];
+        let sleepers = queues.into_iter().chain(followers).flat_map(|q| q.iter());
         let (mut asleep, mut mistaken) = (0, None);
-        for sleeper in queues.into_iter().chain(followers).flat_map(|q| q.iter()) {
+        for sleeper in sleepers.chain(self.compile_turns.iter()) {
             let request = sleeper.request.and_then(|id| self.requests.get(id));
             let until = request.map(|r| r.asleep_until.unwrap_or(u64::MAX));
             let late = request.is_some_and(is_late);
@@ -326,10 +328,42 @@ impl<H: Types> State<H> {
         must(unused == 0 && wrong.is_none(), || {
             format!("M9: {unused} modules too many are unused, {wrong:?}")
         })?;
-        let in_flight = |m: &Module<H>| matches!(m.phase, Phase::InFlight { .. });
-        let flights = self.modules.iter().filter(|(_, m)| in_flight(m)).count();
-        must(flights == self.compiling, || {
-            format!("C1: {flights} flights, {} counted", self.compiling)
+        self.recount_turns()
+    }
+
+    fn recount_turns(&self) -> Check {
+        let (mut taken, mut promised) = (0, 0);
+        for (_, request) in self.requests.iter() {
+            match &request.compiles {
+                Some(CompilePlace::Turn(..)) => taken += 1,
+                Some(CompilePlace::Promised(_)) => promised += 1,
+                Some(CompilePlace::Waiting(..)) | None => {}
+            }
+        }
+        let turns = &self.compile_turns;
+        let counted = (turns.taken(), turns.promised(), turns.turns_in_lines());
+        must(counted == (taken, promised, taken + promised), || {
+            format!("C1: {taken} turns are taken, {promised} promised; counted: {counted:?}")
+        })?;
+        let has_turn = |leader: RequestId<H>| {
+            let leader = self.requests.get(leader);
+            leader.is_some_and(|r| matches!(r.compiles, Some(CompilePlace::Turn(..))))
+        };
+        let mut flights = self.modules.iter().filter_map(|(id, m)| match m.phase {
+            Phase::InFlight { leader } => Some((id, leader)),
+            _ => None,
+        });
+        let without = flights.find(|(_, leader)| !has_turn(*leader));
+        none(without, |(id, _)| {
+            format!("C1: {id:?} is in flight out of turn")
+        })?;
+        let idle = turns.idle_lines();
+        let right = match turns.len() {
+            0 => idle == 0,
+            _ => !turns.is_free() || self.closed,
+        };
+        must(right, || {
+            format!("C3: {} wait to compile, {idle} lines are idle", turns.len())
         })
     }
 

@@ -76,12 +76,12 @@ impl<H: Types> State<H> {
             totals: self.totals,
             modules_known: self.modules.len(),
             code_dropped: self.code_dropped,
-            compiling: self.compiling,
+            compiling: self.compile_turns.taken(),
             waiting: seats
                 + followers
                 + self.room_queue.len()
                 + self.awaiting_frees.len()
-                + self.compilers.len(),
+                + self.compile_turns.len(),
             refusals: self.refused,
             closed: self.closed,
             entries,

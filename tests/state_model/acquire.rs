@@ -91,6 +91,11 @@ impl World {
             }
             Step::Bear => self.bear(id, dice),
             Step::Keep => self.keep_code(id, dice),
+            Step::Turn => self.ask_for_turn(id, dice),
+            Step::Work => {
+                self.seen.note("module of no function compiled");
+                self.give_up(id);
+            }
             Step::Grow(instance, by) => {
                 if self.ask(id, Amounts::ZERO.memory(by), dice) {
                     self.grow(id, instance, dice);
@@ -148,7 +153,7 @@ impl World {
         }
         self.model.request(id).awaits_leave = None;
         self.model.pin(id, key);
-        let full = self.model.flights() >= self.model.max_compilations;
+        let full = !self.model.has_turn_for(id);
         let followed = self.model.request(id).followed.take() == Some(key);
         let module = &self.model.modules[&key];
         match module.phase {
@@ -184,7 +189,7 @@ impl World {
                 ..
             } => Expected::Lead(*source, *definition, *code_bytes),
             Prepare::Follow(_) | Prepare::Collected(..) => Expected::Follow,
-            Prepare::Queue => Expected::Queue,
+            Prepare::Queue { .. } => Expected::Queue,
             Prepare::Failed(failure) => Expected::Failed(*failure),
             Prepare::Gone => Expected::Gone,
             Prepare::Closed => Expected::Closed,
@@ -204,7 +209,7 @@ impl World {
         self.absorb(None);
         let woken = turn.map(|nap| nap.sleep);
         let leads = matches!(found, Expected::Lead(..));
-        let passes = matches!(woken, Some(Sleep::Compilers(_))) && !leads;
+        let passes = matches!(woken, Some(Sleep::Compilers(..))) && !leads;
         self.seen.note_if(passes, "turn to compile passed on");
         self.act_on(id, prepared, dice);
     }
@@ -236,17 +241,42 @@ impl World {
                 let ticket = ticket.expect("the flight is under way");
                 self.sleep(id, waiter, waiter, Sleep::Flight(module, ticket));
             }
-            Prepare::Queue => {
-                self.seen.note("queued to compile");
-                let until = self.until(waiter);
-                let ticket = (self.state).wait_for_compiler(id, waiter, until);
-                self.sleep(id, waiter, waiter, Sleep::Compilers(ticket));
-            }
+            Prepare::Queue { .. } => self.wait_to_compile(id, waiter, dice),
             Prepare::Failed(_) => {
                 self.seen.note("refused while cooling down");
                 self.give_up(id);
             }
             Prepare::Gone | Prepare::Closed => self.give_up(id),
+        }
+    }
+
+    fn wait_to_compile(&mut self, id: Request, waiter: u32, dice: Dice) {
+        self.seen.note("queued to compile");
+        let (until, size) = (self.until(waiter), u64::from(dice.0 % 7));
+        (self.state).wait_for_compiler(id, size, waiter, until);
+        let sleep = self.model.join_line(id, size);
+        self.sleep(id, waiter, waiter, sleep);
+    }
+
+    pub fn begin_work(&mut self) {
+        let id = self.state.begin_work();
+        self.model.begin(id, None, 0, Step::Turn);
+    }
+
+    fn ask_for_turn(&mut self, id: Request, dice: Dice) {
+        if self.model.closed {
+            return self.give_up(id);
+        }
+        let expected = self.model.has_turn_for(id);
+        self.model.request(id).nap = None;
+        let has_turn = self.state.ask_for_turn(id, &mut self.cx.out);
+        assert_eq!(has_turn, expected);
+        self.absorb(None);
+        if has_turn {
+            self.model.request(id).step = Step::Work;
+        } else {
+            let waiter = self.model.number();
+            self.wait_to_compile(id, waiter, dice);
         }
     }
 
@@ -631,7 +661,7 @@ impl World {
         let nap = self.model.request(id).nap.take();
         match nap.map(|nap| nap.sleep) {
             Some(Sleep::Flight(module, ticket)) => self.state.leave_flight(module, ticket),
-            Some(Sleep::Compilers(ticket)) => self.state.leave_compilers(ticket, &mut self.cx.out),
+            Some(Sleep::Compilers(..)) => self.state.leave_compilers(id, &mut self.cx.out),
             Some(Sleep::Room(_)) => self.state.leave_room(id, &mut self.cx.out),
             None => {}
         }

@@ -398,11 +398,13 @@ impl MEntry {
     pub fn new(
         id: crate::state::EntryId<crate::fake::Fake>,
         function: crate::state::FunctionId<crate::fake::Fake>,
+        group: u8,
         seats: usize,
     ) -> Self {
         Self {
             id,
             function,
+            group,
             seats: vec![MSeat::Vacant; seats],
             queue: Default::default(),
             handles: 0,

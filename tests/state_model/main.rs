@@ -25,6 +25,7 @@ mod lease;
 mod model;
 mod policy_choices;
 mod room;
+mod turns;
 mod world;
 
 use std::cell::RefCell;
@@ -78,6 +79,7 @@ const INTERESTING: &[&str] = &[
     "lowered limits repaid",
     "module evicted with its instances",
     "module failed",
+    "module of no function compiled",
     "module leaves",
     "module under two names",
     "more seats",
@@ -130,6 +132,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => two().prop_map(|(a, b)| Op::Fast(a, b)),
         1 => one().prop_map(Op::LeaveSeat),
         2 => one().prop_map(Op::Prepare),
+        1 => Just(Op::Work),
         3 => one().prop_map(Op::Leak),
         40 => two().prop_map(|(a, b)| Op::Step(a, b)),
         1 => one().prop_map(Op::GiveUp),
@@ -231,7 +234,7 @@ proptest! {
 #[test]
 fn the_operations_reach_everything() {
     let config = ProptestConfig {
-        cases: 400,
+        cases: 800,
         ..config()
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);

@@ -66,6 +66,7 @@ pub struct Queued {
 pub struct MEntry {
     pub id: EntryId<Fake>,
     pub function: FunctionId<Fake>,
+    pub group: u8,
     pub seats: Vec<MSeat>,
     pub queue: VecDeque<Queued>,
     /// Handles that keep it.
@@ -126,6 +127,9 @@ pub enum Step {
     Bear,
     /// It wants no instance: the code is there, and its request ends.
     Keep,
+    /// It compiles something that no function needs, when it is its turn.
+    Turn,
+    Work,
     /// It makes this lease's memory grow.
     Grow(Instance, u64),
 }
@@ -134,7 +138,8 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sleep {
     Flight(ModuleId<Fake>, Ticket),
-    Compilers(Ticket),
+    /// In the line of this group, with what that has been served and its own size.
+    Compilers(Option<u8>, u64),
     Room(Ticket),
 }
 
@@ -168,6 +173,8 @@ pub struct MRequest {
     pub awaits_leave: Option<u8>,
     pub step: Step,
     pub nap: Option<Nap>,
+    /// Of what it compiles.
+    pub size: u64,
     /// What it last asked for.
     pub target: Amounts,
     /// Victims were evicted for it, and it has not asked again.
@@ -212,6 +219,8 @@ pub struct Model {
     pub collected_for: Vec<u8>,
     /// How often somebody got what those who wait for room might have had.
     pub overtakes: u64,
+    /// Sizes of those whose turn to compile has come, by group; nothing that prepares has one.
+    pub served: BTreeMap<Option<u8>, u64>,
     pub numbers: u32,
 }
 
@@ -236,6 +245,7 @@ impl Model {
             collecting: None,
             collected_for: Vec::new(),
             overtakes: 0,
+            served: BTreeMap::new(),
             numbers: 0,
         }
     }
@@ -287,6 +297,23 @@ impl Model {
     pub fn flights(&self) -> usize {
         let flying = |m: &&MModule| matches!(m.phase, MPhase::Flight(_));
         self.modules.values().filter(flying).count()
+    }
+
+    pub fn compiling(&self) -> usize {
+        let works = self.requests.values().filter(|r| r.step == Step::Work);
+        self.flights() + works.count()
+    }
+
+    /// Whether a turn to compile is free that was not promised to somebody else.
+    pub fn has_turn_for(&self, id: Request) -> bool {
+        let works = |r: &MRequest| r.step == Step::Work;
+        let promised = |r: &MRequest| {
+            let woken = |nap: &Nap| nap.woken && matches!(nap.sleep, Sleep::Compilers(..));
+            r.nap.as_ref().is_some_and(woken)
+        };
+        let others = self.requests.iter().filter(|(other, _)| **other != id);
+        let busy = others.filter(|(_, r)| works(r) || promised(r)).count();
+        self.flights() + busy < self.max_compilations
     }
 
     pub fn leases(&self) -> Vec<Instance> {
@@ -369,6 +396,7 @@ impl Model {
             awaits_leave: None,
             step,
             nap: None,
+            size: 0,
             target: Amounts::ZERO,
             expects: false,
             leaked: None,
@@ -513,7 +541,13 @@ impl Model {
         assert!(closed || nap.until > self.now, "{id:?} is late");
         match nap.sleep {
             Sleep::Room(_) => assert_eq!(self.first_for_room(), Some(id), "room is FIFO"),
-            Sleep::Compilers(_) => assert_eq!(self.first_compiler(), Some(id), "turns are FIFO"),
+            Sleep::Compilers(group, _) => {
+                assert!(
+                    closed || self.first_in_line(group) == Some(id),
+                    "out of line"
+                );
+                *self.served.entry(group).or_default() += self.requests[&id].size;
+            }
             Sleep::Flight(..) => {}
         }
         if let Some(nap) = &mut self.request(id).nap {
@@ -560,7 +594,31 @@ impl Model {
     }
 
     pub fn first_compiler(&self) -> Option<Request> {
-        self.first(|nap| matches!(nap.sleep, Sleep::Compilers(_)))
+        self.first(|nap| matches!(nap.sleep, Sleep::Compilers(..)))
+    }
+
+    /// Of a group, the smaller compiles before the larger, within bounds.
+    fn first_in_line(&self, group: Option<u8>) -> Option<Request> {
+        let place = |(id, r): (&Request, &MRequest)| match r.nap? {
+            nap if nap.woken || nap.late => None,
+            nap => match nap.sleep {
+                Sleep::Compilers(of, due) if of == group => Some((due, nap.order, *id)),
+                _ => None,
+            },
+        };
+        let first = self.requests.iter().filter_map(place);
+        first
+            .min_by_key(|(due, order, _)| (*due, *order))
+            .map(|(.., id)| id)
+    }
+
+    /// A request of this size joins its group's line.
+    pub fn join_line(&mut self, id: Request, size: u64) -> Sleep {
+        let seat = self.requests[&id].seat;
+        let group = seat.map(|(entry, _)| self.entries[entry].group);
+        self.request(id).size = size;
+        let served = self.served.get(&group).copied().unwrap_or(0);
+        Sleep::Compilers(group, served + size)
     }
 
     /// Whether nothing but its function's name leads to an entry.

@@ -73,6 +73,8 @@ pub enum Op {
     LeaveSeat(u8),
     /// A function's code is prepared.
     Prepare(u8),
+    /// Something is compiled that no function needs.
+    Work,
     /// Nobody will ever poll it again, whoever waits or was just handed something.
     Leak(u8),
     Step(u8, u8),
@@ -165,6 +167,7 @@ impl World {
             Op::Fast(entry, seat) => self.fast(entry, seat),
             Op::LeaveSeat(waiter) => self.leave_seat(waiter),
             Op::Prepare(function) => self.prepare_ahead(function),
+            Op::Work => self.begin_work(),
             Op::Leak(waiter) => self.leak(waiter),
             Op::Step(request, dice) => {
                 if let Some(id) = self.pick_request(request) {
@@ -426,7 +429,7 @@ impl World {
     }
 
     /// The entry of a defined function, made when it is new.
-    pub fn entry(&mut self, name: u8, group: u64) -> Option<usize> {
+    pub fn entry(&mut self, name: u8, number: u64) -> Option<usize> {
         let function = self.model.functions[usize::from(name) % NAMES.len()].as_ref()?;
         let function = function.id;
         let doors = &mut self.cx.slots;
@@ -436,7 +439,7 @@ impl World {
             made = Some((id, door));
             door
         };
-        let group = Group::from(group);
+        let group = Group::from(number);
         let id = (self.state).entry(function, &group, make, &mut self.cx.out);
         let id: EntryId<Fake> = id.expect("the function is defined");
         let Some((new, door)) = made else {
@@ -449,7 +452,7 @@ impl World {
         assert_eq!((new, door), (id, self.model.entries.len()));
         self.model
             .entries
-            .push(crate::model::MEntry::new(id, function, 1));
+            .push(crate::model::MEntry::new(id, function, number as u8, 1));
         self.model.entries[door].used = self.model.number();
         self.absorb(None);
         Some(door)

@@ -21,8 +21,9 @@ impl<T: Send + 'static> Pool<T> {
     ///
     /// Each step compiles on the calling thread, one module at a time (milliseconds to seconds), and is charged
     /// to `compile` before it starts; it waits as [`Function::acquire`](crate::Function::acquire) does.
-    /// `max_compilations` does not count it. To compile several at once, let several threads have a part of the
-    /// modules each.
+    /// It has one of the turns that
+    /// [`PoolBuilder::max_compilations`](crate::PoolBuilder::max_compilations) allows, or waits for one. To compile
+    /// several at once, let several threads have a part of the modules each.
     ///
     /// ```
     /// use wasm_pool::{Artifacts, MemoryStore, Pool};

@@ -11,7 +11,7 @@ use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::lead::{Lead, Ready};
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
 use crate::pool::cold::verdict::module_error;
-use crate::pool::shared::{Shared, Signal};
+use crate::pool::shared::{RequestId, Shared, Signal};
 use crate::pool::time::clock::nanos;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::pool::wakeup::{Waiter, Wakeup};
@@ -26,7 +26,7 @@ enum Step<T: Send + 'static> {
         Arc<Waiter<T>>,
         Ticket,
     ),
-    Queue(Arc<Waiter<T>>, Ticket),
+    Queue(Arc<Waiter<T>>),
     Again,
     Fail(AcquireError),
 }
@@ -78,16 +78,9 @@ impl<T: Send + 'static> Shared<T> {
                     origin = CodeOrigin::Awaited;
                     followed += self.timekeeper.now().saturating_sub(began);
                 }
-                Step::Queue(waiter, ticket) => {
-                    let leave = || {
-                        self.with_state(|locked, cx| {
-                            locked.state.leave_compilers(ticket, &mut cx.out);
-                        });
-                        true
-                    };
-                    let goes_on = || self.with_state(|locked, _| !locked.compiling.is_empty());
+                Step::Queue(waiter) => {
                     let in_queue = in_queue(&waiter, WaitingFor::Compiler);
-                    self.wait_for_turn(&in_queue, leave, goes_on).await?;
+                    self.wait_to_compile(&in_queue, guard.id()).await?;
                     wait_policy = wait_policy.later(self.timekeeper.now().saturating_sub(began));
                 }
                 Step::Again => {}
@@ -157,18 +150,68 @@ impl<T: Send + 'static> Shared<T> {
                         None => Step::Again,
                     }
                 }
-                Prepare::Queue if !waits => Step::Fail(would_block(target, WaitingFor::Compiler)),
-                Prepare::Queue => {
+                Prepare::Queue { .. } if !waits => {
+                    Step::Fail(would_block(target, WaitingFor::Compiler))
+                }
+                Prepare::Queue { source } => {
                     let waiter = self.waiter_for_compilation(wait_policy, guard);
                     let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
-                    let ticket = state.wait_for_compiler(guard.id(), told, until);
-                    Step::Queue(waiter, ticket)
+                    let size = source.0.facts.compile_rank();
+                    state.wait_for_compiler(guard.id(), size, told, until);
+                    Step::Queue(waiter)
                 }
                 Prepare::Failed(source) => Step::Fail(module_error(target, source)),
                 Prepare::Gone => Step::Fail(removed(target)),
                 Prepare::Closed => Step::Fail(closed(target)),
             }
         })
+    }
+
+    /// A turn to compile for work that has no function, with a module of this size; in bytes.
+    pub(crate) async fn turn_to_compile(
+        &self,
+        guard: &RequestGuard<T>,
+        target: &Arc<Target>,
+        size: u64,
+        wait_policy: WaitPolicy,
+    ) -> Result<(), AcquireError> {
+        loop {
+            let waiter = self.waiter_for_compilation(wait_policy, guard);
+            let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
+            let has_turn = self.with_state(|locked, cx| {
+                let state = &mut locked.state;
+                let has_turn = state.ask_for_turn(guard.id(), &mut cx.out);
+                if !has_turn && !state.is_closed() {
+                    state.wait_for_compiler(guard.id(), size, told, until);
+                }
+                has_turn.then_some(()).ok_or(state.is_closed())
+            });
+            match has_turn {
+                Ok(()) => return Ok(()),
+                Err(true) => return Err(closed(target)),
+                Err(false) => {}
+            }
+            let in_queue = InQueue {
+                target,
+                waiter: &waiter,
+                wait_policy,
+                waiting_for: WaitingFor::Compiler,
+            };
+            self.wait_to_compile(&in_queue, guard.id()).await?;
+        }
+    }
+
+    async fn wait_to_compile(
+        &self,
+        in_queue: &InQueue<'_, T>,
+        request: RequestId<T>,
+    ) -> Result<(), AcquireError> {
+        let leave = || {
+            self.with_state(|locked, cx| locked.state.leave_compilers(request, &mut cx.out));
+            true
+        };
+        let goes_on = || self.with_state(|locked, _| locked.is_compiling());
+        self.wait_for_turn(in_queue, leave, goes_on).await
     }
 
     async fn wait_for_turn(

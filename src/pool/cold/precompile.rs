@@ -91,6 +91,8 @@ impl<T: Send + 'static> Job<'_, T> {
         if let Some(done) = self.find()? {
             return Ok(done);
         }
+        self.take_turn()?;
+        let _compiling = self.guard.begin_compiling();
         let mut cap = (self.pool)
             .first_cap(&self.size(), CompileNeed::default(), &Amounts::ZERO)
             .map_err(|verdict| self.failed(verdict))?;
@@ -134,6 +136,21 @@ impl<T: Send + 'static> Job<'_, T> {
             }
         }
         Ok(None)
+    }
+
+    /// As many compile at once as may. Nothing is held while others are waited for.
+    fn take_turn(&self) -> Result<(), PrecompileError> {
+        self.hold_nothing();
+        let wait_policy = self.pool.wait_policy(AcquireOptions::new());
+        let size = self.facts.compile_rank();
+        let turn = (self.pool).turn_to_compile(&self.guard, &self.target, size, wait_policy);
+        block_on(turn, &self.pool.timekeeper).map_err(PrecompileError::Acquire)
+    }
+
+    fn hold_nothing(&self) {
+        self.pool.with_state(|locked, cx| {
+            (locked.state).shrink_to(self.guard.id(), Amounts::ZERO, &mut cx.out);
+        });
     }
 
     /// So much is held then, with what was held before.
@@ -188,9 +205,7 @@ impl<T: Send + 'static> Job<'_, T> {
             .raised_cap(&self.size(), cap, shortfall, &Amounts::ZERO);
         let raised = raised.map_err(|verdict| self.failed(verdict))?;
         // Nothing is held while more is waited for.
-        self.pool.with_state(|locked, cx| {
-            (locked.state).shrink_to(self.guard.id(), Amounts::ZERO, &mut cx.out);
-        });
+        self.hold_nothing();
         self.reserve(self.pool.room_to_compile(&self.size(), Some(&raised)))?;
         Ok(Some(raised))
     }

@@ -24,12 +24,16 @@ impl<T: Send + 'static> RequestGuard<T> {
         self.id
     }
 
-    /// This thread compiles or loads the request's module, until the guard goes.
+    /// This thread compiles or loads the request's module (or one for the artifacts alone, if the request has
+    /// none), until the guard goes.
     pub fn begin_compiling(&self) -> Compiling<T> {
         let pool = self.pool.clone();
         let module = pool.with_state(|locked, _| {
             let module = locked.state.module_of(self.id);
-            locked.compiling.extend(module);
+            match module {
+                Some(module) => _ = locked.compiling.insert(module),
+                None => locked.precompiling += 1,
+            }
             module
         });
         let before = COMPILES.with(|compiles| compiles.replace(true));
@@ -61,10 +65,10 @@ pub(crate) struct Compiling<T: Send + 'static> {
 impl<T: Send + 'static> Drop for Compiling<T> {
     fn drop(&mut self) {
         COMPILES.with(|compiles| compiles.set(self.before));
-        if let Some(module) = self.module {
-            self.pool
-                .with_state(|locked, _| locked.compiling.remove(&module));
-        }
+        self.pool.with_state(|locked, _| match self.module {
+            Some(module) => _ = locked.compiling.remove(&module),
+            None => locked.precompiling -= 1,
+        });
     }
 }
 

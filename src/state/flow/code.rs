@@ -28,8 +28,10 @@ pub enum Prepare<H: Types> {
     /// The code is collected for somebody who has waited for long: `follow` that, then ask again; or be
     /// refused.
     Collected(ModuleId<H>, Shortage),
-    /// As many compilations run as may: wait for one to end, then ask again.
-    Queue,
+    /// As many compilations run as may: wait for a turn, then ask again.
+    Queue {
+        source: H::Source,
+    },
     /// The module failed a short while ago.
     Failed(H::Failure),
     /// The function was removed.
@@ -39,7 +41,10 @@ pub enum Prepare<H: Types> {
 
 impl<H: Types> Prepare<H> {
     const fn is_wait(&self) -> bool {
-        matches!(self, Self::Follow(_) | Self::Collected(..) | Self::Queue)
+        matches!(
+            self,
+            Self::Follow(_) | Self::Collected(..) | Self::Queue { .. }
+        )
     }
 }
 
@@ -100,6 +105,7 @@ impl<H: Types> State<H> {
 
     /// Pins the request's module, at the function's present version, and says where its code is.
     pub fn prepare(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> Prepare<H> {
+        self.give_back_turn(id);
         let prepared = self.find_code(id, out);
         if prepared.is_wait() {
             // The leader that it waits for may itself wait for room: this request must not hold any of it.
@@ -139,7 +145,7 @@ impl<H: Types> State<H> {
         }
         self.pin(id, module, out);
         let now = self.now;
-        let full = self.compiling >= self.config.max_compilations;
+        let is_free = self.compile_turns.is_free();
         let followed = self.requests[id].followed.take() == Some(module);
         let record = &mut self.modules[module];
         match &record.phase {
@@ -154,16 +160,19 @@ impl<H: Types> State<H> {
             Phase::Failed { failure, until } if now < *until || followed => {
                 Prepare::Failed(failure.clone())
             }
-            Phase::Cold | Phase::Failed { .. } if full => Prepare::Queue,
+            Phase::Cold | Phase::Failed { .. } if !is_free => Prepare::Queue {
+                source: record.source.clone(),
+            },
             Phase::Cold | Phase::Failed { .. } => {
                 record.phase = Phase::InFlight { leader: id };
-                self.compiling += 1;
-                Prepare::Lead {
+                let lead = Prepare::Lead {
                     source: record.source.clone(),
                     definition,
                     code_bytes: record.code_bytes,
                     compile_need: record.compile_need,
-                }
+                };
+                self.take_turn(id);
+                lead
             }
         }
     }
@@ -204,25 +213,6 @@ impl<H: Types> State<H> {
         let module = self.modules.get_mut(module);
         let sleeper = module.and_then(|module| module.followers.leave(ticket));
         self.has_left(sleeper);
-    }
-
-    /// The request sleeps until a compilation has ended.
-    pub fn wait_for_compiler(&mut self, id: RequestId<H>, waiter: H::Waiter, until: u64) -> Ticket {
-        self.requests[id].asleep_until = Some(until);
-        let request = Some(id);
-        self.compilers.join(Sleeper {
-            waiter,
-            until,
-            request,
-        })
-    }
-
-    pub fn leave_compilers(&mut self, ticket: Ticket, out: &mut Effects<H>) {
-        let sleeper = self.compilers.leave(ticket);
-        if !self.has_left(sleeper) {
-            // It was woken, and has gone: the turn is for the next.
-            self.wake_compiler(out);
-        }
     }
 
     /// The leader has loaded the code: it is charged `held` of what the request holds, and all
@@ -325,25 +315,13 @@ impl<H: Types> State<H> {
     fn end_flight(&mut self, module: ModuleId<H>, phase: Phase<H>, out: &mut Effects<H>) {
         let record = &mut self.modules[module];
         let flight = core::mem::replace(&mut record.phase, phase);
-        if let Phase::InFlight { .. } = flight {
+        if let Phase::InFlight { leader } = flight {
             let (now, mut late) = (self.now, Vec::new());
             while let Some((_, sleeper)) = self.modules[module].followers.pop(now, &mut late) {
                 self.wake(sleeper, out);
             }
             self.notify_late(late, out);
-            self.compiling -= 1;
-            self.wake_compiler(out);
-        }
-    }
-
-    pub(crate) fn wake_compiler(&mut self, out: &mut Effects<H>) {
-        if self.compiling < self.config.max_compilations {
-            let mut late = Vec::new();
-            let next = self.compilers.pop(self.now, &mut late);
-            self.notify_late(late, out);
-            if let Some((_, sleeper)) = next {
-                self.wake(sleeper, out);
-            }
+            self.end_turn(leader, out);
         }
     }
 

@@ -1,5 +1,5 @@
 //! What happens to the records, in the order of an instance's life: `define` a function, find a seat (`seats`),
-//! get its module's code (`code`), make room (`room`, by a `plan` and its `choice` of modules, and `collect` for
+//! get its module's code (`code`, in `turns`), make room (`room`, by a `plan` and its `choice` of modules, and `collect` for
 //! who has waited for long), become an instance (`requests`), end a lease (`release`), tell who waits (`waiting`).
 //! `upkeep` is what time and settings bring about.
 
@@ -12,5 +12,6 @@ pub mod release;
 pub mod requests;
 pub mod room;
 pub mod seats;
+pub mod turns;
 pub mod upkeep;
 pub mod waiting;

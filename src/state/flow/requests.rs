@@ -77,13 +77,15 @@ impl<H: Types> State<H> {
         if let Some(ticket) = request.room_ticket {
             self.leave_room_queue(ticket, out);
         }
+        let place = request.compiles.take();
         if let Some(module) = request.module {
             self.unpin(id, module, out);
         }
+        self.leave_place(place);
         if let Some((entry, seat)) = request.seat {
             self.vacate(entry, seat, out);
         }
-        // It may have been woken to compile, and taken no turn.
+        // It may have had a turn, or have been promised one.
         self.wake_compiler(out);
     }
 

@@ -185,16 +185,15 @@ impl<H: Types> State<H> {
             cx.out.wake.extend(told);
             self.dismiss_all(id, RemovalReason::Closed, cx);
         }
-        let queues = [
-            &mut self.room_queue,
-            &mut self.awaiting_frees,
-            &mut self.compilers,
-        ];
-        for queue in queues {
+        for queue in [&mut self.room_queue, &mut self.awaiting_frees] {
             cx.out
                 .wake
                 .extend(queue.drain().map(|waiter| (waiter, Signal::Closed)));
         }
+        let compilers = self.compile_turns.drain().into_iter();
+        cx.out
+            .wake
+            .extend(compilers.map(|waiter| (waiter, Signal::Closed)));
         self.turn = None;
         for id in self.modules.ids() {
             let followers = self.modules[id].followers.drain();

@@ -156,13 +156,10 @@ impl<H: Types> State<H> {
             .map(|(id, request)| (id, request.module))
             .collect();
         let mut sleepers = Vec::new();
-        for queue in [
-            &mut self.room_queue,
-            &mut self.awaiting_frees,
-            &mut self.compilers,
-        ] {
+        for queue in [&mut self.room_queue, &mut self.awaiting_frees] {
             queue.drop_late(now, &mut sleepers);
         }
+        self.compile_turns.drop_late(now, &mut sleepers);
         let mut modules: alloc::collections::BTreeSet<_> =
             late.iter().filter_map(|(_, m)| *m).collect();
         if self.collecting.is_some() && !late.is_empty() {

@@ -2,6 +2,7 @@
 
 pub mod amounts;
 pub mod arena;
+pub mod compile_turns;
 pub mod entries;
 pub mod functions;
 pub mod group;

@@ -2,6 +2,7 @@
 
 use super::amounts::Amounts;
 use super::arena::Id;
+use super::compile_turns::CompilePlace;
 use super::entries::EntryId;
 use super::functions::FunctionId;
 use super::ledger::Charge;
@@ -34,6 +35,8 @@ pub struct Request<H: Types> {
     pub asleep_until: Option<u64>,
     /// Its place among those who wait for room; kept until it is served or ends.
     pub room_ticket: Option<Ticket>,
+    /// Its place among those who compile, or wait for that.
+    pub compiles: Option<CompilePlace>,
     /// How many had passed those who wait for room when it began to.
     pub since: Option<u64>,
     pub held: Charge,
@@ -57,6 +60,7 @@ impl<H: Types> Request<H> {
             followed: None,
             asleep_until: None,
             room_ticket: None,
+            compiles: None,
             since: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,

@@ -1,0 +1,122 @@
+//! Turns to compile: as many compile at once as may, and the others wait in lines.
+
+use alloc::vec::Vec;
+
+use crate::state::{CompilePlace, Effects, Group, RequestId, Sleeper, State, Types};
+
+impl<H: Types> State<H> {
+    /// Work for no function asks for its turn: true when it has it, until it is abandoned. If not, it waits for
+    /// one, then asks again.
+    pub fn ask_for_turn(&mut self, id: RequestId<H>, out: &mut Effects<H>) -> bool {
+        self.give_back_turn(id);
+        let has_turn = self.take_turn(id);
+        self.wake_compiler(out);
+        has_turn
+    }
+
+    /// The request sleeps until it is its turn to compile a module of this size, in bytes.
+    pub fn wait_for_compiler(
+        &mut self,
+        id: RequestId<H>,
+        size: u64,
+        waiter: H::Waiter,
+        until: u64,
+    ) {
+        let group = self.group_of(id);
+        self.requests[id].asleep_until = Some(until);
+        let sleeper = Sleeper {
+            waiter,
+            until,
+            request: Some(id),
+        };
+        let place = self.compile_turns.join(&group, size, sleeper);
+        self.requests[id].compiles = Some(CompilePlace::Waiting(group, place));
+    }
+
+    /// It waits no more. If it was woken already, its turn is for the next.
+    pub fn leave_compilers(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
+        if let Some(CompilePlace::Waiting(group, place)) = &request.compiles {
+            let sleeper = self.compile_turns.leave(group, *place);
+            request.compiles = None;
+            self.has_left(sleeper);
+        } else {
+            self.give_back_turn(id);
+            self.wake_compiler(out);
+        }
+    }
+
+    /// Takes a turn, if one is free; true when it has one.
+    pub(crate) fn take_turn(&mut self, id: RequestId<H>) -> bool {
+        let group = self.group_of(id);
+        let has_turn = self.compile_turns.take(&group);
+        if has_turn {
+            self.requests[id].compiles = Some(CompilePlace::Turn(group, self.now));
+        }
+        has_turn
+    }
+
+    /// Whoever was promised a turn, and does not take it now, has none.
+    pub(crate) fn give_back_turn(&mut self, id: RequestId<H>) {
+        let place = &mut self.requests[id].compiles;
+        let promised = place.take_if(|place| matches!(place, CompilePlace::Promised(_)));
+        if let Some(CompilePlace::Promised(group)) = promised {
+            self.compile_turns.give_back(&group);
+        }
+    }
+
+    /// The request compiles no more.
+    pub(crate) fn end_turn(&mut self, id: RequestId<H>, out: &mut Effects<H>) {
+        let place = self.requests.get_mut(id).and_then(|r| r.compiles.take());
+        self.leave_place(place);
+        self.wake_compiler(out);
+    }
+
+    /// Its place is free, whatever it is.
+    pub(crate) fn leave_place(&mut self, place: Option<CompilePlace>) {
+        match place {
+            None => {}
+            Some(CompilePlace::Waiting(group, place)) => {
+                self.compile_turns.leave(&group, place);
+            }
+            Some(CompilePlace::Promised(group)) => self.compile_turns.give_back(&group),
+            Some(CompilePlace::Turn(group, since)) => {
+                self.compile_turns.end(&group, self.now - since);
+            }
+        }
+    }
+
+    /// Whoever is next is woken, as long as there are free turns.
+    pub(crate) fn wake_compiler(&mut self, out: &mut Effects<H>) {
+        loop {
+            let mut late = Vec::new();
+            let next = self.compile_turns.promise(self.now, &mut late);
+            for sleeper in &late {
+                if let Some(request) = sleeper.request.and_then(|id| self.requests.get_mut(id)) {
+                    request.compiles = None;
+                }
+            }
+            self.notify_late(late, out);
+            let Some((group, sleeper)) = next else {
+                return;
+            };
+            match sleeper.request.and_then(|id| self.requests.get_mut(id)) {
+                Some(request) => {
+                    request.compiles = Some(CompilePlace::Promised(group));
+                    self.wake(sleeper, out);
+                }
+                // Nobody is there to take it.
+                None => self.compile_turns.give_back(&group),
+            }
+        }
+    }
+
+    /// The group that a request is for; nobody's, of what makes no instance.
+    fn group_of(&self, id: RequestId<H>) -> Group {
+        let seat = self.requests[id].seat;
+        let entry = seat.and_then(|(entry, _)| self.entries.get(entry));
+        entry.map_or(Group::NOBODY, |entry| entry.group.clone())
+    }
+}
