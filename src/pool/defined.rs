@@ -74,6 +74,9 @@ pub(crate) struct SourceParts<T: 'static> {
     pub warmed: Warmed,
 }
 
+/// Bytes of wasm whose operators are counted in about a millisecond.
+const QUICK_BYTES: usize = 32 << 10;
+
 /// What is known of the heap that compiling takes, in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct CompileHeap {
@@ -143,6 +146,15 @@ impl<T: 'static> Source<T> {
         let estimate = || compile_heap(wasm, facts, imports.engine());
         let measured = known.measured.get();
         Amounts::ZERO.compile(*measured.unwrap_or_else(|| known.estimate.get_or_init(estimate)))
+    }
+
+    /// Whether `compile_estimate` knows already, or soon will: by a look at so few operators that anybody may wait
+    /// for it.
+    pub fn is_quickly_estimated(&self) -> bool {
+        let known = &self.0.compile_heap;
+        known.measured.get().is_some()
+            || known.estimate.get().is_some()
+            || self.0.wasm.len() <= QUICK_BYTES
     }
 
     /// Compiling it has taken so much, beside what others took.

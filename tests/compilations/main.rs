@@ -9,12 +9,14 @@ mod common;
 #[path = "../charges/modules/extremes.rs"]
 mod extremes;
 
+mod aside;
 mod bound;
 mod hooks;
 mod limits;
 mod measured;
 mod search;
 mod small_stack;
+mod turns;
 
 #[global_allocator]
 static ALLOCATOR: common::heap::Counting = common::heap::Counting;

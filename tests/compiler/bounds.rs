@@ -1,9 +1,11 @@
 //! What a process that compiles may take.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wasm_pool::{
-    AcquireError, Budget, BuildError, CallError, ErrorKind, Function, LimitsError, ModuleError,
+    AcquireError, Budget, BuildError, CallError, Compiled, ErrorKind, Function, LimitsError,
+    ModuleError,
 };
 
 use crate::common::*;
@@ -11,7 +13,7 @@ use crate::{alone, builder, define_bomb, helper};
 
 /// What is wrong with the module.
 #[track_caller]
-fn module_error<R: std::fmt::Debug>(called: Result<R, CallError>) -> std::sync::Arc<ModuleError> {
+fn module_error<R: std::fmt::Debug>(called: Result<R, CallError>) -> Arc<ModuleError> {
     match called {
         Err(CallError::Acquire(AcquireError::Module { source, .. })) => source,
         other => panic!("{other:?}"),
@@ -87,7 +89,10 @@ fn what_takes_more_than_there_can_be_is_too_expensive_and_that_is_remembered() {
 #[test]
 fn a_cap_that_is_too_low_is_raised_and_what_is_enough_is_remembered() {
     let _alone = alone();
+    let told = Arc::new(Mutex::new(Vec::<Compiled>::new()));
+    let heard = told.clone();
     let pool = builder(512 << 20, helper().first_cap(1 << 20))
+        .on_compiled(move |compiled| heard.lock().unwrap().push(compiled.clone()))
         .build()
         .unwrap();
     let f: Function = pool
@@ -101,6 +106,15 @@ fn a_cap_that_is_too_low_is_raised_and_what_is_enough_is_remembered() {
     let kills = check(&pool).compiler_kills;
     assert!(kills.cap > 0, "{kills:?}");
     assert_eq!((kills.total(), check(&pool).compilations), (kills.cap, 1));
+    // The host is told of each try.
+    let mut tries = std::mem::take(&mut *told.lock().unwrap());
+    let last = tries.pop().unwrap();
+    assert!(last.succeeded && last.name() == "f", "{last:?}");
+    let heap = last.heap_bytes.unwrap();
+    assert!(heap > 1 << 20 && heap <= last.reserved_bytes, "{last:?}");
+    assert_eq!(tries.len() as u64, kills.cap);
+    let failed = |compiled: &Compiled| !compiled.succeeded && compiled.heap_bytes.is_none();
+    assert!(tries.iter().all(failed), "{tries:?}");
     // It leaves, and comes back without a try that fails.
     pool.set_limits(pool.limits().code(1)).unwrap();
     assert_eq!(pool.stats().modules_loaded, 0);

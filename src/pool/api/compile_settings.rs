@@ -28,9 +28,10 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// Told of every compilation in this process when it is over, whether it has come to code or not: so the host can ask
-    /// its allocator to give back what the compiler has freed (`malloc_trim` of glibc). Runs outside of the pool's lock, on the
-    /// thread that has compiled, while the room is still reserved; its panics are caught.
+    /// Told of every compilation when it is over, whether it has come to code or not: so the host can ask its allocator to
+    /// give back what the compiler has freed (`malloc_trim` of glibc), or keep a bill. Of one in a process of its own that
+    /// is tried again with more memory, it is told each time. Runs outside of the pool's lock, on the thread that has
+    /// compiled, or waited for the process, while the room is still reserved; its panics are caught.
     pub fn on_compiled(mut self, hook: impl Fn(&Compiled) + Send + Sync + 'static) -> Self {
         self.compile_hooks.on_compiled = Some(Box::new(hook));
         self

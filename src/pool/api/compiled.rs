@@ -23,7 +23,8 @@ pub struct Compiled {
     pub wasm_bytes: u64,
     /// Bytes that are reserved for it in `compile`, still.
     pub reserved_bytes: u64,
-    /// Bytes that it took at its peak, if the host measures that: see [`PoolBuilder::compile_probe`](crate::PoolBuilder::compile_probe).
+    /// Bytes of heap that it took at its peak: if the host measures that (see
+    /// [`PoolBuilder::compile_probe`](crate::PoolBuilder::compile_probe)), or a process of its own has compiled it.
     pub heap_bytes: Option<u64>,
     /// Real time that it took.
     pub time: Duration,

@@ -219,45 +219,52 @@ impl<T: Send + 'static> Shared<T> {
         &self,
         order: &Compile<'_, T>,
     ) -> Result<Unmapped, CompileFailure> {
-        match order.cap {
+        let held = self.with_state(|locked, _| locked.state.held(order.request));
+        let reserved_bytes = held.map_or(0, |held| held.get(Budget::Compile));
+        let began = Instant::now();
+        let (compiled, heap_bytes) = match order.cap {
             Some(cap) => self.compile_in_process(order, cap),
-            None => self.compile_here(order),
-        }
+            None => self.compile_here(order, reserved_bytes),
+        };
+        self.compile_hooks.tell(&Compiled {
+            signature: order.target.signature.clone(),
+            group: order.target.group.clone(),
+            wasm_bytes: order.wasm.len() as u64,
+            reserved_bytes,
+            heap_bytes,
+            time: began.elapsed(),
+            succeeded: compiled.is_ok(),
+        });
+        compiled
     }
 
-    fn compile_here(&self, order: &Compile<'_, T>) -> Result<Unmapped, CompileFailure> {
-        let held = self.with_state(|locked, _| locked.state.held(order.request));
-        let reserved = held.map_or(0, |held| held.get(Budget::Compile));
+    /// With the heap that it took, if that is known.
+    fn compile_here(
+        &self,
+        order: &Compile<'_, T>,
+        reserved: u64,
+    ) -> (Result<Unmapped, CompileFailure>, Option<u64>) {
         let _listed = self.in_flight.enter(order.target.clone(), reserved);
         // Some valid modules make the compiler panic: that is their failure, and nobody else's.
         let hooks = &self.compile_hooks;
-        let began = Instant::now();
         let compile = || hooks.measure(|| compile(&self.runtime, order.wasm, order.facts));
         let panicked = || (Err(wasmtime::Error::msg("the compiler panicked")), None);
         let (compiled, heap) = guarded("the compiler", compile).unwrap_or_else(panicked);
         if let (Ok(_), Some(bytes)) = (&compiled, heap) {
             (order.measured)(bytes);
         }
-        hooks.tell(&Compiled {
-            signature: order.target.signature.clone(),
-            group: order.target.group.clone(),
-            wasm_bytes: order.wasm.len() as u64,
-            reserved_bytes: reserved,
-            heap_bytes: heap,
-            time: began.elapsed(),
-            succeeded: compiled.is_ok(),
-        });
-        compiled.map_err(|error| CompileFailure::Verdict(verdict_of(error)))
+        let compiled = compiled.map_err(|error| CompileFailure::Verdict(verdict_of(error)));
+        (compiled, heap)
     }
 
     fn compile_in_process(
         &self,
         order: &Compile<'_, T>,
         cap: Cap,
-    ) -> Result<Unmapped, CompileFailure> {
+    ) -> (Result<Unmapped, CompileFailure>, Option<u64>) {
         let Some(compilers) = &self.compilers else {
             let error = ModuleError::Process(CompilerError::Unsupported);
-            return Err(CompileFailure::Verdict(error));
+            return (Err(CompileFailure::Verdict(error)), None);
         };
         let reserved = compilers.bytes(order.wasm.len() as u64, &cap);
         let listed = self.in_flight.enter(order.target.clone(), reserved);
@@ -269,7 +276,10 @@ impl<T: Send + 'static> Shared<T> {
             stop: &stop,
             started: &|process| listed.runs_in(process),
         });
-        let made = made.map_err(|failure| self.report_failure(order, cap, failure))?;
+        let made = match made {
+            Ok(made) => made,
+            Err(failure) => return (Err(self.report_failure(order, cap, failure)), None),
+        };
         let need = CompileNeed {
             more_than: 0,
             enough: Some(made.heap),
@@ -278,11 +288,8 @@ impl<T: Send + 'static> Shared<T> {
         self.observer.compiled_in_process(made.peak, reserved);
         let mapped = made.mapped_bytes;
         let needs = (mapped, CodeNeeds::of(&self.runtime, order.facts, mapped));
-        Ok(Unmapped::made_elsewhere(
-            made.artifact,
-            made.code_bytes,
-            needs,
-        ))
+        let code = Unmapped::made_elsewhere(made.artifact, made.code_bytes, needs);
+        (Ok(code), Some(made.heap))
     }
 
     /// Counts it, and keeps what it says of the module.

@@ -144,6 +144,8 @@ impl<T: Send + 'static> Shared<T> {
         let origin = loop {
             // What compiling takes is looked for in all of the wasm: not where an artifact does.
             if matches!(next, Step::Compile) && cap.is_none() {
+                (guard, wait_policy) =
+                    (self.estimated(guard, target, &lead.source, wait_policy)).await?;
                 cap = self.first_cap_of(&guard, target, &lead, &first)?;
             }
             let code = next.code(&lead);
@@ -191,6 +193,28 @@ impl<T: Send + 'static> Shared<T> {
             origin,
         };
         Ok((guard, Some(ready), wait_policy))
+    }
+
+    /// Sees to it that what compiling takes is known: that can be a look at megabytes, which no task's thread takes.
+    pub(crate) async fn estimated(
+        self: &Arc<Self>,
+        guard: RequestGuard<T>,
+        target: &Arc<Target>,
+        source: &Source<T>,
+        wait_policy: WaitPolicy,
+    ) -> Result<(RequestGuard<T>, WaitPolicy), AcquireError> {
+        if !wait_policy.is_of_a_task() || source.is_quickly_estimated() {
+            return Ok((guard, wait_policy));
+        }
+        let (source, signature) = (source.clone(), target.signature.clone());
+        let look = move |_: &RequestGuard<T>, _: IsAwaited<'_>| {
+            let _span = tracing::debug_span!("estimate", function = %signature).entered();
+            source.compile_estimate();
+        };
+        let began = self.timekeeper.now();
+        let (guard, ()) = self.work(guard, target, wait_policy, false, look).await?;
+        let took = self.timekeeper.now().saturating_sub(began);
+        Ok((guard, wait_policy.later(took)))
     }
 
     /// What its process may take at first, if one compiles; `beside` what is reserved for the instance.

@@ -101,15 +101,11 @@ impl<T: Send + 'static> Shared<T> {
             .declared()
             .saturating_add(&code_estimate(facts, None));
         let of_module = source.clone();
-        let size = of_module.size();
-        let cap = self.first_cap(&size, CompileNeed::default(), &beside);
-        let mut cap = cap.map_err(|error| self.fail_until(0, &guard, target, error))?;
-        let room_to_run =
-            |cap: Option<&Cap>| self.room_to_compile(&size, cap).saturating_add(&beside);
+        let mut cap = None;
         let to_find = self.room_to_find(&source);
         let (mut step, mut room) = match &self.artifacts {
-            Some(_) => (Step::Find, to_find),
-            None => (Step::Run(None), room_to_run(cap.as_ref())),
+            Some(_) => (Step::Find, Some(to_find)),
+            None => (Step::Run(None), None),
         };
         let job = Arc::new(Job {
             waits: wait_policy.pauses(),
@@ -119,7 +115,18 @@ impl<T: Send + 'static> Shared<T> {
             defined: defined.clone(),
         });
         loop {
-            let need = Need::of(&guard, target, room);
+            // What compiling takes is looked for in all of the wasm: not where a snapshot is found.
+            if room.is_none() && cap.is_none() {
+                (guard, wait_policy) =
+                    (self.estimated(guard, target, &of_module, wait_policy)).await?;
+                let first = self.first_cap(&of_module.size(), CompileNeed::default(), &beside);
+                cap = first.map_err(|error| self.fail_until(0, &guard, target, error))?;
+            }
+            let room_to_run = || {
+                let compiling = self.room_to_compile(&of_module.size(), cap.as_ref());
+                compiling.saturating_add(&beside)
+            };
+            let need = Need::of(&guard, target, room.unwrap_or_else(room_to_run));
             self.reserve(&need, wait_policy).await?;
             let (pool, job) = (self.clone(), job.clone());
             let aside = cap.is_some() && matches!(step, Step::Run(_));
@@ -136,12 +143,12 @@ impl<T: Send + 'static> Shared<T> {
             guard = done.0;
             (step, room) = match done.1? {
                 Outcome::Done(snapshot) => return Ok((guard, Some(snapshot), wait_policy)),
-                Outcome::NotFound => (Step::Run(None), room_to_run(cap.as_ref())),
-                Outcome::LacksRoom(compiled, needed) => (Step::Run(Some(compiled)), needed),
+                Outcome::NotFound => (Step::Run(None), None),
+                Outcome::LacksRoom(compiled, needed) => (Step::Run(Some(compiled)), Some(needed)),
                 Outcome::Short(shortfall) => {
                     let lacked = cap.map(|cap| (cap, shortfall));
-                    cap = self.raise(&guard, target, &size, lacked, &beside)?;
-                    (Step::Run(None), room_to_run(cap.as_ref()))
+                    cap = self.raise(&guard, target, &of_module.size(), lacked, &beside)?;
+                    (Step::Run(None), None)
                 }
                 Outcome::Stopped | Outcome::Failed(_) => return Ok((guard, None, wait_policy)),
             }
