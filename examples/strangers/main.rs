@@ -22,7 +22,8 @@ mod screen;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -66,7 +67,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn pool() -> Result<Pool, wasm_pool::BuildError> {
+/// A pool that compiles in other processes. `longest` is told of the compilation that takes most time: nanoseconds.
+fn pool(longest: &Arc<AtomicU64>) -> Result<Pool, wasm_pool::BuildError> {
+    let longest = longest.clone();
     let compiler = CompilerProcess::this_program()
         .time_limit(TIME_LIMIT)
         .warm(COMPILATIONS);
@@ -80,13 +83,19 @@ fn pool() -> Result<Pool, wasm_pool::BuildError> {
         )
         .max_compilations(COMPILATIONS)
         .compile_in(compiler)
+        .on_compiled(move |compiled| {
+            longest.fetch_max(compiled.time.as_nanos() as u64, Ordering::Relaxed);
+            // What passed through this process on the way is small, and goes back at once.
+            memory::give_back();
+        })
         .build()
 }
 
 /// Whether all was well.
 fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     memory::cap_this_process(args.cap)?;
-    let pool = pool()?;
+    let longest = Arc::new(AtomicU64::new(0));
+    let pool = pool(&longest)?;
     let mut screen = Screen::new(args.quiet);
     screen.line(&format!(
         "{} uploads by strangers; compilations may take {} together and {TIME_LIMIT:?} each; this process has a cap of {}.",
@@ -123,6 +132,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
         caller: &caller,
         uploader: &uploader,
         memory: [before, after],
+        longest: Duration::from_nanos(longest.load(Ordering::Relaxed)),
         stats: &pool.stats(),
         drained,
     };

@@ -35,3 +35,13 @@ pub fn cap_this_process(bytes: u64) -> io::Result<()> {
     let current = Some(bytes);
     Ok(setrlimit(Resource::Data, Rlimit { current, maximum })?)
 }
+
+/// Asks glibc to give back what it does not use; other allocators have other means.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code, reason = "an allocator is asked in C")]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

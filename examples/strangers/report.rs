@@ -16,6 +16,8 @@ pub struct Report<'a> {
     pub uploader: &'a Uploader,
     /// Before the first upload, and after the last.
     pub memory: [Memory; 2],
+    /// The longest compilation, ended or not.
+    pub longest: Duration,
     pub stats: &'a Stats,
     pub drained: bool,
 }
@@ -115,10 +117,11 @@ impl Report<'_> {
             mib(compile.limit.unwrap_or(0)),
         ));
         screen.always(&format!(
-            "{} compilations; ended for memory {}, for time {}; {} processes crashed.",
+            "{} compilations; ended for memory {}, for time {}, the longest after {}; {} processes crashed.",
             grouped(self.stats.compilations),
             grouped(kills.cap),
             grouped(kills.time),
+            time(self.longest),
             grouped(self.stats.compiler_crashes),
         ));
     }

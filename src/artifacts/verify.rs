@@ -202,8 +202,15 @@ impl Opened {
         copy.seal().map_err(unsealed)
     }
 
-    /// Hashed when it is sealed, and not before: until then, other processes of this user can write to it
-    /// (`/proc/<pid>/fd`). It must have the footer that was read first, which says what was reserved for it.
+    /// The same of what was made a moment ago and is loaded once: that it was verified is not remembered, or the memory
+    /// of this process would grow with every compilation elsewhere.
+    pub(crate) fn verify_new(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
+        let sealed = self.contents.sealed();
+        let sealed = sealed.ok_or_else(|| corrupt("it is not sealed"))?;
+        self.prove(&sealed, &self.page, seal)?;
+        Ok(VerifiedArtifact(sealed))
+    }
+
     fn verify_sealed(
         &self,
         sealed: SealedFile,
@@ -212,15 +219,26 @@ impl Opened {
     ) -> Result<VerifiedArtifact, StoreError> {
         let identity = Identity::of(&sealed);
         if !identity.is_some_and(|id| id.is_verified(seal)) {
-            let stored = sealed.stored().map_err(unsealed)?;
-            let sealed = Self::new(stored, &self.footer.key, u64::MAX)?;
-            if sealed.page != *page {
-                return Err(corrupt("it has changed while it was read"));
-            }
-            sealed.check(seal)?;
+            self.prove(&sealed, page, seal)?;
             identity.into_iter().for_each(|id| id.note_verified(seal));
         }
         Ok(VerifiedArtifact(sealed))
+    }
+
+    /// Hashed when it is sealed, and not before: until then, other processes of this user can write to it
+    /// (`/proc/<pid>/fd`). It must have the footer that was read first, which says what was reserved for it.
+    fn prove(
+        &self,
+        sealed: &SealedFile,
+        page: &[u8; FOOTER_BYTES],
+        seal: &Seal,
+    ) -> Result<(), StoreError> {
+        let stored = sealed.stored().map_err(unsealed)?;
+        let sealed = Self::new(stored, &self.footer.key, u64::MAX)?;
+        if sealed.page != *page {
+            return Err(corrupt("it has changed while it was read"));
+        }
+        sealed.check(seal)
     }
 
     /// Compares the digest.

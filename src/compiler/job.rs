@@ -178,7 +178,7 @@ impl Compilers {
             Done::Failed(bytes) => Err(Failure::Module(texts(&out, bytes))),
             Done::Compiled => {
                 let opened = seal(out, &order.key)?;
-                let artifact = opened.verify(&Seal::digest());
+                let artifact = opened.verify_new(&Seal::digest());
                 let used = Cap {
                     heap,
                     artifact: opened.file_bytes(),
