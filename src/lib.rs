@@ -91,7 +91,7 @@
 //! - Once [`Pool::replace`] returns, no call that starts later runs old code; a handle whose types
 //!   it changed, as the definition must say, is told so in acquire.
 //! - Who waits for room is passed by a bounded number of others; then room is kept for it.
-//! - Waiting is first come, first served, and always ends: by a deadline, by [`Pool::close`], or at
+//! - Waiting is first come, first served (but for turns to compile, which go between groups), and always ends: by a deadline, by [`Pool::close`], or at
 //!   once with an error, where a host function would wait for the very call that it is in, directly or
 //!   through other threads that wait. What a thread holds between two calls may end elsewhere: it
 //!   waits for that until its deadline, and the error says so. Only a compilation is waited for as long
@@ -180,6 +180,7 @@
 //! | span or event | what | fields | around, or after |
 //! |---|---|---|---|
 //! | `compile` | span, info | `function`, `wasm_bytes` | compiling a module |
+//! | `estimate` | span, debug | `function` | on a worker, for a task: counting what a large module's functions have |
 //! | `warm up` | span, info | `function`, `export` | warming up a definition: compiling for that, running the export, the snapshot |
 //! | `load` | span, info | `function` | mapping and linking compiled code |
 //! | `instantiate` | span, debug | `function`, `group` | the host's data, the instance, its start function |

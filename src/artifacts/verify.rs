@@ -202,9 +202,11 @@ impl Opened {
         copy.seal().map_err(unsealed)
     }
 
-    /// The same of what was made a moment ago and is loaded once: that it was verified is not remembered, or the memory
-    /// of this process would grow with every compilation elsewhere.
+    /// The same of what was made a moment ago. It is not remembered: memory would grow with each compilation elsewhere.
     pub(crate) fn verify_new(&self, seal: &Seal) -> Result<VerifiedArtifact, StoreError> {
+        if self.is_compressed() {
+            return Err(corrupt("it is compressed, and nobody has asked for that"));
+        }
         let sealed = self.contents.sealed();
         let sealed = sealed.ok_or_else(|| corrupt("it is not sealed"))?;
         self.prove(&sealed, &self.page, seal)?;
@@ -525,6 +527,32 @@ mod compressed_tests {
             }
             let other = Seal::keyed(b"another");
             assert!(verify(&stored, &other).is_err());
+        }
+    }
+
+    #[test]
+    fn nothing_new_is_taken_compressed_or_open_to_writers() {
+        let seal = Seal::digest();
+        let bytes = code().len() as u64;
+        let new = |contents: &[u8], seals: bool| {
+            let mut file = Unsealed::new(contents.len() as u64).unwrap();
+            file.write(contents).unwrap();
+            let open = StoredArtifact::file(file.file().try_clone().unwrap());
+            let sealed = seals.then(|| file.seal().unwrap().stored().unwrap());
+            let opened = Opened::new(sealed.unwrap_or(open), &key(), u64::MAX);
+            opened.unwrap().verify_new(&seal)
+        };
+        let raw = seal.encode(key(), Codec::Raw, &code(), bytes).to_vec();
+        new(&raw, true).unwrap();
+        let mut changed = raw.clone();
+        changed[7] ^= 1;
+        for (contents, seals) in [
+            (&raw, false),
+            (&changed, true),
+            (&compressed(&seal, bytes), true),
+        ] {
+            let error = new(contents, seals).unwrap_err();
+            assert!(error.condemns_artifact(), "{error}");
         }
     }
 

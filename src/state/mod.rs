@@ -231,7 +231,7 @@ pub struct State<H: Types> {
     overtakes: u64,
     /// **T2** For whom room is collected: it is the first of those who wait.
     collecting: Option<RequestId<H>>,
-    /// **C1** As many turns are taken as requests have one, and every leader of a flight has.
+    /// **C1** As many turns are taken as requests have one.
     compile_turns: CompileTurns<H>,
     closed: bool,
     /// Requests that a budget refused.

@@ -355,7 +355,7 @@ impl<H: Types> State<H> {
         });
         let without = flights.find(|(_, leader)| !has_turn(*leader));
         none(without, |(id, _)| {
-            format!("C1: {id:?} is in flight out of turn")
+            format!("C4: {id:?} is in flight out of turn")
         })?;
         let idle = turns.idle_lines();
         let right = match turns.len() {

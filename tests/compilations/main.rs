@@ -12,6 +12,8 @@ mod extremes;
 mod aside;
 mod bound;
 mod hooks;
+#[cfg(all(target_os = "linux", feature = "compiler"))]
+mod left_behind;
 mod limits;
 mod measured;
 mod search;

@@ -166,6 +166,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// Compilations that may run at once, each on the thread that asked for it, or on one of as many
     /// threads of the pool's own for tasks: at most 1,024. Default: as many as the machine runs
     /// threads.
+    ///
+    /// Others wait for a turn. It goes to the group that has the fewest, and had the least time of them; within a
+    /// group the smaller modules go first, until one that is larger was passed by as many bytes as it has itself.
     pub fn max_compilations(mut self, count: usize) -> Self {
         self.settings.max_compilations = count;
         self

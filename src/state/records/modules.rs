@@ -35,6 +35,7 @@ pub struct CompileNeed {
 /// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
 /// - **M7** `leaving` is the request that collects, and the code is loaded.
 /// - **C2** the leader of a flight has pinned the module.
+/// - **C4** and it has a turn to compile.
 pub struct Module<H: Types> {
     pub key: ModuleKey,
     pub source: H::Source,
