@@ -89,27 +89,56 @@ impl Uploader {
     }
 }
 
-/// How long things took.
-#[derive(Default)]
-pub struct Latencies(Vec<Duration>);
+/// How long things took: counted in buckets, sixteen for each power of two of nanoseconds, so that it takes the same memory
+/// however many there are.
+pub struct Latencies {
+    buckets: Box<[usize; 64 * STEPS]>,
+    count: usize,
+    longest: Duration,
+}
+
+const STEPS: usize = 16;
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            buckets: Box::new([0; 64 * STEPS]),
+            count: 0,
+            longest: Duration::ZERO,
+        }
+    }
+}
 
 impl Latencies {
     fn add(&mut self, time: Duration) {
-        self.0.push(time);
+        let nanos = (time.as_nanos() as u64).max(STEPS as u64);
+        let power = nanos.ilog2();
+        let step = (nanos >> (power - STEPS.ilog2())) as usize % STEPS;
+        self.buckets[power as usize * STEPS + step] += 1;
+        self.count += 1;
+        self.longest = self.longest.max(time);
     }
 
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.count
     }
 
-    /// The time that so many in a thousand did not exceed.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// The time that so many in a thousand did not exceed, up to a sixteenth.
     pub fn permille(&self, permille: usize) -> Duration {
-        let mut sorted = self.0.clone();
-        sorted.sort();
-        let place = sorted.len() * permille / 1000;
-        sorted
-            .get(place.min(sorted.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or_default()
+        let place = self.count * permille / 1000;
+        let mut seen = 0;
+        let reached = self.buckets.iter().position(|count| {
+            seen += count;
+            seen > place
+        });
+        reached.map_or(self.longest, |bucket| {
+            let (power, step) = (bucket / STEPS, bucket % STEPS);
+            let nanos = ((STEPS + step) as u64) << (power - STEPS.ilog2() as usize);
+            Duration::from_nanos(nanos)
+        })
     }
 }
