@@ -252,14 +252,15 @@ pub use compiler::{CompileIn, CompilerError, CompilerProcess};
 #[cfg(all(target_os = "linux", feature = "compiler"))]
 pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
-    AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, CompilationStats,
-    Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
-    FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
-    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
-    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
-    PrecompileOutcome, Precompiled, Prepared, Removal, Stats, SystemClock, Target, TextError,
-    UnknownFunction, UnknownName, ValueType, WaitingFor, WarmUpError,
+    AcquireError, AcquireOptions, ArgumentsError, AsGroup, AsyncReason, BudgetExceeded,
+    BudgetStats, BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin,
+    CompilationStats, Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind,
+    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GroupKey, GuestBytes,
+    Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease, Limits,
+    LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool, PoolBuilder,
+    Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Removal, Stats,
+    SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
+    WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
