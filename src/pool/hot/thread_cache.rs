@@ -198,18 +198,29 @@ mod tests {
             let [one, two] = [define("one", 1), define("two", 2)];
             let long = "a name that is longer than what is kept in place, ";
             let long = [format!("{long}1"), format!("{long}2")];
-            for round in 1..=20 {
+            let groups: [&dyn AsGroup; _] = [
+                &0_u64,
+                &1_u64,
+                &"0",
+                &"1",
+                &"",
+                &long[0],
+                &long[1],
+                &pool.group(3),
+                &pool.group("3"),
+                &Group::NOBODY,
+            ];
+            for round in 0..20 {
+                // Next to each other: two groups of one function, and then two functions in one group.
                 for function in [(&one, 1), (&two, 2)] {
-                    for number in 0..3_u64 {
-                        assert_eq!(lease(function, &number), round);
+                    for group in groups {
+                        assert_eq!(lease(function, group), 2 * round + 1);
                     }
-                    for name in ["0", "1", "", &long[0], &long[1]] {
-                        assert_eq!(lease(function, &name), round);
+                }
+                for group in groups {
+                    for function in [(&one, 1), (&two, 2)] {
+                        assert_eq!(lease(function, group), 2 * round + 2);
                     }
-                    for key in [pool.group(3), pool.group("3")] {
-                        assert_eq!(lease(function, &key), round);
-                    }
-                    assert_eq!(lease(function, &Group::NOBODY), round);
                 }
             }
             INJECTED.with(|hash| hash.set(None));
