@@ -54,7 +54,8 @@
 //!                           └────────────────────────── least recently used ←────────┘
 //! ```
 //!
-//! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
+//! - **Look up**: each thread finds its entry, (function, group), in a table of its own. By a name it costs a little more than by
+//!   a number, or by a key made once ([`Pool::group`]); a resolved handle ([`Function::in_group`]) looks nothing up.
 //! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange, or none if the thread owns it. A warm lease
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a

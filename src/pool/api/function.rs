@@ -19,7 +19,7 @@ use crate::pool::api::lease::Lease;
 use crate::pool::api::target::Target;
 use crate::pool::defined::Defined;
 use crate::pool::hot::entry::{Entry, Taken};
-use crate::pool::hot::entry_hash::function_hash;
+use crate::pool::hot::entry_hash::FunctionKey;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{FunctionId, Shared};
@@ -60,9 +60,7 @@ pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
 /// Which function a handle is of.
 pub(crate) struct Identity<T: Send + 'static> {
     pub(crate) id: FunctionId<T>,
-    pub(crate) uid: u64,
-    /// Of `uid`.
-    pub(crate) hash: u64,
+    key: FunctionKey,
     origin: u64,
 }
 
@@ -70,8 +68,7 @@ impl<T: Send + 'static> Identity<T> {
     pub fn of(id: FunctionId<T>, defined: &Defined) -> Self {
         Self {
             id,
-            uid: defined.uid,
-            hash: function_hash(defined.uid),
+            key: FunctionKey::new(defined.uid),
             origin: defined.origin,
         }
     }
@@ -199,7 +196,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// The entry, by this thread's table or under the lock.
     #[inline(always)]
     pub(crate) fn entry(&self, group: GroupKey<'_>) -> Result<Arc<Entry<T>>, AcquireError> {
-        match thread_cache::take(&self.identity, group) {
+        match thread_cache::take(self.identity.key, group) {
             Some(entry) => Ok(entry),
             None => self.look_up(group),
         }
@@ -219,7 +216,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
         group: GroupKey<'_>,
         wait_policy: impl FnOnce(&Shared<T>) -> WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let Some(entry) = thread_cache::take(&self.identity, group) else {
+        let Some(entry) = thread_cache::take(self.identity.key, group) else {
             return self.lease_first(group, wait_policy(&self.pool));
         };
         match entry.take() {
@@ -561,7 +558,7 @@ impl<T: Send + 'static> Shared<T> {
         group: &Group,
         kept: bool,
     ) -> Result<Arc<Entry<T>>, AcquireError> {
-        debug_assert!(of.uid > 0);
+        debug_assert!(of.key.uid > 0);
         self.with_state(|locked, cx| {
             let state = &mut locked.state;
             let make = |entry, function: &_| {
@@ -592,7 +589,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             let id = locked.state.find(name, arguments?)?;
             let defined = &locked.state.function(id)?.definition;
-            let replaced = defined.origin == of.origin && defined.uid != of.uid;
+            let replaced = defined.origin == of.origin && defined.uid != of.key.uid;
             replaced.then(|| (Identity::of(id, defined), defined.clone()))
         })
     }

@@ -33,9 +33,19 @@ fn seeded() -> &'static Seeded {
     })
 }
 
-/// The hash of a function, by its number among all functions of all pools.
-pub(crate) fn function_hash(uid: u64) -> u64 {
-    seeded().hasher.hash_one(uid)
+/// A function with its hash.
+#[derive(Clone, Copy)]
+pub(crate) struct FunctionKey {
+    /// Names it among all functions of all pools.
+    pub uid: u64,
+    hash: u64,
+}
+
+impl FunctionKey {
+    pub fn new(uid: u64) -> Self {
+        let hash = seeded().hasher.hash_one(uid);
+        Self { uid, hash }
+    }
 }
 
 /// The hash of a group. That of a number is the number: [`entry_hash`] mixes it.
@@ -52,15 +62,16 @@ pub(crate) fn group_hash(group: GroupView<'_>) -> u64 {
     }
 }
 
-/// The hash that (function, group) is found by in every thread's table, of their hashes. Others may have the same one.
+/// The hash that (function, group) is found by in every thread's table, the latter by its hash. Others may have the
+/// same one.
 #[inline]
-pub(crate) fn entry_hash(function: u64, group: u64) -> u64 {
+pub(crate) fn entry_hash(function: FunctionKey, group: u64) -> u64 {
     #[cfg(test)]
     if let Some(hash) = INJECTED.with(std::cell::Cell::get) {
         return hash;
     }
     // The golden ratio, odd: numbers in a row come into different sets.
-    mix(function ^ group, 0x9e37_79b9_7f4a_7c15)
+    mix(function.hash ^ group, 0x9e37_79b9_7f4a_7c15)
 }
 
 /// Both halves of the product, one upon the other: each bit depends on bits above it and on bits below.

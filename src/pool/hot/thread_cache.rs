@@ -13,10 +13,9 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
-use crate::pool::api::function::Identity;
 use crate::pool::api::group_key::GroupKey;
 use crate::pool::hot::entry::Entry;
-use crate::pool::hot::entry_hash::entry_hash;
+use crate::pool::hot::entry_hash::{FunctionKey, entry_hash};
 use crate::sync::{Ordering, StaticU64, thread_local};
 
 /// Sets of lines; the hash of an entry says in which it may stand.
@@ -114,10 +113,10 @@ fn new_table() -> Box<Table> {
 /// Takes this thread's reference to the entry of (function, group), if it has one.
 #[inline(always)]
 pub(crate) fn take<T: Send + 'static>(
-    function: &Identity<T>,
+    function: FunctionKey,
     group: GroupKey<'_>,
 ) -> Option<Arc<Entry<T>>> {
-    let reference = take_by_hash(entry_hash(function.hash, group.hash))?;
+    let reference = take_by_hash(entry_hash(function, group.hash))?;
     let Ok(entry) = (reference as Arc<dyn Any + Send + Sync>).downcast::<Entry<T>>() else {
         return None;
     };
