@@ -102,14 +102,14 @@ fn compare(counted: &[(&str, u64)]) -> ExitCode {
     let mut grown = false;
     for (name, count) in counted {
         let Some(before) = recorded_of(name) else {
-            println!("{name:20} {count:6}  not recorded");
+            println!("{name:25} {count:6}  not recorded");
             grown = true;
             continue;
         };
         let too_many = *count > before + before * MARGIN / 100;
         grown |= too_many;
         let verdict = if too_many { "GROWN" } else { "ok" };
-        println!("{name:20} {count:6}  recorded {before:6}  {verdict}");
+        println!("{name:25} {count:6}  recorded {before:6}  {verdict}");
     }
     if grown {
         println!("if that is meant: cargo bench --bench instructions -- --record");

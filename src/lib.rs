@@ -54,7 +54,8 @@
 //!                           └────────────────────────── least recently used ←────────┘
 //! ```
 //!
-//! - **Look up**: each thread finds its entry, (function, group), in a table of its own.
+//! - **Look up**: each thread finds its entry, (function, group), in a table of its own. By a name it costs a little more than by
+//!   a number, or by a key made once ([`Pool::group`]); a resolved handle ([`Function::in_group`]) looks nothing up.
 //! - **Lease**: an idle instance is taken out of a slot, with one atomic exchange, or none if the thread owns it. A warm lease
 //!   takes no lock, touches no account and no order of recency.
 //! - **Compile**: once for any number of first users, on the first one's thread (for a task, on a
@@ -253,14 +254,15 @@ pub use compiler::{CompileIn, CompilerError, CompilerProcess};
 #[cfg(all(target_os = "linux", feature = "compiler"))]
 pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
-    AcquireError, AcquireOptions, ArgumentsError, AsyncReason, BudgetExceeded, BudgetStats,
-    BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin, CompilationStats,
-    Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind, ExportedFunc, Function,
-    FunctionName, FunctionStats, FunctionType, GuestBytes, Holder, IdleInstance, Imports,
-    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
-    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
-    PrecompileOutcome, Precompiled, Prepared, Removal, Stats, SystemClock, Target, TextError,
-    UnknownFunction, UnknownName, ValueType, WaitingFor, WarmUpError,
+    AcquireError, AcquireOptions, ArgumentsError, AsGroup, AsyncReason, BudgetExceeded,
+    BudgetStats, BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin,
+    CompilationStats, Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind,
+    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GroupKey, GuestBytes,
+    Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease, Limits,
+    LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool, PoolBuilder,
+    Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Removal, Stats,
+    SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
+    WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

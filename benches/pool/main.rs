@@ -31,7 +31,8 @@ fn main() {
     let mut calls = vec![warm::bare()];
     calls.extend(warm::by_hand());
     calls.extend([warm::held(&add), warm::resolved(&add), warm::keyed(&add)]);
-    calls.extend([warm::keyed_by_name(&add), warm::by_name()]);
+    calls.extend([warm::keyed_by_key(&add), warm::keyed_by_name(&add)]);
+    calls.push(warm::by_name());
     calls.extend(warm::leases());
     compare(&mut criterion, "warm", calls);
 

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use wasm_pool::{Lease, PoolBuilder};
+use wasm_pool::{GroupKey, Lease, PoolBuilder};
 
 use super::{Add, Subject, by_hand, pool, pool_of};
 
@@ -52,11 +52,20 @@ pub fn keyed(add: &Add) -> Subject {
     })
 }
 
+/// Acquire, call, release, by function and a group whose hash is known.
+pub fn keyed_by_key(add: &Add) -> Subject {
+    let add = add.clone();
+    let reports = black_box(GroupKey::from("reports"));
+    Subject::calls("function and group's key", move |a, b| {
+        add.call(reports, (a, b)).expect("adds")
+    })
+}
+
 /// Acquire, call, release, by function and a group with a name.
 pub fn keyed_by_name(add: &Add) -> Subject {
     let add = add.clone();
     Subject::calls("function and group's name", move |a, b| {
-        add.call("reports", (a, b)).expect("adds")
+        add.call(black_box("reports"), (a, b)).expect("adds")
     })
 }
 
@@ -86,5 +95,12 @@ pub fn leases() -> Vec<Subject> {
 /// The paths whose instructions are counted.
 pub fn counted(builder: PoolBuilder) -> Vec<Subject> {
     let (_, add) = pool_of(builder);
-    vec![bare(), held(&add), resolved(&add), keyed(&add)]
+    vec![
+        bare(),
+        held(&add),
+        resolved(&add),
+        keyed(&add),
+        keyed_by_key(&add),
+        keyed_by_name(&add),
+    ]
 }

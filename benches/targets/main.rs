@@ -130,6 +130,7 @@ impl Report {
         let bare = &mut warm::bare();
         let resolved = &mut warm::resolved(&add);
         let keyed = &mut warm::keyed(&add);
+        let by_key = &mut warm::keyed_by_key(&add);
         let by_name = &mut warm::keyed_by_name(&add);
         self.ratio("warm, resolved entry / bare call", resolved, bare, 1.2);
         self.ratio(
@@ -138,6 +139,8 @@ impl Report {
             bare,
             1.45,
         );
+        let name = "warm, by function and group's key / bare call";
+        self.ratio(name, by_key, bare, 1.45);
         self.ratio("warm, by function and name / bare call", by_name, bare, 2.2);
     }
 

@@ -51,6 +51,7 @@ pub use api::exported_func::ExportedFunc;
 pub use api::function::{Function, InGroup};
 pub use api::function_name::{FunctionName, NameError, TextError};
 pub use api::function_type::{ArgumentsError, FunctionType, ValueType};
+pub use api::group_key::{AsGroup, GroupKey};
 pub use api::guest_bytes::GuestBytes;
 pub use api::holders::Holder;
 pub use api::imports::{Imports, ImportsBuilder, ImportsError};

@@ -38,7 +38,7 @@ pub use records::arena::{Arena, Id};
 pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
-pub use records::group::Group;
+pub use records::group::{Group, GroupView};
 pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
 pub use records::ledger::{Charge, Ledger, Shortage};
 pub use records::module_table::{Candidate, ModuleTable};

@@ -128,3 +128,28 @@ fn an_idle_instance_takes_half_a_kibibyte_beyond_wasmtimes_own() {
         pooled - bare
     );
 }
+
+#[test]
+fn a_warm_lease_allocates_nothing_however_long_its_groups_name_is() {
+    if !is_child(
+        "bookkeeping::a_warm_lease_allocates_nothing_however_long_its_groups_name_is",
+        "",
+    ) {
+        return;
+    }
+    let pool = quiet(&Engine::default()).build().unwrap();
+    let definition = Definition::new("f").wasm(answering(1));
+    let function: Function<(), i32> = pool.define(definition).unwrap();
+    for len in [0, 7, 22, 23, 1000] {
+        let name = "n".repeat(len);
+        let key = pool.group(&name);
+        let lease = || {
+            function.call(&name, ()).unwrap();
+            function.call(key, ()).unwrap();
+        };
+        // Until the slot is this thread's.
+        (0..20).for_each(|_| lease());
+        let ((), peak) = heap::peak_during(lease);
+        assert_eq!(peak, 0, "{len} bytes");
+    }
+}

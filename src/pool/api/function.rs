@@ -14,10 +14,12 @@ use crate::pool::api::dynamic::Dynamic;
 use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::function_type::FunctionType;
+use crate::pool::api::group_key::{AsGroup, GroupKey};
 use crate::pool::api::lease::Lease;
 use crate::pool::api::target::Target;
 use crate::pool::defined::Defined;
 use crate::pool::hot::entry::{Entry, Taken};
+use crate::pool::hot::entry_hash::FunctionKey;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{FunctionId, Shared};
@@ -58,7 +60,7 @@ pub struct Function<P = Dynamic, R = Dynamic, T: Send + 'static = ()> {
 /// Which function a handle is of.
 pub(crate) struct Identity<T: Send + 'static> {
     pub(crate) id: FunctionId<T>,
-    uid: u64,
+    key: FunctionKey,
     origin: u64,
 }
 
@@ -66,7 +68,7 @@ impl<T: Send + 'static> Identity<T> {
     pub fn of(id: FunctionId<T>, defined: &Defined) -> Self {
         Self {
             id,
-            uid: defined.uid,
+            key: FunctionKey::new(defined.uid),
             origin: defined.origin,
         }
     }
@@ -117,8 +119,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     }
 
     /// This function in one group: resolved once, so that a warm acquire hashes nothing.
-    pub fn in_group(&self, group: impl Into<Group>) -> InGroup<P, R, T> {
-        let group = group.into();
+    pub fn in_group(&self, group: impl AsGroup) -> InGroup<P, R, T> {
+        let group = group.key().to_group();
         let mut function = self.clone();
         let entry = loop {
             match function
@@ -150,11 +152,8 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// # Errors
     /// See [`AcquireError`]. Nothing is charged after an error that was not before.
     #[inline(always)]
-    pub fn acquire(
-        &self,
-        group: impl Into<Group>,
-    ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |pool| pool.default_wait_policy())
+    pub fn acquire(&self, group: impl AsGroup) -> Result<Lease<'static, P, R, T>, AcquireError> {
+        self.lease(group.key(), |pool| pool.default_wait_policy())
     }
 
     /// As [`Self::acquire`], without ever waiting for another lease, for room, or for another
@@ -164,9 +163,9 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// [`AcquireError::WouldBlock`] instead of waiting, and as [`Self::acquire`].
     pub fn try_acquire(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |_| WaitPolicy::None)
+        self.lease(group.key(), |_| WaitPolicy::None)
     }
 
     /// As [`Self::acquire`], with a deadline of its own: instead of the builder's `wait_timeout`, and for all
@@ -176,7 +175,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// [`AcquireError::Timeout`] when the time is over, and as [`Self::acquire`].
     pub fn acquire_timeout(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         self.acquire_with(group, AcquireOptions::new().timeout(timeout))
@@ -188,16 +187,16 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// As [`Self::acquire`].
     pub fn acquire_with(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
         options: AcquireOptions,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        self.lease(&group.into(), |pool| pool.wait_policy(options))
+        self.lease(group.key(), |pool| pool.wait_policy(options))
     }
 
     /// The entry, by this thread's table or under the lock.
     #[inline(always)]
-    pub(crate) fn entry(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
-        match thread_cache::take::<T>(self.identity.uid, group) {
+    pub(crate) fn entry(&self, group: GroupKey<'_>) -> Result<Arc<Entry<T>>, AcquireError> {
+        match thread_cache::take(self.identity.key, group) {
             Some(entry) => Ok(entry),
             None => self.look_up(group),
         }
@@ -205,19 +204,19 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
 
     /// The entry, under the lock. It may be forgotten before anything is leased from it.
     #[cold]
-    fn look_up(&self, group: &Group) -> Result<Arc<Entry<T>>, AcquireError> {
+    fn look_up(&self, group: GroupKey<'_>) -> Result<Arc<Entry<T>>, AcquireError> {
         thread_cache::drop_closed();
         self.pool
-            .entry(&self.identity, &self.signature, group, false)
+            .entry(&self.identity, &self.signature, &group.to_group(), false)
     }
 
     #[inline(always)]
     fn lease(
         &self,
-        group: &Group,
+        group: GroupKey<'_>,
         wait_policy: impl FnOnce(&Shared<T>) -> WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
-        let Some(entry) = thread_cache::take::<T>(self.identity.uid, group) else {
+        let Some(entry) = thread_cache::take(self.identity.key, group) else {
             return self.lease_first(group, wait_policy(&self.pool));
         };
         match entry.take() {
@@ -230,7 +229,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     #[cold]
     fn lease_first(
         &self,
-        group: &Group,
+        group: GroupKey<'_>,
         wait_policy: WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let found = self.look_up(group).map(|entry| {
@@ -245,7 +244,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     #[cold]
     fn lease_slowly(
         &self,
-        group: &Group,
+        group: GroupKey<'_>,
         mut found: Result<(Arc<Entry<T>>, Taken<T>), AcquireError>,
         wait_policy: WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
@@ -302,7 +301,7 @@ where
     /// # Errors
     /// See [`CallError`].
     #[inline(always)]
-    pub fn call(&self, group: impl Into<Group>, params: P) -> Result<R, CallError> {
+    pub fn call(&self, group: impl AsGroup, params: P) -> Result<R, CallError> {
         self.acquire(group)?.call(params)
     }
 }
@@ -408,7 +407,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
             Taken::Idle(pooled) => Ok(Lease::carried(entry, pooled)),
             other => {
                 let wait_policy = wait_policy(&function.pool);
-                function.lease_slowly(self.group(), Ok((entry, other)), wait_policy)
+                function.lease_slowly(self.group().key(), Ok((entry, other)), wait_policy)
             }
         }
     }
@@ -473,7 +472,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
             Ok(pooled) => Ok(Lease::borrowed(entry, pooled)),
             Err(error) => {
                 let successor = self.function.follow(error)?;
-                let group = &entry.target.group;
+                let group = entry.target.group.key();
                 let found = successor.entry(group).map(|entry| (entry, Taken::Nothing));
                 successor.lease_slowly(group, found, wait_policy)
             }
@@ -559,7 +558,7 @@ impl<T: Send + 'static> Shared<T> {
         group: &Group,
         kept: bool,
     ) -> Result<Arc<Entry<T>>, AcquireError> {
-        debug_assert!(of.uid > 0);
+        debug_assert!(of.key.uid > 0);
         self.with_state(|locked, cx| {
             let state = &mut locked.state;
             let make = |entry, function: &_| {
@@ -590,7 +589,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             let id = locked.state.find(name, arguments?)?;
             let defined = &locked.state.function(id)?.definition;
-            let replaced = defined.origin == of.origin && defined.uid != of.uid;
+            let replaced = defined.origin == of.origin && defined.uid != of.key.uid;
             replaced.then(|| (Identity::of(id, defined), defined.clone()))
         })
     }

@@ -22,6 +22,7 @@ pub(crate) mod exported_func;
 pub(crate) mod function;
 pub(crate) mod function_name;
 pub(crate) mod function_type;
+pub(crate) mod group_key;
 pub(crate) mod guest_bytes;
 pub(crate) mod holders;
 pub(crate) mod imports;

@@ -5,19 +5,15 @@ use wasmtime::{Func, Val};
 use crate::pool::api::error::CallError;
 use crate::pool::api::function::{Function, InGroup};
 use crate::pool::api::function_type::{ArgumentsError, FunctionType, Parameter, check_values};
+use crate::pool::api::group_key::AsGroup;
 use crate::pool::api::lease::Lease;
-use crate::state::Group;
 
 impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// Acquires, calls with values, releases; returns as many values as the function has results.
     ///
     /// # Errors
     /// As [`Lease::call_values`]; [`CallError::Acquire`].
-    pub fn call_values(
-        &self,
-        group: impl Into<Group>,
-        params: &[Val],
-    ) -> Result<Vec<Val>, CallError> {
+    pub fn call_values(&self, group: impl AsGroup, params: &[Val]) -> Result<Vec<Val>, CallError> {
         self.acquire(group)?.call_values(params)
     }
 
@@ -27,7 +23,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// As [`Lease::call_values_async`]; [`CallError::Acquire`].
     pub async fn call_values_async(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
         params: &[Val],
     ) -> Result<Vec<Val>, CallError> {
         let mut lease = self.acquire_async(group).await?;

@@ -41,7 +41,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::pool::api::target::Target;
-use crate::pool::hot::entry_hash::entry_hash;
+use crate::pool::hot::entry_hash::{FunctionKey, entry_hash, group_hash};
 use crate::pool::hot::owned_cell::Found;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;
@@ -110,7 +110,7 @@ impl<T: Send + 'static> Entry<T> {
         Self {
             id,
             uid,
-            hash: entry_hash(uid, &group),
+            hash: entry_hash(FunctionKey::new(uid), group_hash(group.view())),
             stack: pool.stack,
             lends: pool.lends,
             needs_release_check: pool.needs_release_checks(),

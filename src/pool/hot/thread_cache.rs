@@ -10,12 +10,12 @@
 //! when a pool goes. A thread that never leases anything again keeps its table until it ends.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
+use crate::pool::api::group_key::GroupKey;
 use crate::pool::hot::entry::Entry;
-use crate::pool::hot::entry_hash::entry_hash;
-use crate::state::Group;
+use crate::pool::hot::entry_hash::{FunctionKey, entry_hash};
 use crate::sync::{Ordering, StaticU64, thread_local};
 
 /// Sets of lines; the hash of an entry says in which it may stand.
@@ -23,7 +23,7 @@ const SETS: usize = 1024;
 /// Lines of a set. With four, a thousand entries in use hardly ever meet.
 const WAYS: usize = 4;
 /// So many entries are forgotten before threads are told to drop closed ones, which costs each some microseconds.
-pub(crate) const ANNOUNCE_EVERY: u64 = 1024;
+pub(crate) const ANNOUNCE_EVERY: u64 = 128;
 
 /// What a line keeps: an [`Entry`] of some pool.
 trait Cached: Any + Send + Sync {
@@ -36,12 +36,33 @@ impl<T: Send + 'static> Cached for Entry<T> {
     }
 }
 
-#[derive(Clone, Default)]
+type Reference = Arc<dyn Cached>;
+
+/// In cells of its own: what is dropped when a line changes may use the table.
+#[derive(Default)]
 struct Line {
-    /// Of (function, group).
-    hash: u64,
+    /// Of (function, group). One line of a set at most has it.
+    hash: Cell<u64>,
     /// An `Arc<Entry<T>>`, unless a lease has it.
-    entry: Option<Arc<dyn Cached + Send + Sync>>,
+    entry: Cell<Option<Reference>>,
+}
+
+impl Line {
+    fn take_if(&self, condition: impl FnOnce(&Reference) -> bool) -> Option<Reference> {
+        let entry = self.entry.take()?;
+        if condition(&entry) {
+            return Some(entry);
+        }
+        self.entry.set(Some(entry));
+        None
+    }
+
+    fn is_vacant(&self) -> bool {
+        let entry = self.entry.take();
+        let is_vacant = entry.is_none();
+        self.entry.set(entry);
+        is_vacant
+    }
 }
 
 /// A thread's table: 4,096 entries at most, 96 KiB.
@@ -51,8 +72,8 @@ type Table = [[Line; WAYS]; SETS];
 static ANNOUNCED: StaticU64 = StaticU64::new(0);
 
 thread_local! {
-    /// `None` before the thread's first lease by name ends.
-    static TABLE: RefCell<Option<Box<Table>>> = const { RefCell::new(None) };
+    /// Made when the thread's first lease by name ends.
+    static TABLE: OnceCell<Box<Table>> = const { OnceCell::new() };
     /// What was announced when this thread last looked.
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
@@ -72,14 +93,12 @@ pub(crate) fn drop_closed() {
         return;
     }
     let closed = TABLE.try_with(|table| {
-        let mut table = table.borrow_mut();
-        let is_closed = |entry: &mut Arc<dyn Cached + Send + Sync>| entry.is_closed();
-        let lines = table.iter_mut().flat_map(|table| table.as_flattened_mut());
+        let lines = table.get().into_iter();
+        let lines = lines.flat_map(|table| table.as_flattened());
         lines
-            .filter_map(|line| line.entry.take_if(is_closed))
+            .filter_map(|line| line.take_if(|entry| entry.is_closed()))
             .collect::<Vec<_>>()
     });
-    // Not while the table is borrowed.
     drop(closed);
 }
 
@@ -92,21 +111,27 @@ fn new_table() -> Box<Table> {
 }
 
 /// Takes this thread's reference to the entry of (function, group), if it has one.
-#[inline]
-pub(crate) fn take<T: Send + 'static>(uid: u64, group: &Group) -> Option<Arc<Entry<T>>> {
-    let take = |table: &RefCell<Option<Box<Table>>>| {
-        let hash = entry_hash(uid, group);
-        let mut table = table.borrow_mut();
-        let set = &mut table.as_mut()?[hash as usize % SETS];
-        let line = set
-            .iter_mut()
-            .find(|line| line.hash == hash && line.entry.is_some())?;
-        let entry: Arc<dyn Any + Send + Sync> = line.entry.take()?;
-        let entry: Arc<Entry<T>> = entry.downcast().ok()?;
-        if entry.uid != uid || entry.group != *group {
-            return None;
-        }
-        Some(entry)
+#[inline(always)]
+pub(crate) fn take<T: Send + 'static>(
+    function: FunctionKey,
+    group: GroupKey<'_>,
+) -> Option<Arc<Entry<T>>> {
+    let reference = take_by_hash(entry_hash(function, group.hash))?;
+    let Ok(entry) = (reference as Arc<dyn Any + Send + Sync>).downcast::<Entry<T>>() else {
+        return None;
+    };
+    // Another may have the same hash.
+    (entry.uid == function.uid && entry.group.is(group.view)).then_some(entry)
+}
+
+#[inline(always)]
+fn take_by_hash(hash: u64) -> Option<Reference> {
+    let take = |table: &OnceCell<Box<Table>>| {
+        let set = &table.get()?[hash as usize % SETS];
+        set.iter()
+            .find(|line| line.hash.get() == hash)?
+            .entry
+            .take()
     };
     // A thread that is ending has no table any more.
     TABLE.try_with(take).ok().flatten()
@@ -123,31 +148,33 @@ pub(crate) fn put_back<T: Send + 'static>(entry: Arc<Entry<T>>) {
 #[inline(never)]
 pub(crate) fn put<T: Send + 'static>(entry: Arc<Entry<T>>) {
     let evicted = TABLE.try_with(|table| {
-        // Dropping an entry runs no foreign code, but may end a thread's table: not while borrowed.
-        let mut table = table.borrow_mut();
         let hash = entry.hash;
-        let set = &mut table.get_or_insert_with(new_table)[hash as usize % SETS];
-        let own = |line: &Line| line.hash == hash;
-        let vacant = |line: &Line| line.entry.is_none();
-        let way = set.iter().position(own);
-        let way = way.or_else(|| set.iter().position(vacant));
-        // Any will do; the upper bits have not chosen the set.
-        let way = way.unwrap_or((hash >> 32) as usize % WAYS);
-        let line = &mut set[way];
-        line.hash = hash;
-        line.entry.replace(entry)
+        let set = &table.get_or_init(new_table)[hash as usize % SETS];
+        let known = set.iter().find(|line| line.hash.get() == hash);
+        let line = known.unwrap_or_else(|| line_for_another(set, hash));
+        line.hash.set(hash);
+        line.entry.replace(Some(entry))
     });
     // The thread is ending, or the reference in its place was another's: either way it goes.
     drop(evicted);
+}
+
+/// Where a hash comes to stand that no line of the set has.
+#[cold]
+fn line_for_another(set: &[Line; WAYS], hash: u64) -> &Line {
+    // Any will do if none is vacant; the upper bits have not chosen the set.
+    let any = &set[(hash >> 32) as usize % WAYS];
+    set.iter().find(|line| line.is_vacant()).unwrap_or(any)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::pool::hot::entry_hash::INJECTED;
     use crate::sync::unit_test_of_threads;
-    use crate::{Definition, Function, Pool};
+    use crate::{AsGroup, Definition, Function, Group, Pool};
 
-    /// Everything is in one set, and found by one hash; each function and each group has its own instances.
+    /// Everything has one hash. Each function and each group has its own instances all the same: numbers, names, and
+    /// keys, whose groups are compared too.
     #[test]
     fn a_colliding_hash_hands_out_no_other_entry() {
         unit_test_of_threads(|| {
@@ -160,18 +187,39 @@ mod tests {
                 let definition = Definition::new(name).wasm(wasm).export("f");
                 pool.define(definition).expect("it is a module")
             };
-            let functions = [define("one", 1), define("two", 2)];
+            let lease = |(function, result): (&Function<(), i32>, i32), group: &dyn AsGroup| {
+                let key = group.key();
+                let mut lease = function.acquire(key).expect("room");
+                assert_eq!(*lease.group(), key.to_group());
+                assert_eq!(lease.call(()).expect("it returns"), result);
+                lease.uses()
+            };
+            let [one, two] = [define("one", 1), define("two", 2)];
+            let long = "a name that is longer than what is kept in place, ";
+            let long = [format!("{long}1"), format!("{long}2")];
+            let groups: [&dyn AsGroup; _] = [
+                &0_u64,
+                &1_u64,
+                &"0",
+                &"1",
+                &"",
+                &long[0],
+                &long[1],
+                &pool.group(3),
+                &pool.group("3"),
+                &Group::NOBODY,
+            ];
             for round in 0..20 {
-                for (function, result) in functions.iter().zip([1, 2]) {
-                    for number in 0..3_u64 {
-                        let mut lease = function.acquire(number).expect("room");
-                        assert_eq!(lease.group().number(), Some(number));
-                        assert_eq!(lease.call(()).expect("it returns"), result);
-                        assert_eq!(lease.uses(), round + 1);
+                // Next to each other: two groups of one function, and then two functions in one group.
+                for function in [(&one, 1), (&two, 2)] {
+                    for group in groups {
+                        assert_eq!(lease(function, group), 2 * round + 1);
                     }
-                    let mut lease = function.acquire("0").expect("room");
-                    assert_eq!(lease.group().name(), Some("0"));
-                    assert_eq!(lease.call(()).expect("it returns"), result);
+                }
+                for group in groups {
+                    for function in [(&one, 1), (&two, 2)] {
+                        assert_eq!(lease(function, group), 2 * round + 2);
+                    }
                 }
             }
             INJECTED.with(|hash| hash.set(None));

@@ -10,6 +10,7 @@ use wasmtime::{WasmParams, WasmResults};
 use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::error::{AcquireError, CallError};
 use crate::pool::api::function::{Function, InGroup};
+use crate::pool::api::group_key::{AsGroup, GroupKey};
 use crate::pool::api::lease::{
     Home, Lease, UNTIL_DROPPED, broken, explain, failed, stack_too_small,
 };
@@ -25,7 +26,7 @@ use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{CallFailure, StackQuota, set_yields};
-use crate::state::{Group, RemovalReason};
+use crate::state::RemovalReason;
 
 /// A guest's call, on its fiber.
 pub(crate) type Running<'a, X> = Pin<Box<dyn Future<Output = wasmtime::Result<X>> + Send + 'a>>;
@@ -43,10 +44,10 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// As [`Self::acquire`].
     pub async fn acquire_async(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let wait_policy = || self.pool.default_wait_policy();
-        self.lease_async(group.into(), wait_policy).await
+        self.lease_async(group.key(), wait_policy).await
     }
 
     /// As [`Self::acquire_timeout`], without blocking a thread.
@@ -55,7 +56,7 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// As [`Self::acquire_timeout`].
     pub async fn acquire_async_timeout(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
         timeout: Duration,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         self.acquire_async_with(group, AcquireOptions::new().timeout(timeout))
@@ -68,22 +69,22 @@ impl<P, R, T: Send + 'static> Function<P, R, T> {
     /// As [`Self::acquire_with`].
     pub async fn acquire_async_with(
         &self,
-        group: impl Into<Group>,
+        group: impl AsGroup,
         options: AcquireOptions,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let wait_policy = || self.pool.wait_policy(options);
-        self.lease_async(group.into(), wait_policy).await
+        self.lease_async(group.key(), wait_policy).await
     }
 
     async fn lease_async(
         &self,
-        group: Group,
+        group: GroupKey<'_>,
         wait_policy: impl Fn() -> WaitPolicy,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         let mut successor: Option<Self> = None;
         loop {
             let function = successor.as_ref().unwrap_or(self);
-            let leased = match function.entry(&group) {
+            let leased = match function.entry(group) {
                 Ok(entry) => {
                     let home = || Home::Carried(Some(entry.clone()));
                     let leased = self.pool.lease_for_task(home, &entry, &wait_policy).await;
@@ -128,8 +129,9 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
         options: AcquireOptions,
     ) -> Result<Lease<'static, P, R, T>, AcquireError> {
         self.resolved()?;
-        let group = self.group().clone();
-        self.function.acquire_async_with(group, options).await
+        self.function
+            .acquire_async_with(self.group(), options)
+            .await
     }
 
     /// As [`Function::acquire_async_timeout`].
@@ -166,7 +168,7 @@ impl<P, R, T: Send + 'static> InGroup<P, R, T> {
             Ok(lease) => Ok(lease),
             Err(error) => {
                 let successor = self.function.follow(error)?;
-                let group = entry.target.group.clone();
+                let group = entry.target.group.key();
                 successor.lease_async(group, wait_policy).await
             }
         }
@@ -183,7 +185,7 @@ where
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn call_async(&self, group: impl Into<Group>, params: P) -> Result<R, CallError> {
+    pub async fn call_async(&self, group: impl AsGroup, params: P) -> Result<R, CallError> {
         let mut lease = self.acquire_async(group).await?;
         lease.call_async(params).await
     }

@@ -26,31 +26,102 @@ const SHORT: usize = 22;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Repr {
     Id(u64),
-    /// Its bytes, filled up with zeros, and how many they are.
-    Short([u8; SHORT], u8),
+    /// Its bytes, filled up with zeros, and then how many they are.
+    Short([u8; SHORT + 1]),
     Long(Arc<str>),
     Nobody,
 }
 
-/// A short name is hashed in words, and without its length: whoever finds something by a hash compares.
-impl Hash for Repr {
+/// A group as it is compared: a copy of a number or a short name, which fits into registers, or the text of a long
+/// name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GroupView<'a> {
+    Id(u64),
+    /// Its bytes, filled up with zeros, and how many they are on top of the last word.
+    Short([u64; 3]),
+    Long(&'a str),
+    Nobody,
+}
+
+const LENGTH_SHIFT: u32 = 48;
+
+impl<'a> GroupView<'a> {
+    /// Looks at each byte once, but for those of the text of a long name: at none.
     #[inline]
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        match self {
-            Self::Id(id) => hasher.write_u64(*id),
-            Self::Short(bytes, len) => {
-                let (first, rest) = bytes.split_first_chunk().unwrap_or((&[0; 8], &[]));
-                hasher.write_u64(u64::from_le_bytes(*first));
-                if *len > 8 {
-                    let ends = (rest.first_chunk(), rest.last_chunk());
-                    let (second, last) = (ends.0.unwrap_or(&[0; 8]), ends.1.unwrap_or(&[0; 8]));
-                    hasher.write_u64(u64::from_le_bytes(*second));
-                    hasher.write_u64(u64::from_le_bytes(*last));
-                }
-            }
-            Self::Long(name) => name.hash(hasher),
-            Self::Nobody => {}
+    pub fn of_name(name: &'a str) -> Self {
+        let bytes = name.as_bytes();
+        if bytes.len() > SHORT {
+            return Self::Long(name);
         }
+        let from = |start| word(bytes.get(start..).unwrap_or_default());
+        let length = (bytes.len() as u64) << LENGTH_SHIFT;
+        Self::Short([from(0), from(8), from(16) | length])
+    }
+
+    pub fn to_group(self) -> Group {
+        Group(match self {
+            Self::Id(id) => Repr::Id(id),
+            Self::Short(words) => {
+                let bytes = words.into_iter().flat_map(u64::to_le_bytes);
+                let mut short = [0; SHORT + 1];
+                short
+                    .iter_mut()
+                    .zip(bytes)
+                    .for_each(|(to, from)| *to = from);
+                Repr::Short(short)
+            }
+            Self::Long(name) => Repr::Long(name.into()),
+            Self::Nobody => Repr::Nobody,
+        })
+    }
+}
+
+/// Up to eight bytes, filled up with zeros: in one or two moves of a fixed length, which may overlap.
+#[inline(always)]
+fn word(bytes: &[u8]) -> u64 {
+    if let Some(eight) = bytes.first_chunk() {
+        return u64::from_le_bytes(*eight);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk::<4>()) {
+        let last = u64::from(u32::from_le_bytes(*last)) << (8 * (bytes.len() - 4));
+        return u64::from(u32::from_le_bytes(*first)) | last;
+    }
+    let add = |word: u64, byte: &u8| word << 8 | u64::from(*byte);
+    bytes.iter().rev().fold(0, add)
+}
+
+/// As [`GroupView::Short`] has them: the last word is of the last seven bytes, in place of the last eight.
+#[inline(always)]
+fn short_words(bytes: &[u8; SHORT + 1]) -> [u64; 3] {
+    let word_at = |start| {
+        let word = bytes.get(start..).and_then(<[u8]>::first_chunk);
+        word.map_or(0, |word| u64::from_le_bytes(*word))
+    };
+    [word_at(0), word_at(8), word_at(15) >> 8]
+}
+
+impl Hash for Repr {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.view().hash(hasher);
+    }
+}
+
+impl Repr {
+    #[inline(always)]
+    fn view(&self) -> GroupView<'_> {
+        match self {
+            Self::Id(id) => GroupView::Id(*id),
+            Self::Short(bytes) => GroupView::Short(short_words(bytes)),
+            Self::Long(name) => GroupView::Long(name),
+            Self::Nobody => GroupView::Nobody,
+        }
+    }
+
+    /// The bytes of a short name.
+    fn short_name(bytes: &[u8; SHORT + 1]) -> &str {
+        let [name @ .., len] = bytes;
+        let name = name.get(..usize::from(*len)).unwrap_or_default();
+        core::str::from_utf8(name).unwrap_or_default()
     }
 }
 
@@ -67,6 +138,24 @@ impl Group {
     /// it.
     pub const NOBODY: Self = Self(Repr::Nobody);
 
+    /// What it is compared by.
+    #[inline(always)]
+    pub(crate) fn view(&self) -> GroupView<'_> {
+        self.0.view()
+    }
+
+    /// Whether it is this one. Where it is known what kind of group that is, nothing is asked but that.
+    #[inline(always)]
+    pub(crate) fn is(&self, group: GroupView<'_>) -> bool {
+        match (&self.0, group) {
+            (Repr::Id(own), GroupView::Id(id)) => *own == id,
+            (Repr::Short(own), GroupView::Short(words)) => short_words(own) == words,
+            (Repr::Long(own), GroupView::Long(name)) => **own == *name,
+            (Repr::Nobody, GroupView::Nobody) => true,
+            _ => false,
+        }
+    }
+
     /// Its number, if it is one.
     pub fn number(&self) -> Option<u64> {
         match self.0 {
@@ -79,10 +168,7 @@ impl Group {
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
             Repr::Id(_) | Repr::Nobody => None,
-            Repr::Short(bytes, len) => {
-                let name = bytes.get(..usize::from(*len)).unwrap_or_default();
-                core::str::from_utf8(name).ok()
-            }
+            Repr::Short(bytes) => Some(Repr::short_name(bytes)),
             Repr::Long(name) => Some(name),
         }
     }
@@ -96,7 +182,7 @@ impl From<u64> for Group {
 
 impl From<&str> for Group {
     fn from(name: &str) -> Self {
-        Self(short(name).unwrap_or_else(|| Repr::Long(name.into())))
+        GroupView::of_name(name).to_group()
     }
 }
 
@@ -114,40 +200,11 @@ impl From<&String> for Group {
 
 impl From<Arc<str>> for Group {
     fn from(name: Arc<str>) -> Self {
-        Self(short(&name).unwrap_or(Repr::Long(name)))
-    }
-}
-
-/// In two or three moves of a fixed length, which may overlap: a name of any length is copied without a call.
-#[inline]
-fn short(name: &str) -> Option<Repr> {
-    let (name, mut bytes) = (name.as_bytes(), [0; SHORT]);
-    if name.len() > SHORT {
-        return None;
-    }
-    if name.len() >= 8 {
-        copy_ends::<8>(name, &mut bytes)?;
-        if let (Some(place), Some(middle)) = (bytes.get_mut(8..16), name.get(8..16)) {
-            place.copy_from_slice(middle);
+        match GroupView::of_name(&name) {
+            GroupView::Long(_) => Self(Repr::Long(name)),
+            short => short.to_group(),
         }
-    } else if name.len() >= 4 {
-        copy_ends::<4>(name, &mut bytes)?;
-    } else {
-        bytes
-            .iter_mut()
-            .zip(name)
-            .for_each(|(to, from)| *to = *from);
     }
-    Some(Repr::Short(bytes, u8::try_from(name.len()).ok()?))
-}
-
-/// The first `N` bytes, and the last.
-#[inline(always)]
-fn copy_ends<const N: usize>(name: &[u8], bytes: &mut [u8; SHORT]) -> Option<()> {
-    *bytes.first_chunk_mut()? = *name.first_chunk::<N>()?;
-    let last = bytes.get_mut(name.len() - N..)?.first_chunk_mut()?;
-    *last = *name.last_chunk::<N>()?;
-    Some(())
 }
 
 impl From<&Group> for Group {
@@ -160,10 +217,7 @@ impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Repr::Id(id) => write!(f, "{id}"),
-            Repr::Short(bytes, len) => {
-                let name = bytes.get(..usize::from(*len)).unwrap_or_default();
-                f.write_str(core::str::from_utf8(name).unwrap_or_default())
-            }
+            Repr::Short(bytes) => f.write_str(Repr::short_name(bytes)),
             Repr::Long(name) => f.write_str(name),
             Repr::Nobody => f.write_str("nobody"),
         }
@@ -184,47 +238,32 @@ impl fmt::Debug for Group {
 mod tests {
     use super::*;
     use alloc::format;
-    use alloc::vec::Vec;
-
-    /// Counts what it is given.
-    #[derive(Default)]
-    struct Words(Vec<u64>);
-
-    impl Hasher for Words {
-        fn write(&mut self, _: &[u8]) {
-            unreachable!("short names and numbers are hashed in words");
-        }
-
-        fn write_u64(&mut self, word: u64) {
-            self.0.push(word);
-        }
-
-        fn finish(&self) -> u64 {
-            0
-        }
-    }
 
     #[test]
-    fn names_of_every_length_are_copied_whole_and_hashed_whole() {
+    fn names_of_every_length_are_kept_whole_and_compared_whole() {
         let name = "abcdefghijklmnopqrstuvwxyz";
         for len in 0..name.len() {
             let group = Group::from(&name[..len]);
             assert_eq!(group.name(), Some(&name[..len]));
             assert_eq!(format!("{group}"), name[..len]);
-            for changed in 0..len.min(SHORT) {
+            assert!(group.view() == GroupView::of_name(&name[..len]));
+            assert!(group.is(group.view()));
+            assert_eq!(group.view().to_group(), group);
+            for changed in 0..len {
                 let mut other = name.as_bytes()[..len].to_vec();
                 other[changed] = b'!';
                 let other = Group::from(core::str::from_utf8(&other).expect("it is text"));
                 assert_ne!(group, other);
-                if len <= SHORT {
-                    let words = [&group, &other].map(|group| {
-                        let mut words = Words::default();
-                        group.0.hash(&mut words);
-                        words.0
-                    });
-                    assert_ne!(words[0], words[1], "{group} {other}");
-                }
+                assert!(!group.is(other.view()), "{group} {other}");
             }
+            // Zeros fill up what is short: they are no part of a name, but where they are.
+            let with_a_zero = format!("{group}\0");
+            assert!(!group.is(Group::from(with_a_zero).view()));
         }
+    }
+
+    #[test]
+    fn a_group_takes_three_words() {
+        assert_eq!(size_of::<Group>(), 24);
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "config")]
 mod config;
 mod errors;
+mod group_keys;
 mod handles;
 mod plain;
 mod prepare;
