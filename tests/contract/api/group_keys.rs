@@ -26,8 +26,9 @@ fn a_key_finds_what_its_name_finds() {
             f.call(name.as_str(), ()).unwrap();
             f.call(name.clone(), ()).unwrap();
             f.call(Arc::<str>::from(&*name), ()).unwrap();
-            f.call(Group::from(&name), ()).unwrap();
-            f.call(&Group::from(&name), ()).unwrap();
+            let group = Group::from(&name);
+            f.call(&group, ()).unwrap();
+            f.call(group, ()).unwrap();
             f.call(pool.group(&Group::from(&name)), ()).unwrap();
             f.in_group(key).call(()).unwrap();
             block_on(f.call_async(key, ())).unwrap();
