@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml             # measure, write RESULTS.md
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --short  # see that all runs
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- artifacts  # that table alone; nothing is written
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- artifacts  # that table alone: ARTIFACTS.md
 //! ```
 //!
 //! It takes two minutes, after a build of ten: four versions of wasmtime and one of wasmer are among
@@ -49,8 +49,9 @@ fn main() {
         [] => run(false),
         ["--short"] => run(true),
         ["artifacts"] => {
-            let (table, rounds) = artifacts(FULL.rounds);
-            println!("{table}\nThat was {rounds}.");
+            let found = artifacts(FULL.rounds);
+            println!("{}\nThat was {}.", found.0, found.1);
+            artifacts::report::write(&found);
         }
         [budget::CHILD, name] => budget::child(name),
         other => {

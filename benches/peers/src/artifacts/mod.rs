@@ -1,6 +1,7 @@
 //! Code that somebody has compiled before, from where it is kept to the first call.
 
 mod caches;
+pub mod report;
 
 use std::time::Instant;
 
