@@ -40,7 +40,9 @@ use uploads::Uploads;
 const COMPILE: u64 = 192 << 20;
 /// Compilations at a time: as many as this host has processors to spare.
 const COMPILATIONS: usize = 2;
-/// What one compilation may take.
+/// Bytes that one of them may take for itself: so there is always room for one that is small.
+const MOST: u64 = COMPILE / (COMPILATIONS as u64 + 1);
+/// How long it may take.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn pool(longest: &Arc<AtomicU64>) -> Result<Pool, wasm_pool::BuildError> {
     let longest = longest.clone();
     let compiler = CompilerProcess::this_program()
         .time_limit(TIME_LIMIT)
+        .max_cap(MOST)
         .warm(COMPILATIONS);
     Pool::builder()
         .name("strangers")

@@ -30,6 +30,10 @@ impl Compilers {
         match *self {}
     }
 
+    pub fn max_heap(&self) -> Option<u64> {
+        match *self {}
+    }
+
     pub fn bytes(&self, _: u64, _: &Cap) -> u64 {
         match *self {}
     }

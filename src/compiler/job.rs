@@ -28,6 +28,11 @@ impl Compilers {
         self.settings.first_cap
     }
 
+    /// Bytes of heap that a host allows any module.
+    pub fn max_heap(&self) -> Option<u64> {
+        self.settings.max_cap
+    }
+
     /// Bytes to be reserved for an order: all that its process can hold, with its files.
     pub fn bytes(&self, wasm: u64, cap: &Cap) -> u64 {
         let files = wasm.saturating_add(cap.artifact);

@@ -58,6 +58,8 @@ pub struct CompilerProcess {
     pub(crate) niceness: u8,
     #[cfg_attr(feature = "serde", serde(default))]
     pub(crate) first_cap: Option<u64>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) max_cap: Option<u64>,
 }
 
 /// What is started.
@@ -130,6 +132,7 @@ impl CompilerProcess {
             max_growth: default::max_growth(),
             niceness: default::niceness(),
             first_cap: None,
+            max_cap: None,
         }
     }
 
@@ -184,6 +187,16 @@ impl CompilerProcess {
     /// reserves what most modules never take.
     pub fn first_cap(mut self, bytes: u64) -> Self {
         self.first_cap = Some(bytes);
+        self
+    }
+
+    /// Bytes of heap that a module may take at most (1 MiB is tried in any case): one that needs more is
+    /// [`ModuleError::TooExpensive`](crate::ModuleError::TooExpensive). Default: as much as `compile` can have, so that a
+    /// single module can take what all others would need. Where strangers upload, set it to what `compile` has, divided
+    /// by one more than [`PoolBuilder::max_compilations`](crate::PoolBuilder::max_compilations): then there is always room for one that is
+    /// small.
+    pub fn max_cap(mut self, bytes: u64) -> Self {
+        self.max_cap = Some(bytes);
         self
     }
 }

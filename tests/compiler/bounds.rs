@@ -127,6 +127,37 @@ fn a_cap_that_is_too_low_is_raised_and_what_is_enough_is_remembered() {
 }
 
 #[test]
+fn no_module_takes_more_than_each_may_and_there_is_room_beside_it() {
+    let _alone = alone();
+    let each = 24 << 20;
+    let process = helper().first_cap(4 << 20).max_cap(each).warm(2);
+    let pool = builder(256 << 20, process)
+        .max_compilations(2)
+        .build()
+        .unwrap();
+    let f = define_bomb(&pool);
+    let error = module_error(f.call(1, ()));
+    let ModuleError::TooExpensive {
+        needed_at_least,
+        cap,
+    } = *error
+    else {
+        panic!("{error}");
+    };
+    // With its files, and the process as it is before it works.
+    assert!((each..each + (8 << 20)).contains(&cap), "{error}");
+    assert!(needed_at_least > cap - 2, "{error}");
+    assert_eq!(check(&pool).compiler_kills.cap, 4, "4, 8, 16, 24");
+    assert!(check(&pool).budget(Budget::Compile).peak < 48 << 20);
+    // The first try is within it, too.
+    let process = helper().first_cap(64 << 20).max_cap(each);
+    let pool = builder(256 << 20, process).build().unwrap();
+    let f = define(&pool, "small", answering(3));
+    assert_eq!(f.call(1, ()).unwrap(), 3);
+    assert!(check(&pool).budget(Budget::Compile).peak < 48 << 20);
+}
+
+#[test]
 fn what_takes_too_long_is_killed_in_time() {
     let _alone = alone();
     let limit = Duration::from_millis(300);

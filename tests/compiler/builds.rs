@@ -76,6 +76,7 @@ fn settings_that_make_no_sense_are_refused() {
         helper().niceness(9),
         helper().max_jobs(0),
         helper().first_cap(0),
+        helper().max_cap(0),
         helper().time_limit(std::time::Duration::ZERO),
     ] {
         let error = builder(256 << 20, process).build().map(drop).unwrap_err();

@@ -19,5 +19,6 @@ pub(super) fn check_compiler(process: &CompilerProcess) -> Result<(), LimitsErro
     not_zero("time_limit", process.time_limit.is_zero())?;
     not_zero("cpu_time", process.cpu_time.is_zero())?;
     not_zero("max_jobs", process.max_jobs == 0)?;
-    not_zero("first_cap", process.first_cap == Some(0))
+    not_zero("first_cap", process.first_cap == Some(0))?;
+    not_zero("max_cap", process.max_cap == Some(0))
 }

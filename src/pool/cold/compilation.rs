@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::artifacts::ArtifactKey;
-use crate::compiler::{Cap, CompilerError, Failure, Order, Sandbox, Stop};
+use crate::compiler::{Cap, CompilerError, Compilers, Failure, Order, Sandbox, Stop};
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::compiled::Compiled;
 use crate::pool::api::compiler_stats::KillReason;
@@ -138,7 +138,9 @@ impl<T: Send + 'static> Shared<T> {
             .compilers
             .as_ref()
             .map(|c| c.bytes(wasm, &without_heap));
-        most.saturating_sub(rest.unwrap_or(0))
+        let of_each = self.compilers.as_ref().and_then(Compilers::max_heap);
+        let most = most.saturating_sub(rest.unwrap_or(0));
+        most.min(of_each.unwrap_or(u64::MAX))
     }
 
     /// What a module is tried with that was refused `cap`: twice as much, or as much as there can be.

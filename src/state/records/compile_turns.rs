@@ -248,6 +248,7 @@ impl<H: Types> CompileTurns<H> {
         let line = self.lines.get(group);
         if line.is_some_and(|line| line.is_idle() && line.used == 0) {
             self.lines.remove(group);
+            self.forget_if_calm();
         }
     }
 
@@ -258,6 +259,10 @@ impl<H: Types> CompileTurns<H> {
                 (line.used, line.served) = (0, 0);
                 !line.is_idle()
             });
+        }
+        if self.lines.is_empty() {
+            // An empty map keeps a node, that nobody is charged for.
+            self.lines = BTreeMap::new();
         }
     }
 

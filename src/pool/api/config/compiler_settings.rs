@@ -22,6 +22,7 @@ pub(super) struct FileCompiler {
     max_growth: Option<Size>,
     niceness: Option<Count>,
     first_cap: Option<Size>,
+    max_cap: Option<Size>,
 }
 
 impl FileCompiler {
@@ -43,6 +44,7 @@ impl FileCompiler {
         set.max_jobs = self.max_jobs.map_or(set.max_jobs, |jobs| jobs.0);
         set.max_growth = self.max_growth.map_or(set.max_growth, |bytes| bytes.0);
         set.first_cap = self.first_cap.map(|bytes| bytes.0);
+        set.max_cap = self.max_cap.map(|bytes| bytes.0);
         process
     }
 

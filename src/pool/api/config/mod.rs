@@ -115,6 +115,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_growth = "8Mi"
 ///     niceness = 3
 ///     first_cap = "16Mi"
+///     max_cap = "64Mi"
 /// "#;
 /// use wasm_pool::{Artifacts, Budget, CompileIn, Config, Pool};
 ///
