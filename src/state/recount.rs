@@ -334,7 +334,7 @@ impl<H: Types> State<H> {
     fn recount_turns(&self) -> Check {
         let (mut taken, mut promised) = (0, 0);
         for (_, request) in self.requests.iter() {
-            match &request.compiles {
+            match request.compiles.as_deref() {
                 Some(CompilePlace::Turn(..)) => taken += 1,
                 Some(CompilePlace::Promised(_)) => promised += 1,
                 Some(CompilePlace::Waiting(..)) | None => {}
@@ -347,7 +347,7 @@ impl<H: Types> State<H> {
         })?;
         let has_turn = |leader: RequestId<H>| {
             let leader = self.requests.get(leader);
-            leader.is_some_and(|r| matches!(r.compiles, Some(CompilePlace::Turn(..))))
+            leader.is_some_and(|r| matches!(r.compiles.as_deref(), Some(CompilePlace::Turn(..))))
         };
         let mut flights = self.modules.iter().filter_map(|(id, m)| match m.phase {
             Phase::InFlight { leader } => Some((id, leader)),

@@ -1,5 +1,6 @@
 //! Turns to compile: as many compile at once as may, and the others wait in lines.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::state::{CompilePlace, Effects, Group, RequestId, Sleeper, State, Types};
@@ -30,7 +31,7 @@ impl<H: Types> State<H> {
             request: Some(id),
         };
         let place = self.compile_turns.join(&group, size, sleeper);
-        self.requests[id].compiles = Some(CompilePlace::Waiting(group, place));
+        self.requests[id].compiles = Some(Box::new(CompilePlace::Waiting(group, place)));
     }
 
     /// It waits no more. If it was woken already, its turn is for the next.
@@ -38,7 +39,7 @@ impl<H: Types> State<H> {
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
-        if let Some(CompilePlace::Waiting(group, place)) = &request.compiles {
+        if let Some(CompilePlace::Waiting(group, place)) = request.compiles.as_deref() {
             let sleeper = self.compile_turns.leave(group, *place);
             request.compiles = None;
             self.has_left(sleeper);
@@ -53,7 +54,8 @@ impl<H: Types> State<H> {
         let group = self.group_of(id);
         let has_turn = self.compile_turns.take(&group);
         if has_turn {
-            self.requests[id].compiles = Some(CompilePlace::Turn(group, self.now));
+            let turn = CompilePlace::Turn(group, self.now);
+            self.requests[id].compiles = Some(Box::new(turn));
         }
         has_turn
     }
@@ -61,9 +63,9 @@ impl<H: Types> State<H> {
     /// Whoever was promised a turn, and does not take it now, has none.
     pub(crate) fn give_back_turn(&mut self, id: RequestId<H>) {
         let place = &mut self.requests[id].compiles;
-        let promised = place.take_if(|place| matches!(place, CompilePlace::Promised(_)));
-        if let Some(CompilePlace::Promised(group)) = promised {
-            self.compile_turns.give_back(&group);
+        if let Some(CompilePlace::Promised(group)) = place.as_deref() {
+            self.compile_turns.give_back(group);
+            *place = None;
         }
     }
 
@@ -75,8 +77,8 @@ impl<H: Types> State<H> {
     }
 
     /// Its place is free, whatever it is.
-    pub(crate) fn leave_place(&mut self, place: Option<CompilePlace>) {
-        match place {
+    pub(crate) fn leave_place(&mut self, place: Option<Box<CompilePlace>>) {
+        match place.map(|place| *place) {
             None => {}
             Some(CompilePlace::Waiting(group, place)) => {
                 self.compile_turns.leave(&group, place);
@@ -104,7 +106,7 @@ impl<H: Types> State<H> {
             };
             match sleeper.request.and_then(|id| self.requests.get_mut(id)) {
                 Some(request) => {
-                    request.compiles = Some(CompilePlace::Promised(group));
+                    request.compiles = Some(Box::new(CompilePlace::Promised(group)));
                     self.wake(sleeper, out);
                 }
                 // Nobody is there to take it.

@@ -1,5 +1,7 @@
 //! What is under way: acquires that must make an instance, code that is prepared, and growth of an instance.
 
+use alloc::boxed::Box;
+
 use super::amounts::Amounts;
 use super::arena::Id;
 use super::compile_turns::CompilePlace;
@@ -35,8 +37,8 @@ pub struct Request<H: Types> {
     pub asleep_until: Option<u64>,
     /// Its place among those who wait for room; kept until it is served or ends.
     pub room_ticket: Option<Ticket>,
-    /// Its place among those who compile, or wait for that.
-    pub compiles: Option<CompilePlace>,
+    /// Its place among those who compile, or wait for that. Few have one, so that it has a box of its own.
+    pub compiles: Option<Box<CompilePlace>>,
     /// How many had passed those who wait for room when it began to.
     pub since: Option<u64>,
     pub held: Charge,
