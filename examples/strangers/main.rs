@@ -97,6 +97,7 @@ fn pool(longest: &Arc<AtomicU64>) -> Result<Pool, wasm_pool::BuildError> {
 /// Whether all was well.
 fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     memory::cap_this_process(args.cap)?;
+    memory::keep_one_arena();
     let longest = Arc::new(AtomicU64::new(0));
     let pool = pool(&longest)?;
     let mut screen = Screen::new(args.quiet);

@@ -36,6 +36,18 @@ pub fn cap_this_process(bytes: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Data, Rlimit { current, maximum })?)
 }
 
+/// Has glibc keep one arena for all threads, in place of one for each: what one thread has freed is there for all
+/// others, and goes back to the system when all of it is free. A host that allocates in many threads at once pays
+/// for that with contention; one that calls wasm does not.
+pub fn keep_one_arena() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code, reason = "an allocator is asked in C")]
+    // SAFETY: it changes a setting, before there are other threads.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Asks glibc to give back what it does not use; other allocators have other means.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

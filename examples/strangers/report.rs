@@ -25,7 +25,7 @@ pub struct Report<'a> {
 /// Complaints and refusals that are worth reading.
 const ENOUGH: usize = 6;
 /// Bytes that this process may grow by, whatever strangers upload.
-const GROWTH: u64 = 16 << 20;
+const GROWTH: u64 = 8 << 20;
 
 impl Report<'_> {
     pub fn show(&self, screen: &mut Screen) {
