@@ -92,7 +92,6 @@ impl<T: Send + 'static> Job<'_, T> {
             return Ok(done);
         }
         self.take_turn()?;
-        let _compiling = self.guard.begin_compiling();
         let mut cap = (self.pool)
             .first_cap(&self.size(), CompileNeed::default(), &Amounts::ZERO)
             .map_err(|verdict| self.failed(verdict))?;
@@ -100,7 +99,9 @@ impl<T: Send + 'static> Job<'_, T> {
         // Of pools that share their artifacts, one compiles. Who has waited for that looks again, and holds up nobody
         // while it does.
         let _flight = loop {
+            let compiling = self.guard.begin_compiling();
             let flight = self.artifacts.hold(&self.key, true);
+            drop(compiling);
             if !flight.waited {
                 break flight;
             }
@@ -175,6 +176,8 @@ impl<T: Send + 'static> Job<'_, T> {
 
     /// Compiles; or says what its process lacked.
     fn compile(&self, cap: Option<Cap>) -> Result<Result<Unmapped, Shortfall>, PrecompileError> {
+        // Not while room is waited for: whoever waits for a turn behind it has a deadline then.
+        let _compiling = self.guard.begin_compiling();
         let compiled = self.pool.run_compiler(&Compile {
             target: &self.target,
             wasm: self.wasm,

@@ -110,10 +110,8 @@ impl<H: Types> CompileTurns<H> {
     }
 
     fn line(&mut self, group: &Group) -> &mut Line<H> {
-        if !self.lines.contains_key(group) {
-            self.lines.insert(group.clone(), Line::new());
-        }
-        self.lines.get_mut(group).expect("it was put there")
+        let line = self.lines.entry(group.clone());
+        line.or_insert_with(Line::new)
     }
 
     /// A newcomer has had as much as the least of those who wait.
