@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Engine, Linker, Store};
+use wasmtime::{Engine, Linker};
 
 use crate::artifacts::Artifacts;
 use crate::compiler::{CompileIn, Compilers};
@@ -18,7 +18,7 @@ use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::FunctionSettings;
 use crate::pool::service::housekeeper::Housekeeper;
-use crate::pool::service::observe::{Listener, Observer, Removal};
+use crate::pool::service::observe::{Listener, Observer};
 use crate::pool::settings::Settings;
 use crate::pool::shared::{Hook, MakeData, Parts, Shared};
 use crate::pool::time::clock::{Clock, nanos};
@@ -49,9 +49,9 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     #[cfg(feature = "config")]
     pub(crate) artifact_settings: Option<ArtifactSettings>,
     make_data: Box<MakeData<T>>,
-    on_create: Option<Box<Hook<T>>>,
-    on_recycle: Option<Box<Hook<T>>>,
-    listener: Option<Box<Listener>>,
+    pub(super) on_create: Option<Box<Hook<T>>>,
+    pub(super) on_recycle: Option<Box<Hook<T>>>,
+    pub(super) listener: Option<Box<Listener>>,
     pub(super) compile_hooks: CompileHooks,
     clock: Option<Arc<dyn Clock>>,
     housekeeper: bool,
@@ -316,51 +316,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
         add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send + 'static,
     ) -> Self {
         self.imports.push(Box::new(add));
-        self
-    }
-
-    /// Called with every new instance before its first lease; an error fails the acquire. Runs
-    /// outside of the pool's lock, on the thread that makes the instance, or polls the task that does.
-    ///
-    /// It may call the guest, synchronously: with the function's fuel and time for itself, whatever the
-    /// start function has used; and only where there is as much stack as for any call, or the acquire
-    /// fails with [`StackTooSmall`](crate::AcquireError::StackTooSmall). Guests that run only as tasks
-    /// (async imports, [`Self::fuel_yield_interval`]) cannot be called here.
-    pub fn on_create(
-        mut self,
-        hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
-        self.on_create = Some(Box::new(hook));
-        self
-    }
-
-    /// Called with every healthy instance when its lease ends; an error (or a panic) retires it.
-    /// Runs outside of the pool's lock, on the thread that ends the lease, and keeps it, an executor's as
-    /// well.
-    ///
-    /// It may call the guest, synchronously: with the function's fuel and time for itself, whatever the
-    /// lease has left of them. Where there is too little stack for a call, the instance is retired
-    /// instead. Guests that run only as tasks (async imports, [`Self::fuel_yield_interval`]) cannot be
-    /// called here.
-    pub fn on_recycle(
-        mut self,
-        hook: impl Fn(&mut Store<StoreData<T>>, &wasmtime::Instance) -> wasmtime::Result<()>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
-        self.on_recycle = Some(Box::new(hook));
-        self
-    }
-
-    /// Told of every instance that left, after its memory has been freed. Runs outside of the
-    /// pool's lock, on the thread that destroyed the instance, when its charge has been given back; its panics
-    /// are caught. While it blocks on the pool's own thread, nothing idle is evicted.
-    pub fn removal_listener(mut self, listener: impl Fn(&Removal) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
         self
     }
 

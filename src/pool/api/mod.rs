@@ -25,6 +25,7 @@ pub(crate) mod function_type;
 pub(crate) mod group_key;
 pub(crate) mod guest_bytes;
 pub(crate) mod holders;
+mod hook_settings;
 pub(crate) mod imports;
 pub(crate) mod lease;
 pub(crate) mod limits;

@@ -267,7 +267,9 @@ fn promise_01_a_listener_that_waits_for_the_room_of_what_it_hears_of() {
         .limits(limits)
         .idle_timeout(MILLI)
         .removal_listener(move |_| {
-            if let Some(f) = function.lock().unwrap().take() {
+            // It is called within itself where its own lease makes room, so the lock is let go first.
+            let f = function.lock().unwrap().take();
+            if let Some(f) = f {
                 let leases = [3_u64, 4].map(|group| f.acquire_with(group, room_within(MINUTE)));
                 ended.send(leases.map(|lease| lease.map(drop))).unwrap();
             }

@@ -496,3 +496,40 @@ fn c_o1_reasons_of_leased_instances() {
     left(&seen, &[RemovalReason::Closed]);
     check_empty(&pool);
 }
+
+/// As the listener's documentation says: it holds no lock of its own while it leases.
+#[test]
+fn c_o1_a_listener_whose_lease_evicts_is_told_of_that_within_itself() {
+    let told = in_time(|| {
+        let cell: Arc<OnceLock<F>> = Arc::default();
+        let depth = Arc::new(AtomicU64::new(0));
+        let told: Arc<Mutex<Vec<(RemovalReason, u64)>>> = Arc::default();
+        let (function, log) = (cell.clone(), told.clone());
+        let pool = quiet_with_clock()
+            .0
+            .limits(Limits::new().memory(2 * instance_bytes(1)))
+            .removal_listener(move |removal| {
+                let within = depth.fetch_add(1, Ordering::Relaxed);
+                log.lock().unwrap().push((removal.reason, within));
+                if removal.reason == RemovalReason::Discarded {
+                    // The first has room, the second only when what is idle has been evicted.
+                    let leases = [8_u64, 9].map(|group| function.get().unwrap().acquire(group));
+                    let _leased = leases.map(Result::unwrap);
+                }
+                depth.fetch_sub(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        let f = define_with_pages(&pool, "f", 1);
+        cell.set(f.clone()).unwrap();
+        f.call(2, ()).unwrap();
+        f.acquire(1).unwrap().discard();
+        assert_eq!(check(&pool).idle, 2);
+        let told = told.lock().unwrap().clone();
+        told
+    });
+    assert_eq!(
+        told,
+        [(RemovalReason::Discarded, 0), (RemovalReason::Room, 1)]
+    );
+}
