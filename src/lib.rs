@@ -257,12 +257,12 @@ pub use pool::{
     AcquireError, AcquireOptions, ArgumentsError, AsGroup, AsyncReason, BudgetExceeded,
     BudgetStats, BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin,
     CompilationStats, Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind,
-    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GroupKey, GuestBytes,
-    Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease, Limits,
-    LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool, PoolBuilder,
-    Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Removal, Stats,
-    SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
-    WarmUpError,
+    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GroupKey, GroupStats,
+    GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
+    Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
+    PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Removal,
+    Share, ShareError, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
+    ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

@@ -14,6 +14,8 @@ pub mod cold;
 pub mod eviction;
 #[path = "../../tests/common/heap.rs"]
 pub mod heap;
+#[cfg(target_os = "linux")]
+pub mod host_memory;
 pub mod many;
 pub mod tasks;
 pub mod threads;

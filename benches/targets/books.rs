@@ -154,7 +154,7 @@ impl Books {
     /// A request for more code than there ever is.
     pub fn refusal(&mut self) -> Duration {
         self.pass();
-        let request = self.state.begin_growth();
+        let request = self.state.begin_growth(None);
         let limit = self.state.ledger().limits()[Budget::Code];
         let need = Amounts::ZERO.code(limit + 1);
         let began = Instant::now();

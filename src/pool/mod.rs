@@ -61,6 +61,7 @@ pub use api::memory_error::MemoryError;
 pub use api::names::UnknownName;
 pub use api::precompile::{Precompile, PrecompileError, PrecompileOutcome, Precompiled};
 pub use api::prepared::{CodeOrigin, Prepared};
+pub use api::share::{GroupStats, Share, ShareError};
 pub use api::stats::{BudgetStats, FunctionStats, IdleInstance, Stats};
 pub use api::target::Target;
 pub use service::observe::Removal;

@@ -31,6 +31,7 @@ pub use flow::release::Returned;
 pub use flow::requests::Stale;
 pub use flow::room::ReserveOutcome;
 pub use flow::seats::{SeatOffer, SeatWait};
+pub use flow::shares::Overcommitted;
 pub use flow::upkeep::Expiry;
 pub use holders::{Holder, Holding};
 pub use records::amounts::{Amounts, Budget, PerBudget};
@@ -47,6 +48,7 @@ pub use records::policy::{History, Policy, Worth};
 pub use records::queue::{Queue, Sleeper, Ticket};
 pub use records::recency::{Recency, Stamp};
 pub use records::requests::{Request, RequestId};
+pub use records::shares::{Share, ShareId, ShareTerms, Shares};
 pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 
 use flow::choice::Chance;
@@ -190,8 +192,9 @@ pub struct Config {
 /// Everything that the pool knows. See the module's documentation.
 ///
 /// Invariants:
-/// - **S1** an id kept in a record names a record that is alive, but for three that may outlive what they name: the
-///   function of an entry, that of a request, and the heir of what is being destroyed.
+/// - **S1** an id kept in a record names a record that is alive, but for four that may outlive what they name: the
+///   function of an entry, that of a request, the entry that a request makes grow, and the heir of what is being
+///   destroyed.
 pub struct State<H: Types> {
     config: Config,
     /// Nanoseconds since the clock's origin; moved by `advance` alone.
@@ -207,6 +210,8 @@ pub struct State<H: Types> {
     entry_changes: u64,
     /// **E5** Holds every unused entry, and no more than may be kept.
     unused: Unused<H>,
+    /// Groups that have something reserved.
+    shares: Shares<H>,
     /// Where the sweep goes on.
     swept: Swept<H>,
     instances: Arena<Instance<H>>,
@@ -256,6 +261,7 @@ impl<H: Types> State<H> {
             entries: Arena::new(),
             entry_changes: 0,
             unused: Unused::new(),
+            shares: Shares::new(),
             swept: Swept::default(),
             instances: Arena::new(),
             recency: Recency::new(),

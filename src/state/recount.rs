@@ -9,6 +9,7 @@ use alloc::string::String;
 use super::records::amounts::{Amounts, Budget};
 use super::records::compile_turns::CompilePlace;
 use super::records::entries::{Entry, EntryId, Seat};
+use super::records::instances::Instance;
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
 use super::{Slots, Stamp, State, Types};
@@ -44,7 +45,7 @@ impl<H: Types> State<H> {
         for (id, module) in self.modules.iter() {
             self.recount_module(id, module)?;
         }
-        Ok(())
+        self.recount_shares()
     }
 
     /// I3, which needs the slots. Not part of `recount`: the shell writes a slot's stamp without the lock, from
@@ -227,6 +228,55 @@ impl<H: Types> State<H> {
         must(right, || {
             let lost = lost.map(|(id, _)| id);
             format!("I4: {listed} of {live} are in the order of age, {lost:?} is not")
+        })
+    }
+
+    fn recount_shares(&self) -> Check {
+        must(self.shares.is_indexed(), || {
+            format!("G4: {} shares are not named once each", self.shares.len())
+        })?;
+        let mut entries = self.entries.iter();
+        let astray = entries.find(|(id, entry)| {
+            let share = entry.share.and_then(|share| self.shares.get(share));
+            let own = share.is_some_and(|s| s.group == entry.group && s.entries.contains(id));
+            entry.share != self.shares.find(&entry.group) || entry.share.is_some() && !own
+        });
+        let with_share = self.entries.iter().filter(|(_, e)| e.share.is_some());
+        let (with_share, mut listed) = (with_share.count(), self.shares.iter());
+        let listed = listed.by_ref().map(|(_, s)| s.entries.len()).sum::<usize>();
+        must(astray.is_none() && listed == with_share, || {
+            let astray = astray.map(|(id, _)| id);
+            format!("G1: {listed} of {with_share} entries are listed by shares; astray: {astray:?}")
+        })?;
+        for (id, share) in self.shares.iter() {
+            let add = |all: Amounts, one: Amounts| all.saturating_add(&one);
+            let of_it = |i: &Instance<H>| self.entries[i.entry].share == Some(id);
+            let instances = self.instances.iter().filter(|(_, i)| of_it(i));
+            let instances = instances.map(|(_, i)| i.charge.amounts());
+            let instances = instances.fold(Amounts::ZERO, add);
+            must(instances == share.instances, || {
+                let counted = share.instances;
+                format!("G2: {id:?} holds {instances:?}, and {counted:?} are counted")
+            })?;
+            let used = (self.modules.iter()).filter(|(_, m)| m.users.contains(&id));
+            let code = used.map(|(_, m)| match &m.phase {
+                Phase::Loaded { charge, .. } => charge.amounts(),
+                _ => Amounts::ZERO,
+            });
+            let code = code.fold(Amounts::ZERO, add);
+            must(code == share.code, || {
+                let counted = share.code;
+                format!("G3: {id:?} uses code of {code:?}, and {counted:?} are counted")
+            })?;
+        }
+        let unlisted = self.modules.iter().find(|(_, module)| {
+            let live = module.live.iter().map(|id| &self.instances[*id]);
+            let mut shares = live.filter_map(|i| self.entries[i.entry].share);
+            let missing = shares.any(|share| !module.users.contains(&share));
+            missing || !module.users.is_empty() && !module.is_loaded()
+        });
+        none(unlisted, |(id, _)| {
+            format!("M10: the users of {id:?} are not those that have its instances")
         })
     }
 

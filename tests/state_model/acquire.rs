@@ -418,6 +418,9 @@ impl World {
                     leaked: None,
                 };
                 self.model.instances.insert(instance, record);
+                if let Some(share) = self.model.share_of(entry) {
+                    share.users_of.insert(key);
+                }
                 self.absorb(None);
                 self.cx.slots.slot(entry, seat).stamp = stamp;
                 self.lease_out(instance, entry);
@@ -454,17 +457,12 @@ impl World {
     /// Whether the request now holds `target`.
     fn ask(&mut self, id: Request, target: Amounts, dice: Dice) -> bool {
         let outlook = self.model.outlook(id, &target);
-        if self.model.is_due(id) && outlook.verdict() != Verdict::Granted {
+        if self.model.is_due(id) && !outlook.is_granted() {
             return self.collect(id, target, dice);
         }
         let promised = self.is_promised(id, target);
         let need = target.beyond(&self.model.requests[&id].held);
-        if need != Amounts::ZERO
-            && !self.model.is_first_for_room(id)
-            && matches!(outlook.verdict(), Verdict::Granted | Verdict::Evicting)
-        {
-            self.model.note_overtaken();
-        }
+        let overtakes = need != Amounts::ZERO && !self.model.is_first_for_room(id);
         let request = self.model.request(id);
         request.expects = false;
         request.promised = false;
@@ -476,7 +474,10 @@ impl World {
             room == ReserveOutcome::Granted || !promised,
             "C-R5: {room:?} after its victims died"
         );
-        assert_eq!(verdict(room), outlook.verdict(), "C-R4: {outlook:?}");
+        assert!(outlook.allows(verdict(room)), "C-R4: {room:?} {outlook:?}");
+        if overtakes && matches!(room, ReserveOutcome::Granted | ReserveOutcome::Evicting) {
+            self.model.note_overtaken();
+        }
         match room {
             ReserveOutcome::Granted => {
                 self.granted(id, target);
@@ -484,7 +485,11 @@ impl World {
             }
             ReserveOutcome::Evicting => {
                 let (gone, dropped) = self.victims();
-                self.model.check_victims(&outlook.missing, &gone, &dropped);
+                let guards = self.model.guards(id, &target, &outlook.missing);
+                self.model
+                    .check_victims(&guards, &outlook.missing, &gone, &dropped);
+                self.seen
+                    .note_if(!guards.is_empty(), "evicted beside what is reserved");
                 self.note_victims(&gone, &dropped);
                 self.evicting(id);
             }
@@ -505,6 +510,14 @@ impl World {
                     "refused for a budget with room"
                 );
                 self.seen.note("refused");
+                let reserved =
+                    outlook.evictable != outlook.surely_evictable && shortage.reserved > 0;
+                self.seen
+                    .note_if(reserved, "refused beside what is reserved");
+                // What is about to be put back seems idle to a mere look.
+                let idle = outlook.evictable[budget];
+                let is_idle = shortage.reserved + shortage.evictable <= idle;
+                assert!(is_idle || self.cx.slots.race.is_some(), "{shortage:?}");
                 self.refused(id, dice);
             }
         }
@@ -519,13 +532,19 @@ impl World {
         request.target = target;
         request.expects = false;
         let lacks = self.model.lacks(id, &target);
-        let enough = covers(&self.model.evictable(), &lacks);
+        let guards = self.model.guards(id, &target, &lacks);
+        let most = covers(&self.model.evictable(), &lacks);
+        let least = covers(&self.model.surely_evictable(&guards), &lacks);
         let room = (self.state).reserve(id, target, &mut self.cx);
         assert_eq!(self.state.collecting(), Some(id), "passed for ever");
         assert!(!promised, "C-R5: {room:?} after its victims died");
         self.mirror();
         let (gone, dropped) = self.victims();
         let evicts = !gone.is_empty() || !dropped.is_empty();
+        let enough = match most == least {
+            true => most,
+            false => covers(&self.model.freed_by(&gone, &dropped), &lacks),
+        };
         let expected = match (evicts, enough) {
             (true, _) => Verdict::Evicting,
             (false, true) => Verdict::Soon,
@@ -534,9 +553,9 @@ impl World {
         assert_eq!(verdict(room), expected, "C-R4: {lacks:?}");
         if enough {
             assert_eq!(evicts, lacks != [0; 7]);
-            self.model.check_victims(&lacks, &gone, &dropped);
+            self.model.check_victims(&guards, &lacks, &gone, &dropped);
         } else {
-            self.model.check_collected(&lacks, &gone, &dropped);
+            self.model.check_collected(&guards, &lacks, &gone, &dropped);
         }
         self.seen.note("collecting");
         self.seen.note_if(evicts && !enough, "collecting a part");

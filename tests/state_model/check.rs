@@ -14,6 +14,7 @@ impl World {
         self.check_seats();
         self.check_modules();
         self.check_snapshot();
+        self.check_shares();
         self.check_nobody_sleeps_on();
     }
 
@@ -143,7 +144,9 @@ impl World {
         assert_eq!(self.state.overtakes(), model.overtakes);
         if let Some(by) = model.collecting {
             assert!(model.is_first_for_room(by), "{by:?} collects out of turn");
-            let asleep = model.requests[&by].nap.is_some_and(|nap| !nap.woken);
+            // Whoever loses an instance may be within what is reserved for it from then on: it is woken when that is freed.
+            let asleep =
+                model.requests[&by].nap.is_some_and(|nap| !nap.woken) && model.dying.is_empty();
             for (idle, _) in model.idle() {
                 let needed = asleep && model.is_collected(idle);
                 assert!(!needed, "{by:?} waits beside {idle:?}, which it needs");
@@ -175,7 +178,9 @@ impl World {
             && !is_late(id)
         {
             let outlook = model.outlook(id, &model.requests[&id].target);
-            let verdict = outlook.verdict();
+            let verdict = outlook.least();
+            let enough_alone = model.enough_alone(id, &outlook);
+            assert_eq!(enough_alone, None, "{id:?} waits beside it");
             assert_eq!(
                 verdict,
                 Verdict::Refused,

@@ -64,6 +64,13 @@ impl World {
 
     fn try_seat(&mut self, entry: usize, near: usize) {
         let expected = self.model.expect_enter(entry, near, self.seats);
+        let is_asked = matches!(
+            expected,
+            Expected::Idle(_) | Expected::Seat(_) | Expected::Full
+        );
+        if is_asked && self.model.entries[entry].queue.is_empty() {
+            self.model.note_share_used(entry);
+        }
         let id = self.model.entries[entry].id;
         let entered = self.state.try_seat_near(id, near, &mut self.cx);
         self.absorb(None);
@@ -318,6 +325,7 @@ impl World {
         self.model.instance(id).last = self.cx.slots.mark_idle(door, seat);
         self.model.instance(id).place = Place::Held;
         let current = self.model.function_of(door).map(|f| f.version);
+        self.model.note_share_used(door);
         let collected = self.model.is_collected(id);
         // Unless nobody may have it any more.
         let is_current = !self.model.closed && current == Some(version);
@@ -381,7 +389,9 @@ impl World {
     // Growth: ─────────────────────────────────────────────────────────────────────────────────
 
     pub fn begin_growth(&mut self, id: Instance, by: u64) {
-        let request = self.state.begin_growth();
+        let entry = self.model.instances[&id].entry;
+        let entry = self.model.entries[entry].id;
+        let request = self.state.begin_growth(Some(entry));
         self.model.begin(request, None, 0, Step::Grow(id, by));
     }
 

@@ -4,7 +4,8 @@
 //! lists; `room.rs` works out the slow way what making room may cost; `world.rs`, `lease.rs` and
 //! `acquire.rs` do every operation to both sides; `check.rs` compares them after every step;
 //! `finish.rs` ends each run and sees that nothing is left. `found.rs` keeps what was found.
-//! `policy_choices.rs` asks the core itself, with the same fake shell, who goes when room is needed.
+//! `pool.rs` is the core with the same fake shell, asked directly: `policy_choices.rs`, who goes when room is
+//! needed; `reserved.rs`, who stays. `shares.rs` is the model's side of what groups have reserved.
 //!
 //! A binary of its own, which includes the core by path, and links no wasmtime.
 //!
@@ -23,8 +24,12 @@ mod finish;
 mod found;
 mod lease;
 mod model;
+mod noisy_neighbour;
 mod policy_choices;
+mod pool;
+mod reserved;
 mod room;
+mod shares;
 mod turns;
 mod world;
 
@@ -54,6 +59,7 @@ const INTERESTING: &[&str] = &[
     "entered a forgotten entry",
     "entered a removed function",
     "entry forgotten",
+    "evicted beside what is reserved",
     "evicting",
     "expired",
     "failed",
@@ -91,6 +97,7 @@ const INTERESTING: &[&str] = &[
     "prepared, and stale",
     "queued to compile",
     "refused",
+    "refused beside what is reserved",
     "refused while cooling down",
     "release came before the flag",
     "release came between flag and exchange",
@@ -102,6 +109,10 @@ const INTERESTING: &[&str] = &[
     "removed",
     "replaced",
     "reported, and leased again",
+    "reservation lapsed",
+    "reservation refused",
+    "reserved",
+    "reserved again",
     "room",
     "room after waiting",
     "seat served from the queue",
@@ -150,6 +161,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => one().prop_map(Op::Retain),
         2 => two().prop_map(|(a, b)| Op::Keep(a, b)),
         1 => one().prop_map(Op::LetGo),
+        3 => two().prop_map(|(a, b)| Op::Share(a, b)),
     ]
 }
 

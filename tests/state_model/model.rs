@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::fake::{Fake, Instance};
+use crate::shares::MShare;
 use crate::state::{
     Amounts, Budget, DyingId, EntryId, FunctionId, ModuleId, Policy, RequestId, Signal, Stamp,
     Ticket,
@@ -219,6 +220,8 @@ pub struct Model {
     pub collected_for: Vec<u8>,
     /// How often somebody got what those who wait for room might have had.
     pub overtakes: u64,
+    /// Groups that have something reserved.
+    pub shares: BTreeMap<u8, MShare>,
     /// Sizes of those whose turn to compile has come, by group; nothing that prepares has one.
     pub served: BTreeMap<Option<u8>, u64>,
     pub numbers: u32,
@@ -245,6 +248,7 @@ impl Model {
             collecting: None,
             collected_for: Vec::new(),
             overtakes: 0,
+            shares: BTreeMap::new(),
             served: BTreeMap::new(),
             numbers: 0,
         }
@@ -372,6 +376,7 @@ impl Model {
 
     pub fn promise(&mut self, request: Request, entry: usize, seat: usize) {
         self.entries[entry].seats[seat] = MSeat::Promised;
+        self.note_share_used(entry);
         let version = self.function_of(entry).map_or(0, |f| f.version);
         let function = Some(self.entries[entry].function);
         self.begin(request, function, version, Step::Prepare);
@@ -455,6 +460,13 @@ impl Model {
         let idle = matches!(instance.place, Place::Idle | Place::Held);
         assert!(idle, "{id:?} was destroyed while {:?}", instance.place);
         let key = Some(instance.key);
+        let used_at = match instance.place {
+            Place::Held => self.now,
+            _ => instance.last.at,
+        };
+        if let Some(share) = self.share_of(instance.entry) {
+            share.used_at = share.used_at.max(used_at);
+        }
         self.doom(dying, instance.holds, key, heir);
         self.vacate(instance.entry, instance.seat);
     }
@@ -472,6 +484,9 @@ impl Model {
             "module {key} was dropped under its instances"
         );
         let phase = core::mem::replace(&mut self.module(key).phase, MPhase::Cold);
+        for share in self.shares.values_mut() {
+            share.users_of.remove(&key);
+        }
         if let MPhase::Loaded { holds, .. } = phase {
             self.doom(dying, holds, None, heir);
         }

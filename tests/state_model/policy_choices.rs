@@ -2,199 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crate::fake::{Doors, Fake, Instance};
-use crate::state::{
-    Amounts, Budget, Config, Context, Destroy, EntryId, Group, History, NewFunction, PerBudget,
-    Policy, Prepare, ReserveOutcome, SeatOffer, Slots, Stamp, State,
-};
-
-const NONE: Amounts = Amounts::ZERO;
-
-/// What a module and its instances take.
-#[derive(Clone, Copy)]
-struct Module {
-    /// Its key; its code gets the same number.
-    key: u8,
-    code: u64,
-    /// What it cost to compile.
-    cost: u64,
-    memory: u64,
-}
-
-impl Module {
-    const fn new(key: u8, code: u64) -> Self {
-        Self {
-            key,
-            code,
-            cost: 1000,
-            memory: 1,
-        }
-    }
-}
-
-/// A pool with one function and one entry per module.
-struct Pool {
-    state: State<Fake>,
-    cx: Context<Fake, Doors>,
-}
-
-/// What was destroyed, in order.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Gone {
-    instances: Vec<Instance>,
-    code: Vec<u32>,
-}
-
-impl Pool {
-    /// A pool in which nothing is scarce but what `limits` says.
-    fn new(policy: Policy, limits: &[(Budget, u64)]) -> Self {
-        let config = Config {
-            policy,
-            seats_per_entry: 2,
-            first_seats: 2,
-            max_unused_entries: 100,
-            max_compilations: 1,
-            max_overtakes: u64::MAX,
-            keeps_ages: true,
-        };
-        let mut all = PerBudget::from_fn(|_| 1_000_000);
-        for (budget, limit) in limits {
-            all.set(*budget, *limit);
-        }
-        Self {
-            state: State::new(config, all),
-            cx: Context::new(Doors::default()),
-        }
-    }
-
-    fn entry(&mut self, module: Module) -> EntryId<Fake> {
-        let name = format!("f{}", module.key);
-        let new = NewFunction {
-            name: name.as_str().into(),
-            arguments: "".into(),
-            definition: 0,
-            key: [module.key; 32],
-            source: module.key,
-        };
-        let known = self.state.find(&name, "");
-        let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));
-        let doors = &mut self.cx.slots;
-        let open = |_, _: &crate::state::Function<Fake>| doors.open(0, 2);
-        let entry = self
-            .state
-            .entry(function, &Group::from(1), open, &mut self.cx.out);
-        entry.expect("the function is defined")
-    }
-
-    /// Another instance, leased.
-    fn lease_new(&mut self, module: Module) -> Instance {
-        let entry = self.entry(module);
-        let entered = self.state.try_seat(entry, &mut self.cx);
-        let SeatOffer::Seat(request) = entered else {
-            panic!("no vacant seat");
-        };
-        let code = NONE.code(module.code).mappings(1);
-        if let Prepare::Lead { .. } = self.state.prepare(request, &mut self.cx.out) {
-            let room = (self.state).reserve(request, code, &mut self.cx);
-            assert_eq!(room, ReserveOutcome::Granted);
-            let serial = u32::from(module.key);
-            (self.state).loaded(request, serial, code, module.cost, &mut self.cx.out);
-        }
-        let holds = NONE.memory(module.memory).stack(1).mappings(1);
-        let room = (self.state).reserve(request, holds, &mut self.cx);
-        assert_eq!(room, ReserveOutcome::Granted);
-        let stamp = self.cx.slots.next_stamp();
-        let born = (self.state).install(request, holds, stamp, &mut self.cx);
-        born.expect("nothing was replaced")
-    }
-
-    /// Back into its slot, used just now; the core is not told.
-    fn park(&mut self, id: Instance) {
-        let instance = self.state.instance(id).expect("a live instance");
-        let door = self.state.entry_handle(instance.entry);
-        let (door, seat) = (*door.expect("its entry"), instance.seat());
-        self.cx.slots.mark_idle(door, seat);
-        assert!(!self.cx.slots.put(door, seat, id), "nobody asks for it");
-    }
-
-    /// Another instance, idle.
-    fn idle(&mut self, module: Module) -> Instance {
-        let id = self.lease_new(module);
-        self.park(id);
-        id
-    }
-
-    fn is_idle(&self, id: Instance) -> bool {
-        let slots = self.cx.slots.doors.iter().flat_map(|door| &door.slots);
-        slots.into_iter().any(|s| s.cell == Some(id))
-    }
-
-    /// Takes an instance out of its slot and puts it back, at this time.
-    fn use_at(&mut self, id: Instance, now: u64) {
-        self.pass_until(now);
-        let instance = self.state.instance(id).expect("a live instance");
-        let door = *self.state.entry_handle(instance.entry).expect("its entry");
-        let seat = instance.seat();
-        assert!(self.cx.slots.claim(&door, seat, id), "not idle");
-        self.park(id);
-    }
-
-    fn pass_until(&mut self, now: u64) {
-        self.cx.slots.now = now;
-        self.state.advance(now);
-    }
-
-    /// Somebody asks for this much, and the victims die for it.
-    fn ask(&mut self, need: Amounts) -> (ReserveOutcome, Gone) {
-        let request = self.state.begin_growth();
-        let room = (self.state).reserve(request, need, &mut self.cx);
-        let gone = self.destroy();
-        if room == ReserveOutcome::Evicting {
-            let again = (self.state).reserve(request, need, &mut self.cx);
-            assert_eq!(again, ReserveOutcome::Granted, "the victims were enough");
-        }
-        assert_eq!(self.state.recount(), Ok(()));
-        self.state.abandon(request, &mut self.cx.out);
-        (room, gone)
-    }
-
-    /// A look at all modules, as every request for more code than there is takes it: what was
-    /// used since the last look is noted.
-    fn look(&mut self) {
-        let (room, gone) = self.ask(NONE.code(900_000));
-        assert!(matches!(room, ReserveOutcome::Refused(_)));
-        assert_eq!(gone, Gone::default());
-    }
-
-    fn destroy(&mut self) -> Gone {
-        let mut gone = Gone::default();
-        while !self.cx.out.destroy.is_empty() {
-            for destroy in std::mem::take(&mut self.cx.out.destroy) {
-                let dying = match destroy {
-                    Destroy::Instance {
-                        dying, instance, ..
-                    } => {
-                        gone.instances.push(instance);
-                        dying
-                    }
-                    Destroy::Code { dying, code } => {
-                        gone.code.push(code);
-                        dying
-                    }
-                };
-                self.state.freed(dying, &mut self.cx.out);
-            }
-        }
-        gone
-    }
-}
-
-fn gone(instances: &[Instance], code: &[u32]) -> Gone {
-    Gone {
-        instances: instances.to_vec(),
-        code: code.to_vec(),
-    }
-}
+use crate::fake::Instance;
+use crate::pool::{Gone, Module, NONE, Pool, gone};
+use crate::state::{Budget, History, PerBudget, Policy, ReserveOutcome, SeatOffer, Stamp};
 
 // Whether code outlives its last instance: ────────────────────────────────────────────────────────
 
@@ -311,7 +121,7 @@ fn code_goes_with_all_its_instances_or_not_at_all() {
     let (busy, free) = (Module::new(1, 10), Module::new(2, 10));
     let beside_a_lease = pool.idle(busy);
     // The idle one is in its seat, so that this takes it out; it goes back when there are two.
-    let entry = pool.entry(busy);
+    let entry = pool.entry(busy, 1);
     let entered = pool.state.try_seat(entry, &mut pool.cx);
     assert!(matches!(entered, SeatOffer::Idle(id) if id == beside_a_lease));
     let leased = pool.lease_new(busy);
@@ -468,7 +278,7 @@ fn what_one_request_waits_for_is_not_given_to_another() {
     let last = pool.idle(Module::new(1, 5));
     pool.state.evict(&[last], &mut pool.cx);
     pool.destroy();
-    let [filler, first, second] = [(); 3].map(|()| pool.state.begin_growth());
+    let [filler, first, second] = [(); 3].map(|()| pool.state.begin_growth(None));
     let (state, cx) = (&mut pool.state, &mut pool.cx);
     let full = state.reserve(filler, NONE.compile(5), cx);
     assert_eq!(full, ReserveOutcome::Granted);

@@ -6,6 +6,7 @@ use crate::fake::Instance;
 use crate::model::{
     CODE, COMPILE, MEMORY, MInstance, Model, Place, Request, STACK, Sums, plus, sums, total,
 };
+use crate::shares::Guards;
 use crate::state::Amounts;
 
 /// What a reservation must come to.
@@ -14,6 +15,8 @@ pub struct Outlook {
     pub missing: Sums,
     /// What all idle instances and all code without leased instances would free.
     pub evictable: Sums,
+    /// The same without what is of groups that are protected from it, in part or as a whole.
+    pub surely_evictable: Sums,
     /// What is being destroyed and promised to nobody.
     pub coming: Sums,
 }
@@ -27,13 +30,39 @@ pub enum Verdict {
 }
 
 impl Outlook {
+    pub fn is_granted(&self) -> bool {
+        covers(&[0; 7], &self.missing)
+    }
+
+    /// Whether it may come to this. How much of a protected group's is left to others depends on the order in which it is
+    /// taken; so there are bounds.
+    pub fn allows(&self, verdict: Verdict) -> bool {
+        let rank = |verdict| match verdict {
+            Verdict::Refused => 0,
+            Verdict::Soon => 1,
+            Verdict::Evicting => 2,
+            Verdict::Granted => 3,
+        };
+        let (least, most) = (self.verdict_with(&self.surely_evictable), self.verdict());
+        (rank(least)..=rank(most)).contains(&rank(verdict))
+    }
+
     pub fn verdict(&self) -> Verdict {
-        let both = core::array::from_fn(|b| self.evictable[b] + self.coming[b]);
+        self.verdict_with(&self.evictable)
+    }
+
+    /// With what is surely evictable.
+    pub fn least(&self) -> Verdict {
+        self.verdict_with(&self.surely_evictable)
+    }
+
+    fn verdict_with(&self, evictable: &Sums) -> Verdict {
+        let both = core::array::from_fn(|b| evictable[b] + self.coming[b]);
         if covers(&[0; 7], &self.missing) {
             Verdict::Granted
         } else if covers(&self.coming, &self.missing) {
             Verdict::Soon
-        } else if covers(&self.evictable, &self.missing) {
+        } else if covers(evictable, &self.missing) {
             Verdict::Evicting
         } else if covers(&both, &self.missing) {
             Verdict::Soon
@@ -56,9 +85,11 @@ impl Model {
             0 => 0,
             wanted => (charged[b] + earmarked[b] + wanted).saturating_sub(self.limits[b]),
         });
+        let guards = self.guards(request, target, &missing);
         Outlook {
             missing,
             evictable: self.evictable(),
+            surely_evictable: self.surely_evictable(&guards),
             coming,
         }
     }
@@ -107,12 +138,23 @@ impl Model {
         let lacks = self.lacks(by, &self.requests[&by].target);
         let (holds, key) = (sums(&self.instances[&id].holds), self.instances[&id].key);
         let leaves = self.collected_for.contains(&key);
+        let guards = self.guards(by, &self.requests[&by].target, &lacks);
+        if self.keeps(&guards, &[id], &[]) {
+            return false;
+        }
         (0..7).any(|b| lacks[b] > 0 && (holds[b] > 0 || leaves && (b == CODE || b > STACK)))
     }
 
     /// Whether whoever collects evicted what helps, and nobody else.
-    pub fn check_collected(&self, lacks: &Sums, gone: &[Instance], dropped: &[u8]) {
-        let evictable = self.evictable();
+    pub fn check_collected(
+        &self,
+        guards: &Guards,
+        lacks: &Sums,
+        gone: &[Instance],
+        dropped: &[u8],
+    ) {
+        let evictable = self.surely_evictable(guards);
+        self.check_kept(guards, lacks, gone, dropped);
         // The others went with modules whose code leaves.
         let own = |id: &&Instance| !self.collected_for.contains(&self.instances[id].key);
         let own: Vec<_> = gone.iter().filter(own).copied().collect();
@@ -145,7 +187,7 @@ impl Model {
         let evictable = self.evictable();
         let missing: Sums = core::array::from_fn(|b| over[b].saturating_sub(coming[b]));
         if covers(&evictable, &missing) {
-            self.check_victims(&missing, gone, dropped);
+            self.check_victims(&Guards::default(), &missing, gone, dropped);
             return;
         }
         let freed = self.freed_by(gone, dropped);
@@ -175,7 +217,7 @@ impl Model {
         })
     }
 
-    fn may_drop(&self, key: u8) -> bool {
+    pub fn may_drop(&self, key: u8) -> bool {
         let idle = self.live(key).all(|i| i.place == Place::Idle);
         idle && self.pins(key) == 0 && self.dying_of(key) == 0
     }
@@ -189,7 +231,13 @@ impl Model {
     }
 
     /// Whether these victims, before anything was destroyed, are the right ones.
-    pub fn check_victims(&self, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
+    pub fn check_victims(
+        &self,
+        guards: &Guards,
+        missing: &Sums,
+        gone: &[Instance],
+        dropped: &[u8],
+    ) {
         for id in gone {
             let place = self.instances[id].place;
             assert_eq!(place, Place::Idle, "C-R1: victims are idle");
@@ -198,12 +246,14 @@ impl Model {
         assert!(covers(&freed, missing), "{freed:?} cannot give {missing:?}");
         let loose = self.loose(gone, dropped);
         self.check_needed(missing, gone, dropped);
-        self.check_recency(missing, gone, dropped);
+        self.check_kept(guards, missing, gone, dropped);
+        self.check_recency(guards, missing, gone, dropped);
         let only_code = (0..7).all(|b| b == CODE || missing[b] == 0);
         if only_code {
             assert!(loose.is_empty(), "C-R3: {loose:?} freed no code");
         }
-        if missing[CODE] == 0
+        if guards.is_empty()
+            && missing[CODE] == 0
             && let Some(expected) = self.least_recently_used(missing)
         {
             assert_eq!(dropped, [0u8; 0], "C-R2: instances were enough");
@@ -218,7 +268,11 @@ impl Model {
         gone.iter().filter(alone).copied().collect()
     }
 
-    fn freed_by<'a>(&self, gone: impl IntoIterator<Item = &'a Instance>, dropped: &[u8]) -> Sums {
+    pub fn freed_by<'a>(
+        &self,
+        gone: impl IntoIterator<Item = &'a Instance>,
+        dropped: &[u8],
+    ) -> Sums {
         let instances = total(gone.into_iter().map(|id| &self.instances[id].holds));
         let modules = self.loaded().filter(|(key, _)| dropped.contains(key));
         modules.fold(instances, |sum, (_, holds)| plus(sum, holds))
@@ -243,13 +297,13 @@ impl Model {
     }
 
     /// No instance that was idle for longer could have taken a victim's place.
-    fn check_recency(&self, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
+    fn check_recency(&self, guards: &Guards, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
         for victim in &self.loose(gone, dropped) {
             for (older, _) in self.idle() {
                 if older == *victim {
                     break;
                 }
-                if gone.contains(&older) {
+                if gone.contains(&older) || self.is_guarded(guards, older) {
                     continue;
                 }
                 let instead = gone.iter().filter(|id| *id != victim).chain([&older]);

@@ -97,6 +97,8 @@ pub enum Op {
     /// A handle of (function, group) is made; and is dropped.
     Keep(u8, u8),
     LetGo(u8),
+    /// So much is reserved for a group, or nothing any more.
+    Share(u8, u8),
     Close,
 }
 
@@ -201,6 +203,7 @@ impl World {
             Op::Retain(mask) => self.retain(mask),
             Op::Keep(name, group) => self.keep(name, group),
             Op::LetGo(entry) => self.let_go(entry),
+            Op::Share(group, terms) => self.set_share(group, terms),
             Op::Close => self.close(),
         }
     }
@@ -565,6 +568,7 @@ impl World {
             .filter(|(_, i)| over(i.last.at, expiry.idle) || over(i.created_at, expiry.lifetime))
             .map(|(id, _)| *id)
             .collect();
+        self.review_shares();
         while self.state.sweep(expiry, &mut self.cx) {}
         let mut gone: Vec<_> = self.cx.out.destroy.iter().filter_map(buried).collect();
         gone.sort_by_key(|id| self.model.instances[id].last);

@@ -24,6 +24,8 @@ pub struct BudgetExceeded {
     /// What of it is kept, or will be, for a request that has waited for room and was passed by too many
     /// others: they are refused now.
     pub promised: u64,
+    /// What of it is idle, and was left because it is reserved for other groups: see [`Share`](crate::Share).
+    pub reserved: u64,
     /// Who asked.
     #[cfg_attr(
         feature = "serde",
@@ -45,6 +47,7 @@ impl BudgetExceeded {
             charged: shortage.charged,
             evictable: shortage.evictable,
             promised: shortage.promised,
+            reserved: shortage.reserved,
             target,
         }
     }
@@ -59,6 +62,7 @@ impl fmt::Display for BudgetExceeded {
             charged,
             evictable,
             promised,
+            reserved,
             target,
             holders,
         } = self;
@@ -72,7 +76,13 @@ impl fmt::Display for BudgetExceeded {
             let kept = "are kept for a request that has waited for them";
             write!(f, ". {promised} {unit} {kept}")?;
         }
-        let in_use = charged.saturating_sub(*evictable);
+        if *reserved > 0 {
+            write!(
+                f,
+                ". {reserved} {unit} are idle and reserved for other groups"
+            )?;
+        }
+        let in_use = charged.saturating_sub(*evictable).saturating_sub(*reserved);
         if requested > limit {
             write!(
                 f,

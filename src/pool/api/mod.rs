@@ -39,6 +39,7 @@ mod presets;
 pub(crate) mod serde_fields;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_impls;
+pub(crate) mod share;
 pub(crate) mod stats;
 pub(crate) mod target;
 pub(crate) mod values;

@@ -8,6 +8,7 @@ use crate::pool::api::compiler_stats::{CompilationStats, CompilerKills};
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::holders::{Holder, IN_STATS};
 use crate::pool::api::limits::Limits;
+use crate::pool::api::share::GroupStats;
 use crate::pool::shared::Shared;
 use crate::state::{Budget, Group, PerBudget, signature};
 use crate::sync::Ordering;
@@ -99,6 +100,8 @@ pub struct Stats {
     holders: Vec<Vec<Holder>>,
     /// Every function that is defined, in the order of definition as far as places are not reused.
     pub functions: Vec<FunctionStats>,
+    /// Groups that have something reserved, in no particular order: see [`Pool::set_group`](crate::Pool::set_group).
+    pub groups: Vec<GroupStats>,
     /// Instances that are idle.
     pub idle: usize,
     /// Instances that are leased.
@@ -249,26 +252,35 @@ struct Hits {
 
 impl<T: Send + 'static> Shared<T> {
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, holders, of_modules, compiler_kills) = self.with_state(|locked, _| {
-            let snapshot = locked.state.snapshot();
-            // An entry that is forgotten passes its hits on, under the lock.
-            let hits = Hits {
-                entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
-                functions: (snapshot.functions.iter())
-                    .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
-                    .collect(),
-                past: self.past_hits.load(Ordering::Relaxed),
-            };
-            let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
-            let of_modules = [
-                locked.compilations,
-                locked.loads,
-                locked.module_failures,
-                locked.warm_ups,
-                locked.compiler_crashes,
-            ];
-            (snapshot, hits, holders, of_modules, locked.compiler_kills)
-        });
+        let (snapshot, hits, holders, groups, of_modules, compiler_kills) =
+            self.with_state(|locked, _| {
+                let snapshot = locked.state.snapshot();
+                // An entry that is forgotten passes its hits on, under the lock.
+                let hits = Hits {
+                    entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
+                    functions: (snapshot.functions.iter())
+                        .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
+                        .collect(),
+                    past: self.past_hits.load(Ordering::Relaxed),
+                };
+                let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
+                let groups: Vec<_> = locked.state.shares().map(GroupStats::of).collect();
+                let of_modules = [
+                    locked.compilations,
+                    locked.loads,
+                    locked.module_failures,
+                    locked.warm_ups,
+                    locked.compiler_crashes,
+                ];
+                (
+                    snapshot,
+                    hits,
+                    holders,
+                    groups,
+                    of_modules,
+                    locked.compiler_kills,
+                )
+            });
         let [
             compilations,
             loads,
@@ -321,6 +333,7 @@ impl<T: Send + 'static> Shared<T> {
                 overdraft: snapshot.overdraft[b],
             }),
             holders,
+            groups,
             idle: snapshot.instances - leased,
             leased,
             dying: snapshot.dying,

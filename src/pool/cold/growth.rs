@@ -84,7 +84,11 @@ impl<T: Send + 'static> Shared<T> {
             // What no eviction could make room for is refused before anything is planned: a guest may ask for
             // the impossible as often as it likes.
             let possible = has.is_some_and(|has| state.can_ever_hold(&has.saturating_add(&more)));
-            possible.then(|| state.begin_growth())
+            let entry = match grower {
+                Grower::Request(id) => state.entry_of(*id),
+                Grower::Instance(id) => state.instance(*id).map(|i| i.entry),
+            };
+            possible.then(|| state.begin_growth(entry))
         });
         let Some(request) = request else {
             return false;

@@ -400,7 +400,10 @@ impl<T: Send + 'static> Shared<T> {
         instance: InstanceId<T>,
         wait_policy: WaitPolicy,
     ) -> Result<(), AcquireError> {
-        let request = self.with_state(|locked, _| locked.state.begin_growth());
+        let request = self.with_state(|locked, _| {
+            let entry = locked.state.instance(instance).map(|i| i.entry);
+            locked.state.begin_growth(entry)
+        });
         let growth = RequestGuard::new(self, request);
         let stack = self.runtime.stack_amounts();
         let wait_policy = wait_policy.without_room();

@@ -392,6 +392,7 @@ impl<H: Types> State<H> {
         }
         if let Phase::Loaded { code, charge } = core::mem::replace(&mut module.phase, Phase::Cold) {
             self.open_module(id, out);
+            self.end_users(id, &charge.amounts());
             self.code_dropped += 1;
             self.loaded -= 1;
             let dying = self.dying.insert(Dying {

@@ -61,14 +61,16 @@ impl<H: Types> State<H> {
     pub(crate) fn collect(
         &mut self,
         id: RequestId<H>,
-        need: Amounts,
+        target: Amounts,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> ReserveOutcome {
+        let need = target.beyond(&self.requests[id].held.amounts());
         self.collecting = Some(id);
         self.inherit(id);
         let (earmarked, _) = self.awaited();
         let lacks = self.lacks(id, &need, &earmarked);
-        let mut plan = self.plan(lacks, &mut cx.slots);
+        let by = self.claimant(id, &target, &lacks);
+        let mut plan = self.plan(lacks, by, &mut cx.slots);
         let enough = plan.is_enough();
         let short = PerBudget::from_fn(|b| lacks[b].saturating_sub(plan.freed.get(b)));
         let missing = self.ledger.missing(&need, &earmarked);
@@ -86,7 +88,7 @@ impl<H: Types> State<H> {
         request.expected = need.beyond(&now);
         let before = cx.out.destroy.len();
         self.execute(plan, Some(id), &mut cx.out);
-        self.collect_modules(id, &short, cx);
+        self.collect_modules(id, &short, &lacks, cx);
         if cx.out.destroy.len() > before {
             ReserveOutcome::Evicting
         } else if enough {
@@ -104,6 +106,12 @@ impl<H: Types> State<H> {
                 self.dying[dying].heir = Some(id);
             }
         }
+    }
+
+    /// What the request that collects is to hold in the end.
+    fn target_of(&self, id: RequestId<H>) -> Amounts {
+        let request = &self.requests[id];
+        sum(&request.held.amounts(), &request.expected)
     }
 
     /// What is missing beyond what is being destroyed for this request.
@@ -128,7 +136,8 @@ impl<H: Types> State<H> {
         let instance = &self.instances[id];
         let leaves = self.modules[instance.module].collected_for.is_some();
         let helps = |b: Budget| instance.charge.amounts().get(b) > 0 || leaves && is_of_code(b);
-        lacks.iter().any(|(b, lacks)| lacks > 0 && helps(b))
+        let by = self.claimant(by, &self.target_of(by), &lacks).at_last();
+        lacks.iter().any(|(b, lacks)| lacks > 0 && helps(b)) && !self.is_protected(&by, id)
     }
 
     /// Modules whose code is needed still when all else has been given up: nobody begins to use them any
@@ -137,8 +146,10 @@ impl<H: Types> State<H> {
         &mut self,
         id: RequestId<H>,
         short: &PerBudget<u64>,
+        lacks: &PerBudget<u64>,
         cx: &mut Context<H, impl Slots<H>>,
     ) {
+        let mut by = self.claimant(id, &self.target_of(id), lacks).at_last();
         let all = self.instances.iter().map(|(_, i)| i.charge.amounts());
         let live = all.fold(Amounts::ZERO, |total, part| sum(&total, &part));
         // Instances bring their part as their leases end; code brings the rest.
@@ -157,15 +168,18 @@ impl<H: Types> State<H> {
             };
             let frees = charge.amounts();
             let helps = |b: Budget| wanted[b] > 0 && frees.get(b) > 0;
-            if Some(module) == own || !Budget::ALL.into_iter().any(helps) {
+            let is_useless = Some(module) == own || !Budget::ALL.into_iter().any(helps);
+            if is_useless || self.is_module_protected(&by, module, |_| false) {
                 self.open_module(module, &mut cx.out);
                 continue;
             }
+            self.note_module_taken(&mut by, module, |_| false);
             wanted = PerBudget::from_fn(|b| wanted[b].saturating_sub(frees.get(b)));
             self.modules[module].collected_for = Some(id);
             let live: Vec<_> = self.modules[module].live.iter().copied().collect();
             for instance in live {
                 if self.claim(instance, &mut cx.slots) {
+                    self.note_share_seen(instance, &cx.slots);
                     self.dismiss(instance, RemovalReason::Room, Some(id), &mut cx.out);
                 }
             }
@@ -205,6 +219,7 @@ impl<H: Types> State<H> {
             charged: self.ledger.charged().get(budget),
             evictable: 0,
             promised: promised.get(budget),
+            reserved: 0,
         }
     }
 

@@ -159,6 +159,7 @@ impl<H: Types> State<H> {
             Entry::new(function, group.clone(), handle, seats)
         });
         record.entries.insert(group.clone(), entry);
+        self.find_share(entry);
         self.forget_if_unused(entry, out);
         Some(entry)
     }
@@ -215,6 +216,9 @@ impl<H: Types> State<H> {
             return;
         };
         self.entry_changes += 1;
+        if let Some(share) = entry.share.and_then(|share| self.shares.get_mut(share)) {
+            share.entries.remove(&id);
+        }
         if let Some(function) = self.functions.get_mut(entry.function) {
             function.entries.remove(&entry.group);
         }

@@ -12,6 +12,7 @@ pub mod release;
 pub mod requests;
 pub mod room;
 pub mod seats;
+pub mod shares;
 pub mod turns;
 pub mod upkeep;
 pub mod waiting;

@@ -9,6 +9,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::room::sum;
+use super::shares::Claimant;
 use crate::state::{
     Amounts, Budget, Effects, InstanceId, ModuleId, PerBudget, Phase, RemovalReason, RequestId,
     Slots, Stamp, State, Types,
@@ -33,6 +34,8 @@ pub(crate) struct Plan<H: Types> {
     tries: usize,
     /// What all that is idle would free, when that has turned out not to be enough: the plan has given up.
     pub(crate) in_vain: Option<Idle>,
+    /// For whom it is.
+    pub(crate) by: Claimant<H>,
 }
 
 /// How many instances a plan tries before it looks at all. In tests two, so that plans do both.
@@ -41,13 +44,13 @@ const TRIES: usize = if cfg!(test) { 2 } else { 64 };
 /// What is idle, and what it would free.
 #[derive(Clone, Copy)]
 pub(crate) struct Idle {
-    instances: Amounts,
+    pub(crate) instances: Amounts,
     /// With the code that no other instance runs, and no request has pinned.
     pub(crate) all: Amounts,
 }
 
 impl<H: Types> Plan<H> {
-    fn new(missing: PerBudget<u64>) -> Self {
+    fn new(missing: PerBudget<u64>, by: Claimant<H>) -> Self {
         Self {
             missing,
             victims: Vec::new(),
@@ -57,6 +60,7 @@ impl<H: Types> Plan<H> {
             incoming: PerBudget::default(),
             tries: usize::MAX,
             in_vain: None,
+            by,
         }
     }
 
@@ -102,8 +106,13 @@ pub(crate) const OF_CODE: [Budget; 4] = [
 
 impl<H: Types> State<H> {
     /// A plan of all that helps, though it may not be enough.
-    pub(crate) fn plan(&mut self, missing: PerBudget<u64>, slots: &mut impl Slots<H>) -> Plan<H> {
-        self.carry_on(Plan::new(missing), slots)
+    pub(crate) fn plan(
+        &mut self,
+        missing: PerBudget<u64>,
+        by: Claimant<H>,
+        slots: &mut impl Slots<H>,
+    ) -> Plan<H> {
+        self.carry_on(Plan::new(missing, by), slots)
     }
 
     /// A plan that gives up as soon as it turns out that all that is idle would not be enough, nor with what is
@@ -112,9 +121,10 @@ impl<H: Types> State<H> {
         &mut self,
         missing: PerBudget<u64>,
         incoming: PerBudget<u64>,
+        by: Claimant<H>,
         slots: &mut impl Slots<H>,
     ) -> Plan<H> {
-        let mut plan = Plan::new(missing);
+        let mut plan = Plan::new(missing, by);
         if !slots.asks_leased() {
             plan.tries = TRIES;
             plan.incoming = incoming;
@@ -137,7 +147,7 @@ impl<H: Types> State<H> {
     }
 
     /// What is idle, with what the plan has claimed: looked at, and not touched.
-    fn idle(&self, plan: &Plan<H>, slots: &impl Slots<H>) -> Idle {
+    pub(crate) fn idle(&self, plan: &Plan<H>, slots: &impl Slots<H>) -> Idle {
         let mut instances = Amounts::ZERO;
         let mut busy = BTreeSet::new();
         for (id, instance) in self.instances.iter() {
@@ -189,8 +199,22 @@ impl<H: Types> State<H> {
     }
 
     fn carry_on(&mut self, mut plan: Plan<H>, slots: &mut impl Slots<H>) -> Plan<H> {
+        loop {
+            self.claim_what_helps(&mut plan, slots);
+            let gives_up = plan.in_vain.is_some();
+            if plan.is_enough() || gives_up || !plan.by.reach_further() {
+                break;
+            }
+        }
+        if plan.is_enough() {
+            self.spare(&mut plan, slots);
+        }
+        plan
+    }
+
+    fn claim_what_helps(&mut self, plan: &mut Plan<H>, slots: &mut impl Slots<H>) {
         if plan.goes_on(&[Budget::Code]) {
-            self.claim_modules(&mut plan, &[Budget::Code], slots);
+            self.claim_modules(plan, &[Budget::Code], slots);
         }
         let by_recency = [
             Budget::Memory,
@@ -199,16 +223,12 @@ impl<H: Types> State<H> {
             Budget::Total,
             Budget::Mapped,
         ];
-        self.claim_instances(&mut plan, &by_recency, slots);
+        self.claim_instances(plan, &by_recency, slots);
         // Every idle instance is claimed now, so what is left to give up is code.
         let last = [Budget::Mappings, Budget::Total, Budget::Mapped];
         if plan.goes_on(&last) {
-            self.claim_modules(&mut plan, &last, slots);
+            self.claim_modules(plan, &last, slots);
         }
-        if plan.is_enough() {
-            self.spare(&mut plan, slots);
-        }
-        plan
     }
 
     /// Claims whole modules, the least worthy first, until none of `budgets` lacks anything.
@@ -220,6 +240,8 @@ impl<H: Types> State<H> {
                 break;
             };
             if let Some((instances, frees)) = self.claim_module(plan, id, slots) {
+                let claimed = &plan.claimed;
+                self.note_module_taken(&mut plan.by, id, |id| claimed.contains(id));
                 plan.add(Victim::Module(id, instances), frees);
             }
             self.note_try(plan, slots);
@@ -240,6 +262,9 @@ impl<H: Types> State<H> {
         if module.pins > 0 || module.dying > 0 || plan.doomed.contains(&id) {
             return None;
         }
+        if self.is_module_protected(&plan.by, id, |id| plan.claimed.contains(id)) {
+            return None;
+        }
         let mut frees = charge.amounts();
         let mut claimed = Vec::new();
         for &instance in module.live.difference(&plan.claimed) {
@@ -251,6 +276,9 @@ impl<H: Types> State<H> {
             }
             frees = sum(&frees, &self.instances[instance].charge.amounts());
             claimed.push(instance);
+        }
+        for instance in &claimed {
+            self.note_share_seen(*instance, slots);
         }
         Some((claimed, frees))
     }
@@ -272,8 +300,10 @@ impl<H: Types> State<H> {
             if plan.claimed.contains(&id) {
                 continue;
             }
-            if self.claim(id, slots) {
-                let frees = self.instances[id].charge.amounts();
+            let frees = self.instances[id].charge.amounts();
+            let helps = budgets.iter().any(|b| plan.lacks(*b) && frees.get(*b) > 0);
+            if helps && !self.is_protected(&plan.by, id) && self.claim(id, slots) {
+                self.note_instance_taken(&mut plan.by, id);
                 plan.add(Victim::Instance(id), frees);
             }
             self.note_try(plan, slots);

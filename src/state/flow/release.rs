@@ -24,6 +24,7 @@ impl<H: Types> State<H> {
         id: InstanceId<H>,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> Returned<H> {
+        self.note_share_used(self.instances[id].entry);
         if self.closed {
             return Returned::Retire(RemovalReason::Closed);
         }
@@ -84,6 +85,11 @@ impl<H: Types> State<H> {
         if reason.ends_a_lease() {
             module.history.used(Stamp::at(self.now));
         }
+        let used_at = match reason.ends_a_lease() {
+            true => self.now,
+            false => instance.known.at,
+        };
+        self.note_lost(instance.entry, &instance.charge.amounts(), used_at);
         let function = self.entries[instance.entry].function;
         self.count(function, |counts| match reason.is_eviction() {
             true => counts.evictions += 1,

@@ -54,12 +54,15 @@ impl<H: Types> State<H> {
         let record = &mut self.modules[module];
         record.live.insert(instance);
         record.history.used(stamp);
+        self.note_held(entry, &held);
+        self.note_user(entry, module);
         self.requests[id].seat = None;
         if !self.room_queue.is_empty() || self.ledger.is_overdrawn() {
             // Whoever needs room asked all leases to report their end, and this one is new.
             self.notify_on_release(instance, &mut cx.slots);
         }
         self.abandon(id, &mut cx.out);
+        self.wake_room_beyond_share(entry, &mut cx.out);
         Ok(instance)
     }
 
@@ -115,9 +118,11 @@ impl<H: Types> State<H> {
         self.release(surplus, out);
     }
 
-    /// Growth of a live instance is a request of its own, without a seat.
-    pub fn begin_growth(&mut self) -> RequestId<H> {
-        self.requests.insert(Request::new(None, 0))
+    /// Growth of an instance of this entry is a request of its own, without a seat.
+    pub fn begin_growth(&mut self, of: Option<EntryId<H>>) -> RequestId<H> {
+        let mut request = Request::new(None, 0);
+        request.grows = of;
+        self.requests.insert(request)
     }
 
     /// Work for no function, which holds room until it is abandoned.
@@ -143,7 +148,12 @@ impl<H: Types> State<H> {
     pub fn grown(&mut self, id: RequestId<H>, instance: InstanceId<H>, out: &mut Effects<H>) {
         let charge = self.requests[id].held.take();
         match self.instances.get_mut(instance) {
-            Some(instance) => instance.charge.merge(charge),
+            Some(instance) => {
+                let (entry, more) = (instance.entry, charge.amounts());
+                instance.charge.merge(charge);
+                self.note_held(entry, &more);
+                self.wake_room_beyond_share(entry, out);
+            }
             None => self.release(charge, out),
         }
         self.abandon(id, out);
@@ -163,6 +173,8 @@ impl<H: Types> State<H> {
     pub fn shrink(&mut self, instance: InstanceId<H>, by: Amounts, out: &mut Effects<H>) {
         if let Some(instance) = self.instances.get_mut(instance) {
             let charge = instance.charge.split(&by);
+            let (entry, used_at) = (instance.entry, instance.known.at);
+            self.note_lost(entry, &charge.amounts(), used_at);
             self.release(charge, out);
         }
     }
@@ -177,6 +189,12 @@ impl<H: Types> State<H> {
     /// The module that a request has pinned.
     pub fn module_of(&self, id: RequestId<H>) -> Option<ModuleId<H>> {
         self.requests.get(id)?.module
+    }
+
+    /// The entry that a request makes an instance of.
+    pub fn entry_of(&self, id: RequestId<H>) -> Option<EntryId<H>> {
+        let (entry, _) = self.requests.get(id)?.seat?;
+        Some(entry)
     }
 
     /// The seat that was promised to a request.

@@ -2,6 +2,7 @@
 //!
 //! Planned first (`plan.rs`), then executed: until then, nothing is destroyed.
 
+use super::shares::Claimant;
 use crate::state::{Amounts, Budget, Context, PerBudget, RequestId, Shortage, Slots, State, Types};
 
 /// What became of a reservation.
@@ -92,7 +93,7 @@ impl<H: Types> State<H> {
             return ReserveOutcome::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
         }
         if self.may_collect(id) {
-            return self.collect(id, need, cx);
+            return self.collect(id, target, cx);
         }
         let frees_cover = |missing: &PerBudget<u64>, more: &Amounts| {
             let covered = |(b, m): (Budget, u64)| m <= incoming[b].saturating_add(more.get(b));
@@ -105,11 +106,13 @@ impl<H: Types> State<H> {
                 &Amounts::ZERO,
             ));
         }
-        let plan = self.plan_all_or_nothing(missing, incoming, &mut cx.slots);
+        let by = self.claimant(id, &target, &missing);
+        let plan = self.plan_all_or_nothing(missing, incoming, by, &mut cx.slots);
         if !plan.is_enough() {
             let evictable = plan.in_vain.map_or(plan.freed, |idle| idle.all);
             let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(evictable.get(b)));
-            let shortage = self.ledger.shortage(&need, &lacking, &evictable);
+            let mut shortage = self.ledger.shortage(&need, &lacking, &evictable);
+            shortage.reserved = (self.left_to_others(&plan, &cx.slots)).get(shortage.budget);
             let frees_cover = plan.in_vain.is_none() && frees_cover(&missing, &evictable);
             self.undo(plan, &mut cx.slots);
             return if frees_cover {
@@ -134,7 +137,7 @@ impl<H: Types> State<H> {
         if missing.iter().all(|(_, lacks)| lacks == 0) {
             return;
         }
-        let mut plan = self.plan(missing, &mut cx.slots);
+        let mut plan = self.plan(missing, Claimant::unbound(), &mut cx.slots);
         if !plan.is_enough() {
             // Leases hold the rest; but nobody goes who does not help.
             plan.missing = PerBudget::from_fn(|b| missing[b].min(plan.freed.get(b)));

@@ -52,8 +52,9 @@ impl<H: Types> State<H> {
             return SeatOffer::Full;
         }
         cx.slots.set_waited(&entry.handle, false);
-        let version = function.version;
-        for seat in entry.seats_from(near) {
+        let (version, seats) = (function.version, entry.seats_from(near));
+        self.note_share_used(id);
+        for seat in seats {
             let Seat::Taken(instance) = self.entries[id].seats[seat] else {
                 continue;
             };
@@ -63,6 +64,7 @@ impl<H: Types> State<H> {
             if self.instances[instance].version == version {
                 return SeatOffer::Idle(instance);
             }
+            self.note_share_seen(instance, &cx.slots);
             self.dismiss(instance, RemovalReason::Replaced, None, &mut cx.out);
         }
         let entry = &mut self.entries[id];
@@ -133,6 +135,7 @@ impl<H: Types> State<H> {
         let id = self.requests.insert(request);
         self.entries[entry].seats[seat] = Seat::Promised(id);
         self.note_use(entry);
+        self.note_share_used(entry);
         id
     }
 

@@ -40,7 +40,10 @@ impl<H: Types> State<H> {
     /// done without letting go of the lock. Whether there is more to do.
     pub fn sweep(&mut self, expiry: Expiry, cx: &mut Context<H, impl Slots<H>>) -> bool {
         self.swept = match core::mem::take(&mut self.swept) {
-            Swept::Nothing => self.sweep_idle(None, expiry.idle, cx),
+            Swept::Nothing => {
+                self.review_shares(cx);
+                self.sweep_idle(None, expiry.idle, cx)
+            }
             Swept::Idle(after) => self.sweep_idle(after, expiry.idle, cx),
             Swept::Lifetime(after) => self.sweep_old(after, expiry.lifetime, cx),
             Swept::Code => self.sweep_code(expiry.code_idle, &mut cx.out),

@@ -180,6 +180,11 @@ impl Amounts {
 pub struct PerBudget<V>([V; Budget::ALL.len()]);
 
 impl<V: Copy> PerBudget<V> {
+    /// The same of each.
+    pub const fn of(value: V) -> Self {
+        Self([value; Budget::ALL.len()])
+    }
+
     pub fn from_fn(f: impl Fn(Budget) -> V) -> Self {
         Self(Budget::ALL.map(f))
     }

@@ -11,6 +11,7 @@ use super::group::Group;
 use super::instances::InstanceId;
 use super::queue::Queue;
 use super::requests::RequestId;
+use super::shares::ShareId;
 use crate::state::Types;
 
 pub type EntryId<H> = Id<Entry<H>>;
@@ -34,6 +35,8 @@ pub struct Entry<H: Types> {
     /// Handles of the host's that keep it.
     pub handles: usize,
     pub unused: Option<NonZeroU64>,
+    /// Of its group, if something is reserved for that.
+    pub share: Option<ShareId<H>>,
 }
 
 /// One of the leases that an entry may hold at once.
@@ -64,6 +67,7 @@ impl<H: Types> Entry<H> {
             queue: Queue::new(),
             handles: 0,
             unused: None,
+            share: None,
         }
     }
 

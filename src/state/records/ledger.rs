@@ -49,6 +49,8 @@ pub struct Shortage {
     pub evictable: u64,
     /// What is kept of this budget, or will be, for a request that has waited for long.
     pub promised: u64,
+    /// What is idle of it and was left, because it is reserved for other groups.
+    pub reserved: u64,
 }
 
 impl Shortage {
@@ -225,6 +227,7 @@ impl Ledger {
             charged: self.charged.get(budget),
             evictable: evictable.get(budget),
             promised: 0,
+            reserved: 0,
         }
     }
 }

@@ -14,3 +14,4 @@ pub mod policy;
 pub mod queue;
 pub mod recency;
 pub mod requests;
+pub mod shares;

@@ -9,6 +9,7 @@ use super::module_table::Listed;
 use super::policy::History;
 use super::queue::Queue;
 use super::requests::RequestId;
+use super::shares::ShareId;
 use crate::state::Types;
 
 pub type ModuleId<H> = Id<Module<H>>;
@@ -33,6 +34,8 @@ pub struct CompileNeed {
 /// - **M3** `live` holds exactly its live instances; `dying` counts those being destroyed.
 /// - **M4** an instance is live only while its module's code is loaded, and so charged.
 /// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
+/// - **M10** it has users only while its code is loaded, and each group with a live instance is one, if something is
+///   reserved for it.
 /// - **M7** `leaving` is the request that collects, and the code is loaded.
 /// - **C2** the leader of a flight has pinned the module.
 /// - **C4** and it has a turn to compile.
@@ -46,6 +49,8 @@ pub struct Module<H: Types> {
     /// The request that collects its code: nobody else begins to use it.
     pub collected_for: Option<RequestId<H>>,
     pub live: BTreeSet<InstanceId<H>>,
+    /// Of groups that have something reserved, those that have made an instance of it since its code was loaded.
+    pub users: BTreeSet<ShareId<H>>,
     pub dying: usize,
     pub phase: Phase<H>,
     /// Who waits for the flight to end, or for the code to be gone that is collected; empty when there is
@@ -87,6 +92,7 @@ impl<H: Types> Module<H> {
             wanted: false,
             collected_for: None,
             live: BTreeSet::new(),
+            users: BTreeSet::new(),
             dying: 0,
             phase: Phase::Cold,
             followers: Queue::new(),

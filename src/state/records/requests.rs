@@ -24,6 +24,8 @@ pub struct Request<H: Types> {
     pub function: Option<FunctionId<H>>,
     /// `None` of all that makes no instance.
     pub seat: Option<(EntryId<H>, usize)>,
+    /// The entry whose instance grows; `None` of all else.
+    pub grows: Option<EntryId<H>>,
     /// The module that it has pinned.
     pub module: Option<ModuleId<H>>,
     /// Of the function, when the request began or last asked for its code.
@@ -57,6 +59,7 @@ impl<H: Types> Request<H> {
         Self {
             function,
             seat: None,
+            grows: None,
             module: None,
             version,
             followed: None,

@@ -1,0 +1,207 @@
+//! What a group is given: how much of the budgets is reserved for it.
+
+use std::time::Duration;
+
+use crate::pool::Pool;
+use crate::pool::api::group_key::AsGroup;
+use crate::pool::time::clock::nanos;
+use crate::state::{self, Budget, Group, PerBudget, ShareTerms};
+
+/// What a group is given of a pool's budgets: see [`Pool::set_group`].
+///
+/// A **reservation** is what others cannot take from the group. It is not kept free: as long as the group does not
+/// use it, others do. But what the group holds of it stays, however much others ask for:
+///
+/// - its **instances**, idle ones too, count in [`Memory`](Budget::Memory), [`Stack`](Budget::Stack),
+///   [`Mappings`](Budget::Mappings) and [`Total`](Budget::Total);
+/// - the **code** of each module that it has made an instance of since that was loaded counts in
+///   [`Code`](Budget::Code), [`Mapped`](Budget::Mapped), [`Mappings`](Budget::Mappings) and [`Total`](Budget::Total), with or
+///   without an instance now. Code is charged to the pool once, and each group that uses it answers for all of it, as
+///   each process does for the pages of a shared library: what three groups hold of it may add up to three times its size.
+///
+/// A group's own requests take what others hold beyond their reservations, and then what is its own. While it stays within its
+/// reservation with all that it asks for, and nothing else is enough, they take what others have reserved, too. What is
+/// *leased* cannot be taken from anybody, reserved or not. Idle timeouts, [`Pool::retain`], lowered limits, and a system
+/// that has no memory or mappings left take from everybody.
+///
+/// A reservation **lapses** when nobody has used the group for a while, and is back at its next use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    reserved: PerBudget<u64>,
+    lapses_after: Option<Duration>,
+}
+
+impl Share {
+    /// How long a reservation is kept for a group that nobody uses, unless told otherwise: five minutes.
+    pub const DEFAULT_LAPSE: Duration = Duration::from_secs(300);
+
+    /// Nothing is reserved.
+    pub const fn new() -> Self {
+        Self {
+            reserved: PerBudget::of(0),
+            lapses_after: Some(Self::DEFAULT_LAPSE),
+        }
+    }
+
+    /// Reserves so much of a budget, in its unit; 0 for nothing. Of [`Budget::Compile`] nothing can be: what a
+    /// compilation takes is never evicted.
+    pub fn reserve(mut self, budget: Budget, amount: u64) -> Self {
+        self.reserved.set(budget, amount);
+        self
+    }
+
+    /// The reservation lapses when the group has not been used for so long, as of a sweep; with `None`, never. Default:
+    /// [`Self::DEFAULT_LAPSE`].
+    pub fn lapses_after(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.lapses_after = time.into();
+        self
+    }
+
+    /// What is reserved of a budget.
+    pub fn reserved(&self, budget: Budget) -> u64 {
+        self.reserved[budget]
+    }
+
+    fn terms(&self) -> ShareTerms {
+        ShareTerms {
+            reserved: self.reserved,
+            lapses_after: self.lapses_after.map(nanos),
+        }
+    }
+
+    fn validate(&self) -> Result<(), ShareError> {
+        if self.reserved[Budget::Compile] > 0 {
+            let budget = Budget::Compile;
+            return Err(ShareError::NotReservable { budget });
+        }
+        match self.lapses_after {
+            Some(Duration::ZERO) => Err(ShareError::LapsesAtOnce),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A [`Share`] that makes no sense; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShareError {
+    /// More would be reserved of a budget than it has.
+    #[error(
+        "{requested} {unit} of the {budget} budget are to be reserved for group {group}, and {reserved} are for others: it \
+         has {limit}",
+        unit = budget.unit()
+    )]
+    Overcommitted {
+        /// For whom.
+        group: Group,
+        /// Which budget.
+        budget: Budget,
+        /// What was to be reserved of it.
+        requested: u64,
+        /// What others have reserved of it, lapsed or not.
+        reserved: u64,
+        /// Its limit.
+        limit: u64,
+    },
+    /// Nothing of this budget can be reserved.
+    #[error("nothing of the {budget} budget is ever evicted, so nothing of it can be reserved")]
+    NotReservable {
+        /// Which budget.
+        budget: Budget,
+    },
+    /// Whatever were reserved would not be, from the first sweep on.
+    #[error("a reservation that lapses after no time at all reserves nothing")]
+    LapsesAtOnce,
+}
+
+/// A group that has something reserved, in [`Stats::groups`](crate::Stats::groups).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct GroupStats {
+    /// Which.
+    pub group: Group,
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
+    )]
+    reserved: PerBudget<u64>,
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
+    )]
+    holds: PerBudget<u64>,
+    /// Nobody has used it for so long that nothing is reserved for it, until it is used again.
+    pub lapsed: bool,
+}
+
+impl GroupStats {
+    pub(crate) fn of<H: state::Types>(share: &state::Share<H>) -> Self {
+        let holds = share.holds();
+        Self {
+            group: share.group.clone(),
+            reserved: share.terms.reserved,
+            holds: PerBudget::from_fn(|budget| holds.get(budget)),
+            lapsed: share.lapsed,
+        }
+    }
+
+    /// What is reserved for it of a budget.
+    pub fn reserved(&self, budget: Budget) -> u64 {
+        self.reserved[budget]
+    }
+
+    /// What it holds of a budget: its instances, and the code that it uses, all of it.
+    pub fn holds(&self, budget: Budget) -> u64 {
+        self.holds[budget]
+    }
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// Gives a group its share of the budgets from now on, in place of what it had; [`Share::new`] takes it away. The
+    /// group need not have been used before. Groups that are never named here have nothing reserved.
+    ///
+    /// Takes the pool's lock for a look at every pair of function and group; leases cost what they did. While
+    /// anything is reserved, making room looks at what it may not take, and a sweep at every group that is named here.
+    ///
+    /// ```
+    /// use wasm_pool::{Budget, Definition, Function, Limits, Pool, Share};
+    ///
+    /// let pool = Pool::builder().limits(Limits::new().memory(1 << 20)).build()?;
+    /// pool.set_group("quiet", Share::new().reserve(Budget::Memory, 256 << 10))?;
+    /// let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// f.call("quiet", ())?;
+    /// // Others take what they can get, again and again, but not this instance.
+    /// for tenant in 0..100 {
+    ///     f.call(tenant, ())?;
+    /// }
+    /// assert!(pool.stats().evictions > 0);
+    /// assert_eq!(f.acquire("quiet")?.uses(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ShareError`], and nothing changes: most often, more would be reserved in all than there is. (Limits that are
+    /// lowered later are not compared.)
+    pub fn set_group(&self, group: impl AsGroup, share: Share) -> Result<(), ShareError> {
+        share.validate()?;
+        let group = group.key().to_group();
+        let set = self
+            .shared
+            .with_state(|locked, cx| (locked.state).set_share(&group, share.terms(), &mut cx.out));
+        set.map_err(|over| ShareError::Overcommitted {
+            group,
+            budget: over.budget,
+            requested: over.requested,
+            reserved: over.reserved,
+            limit: over.limit,
+        })
+    }
+}

@@ -1,0 +1,410 @@
+//! What groups have reserved: set, counted, and kept from others when room is made.
+//!
+//! A victim is protected while evicting it would leave any of its users with less than that has reserved. When what is
+//! not protected is not enough, a request takes what its own group has reserved; and when that is not enough either, and
+//! it stays within its group's reservation with all that it asks for, what others have. Victims are tried one by one, the
+//! least recently used first: where that leaves too little, another choice of a protected group's instances might
+//! have been enough. Nothing else asks: idle timeouts, lowered limits and a
+//! system without room take from everybody.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::plan::Plan;
+use crate::state::{
+    Amounts, Budget, Context, Effects, EntryId, Group, InstanceId, ModuleId, PerBudget, Phase,
+    RequestId, Share, ShareId, ShareTerms, Slots, State, Types,
+};
+
+/// More would be reserved of a budget than it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overcommitted {
+    pub budget: Budget,
+    pub requested: u64,
+    /// What others have reserved of it.
+    pub reserved: u64,
+    pub limit: u64,
+}
+
+/// Of what groups have reserved, how much a plan may take. One after the other is tried, until there is enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Nothing: what groups hold beyond it, and what others hold.
+    Surplus,
+    /// That of whoever needs the room.
+    Own,
+    /// Everything.
+    All,
+}
+
+/// For whom a plan makes room, and what it has taken from groups so far.
+pub(crate) struct Claimant<H: Types> {
+    /// Its own group's.
+    share: Option<ShareId<H>>,
+    /// Whether it stays within what its own group has reserved.
+    is_within: bool,
+    reach: Reach,
+    taken: BTreeMap<ShareId<H>, Amounts>,
+}
+
+impl<H: Types> Claimant<H> {
+    /// It takes from everybody.
+    pub(crate) const fn unbound() -> Self {
+        Self {
+            share: None,
+            is_within: true,
+            reach: Reach::All,
+            taken: BTreeMap::new(),
+        }
+    }
+
+    /// From now on it takes what it has left so far, if it may.
+    pub(crate) fn reach_further(&mut self) -> bool {
+        self.reach = match self.reach {
+            Reach::Surplus => Reach::Own,
+            Reach::Own if self.is_within => Reach::All,
+            Reach::Own | Reach::All => return false,
+        };
+        true
+    }
+
+    /// As far as it may reach.
+    pub(crate) fn at_last(mut self) -> Self {
+        while self.reach_further() {}
+        self
+    }
+
+    fn spares(&self, share: ShareId<H>) -> bool {
+        match self.reach {
+            Reach::Surplus => true,
+            Reach::Own => self.share != Some(share),
+            Reach::All => false,
+        }
+    }
+
+    fn note_taken(&mut self, share: ShareId<H>, amounts: &Amounts) {
+        let taken = self.taken.entry(share).or_default();
+        *taken = taken.saturating_add(amounts);
+    }
+}
+
+impl<H: Types> State<H> {
+    /// Reserves so much for a group from now on, in place of what was reserved before; nothing, if the terms
+    /// reserve nothing. Takes a look at every entry.
+    ///
+    /// # Errors
+    /// More would be reserved in all than there is.
+    pub fn set_share(
+        &mut self,
+        group: &Group,
+        terms: ShareTerms,
+        out: &mut Effects<H>,
+    ) -> Result<(), Overcommitted> {
+        let known = self.shares.find(group);
+        let others = self.shares.iter().filter(|(id, _)| Some(*id) != known);
+        let reserved = others.fold(PerBudget::<u64>::default(), |sum, (_, share)| {
+            PerBudget::from_fn(|b| sum[b].saturating_add(share.terms.reserved[b]))
+        });
+        for (budget, requested) in terms.reserved.iter() {
+            let limit = self.ledger.limits()[budget];
+            if requested > 0 && requested.saturating_add(reserved[budget]) > limit {
+                return Err(Overcommitted {
+                    budget,
+                    requested,
+                    reserved: reserved[budget],
+                    limit,
+                });
+            }
+        }
+        match known {
+            Some(id) if terms.reserves_nothing() => self.end_share(id),
+            Some(id) => {
+                let now = self.now;
+                if let Some(share) = self.shares.get_mut(id) {
+                    share.terms = terms;
+                    share.lapsed = false;
+                    share.note_use(now);
+                }
+            }
+            None if terms.reserves_nothing() => {}
+            None => self.begin_share(group, terms),
+        }
+        // What was protected may not be any more.
+        self.wake_room(out);
+        Ok(())
+    }
+
+    fn begin_share(&mut self, group: &Group, terms: ShareTerms) {
+        let id = (self.shares).insert(Share::new(group.clone(), terms, self.now));
+        for entry in self.entries.ids() {
+            if self.entries[entry].group == *group {
+                self.join_share(entry, id);
+            }
+        }
+    }
+
+    /// The entry is of the group that has this share.
+    fn join_share(&mut self, entry: EntryId<H>, id: ShareId<H>) {
+        let record = &mut self.entries[entry];
+        record.share = Some(id);
+        let live: Vec<_> = record.taken().map(|(_, instance)| instance).collect();
+        if let Some(share) = self.shares.get_mut(id) {
+            share.entries.insert(entry);
+        }
+        for instance in live {
+            let (module, charge) = {
+                let instance = &self.instances[instance];
+                (instance.module, instance.charge.amounts())
+            };
+            self.note_held(entry, &charge);
+            self.note_user(entry, module);
+        }
+    }
+
+    fn end_share(&mut self, id: ShareId<H>) {
+        let Some(share) = self.shares.remove(id) else {
+            return;
+        };
+        for entry in share.entries {
+            self.entries[entry].share = None;
+        }
+        for module in self.modules.ids() {
+            self.modules[module].users.remove(&id);
+        }
+    }
+
+    /// A new entry has its group's share, if that has one.
+    pub(crate) fn find_share(&mut self, entry: EntryId<H>) {
+        if let Some(id) = self.shares.find(&self.entries[entry].group) {
+            self.join_share(entry, id);
+        }
+    }
+
+    fn share_mut(&mut self, entry: EntryId<H>) -> Option<&mut Share<H>> {
+        let share = self.entries.get(entry)?.share?;
+        self.shares.get_mut(share)
+    }
+
+    /// Somebody asks for an instance of the entry, or has ended a lease.
+    pub(crate) fn note_share_used(&mut self, entry: EntryId<H>) {
+        let now = self.now;
+        if let Some(share) = self.share_mut(entry) {
+            share.note_use(now);
+            share.lapsed = false;
+        }
+    }
+
+    /// An idle instance that is about to go was last used when its slot says.
+    pub(crate) fn note_share_seen(&mut self, id: InstanceId<H>, slots: &impl Slots<H>) {
+        let entry = self.instances[id].entry;
+        if self.entries[entry].share.is_some() {
+            let at = self.last_used(id, slots).at;
+            if let Some(share) = self.share_mut(entry) {
+                share.note_use(at);
+            }
+        }
+    }
+
+    /// An instance of the entry is charged so much more.
+    pub(crate) fn note_held(&mut self, entry: EntryId<H>, more: &Amounts) {
+        if let Some(share) = self.share_mut(entry) {
+            share.instances = share.instances.saturating_add(more);
+        }
+    }
+
+    /// An instance of the entry is charged so much less, and was last used then.
+    pub(crate) fn note_lost(&mut self, entry: EntryId<H>, less: &Amounts, used_at: u64) {
+        if let Some(share) = self.share_mut(entry) {
+            share.instances = share.instances.beyond(less);
+            share.note_use(used_at);
+        }
+    }
+
+    /// The entry's group has an instance of the module.
+    pub(crate) fn note_user(&mut self, entry: EntryId<H>, module: ModuleId<H>) {
+        let Some(id) = self.entries[entry].share else {
+            return;
+        };
+        let module = &mut self.modules[module];
+        if let Phase::Loaded { charge, .. } = &module.phase
+            && let Some(share) = self.shares.get_mut(id)
+        {
+            let charge = charge.amounts();
+            if module.users.insert(id) {
+                share.code = share.code.saturating_add(&charge);
+            }
+        }
+    }
+
+    /// The entry's group holds more than before, and so more beyond what is reserved for it: that may be what
+    /// somebody waits for.
+    pub(crate) fn wake_room_beyond_share(&mut self, entry: EntryId<H>, out: &mut Effects<H>) {
+        let share = self.entries.get(entry).and_then(|entry| entry.share);
+        if share.is_some() {
+            self.wake_room(out);
+        }
+    }
+
+    /// The module's code has gone, which was charged so much.
+    pub(crate) fn end_users(&mut self, module: ModuleId<H>, charge: &Amounts) {
+        for id in core::mem::take(&mut self.modules[module].users) {
+            if let Some(share) = self.shares.get_mut(id) {
+                share.code = share.code.beyond(charge);
+            }
+        }
+    }
+
+    /// What has not been used for long enough is not reserved until it is used again.
+    pub(crate) fn review_shares(&mut self, cx: &mut Context<H, impl Slots<H>>) {
+        let ids: Vec<_> = self.shares.iter().map(|(id, _)| id).collect();
+        let mut freed = false;
+        for id in ids {
+            let Some(share) = self.shares.get(id) else {
+                continue;
+            };
+            let after = share.terms.lapses_after.unwrap_or(u64::MAX);
+            let is_over = |used_at: u64| self.now.saturating_sub(used_at) >= after;
+            let mut used_at = share.used_at;
+            if is_over(used_at) {
+                // Warm leases do not tell the core.
+                used_at = used_at.max(self.last_use_of(share, &cx.slots));
+            }
+            let lapses = is_over(used_at);
+            freed |= lapses && !share.lapsed;
+            if let Some(share) = self.shares.get_mut(id) {
+                share.note_use(used_at);
+                share.lapsed = lapses;
+            }
+        }
+        if freed {
+            self.wake_room(&mut cx.out);
+        }
+    }
+
+    /// By a look at each of its instances.
+    fn last_use_of(&self, share: &Share<H>, slots: &impl Slots<H>) -> u64 {
+        let entries = share.entries.iter().map(|id| &self.entries[*id]);
+        let seats = entries.flat_map(|entry| entry.taken().map(move |(seat, _)| (entry, seat)));
+        let used = seats.map(
+            |(entry, seat)| match slots.seems_idle(&entry.handle, seat) {
+                true => slots.last_used(&entry.handle, seat).at,
+                false => self.now,
+            },
+        );
+        used.max().unwrap_or(0)
+    }
+
+    /// Groups that have something reserved.
+    pub fn shares(&self) -> impl Iterator<Item = &Share<H>> {
+        self.shares.iter().map(|(_, share)| share)
+    }
+
+    /// For whom this request needs room, which lacks `missing` of what it is to hold.
+    pub(crate) fn claimant(
+        &self,
+        id: RequestId<H>,
+        target: &Amounts,
+        missing: &PerBudget<u64>,
+    ) -> Claimant<H> {
+        let request = &self.requests[id];
+        let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
+        let share = entry.and_then(|entry| self.entries.get(entry)?.share);
+        let own = share.and_then(|share| self.shares.get(share));
+        let is_within = |own: &Share<H>| {
+            let all = own.holds().saturating_add(target);
+            let is_within =
+                |(b, lacks): (Budget, u64)| lacks == 0 || all.get(b) <= own.terms.reserved[b];
+            missing.iter().all(is_within)
+        };
+        Claimant {
+            share,
+            is_within: own.is_some_and(is_within),
+            reach: match own {
+                _ if self.shares.is_empty() => Reach::All,
+                Some(_) => Reach::Surplus,
+                None => Reach::Own,
+            },
+            taken: BTreeMap::new(),
+        }
+    }
+
+    /// Whether this instance must stay, whoever else makes room.
+    pub(crate) fn is_protected(&self, by: &Claimant<H>, id: InstanceId<H>) -> bool {
+        if by.reach == Reach::All {
+            return false;
+        }
+        let instance = &self.instances[id];
+        let share = self.entries[instance.entry].share;
+        share.is_some_and(|share| self.protects(by, share, &instance.charge.amounts()))
+    }
+
+    fn protects(&self, by: &Claimant<H>, id: ShareId<H>, victim: &Amounts) -> bool {
+        let taken = by.taken.get(&id).copied().unwrap_or_default();
+        let share = self.shares.get(id);
+        by.spares(id) && share.is_some_and(|share| share.protects(victim, &taken))
+    }
+
+    /// What each share would lose with a module and all its instances but those that go anyway.
+    fn losses(
+        &self,
+        id: ModuleId<H>,
+        goes_anyway: impl Fn(&InstanceId<H>) -> bool,
+    ) -> BTreeMap<ShareId<H>, Amounts> {
+        let module = &self.modules[id];
+        let code = match &module.phase {
+            Phase::Loaded { charge, .. } => charge.amounts(),
+            _ => Amounts::ZERO,
+        };
+        let mut losses: BTreeMap<_, _> = module.users.iter().map(|user| (*user, code)).collect();
+        for instance in module.live.iter().filter(|id| !goes_anyway(id)) {
+            let instance = &self.instances[*instance];
+            if let Some(share) = self.entries[instance.entry].share {
+                let loss = losses.entry(share).or_default();
+                *loss = loss.saturating_add(&instance.charge.amounts());
+            }
+        }
+        losses
+    }
+
+    /// Whether a module must stay, since evicting it with its instances would take too much from one of its users.
+    pub(crate) fn is_module_protected(
+        &self,
+        by: &Claimant<H>,
+        id: ModuleId<H>,
+        goes_anyway: impl Fn(&InstanceId<H>) -> bool,
+    ) -> bool {
+        by.reach != Reach::All
+            && (self.losses(id, goes_anyway).iter())
+                .any(|(share, loss)| self.protects(by, *share, loss))
+    }
+
+    /// The plan takes an instance.
+    pub(crate) fn note_instance_taken(&self, by: &mut Claimant<H>, id: InstanceId<H>) {
+        let instance = &self.instances[id];
+        if let Some(share) = self.entries[instance.entry].share {
+            by.note_taken(share, &instance.charge.amounts());
+        }
+    }
+
+    /// The plan takes a module with its instances.
+    pub(crate) fn note_module_taken(
+        &self,
+        by: &mut Claimant<H>,
+        id: ModuleId<H>,
+        goes_anyway: impl Fn(&InstanceId<H>) -> bool,
+    ) {
+        if !self.shares.is_empty() {
+            for (share, loss) in self.losses(id, goes_anyway) {
+                by.note_taken(share, &loss);
+            }
+        }
+    }
+
+    /// What a plan that was not enough has left because it is reserved for others.
+    pub(crate) fn left_to_others(&self, plan: &Plan<H>, slots: &impl Slots<H>) -> Amounts {
+        match plan.by.reach == Reach::All || plan.in_vain.is_some() {
+            true => Amounts::ZERO,
+            false => self.idle(plan, slots).all.beyond(&plan.freed),
+        }
+    }
+}

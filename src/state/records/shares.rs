@@ -1,0 +1,144 @@
+//! What groups have reserved, and what they hold of it.
+
+use alloc::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use super::amounts::{Amounts, Budget, PerBudget};
+use super::arena::{Arena, Id};
+use super::entries::EntryId;
+use super::group::Group;
+use crate::state::Types;
+
+pub type ShareId<H> = Id<Share<H>>;
+
+/// What a host sets for a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShareTerms {
+    /// So much of what the group holds is not evicted for others.
+    pub reserved: PerBudget<u64>,
+    /// Nanoseconds without a use, after which it is. `None`: it never is.
+    pub lapses_after: Option<u64>,
+}
+
+impl ShareTerms {
+    pub fn reserves_nothing(&self) -> bool {
+        self.reserved.iter().all(|(_, reserved)| reserved == 0)
+    }
+}
+
+/// A group that has something reserved, and what it holds: its instances, and the code that it uses.
+///
+/// Code is shared, and each of its users answers for all of it, as each process does for the pages of a shared
+/// library. So what all groups hold may add up to more than is charged.
+///
+/// Invariants:
+/// - **G1** `entries` holds exactly the entries of this group, and they name this share.
+/// - **G2** `instances` is what their live instances are charged.
+/// - **G3** `code` is what the modules are charged whose users this is among: those that it has made an instance of
+///   since their code was loaded.
+pub struct Share<H: Types> {
+    pub group: Group,
+    pub terms: ShareTerms,
+    pub entries: BTreeSet<EntryId<H>>,
+    pub instances: Amounts,
+    pub code: Amounts,
+    /// Its last use, as far as the core knows; nanoseconds since the clock's origin.
+    pub used_at: u64,
+    /// Nobody has used it for too long, as of the last sweep: it is as if nothing were reserved.
+    pub lapsed: bool,
+}
+
+impl<H: Types> Share<H> {
+    pub fn new(group: Group, terms: ShareTerms, now: u64) -> Self {
+        Self {
+            group,
+            terms,
+            entries: BTreeSet::new(),
+            instances: Amounts::ZERO,
+            code: Amounts::ZERO,
+            used_at: now,
+            lapsed: false,
+        }
+    }
+
+    pub fn holds(&self) -> Amounts {
+        self.instances.saturating_add(&self.code)
+    }
+
+    /// Whether a victim must stay: with it, and what was taken before, less would be left than is reserved of
+    /// something that it holds.
+    pub fn protects(&self, victim: &Amounts, taken: &Amounts) -> bool {
+        let left = self.holds().beyond(taken).beyond(victim);
+        let falls_below = |b: Budget| victim.get(b) > 0 && left.get(b) < self.terms.reserved[b];
+        !self.lapsed && Budget::ALL.into_iter().any(falls_below)
+    }
+
+    pub fn note_use(&mut self, at: u64) {
+        self.used_at = self.used_at.max(at);
+    }
+}
+
+/// All of them.
+pub struct Shares<H: Types> {
+    all: Arena<Share<H>>,
+    /// **G4** Names every share by its group, once.
+    index: HashMap<Group, ShareId<H>>,
+}
+
+impl<H: Types> Shares<H> {
+    pub fn new() -> Self {
+        Self {
+            all: Arena::new(),
+            index: HashMap::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn find(&self, group: &Group) -> Option<ShareId<H>> {
+        // Most pools have none.
+        match self.is_empty() {
+            true => None,
+            false => self.index.get(group).copied(),
+        }
+    }
+
+    pub fn insert(&mut self, share: Share<H>) -> ShareId<H> {
+        let group = share.group.clone();
+        let id = self.all.insert(share);
+        self.index.insert(group, id);
+        id
+    }
+
+    pub fn remove(&mut self, id: ShareId<H>) -> Option<Share<H>> {
+        let share = self.all.remove(id)?;
+        self.index.remove(&share.group);
+        Some(share)
+    }
+
+    pub fn get(&self, id: ShareId<H>) -> Option<&Share<H>> {
+        self.all.get(id)
+    }
+
+    pub fn get_mut(&mut self, id: ShareId<H>) -> Option<&mut Share<H>> {
+        self.all.get_mut(id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (ShareId<H>, &Share<H>)> {
+        self.all.iter()
+    }
+
+    /// Whether each is named once.
+    pub fn is_indexed(&self) -> bool {
+        let named =
+            |(id, share): (ShareId<H>, &Share<H>)| self.index.get(&share.group) == Some(&id);
+        self.index.len() == self.len() && self.iter().all(named)
+    }
+}

@@ -1,0 +1,226 @@
+//! A quiet tenant beside one that floods, replayed in the core: what the flood costs the quiet one.
+//!
+//! Two tenants with modules of their own, each asked for by Zipf's law; calls come at random, and each lasts for a
+//! while. In the flood the loud tenant calls five times as often, and over twenty times as many modules. What is
+//! measured is how many of the quiet tenant's calls find their module's code.
+
+use std::collections::BTreeMap;
+
+use crate::fake::{Fake, Instance};
+use crate::pool::{Module, NONE, Pool};
+use crate::state::{
+    Amounts, Budget, Expiry, Group, PerBudget, Policy, Prepare, RequestId, ReserveOutcome,
+    SeatOffer, ShareTerms,
+};
+
+const QUIET: u64 = 1;
+const LOUD: u64 = 2;
+/// Of each tenant, as long as nobody floods.
+const MODULES: u64 = 12;
+const FLOOD_MODULES: u64 = 240;
+/// Kilobytes of code: a tenant's modules take a hundred each in the mean, and the pool has room for both tenants, and a
+/// quarter more.
+const CODE: u64 = 2 * MODULES * 125;
+const MEMORY: u64 = 40;
+/// Milliseconds, in the mean, between two calls of the quiet tenant, and how long one lasts.
+const GAP: f64 = 50.0;
+const LASTS: u64 = 20;
+/// How often instances that have been idle for five seconds are swept out.
+const SWEEP: u64 = 1_000;
+const IDLE: u64 = 5_000;
+const TIME: u64 = 600_000;
+/// Before it, nothing is counted.
+const WARM: u64 = 100_000;
+
+/// A generator of the same numbers in each run (Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    /// From 0 to 1.
+    fn roll(&mut self) -> f64 {
+        self.0 = (self.0)
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as f64 / (1_u64 << 31) as f64
+    }
+
+    /// The time until the next of calls that come at random.
+    fn gap(&mut self, mean: f64) -> f64 {
+        -mean * (1.0 - self.roll()).ln()
+    }
+
+    /// Below `count`, the first most often.
+    fn zipf(&mut self, count: u64) -> u64 {
+        let all: f64 = (1..=count).map(|rank| 1.0 / rank as f64).sum();
+        let mut left = self.roll() * all;
+        let passed = (1..count).take_while(|rank| {
+            left -= 1.0 / *rank as f64;
+            left > 0.0
+        });
+        passed.count() as u64
+    }
+}
+
+/// The quiet tenant's calls: all, and those that found their code.
+#[derive(Default)]
+struct Counts {
+    calls: u32,
+    found: u32,
+}
+
+struct Replay {
+    pool: Pool,
+    /// Leases, by when they end.
+    leases: BTreeMap<(u64, u64), Instance>,
+    counts: Counts,
+}
+
+impl Replay {
+    fn new(policy: Policy, reserved: bool) -> Self {
+        let limits = [(Budget::Code, CODE), (Budget::Memory, MEMORY)];
+        let mut pool = Pool::new(policy, &limits);
+        for group in [QUIET, LOUD].iter().filter(|_| reserved) {
+            let mut terms = ShareTerms {
+                reserved: PerBudget::default(),
+                lapses_after: Some(300_000),
+            };
+            // Together, nine tenths.
+            for (budget, limit) in limits {
+                terms.reserved.set(budget, limit * 45 / 100);
+            }
+            let set = (pool.state).set_share(&Group::from(*group), terms, &mut pool.cx.out);
+            assert_eq!(set, Ok(()));
+        }
+        Self {
+            pool,
+            leases: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn pass_until(&mut self, now: u64) {
+        while let Some(ended) = self.leases.first_entry().filter(|e| e.key().0 <= now) {
+            let lease = ended.remove();
+            self.pool.park(lease);
+        }
+        self.pool.pass_until(now);
+    }
+
+    fn sweep(&mut self) {
+        let expiry = Expiry {
+            idle: Some(IDLE),
+            ..Expiry::default()
+        };
+        while self.pool.state.sweep(expiry, &mut self.pool.cx) {}
+        self.pool.destroy();
+    }
+
+    /// One call, of the module with this key; its number is like no other.
+    fn call(&mut self, group: u64, key: u8, now: u64, number: u64) {
+        let counts = group == QUIET && now >= WARM;
+        self.counts.calls += u32::from(counts);
+        // From 50 to 150 kilobytes.
+        let module = Module::new(key, 50 + u64::from(key) * 37 % 101);
+        let entry = self.pool.entry(module, group);
+        let (lease, found) = match self.pool.state.try_seat(entry, &mut self.pool.cx) {
+            SeatOffer::Idle(instance) => (Some(instance), true),
+            SeatOffer::Seat(request) => self.make(request, module),
+            // All of a kind are busy: a host waits for one of them.
+            SeatOffer::Full => (None, true),
+            SeatOffer::Gone | SeatOffer::Closed => panic!("nothing was removed"),
+        };
+        self.counts.found += u32::from(counts && found);
+        if let Some(lease) = lease {
+            self.leases.insert((now + LASTS, number), lease);
+        }
+        self.pool.destroy();
+    }
+
+    /// A new instance, if there is room for it; and whether its code was there.
+    fn make(&mut self, request: RequestId<Fake>, module: Module) -> (Option<Instance>, bool) {
+        let prepared = (self.pool.state).prepare(request, &mut self.pool.cx.out);
+        let found = !matches!(prepared, Prepare::Lead { .. });
+        let code = NONE.code(module.code).mappings(1);
+        let holds = NONE.memory(module.memory).stack(1).mappings(1);
+        let has_code = found || self.has_room(request, code);
+        let pool = &mut self.pool;
+        if !found && has_code {
+            let serial = u32::from(module.key);
+            (pool.state).loaded(request, serial, code, module.code, &mut pool.cx.out);
+        }
+        if !has_code || !self.has_room(request, holds) {
+            let pool = &mut self.pool;
+            pool.state.abandon(request, &mut pool.cx.out);
+            return (None, found);
+        }
+        let pool = &mut self.pool;
+        let stamp = pool.cx.slots.next_stamp();
+        let born = pool.state.install(request, holds, stamp, &mut pool.cx);
+        (born.ok(), found)
+    }
+
+    fn has_room(&mut self, request: RequestId<Fake>, need: Amounts) -> bool {
+        let pool = &mut self.pool;
+        loop {
+            match pool.state.reserve(request, need, &mut pool.cx) {
+                ReserveOutcome::Granted => return true,
+                ReserveOutcome::Evicting => drop(pool.destroy()),
+                ReserveOutcome::AwaitFrees(_) | ReserveOutcome::Refused(_) => return false,
+            }
+        }
+    }
+}
+
+/// How many of the quiet tenant's calls find their code, in percent.
+fn found(policy: Policy, floods: bool, reserved: bool) -> f64 {
+    let mut replay = Replay::new(policy, reserved);
+    // The quiet tenant's calls are the same in each run.
+    let (mut quiet, mut loud) = (Dice(1), Dice(2));
+    let (modules, gap) = match floods {
+        true => (FLOOD_MODULES, GAP / 5.0),
+        false => (MODULES, GAP),
+    };
+    let (mut next_quiet, mut next_loud, mut swept) = (0.0, 0.0, 0);
+    for number in 0.. {
+        let is_quiet = next_quiet <= next_loud;
+        let now = if is_quiet { next_quiet } else { next_loud } as u64;
+        if now >= TIME {
+            break;
+        }
+        if now >= swept + SWEEP {
+            replay.sweep();
+            swept = now;
+        }
+        replay.pass_until(now);
+        if is_quiet {
+            let key = quiet.zipf(MODULES) as u8;
+            replay.call(QUIET, key, now, number);
+            next_quiet += quiet.gap(GAP);
+        } else {
+            let key = (MODULES + loud.zipf(modules)) as u8;
+            replay.call(LOUD, key, now, number);
+            next_loud += loud.gap(gap);
+        }
+    }
+    assert_eq!(replay.pool.state.recount(), Ok(()));
+    100.0 * f64::from(replay.counts.found) / f64::from(replay.counts.calls)
+}
+
+/// What is reserved for the quiet tenant is enough for what it uses: a flood costs it a tenth of a point at most, whatever
+/// the policy. Without that, the flood takes its code.
+#[test]
+fn a_flood_costs_a_quiet_tenant_nothing_of_what_is_reserved_for_it() {
+    for policy in [Policy::Lru, Policy::ModuleLru, Policy::CostAware] {
+        let alone = found(policy, false, false);
+        let flooded = found(policy, true, false);
+        let kept = found(policy, true, true);
+        println!(
+            "{policy:?}: {alone:.2} % find their code, {flooded:.2} in a flood, {kept:.2} if reserved"
+        );
+        assert!(kept >= alone - 0.1, "{policy:?}: {alone} {kept}");
+        assert!(
+            flooded < alone - 1.0,
+            "{policy:?}: the flood is none, {flooded}"
+        );
+    }
+}
