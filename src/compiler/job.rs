@@ -176,27 +176,34 @@ impl Compilers {
         let idle = self.idle_use();
         let grown = |memory: MemoryUse| memory.peak_space.saturating_sub(idle.space);
         let heap = peak.map_or(order.cap.heap, grown);
-        self.put_back(warm);
-        match done {
+        let made = match done {
             Done::OutOfMemory => Err(Failure::Heap),
             Done::TooLarge(bytes) => Err(Failure::Artifact(bytes)),
             Done::Failed(bytes) => Err(Failure::Module(texts(&out, bytes))),
-            Done::Compiled => {
-                let opened = seal(out, &order.key)?;
-                let artifact = opened.verify_new(&Seal::digest());
-                let used = Cap {
-                    heap,
-                    artifact: opened.file_bytes(),
-                };
-                Ok(Made {
-                    artifact: artifact.map_err(|error| garbled(Report(&error)))?,
-                    code_bytes: opened.code_bytes(),
-                    mapped_bytes: opened.mapped_bytes(),
-                    heap: heap.saturating_add(SPARE).min(order.cap.heap),
-                    peak: self.bytes(order.wasm.len() as u64, &used),
-                })
-            }
+            Done::Compiled => self.prove(out, heap, order),
+        };
+        // Who has lied once does nothing more.
+        if !matches!(made, Err(Failure::Process(_))) {
+            self.put_back(warm);
         }
+        made
+    }
+
+    /// The artifact, if it is one.
+    fn prove(&self, out: Unsealed, heap: u64, order: &Order<'_>) -> Result<Made, Failure> {
+        let opened = seal(out, &order.key)?;
+        let artifact = opened.verify_new(&Seal::digest());
+        let used = Cap {
+            heap,
+            artifact: opened.file_bytes(),
+        };
+        Ok(Made {
+            artifact: artifact.map_err(|error| garbled(Report(&error)))?,
+            code_bytes: opened.code_bytes(),
+            mapped_bytes: opened.mapped_bytes(),
+            heap: heap.saturating_add(SPARE).min(order.cap.heap),
+            peak: self.bytes(order.wasm.len() as u64, &used),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod bounds;
 mod builds;
 mod children;
 mod ends;
+mod liars;
 mod strangers;
 mod use_of_artifacts;
 

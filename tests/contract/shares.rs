@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::common::*;
 use wasm_pool::{
-    AcquireError, Budget, Definition, Function, Limits, ManualClock, Policy, Pool, RemovalReason,
-    Share, ShareError,
+    AcquireError, Budget, Definition, ErrorKind, Function, Limits, ManualClock, Policy, Pool,
+    RemovalReason, Share, ShareError,
 };
 
 const MINUTES: Duration = Duration::from_secs(60);
@@ -260,6 +260,7 @@ fn a_share_that_makes_no_sense_is_refused() {
     let told = "400001 bytes of the memory budget are to be reserved for group b, and 600000 are for others: it \
                 has 1000000";
     assert_eq!(refused.to_string(), told);
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
     assert!(matches!(
         set("b", Share::new().reserve(Budget::Compile, 1)),
         Err(ShareError::NotReservable {

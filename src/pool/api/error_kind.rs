@@ -11,6 +11,7 @@ use crate::pool::api::imports::ImportsError;
 use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::names::named;
 use crate::pool::api::precompile::PrecompileError;
+use crate::pool::api::share::ShareError;
 use crate::runtime::{Refusal, SharedError};
 
 /// Whose fault an error is, and what can be done about it: the same kinds for all errors.
@@ -215,6 +216,7 @@ kinds! {
     };
     UnknownFunction: |_error| ErrorKind::NotFound;
     LimitsError: |_error| ErrorKind::Invalid;
+    ShareError: |_error| ErrorKind::Invalid;
     BuildError: |error| match error {
         BuildError::Limits(error) => error.kind(),
         BuildError::Engine(_) => ErrorKind::Invalid,
