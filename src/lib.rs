@@ -154,6 +154,7 @@
 //! | `wasm_pool_blocks_total` | counter | | | Acquires that queued for an instance | `blocks` |
 //! | `wasm_pool_refusals_total` | counter | | | Acquires and preparations that a budget refused | `refusals` |
 //! | `wasm_pool_growth_refusals_total` | counter | | | Times that growth of an instance was refused: the guest saw −1 | `growth_refusals` |
+//! | `wasm_pool_quarantines_total` | counter | | | Times that a function was refused from then on, for what its guests had done | `quarantines` |
 //! | `wasm_pool_evictions_total` | counter | | `reason` | Idle instances evicted: for room, for idleness, or as not retained | `evictions` |
 //! | `wasm_pool_retirements_total` | counter | | `reason` | Instances that left for any other reason | `retirements` |
 //! | `wasm_pool_compilations_total` | counter | | | Modules compiled, whether there was then room for them or not | `compilations` |
@@ -260,9 +261,9 @@ pub use pool::{
     ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GroupKey, GroupStats,
     GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
     Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
-    PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Removal,
-    Share, ShareError, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
-    ValueType, WaitingFor, WarmUpError,
+    PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Quarantine,
+    Quarantined, Removal, Share, ShareError, Stats, SystemClock, Target, TextError,
+    UnknownFunction, UnknownName, ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

@@ -80,7 +80,9 @@ fn call(pool: &Pool, salt: usize) {
     let salt = salt.to_le_bytes();
     let section = [&[0, salt.len() as u8 + 1, 0][..], &salt].concat();
     let name = format!("json.extract{}", u64::from_le_bytes(salt));
-    let definition = Definition::new(name).wasm([JSON, &section].concat());
+    let definition = Definition::new(name)
+        .export("extract")
+        .wasm([JSON, &section].concat());
     let function: Function = pool.define(definition).expect("a good guest");
     drop(function.acquire(0).expect("room"));
     assert!(pool.remove(function.name()).is_ok() && pool.stats().modules_known == 0);

@@ -40,6 +40,7 @@ impl Books {
             max_unused_entries: 1024,
             max_compilations: 1,
             max_overtakes: 64,
+            quarantine: None,
             keeps_ages: true,
         };
         Self {

@@ -36,6 +36,7 @@ impl<T: Send + 'static> Shared<T> {
         counter!(name::REFUSALS, "pool" => pool.clone()).absolute(now.refusals);
         counter!(name::GROWTH_REFUSALS, "pool" => pool.clone())
             .absolute(now.counts.growth_refusals);
+        counter!(name::QUARANTINES, "pool" => pool.clone()).absolute(now.quarantines);
     }
 }
 
@@ -93,6 +94,7 @@ struct Totals {
     instances: usize,
     modules: usize,
     refusals: u64,
+    quarantines: u64,
 }
 
 impl Totals {
@@ -104,6 +106,7 @@ impl Totals {
             instances: state.instance_count(),
             modules: state.loaded_modules(),
             refusals: state.refusals(),
+            quarantines: state.quarantines(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::pool::Limits;
+use crate::pool::api::quarantine::Quarantine;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionSettings, LeaseSettings};
 use crate::pool::time::clock::nanos;
@@ -45,6 +46,8 @@ pub(crate) struct Settings {
     pub call_timeout: Option<Duration>,
     pub epoch_tick: Duration,
     pub policy: Policy,
+    /// When functions are refused for what their guests do.
+    pub quarantine: Option<Quarantine>,
     /// Of some functions, by name.
     pub functions: FunctionSettings,
 }
@@ -59,6 +62,7 @@ impl Settings {
             max_compilations: self.max_compilations,
             max_overtakes: MAX_OVERTAKES,
             keeps_ages: self.max_lifetime.is_some(),
+            quarantine: self.quarantine.map(|quarantine| quarantine.rule()),
         }
     }
 

@@ -27,6 +27,7 @@ use hashbrown::HashMap;
 
 pub use flow::code::{FlightUse, Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
+pub use flow::quarantine::Quarantined;
 pub use flow::release::Returned;
 pub use flow::requests::Stale;
 pub use flow::room::ReserveOutcome;
@@ -37,6 +38,7 @@ pub use holders::{Holder, Holding};
 pub use records::amounts::{Amounts, Budget, PerBudget};
 pub use records::arena::{Arena, Id};
 pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
+pub use records::conduct::{Conduct, QuarantineRule};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::{Group, GroupView};
@@ -187,6 +189,8 @@ pub struct Config {
     pub max_overtakes: u64,
     /// Whether instances may have a lifetime: then they are kept in the order of age.
     pub keeps_ages: bool,
+    /// When functions are refused for what their guests do.
+    pub quarantine: Option<QuarantineRule>,
 }
 
 /// Everything that the pool knows. See the module's documentation.
@@ -241,6 +245,8 @@ pub struct State<H: Types> {
     closed: bool,
     /// Requests that a budget refused.
     refused: u64,
+    /// How often a quarantine has begun.
+    quarantines: u64,
     totals: FunctionCounts,
     /// Modules whose code was evicted or dropped out.
     code_dropped: u64,
@@ -278,6 +284,7 @@ impl<H: Types> State<H> {
             compile_turns: CompileTurns::new(config.max_compilations),
             closed: false,
             refused: 0,
+            quarantines: 0,
             totals: FunctionCounts::default(),
             code_dropped: 0,
             loaded: 0,

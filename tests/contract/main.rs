@@ -27,6 +27,7 @@ mod making_room;
 mod modules;
 mod names;
 mod promises;
+mod quarantine;
 mod shares;
 mod stack_budget;
 mod stats_and_hooks;

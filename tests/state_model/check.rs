@@ -15,6 +15,7 @@ impl World {
         self.check_modules();
         self.check_snapshot();
         self.check_shares();
+        self.check_quarantine();
         self.check_nobody_sleeps_on();
     }
 

@@ -11,6 +11,7 @@ enum Expected {
     Idle(Instance),
     Seat(usize),
     Full,
+    Quarantined(u64),
     Gone,
     Closed,
 }
@@ -26,6 +27,9 @@ impl Model {
         let record = &self.entries[entry];
         if record.gone {
             return Expected::Gone;
+        }
+        if let Some(until) = self.quarantined_until(entry) {
+            return Expected::Quarantined(until);
         }
         if !record.queue.is_empty() {
             return Expected::Full;
@@ -96,6 +100,10 @@ impl World {
                 self.queue_up(entry);
                 Expected::Full
             }
+            SeatOffer::Quarantined(until) => {
+                self.seen.note("refused in quarantine");
+                Expected::Quarantined(until)
+            }
             SeatOffer::Gone => {
                 let removed = self.model.function_of(entry).is_none();
                 self.seen.note_if(removed, "entered a removed function");
@@ -160,6 +168,8 @@ impl World {
         let unheard = self.cx.slots.slot(entry, seat).notifies;
         self.seen
             .note_if(unheard, "leased again before its release was heard of");
+        let refused = self.model.quarantined_until(entry);
+        assert_eq!(refused, None, "leased in quarantine");
         self.lease_out(instance, entry);
         self.seen.note("idle found without the lock");
     }
@@ -374,6 +384,7 @@ impl World {
     }
 
     pub fn trap(&mut self, id: Instance) {
+        self.fail(id);
         let (door, seat, _) = self.home(id);
         self.cx.slots.slot(door, seat).clear_notify();
         self.model.instance(id).place = Place::Held;

@@ -5,7 +5,8 @@
 //! `acquire.rs` do every operation to both sides; `check.rs` compares them after every step;
 //! `finish.rs` ends each run and sees that nothing is left. `found.rs` keeps what was found.
 //! `pool.rs` is the core with the same fake shell, asked directly: `policy_choices.rs`, who goes when room is
-//! needed; `reserved.rs`, who stays. `shares.rs` is the model's side of what groups have reserved.
+//! needed; `reserved.rs`, who stays. `shares.rs` is the model's side of what groups have reserved, `quarantine.rs` of
+//! who is refused for what its guests do.
 //!
 //! A binary of its own, which includes the core by path, and links no wasmtime.
 //!
@@ -27,6 +28,7 @@ mod model;
 mod noisy_neighbour;
 mod policy_choices;
 mod pool;
+mod quarantine;
 mod reserved;
 mod room;
 mod shares;
@@ -60,6 +62,7 @@ const INTERESTING: &[&str] = &[
     "entered a removed function",
     "entry forgotten",
     "evicted beside what is reserved",
+    "expelled by a quarantine",
     "evicting",
     "expired",
     "failed",
@@ -95,9 +98,11 @@ const INTERESTING: &[&str] = &[
     "prepared a removed function",
     "prepared, and dropped at once",
     "prepared, and stale",
+    "quarantined",
     "queued to compile",
     "refused",
     "refused beside what is reserved",
+    "refused in quarantine",
     "refused while cooling down",
     "release came before the flag",
     "release came between flag and exchange",
@@ -152,7 +157,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => one().prop_map(Op::ReleaseSlow),
         5 => two().prop_map(|(a, b)| Op::Race(a, b)),
         2 => one().prop_map(Op::Report),
-        1 => one().prop_map(Op::Trap),
+        2 => one().prop_map(Op::Trap),
         8 => two().prop_map(|(a, b)| Op::Grow(a, b)),
         1 => two().prop_map(|(a, b)| Op::Shrink(a, b)),
         5 => one().prop_map(Op::Pass),
@@ -162,6 +167,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => two().prop_map(|(a, b)| Op::Keep(a, b)),
         1 => one().prop_map(Op::LetGo),
         3 => two().prop_map(|(a, b)| Op::Share(a, b)),
+        1 => one().prop_map(Op::Lift),
     ]
 }
 
@@ -246,7 +252,7 @@ proptest! {
 #[test]
 fn the_operations_reach_everything() {
     let config = ProptestConfig {
-        cases: 800,
+        cases: 1200,
         ..config()
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::fake::{Fake, Instance};
+use crate::quarantine::{Judged, MConduct, RULE};
 use crate::shares::MShare;
 use crate::state::{
-    Amounts, Budget, DyingId, EntryId, FunctionId, ModuleId, Policy, RequestId, Signal, Stamp,
-    Ticket,
+    Amounts, Budget, DyingId, EntryId, FunctionId, ModuleId, Policy, QuarantineRule, RequestId,
+    Signal, Stamp, Ticket,
 };
 
 /// One number per budget, the total last.
@@ -220,6 +221,10 @@ pub struct Model {
     pub collected_for: Vec<u8>,
     /// How often somebody got what those who wait for room might have had.
     pub overtakes: u64,
+    pub quarantine: QuarantineRule,
+    pub conducts: BTreeMap<Judged, MConduct>,
+    /// Who must be told by the call that is under way to look again, having waited for a seat.
+    pub expelled: Vec<u32>,
     /// Groups that have something reserved.
     pub shares: BTreeMap<u8, MShare>,
     /// Sizes of those whose turn to compile has come, by group; nothing that prepares has one.
@@ -248,6 +253,9 @@ impl Model {
             collecting: None,
             collected_for: Vec::new(),
             overtakes: 0,
+            quarantine: RULE,
+            conducts: BTreeMap::new(),
+            expelled: Vec::new(),
             shares: BTreeMap::new(),
             served: BTreeMap::new(),
             numbers: 0,
@@ -509,6 +517,9 @@ impl Model {
                 self.request(request).leaked = first.leaked.then_some(first.until);
             }
             Signal::Late => self.notify_late(waiter),
+            Signal::Retry if self.expelled.contains(&waiter) => {
+                self.expelled.retain(|expelled| *expelled != waiter);
+            }
             Signal::Retry => self.wake_nap(waiter, false),
             Signal::Gone => {
                 assert!(self.wake_seat_waiter(waiter), "Gone is for seat waiters");

@@ -127,7 +127,9 @@ impl Replay {
             SeatOffer::Seat(request) => self.make(request, module),
             // All of a kind are busy: a host waits for one of them.
             SeatOffer::Full => (None, true),
-            SeatOffer::Gone | SeatOffer::Closed => panic!("nothing was removed"),
+            SeatOffer::Quarantined(_) | SeatOffer::Gone | SeatOffer::Closed => {
+                panic!("nothing was removed, and nothing fails")
+            }
         };
         self.counts.found += u32::from(counts && found);
         if let Some(lease) = lease {

@@ -54,6 +54,7 @@ impl Pool {
             max_compilations: 1,
             max_overtakes: u64::MAX,
             keeps_ages: true,
+            quarantine: None,
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);
         for (budget, limit) in limits {

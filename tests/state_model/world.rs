@@ -6,9 +6,10 @@ use crate::fake::{Doors, Fake};
 use crate::model::{
     MAX_OVERTAKES, MAX_UNUSED, MModule, MPhase, MRequest, Model, Nap, Place, Request,
 };
+use crate::quarantine::RULE;
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget,
-    Policy, RemovalReason, Signal, State,
+    Policy, QuarantineRule, RemovalReason, Signal, State,
 };
 use crate::{fake::Instance, model::MFunction};
 
@@ -97,6 +98,8 @@ pub enum Op {
     /// A handle of (function, group) is made; and is dropped.
     Keep(u8, u8),
     LetGo(u8),
+    /// A quarantine is lifted by hand.
+    Lift(u8),
     /// So much is reserved for a group, or nothing any more.
     Share(u8, u8),
     Close,
@@ -135,6 +138,10 @@ pub struct World {
 impl World {
     pub fn new(setup: &Setup) -> Self {
         let policies = [Policy::Lru, Policy::ModuleLru, Policy::CostAware];
+        let rule = QuarantineRule {
+            by_group: setup.seats == 2,
+            ..RULE
+        };
         let policy = policies[usize::from(setup.policy) % policies.len()];
         let config = Config {
             policy,
@@ -144,6 +151,7 @@ impl World {
             max_overtakes: MAX_OVERTAKES,
             keeps_ages: true,
             max_compilations: setup.max_compilations,
+            quarantine: Some(rule),
         };
         let mut world = Self {
             state: State::new(config, PerBudget::from_fn(|_| 0)),
@@ -152,6 +160,7 @@ impl World {
             seen: Seen::default(),
             seats: setup.seats,
         };
+        world.model.quarantine = rule;
         world.set_limits(setup.limits);
         world
     }
@@ -203,6 +212,7 @@ impl World {
             Op::Retain(mask) => self.retain(mask),
             Op::Keep(name, group) => self.keep(name, group),
             Op::LetGo(entry) => self.let_go(entry),
+            Op::Lift(name) => self.lift(name),
             Op::Share(group, terms) => self.set_share(group, terms),
             Op::Close => self.close(),
         }
@@ -275,6 +285,8 @@ impl World {
         assert!(late.is_empty(), "{late:?} were not told that they are late");
         let due = &self.model.due;
         assert!(due.is_empty(), "{due:?} were not told of their seats");
+        let expelled = &self.model.expelled;
+        assert!(expelled.is_empty(), "{expelled:?} wait in a quarantine");
         self.seen.note_if(!forgotten.is_empty(), "entry forgotten");
         self.model.forget(&forgotten);
         self.model.tidy();
@@ -370,7 +382,9 @@ impl World {
             if let Some(function) = &mut self.model.functions[name] {
                 function.key = key;
                 function.version += 1;
+                let id = function.id;
                 function.definition = definition;
+                self.model.forgive(id);
             }
             let phase = &mut self.model.module(key).phase;
             if matches!(phase, MPhase::Failed { .. }) {

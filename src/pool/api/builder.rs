@@ -14,6 +14,7 @@ use crate::pool::api::check_compiler::check_compiler;
 #[cfg(feature = "config")]
 use crate::pool::api::config::ArtifactSettings;
 use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
+use crate::pool::api::quarantine::Quarantine;
 use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::FunctionSettings;
@@ -99,6 +100,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 call_timeout: Some(Duration::from_secs(30)),
                 epoch_tick: Duration::from_millis(10),
                 policy: Policy::default(),
+                quarantine: None,
                 functions: FunctionSettings::default(),
             },
             max_instance_memory: None,
@@ -319,6 +321,31 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// Functions whose guests fail again and again are refused for a while. Default: none are, but in
+    /// [`Self::strangers`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wasm_pool::{AcquireError, CallError, Definition, Function, Pool, Quarantine};
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let pool = Pool::builder().quarantine(Quarantine::after(3, minute)).build()?;
+    /// let wasm = wat::parse_str(r#"(module (func (export "f") unreachable))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// for _ in 0..3 {
+    ///     assert!(matches!(f.call("tenant", ()), Err(CallError::Trap { .. })));
+    /// }
+    /// let error = f.acquire("tenant").map(drop).unwrap_err();
+    /// assert!(matches!(error, AcquireError::Quarantined { .. }), "{error}");
+    /// pool.lift_quarantine("f")?;
+    /// assert!(matches!(f.call("tenant", ()), Err(CallError::Trap { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn quarantine(mut self, quarantine: impl Into<Option<Quarantine>>) -> Self {
+        self.settings.quarantine = quarantine.into();
+        self
+    }
+
     /// Where compiled code is found, and kept beyond the life of this pool. Pools that share them compile a module
     /// once between them. Default: none, and what is dropped is compiled anew.
     pub fn artifacts(mut self, artifacts: &Artifacts) -> Self {
@@ -439,6 +466,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
             check_range("fuel_yield_interval", units)?;
         }
         check_lease(settings.fuel, settings.call_timeout)?;
+        if let Some(quarantine) = &settings.quarantine {
+            quarantine.validate()?;
+        }
         if let CompileIn::Process(process) = &self.compile_in {
             check_compiler(process)?;
         }

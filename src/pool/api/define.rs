@@ -100,6 +100,28 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
+    /// Forgets what is held against a function (all overloads of a name without argument types), in all groups: it is refused no
+    /// more, and the next quarantine takes as many failures as the first.
+    ///
+    /// # Errors
+    /// There is no such function.
+    pub fn lift_quarantine(&self, name: impl Into<FunctionName>) -> Result<(), UnknownFunction> {
+        let name = name.into();
+        let lifted = self.shared.with_state(|locked, _| {
+            let functions = functions_of(locked, &name);
+            functions
+                .iter()
+                .for_each(|id| locked.state.lift_quarantine(*id));
+            functions.len()
+        });
+        match lifted {
+            0 => Err(UnknownFunction {
+                target: name.given().into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The handle of a function that is defined: by name, or by name and argument types, as in
     /// `math.add(bigint, bigint)`; see [`FunctionName`].
     ///

@@ -256,6 +256,16 @@ pub enum AcquireError {
         /// Who asked.
         target: Arc<Target>,
     },
+    /// The function's guests have failed too often: see [`Quarantine`](crate::Quarantine).
+    #[error(
+        "{target} is in quarantine for another {time_left:?}: its guests have failed too often"
+    )]
+    Quarantined {
+        /// Who asked.
+        target: Arc<Target>,
+        /// How long it will still be refused.
+        time_left: Duration,
+    },
     /// The function was removed.
     #[error("function {} was removed", target.signature)]
     Removed {
@@ -413,6 +423,7 @@ impl AcquireError {
             | Self::Instantiate { target, .. }
             | Self::StackTooSmall { target, .. }
             | Self::AsyncRequired { target }
+            | Self::Quarantined { target, .. }
             | Self::Removed { target }
             | Self::TypeChanged { target, .. }
             | Self::Closed { target } => target,

@@ -148,7 +148,7 @@ kinds! {
         AcquireError::Timeout { .. } => ErrorKind::Timeout,
         AcquireError::WouldBlock { .. } => ErrorKind::Exhausted,
         AcquireError::Module { source, .. } => source.kind(),
-        AcquireError::StartTrapped { .. } => ErrorKind::Guest,
+        AcquireError::StartTrapped { .. } | AcquireError::Quarantined { .. } => ErrorKind::Guest,
         AcquireError::StartLimit { .. } => ErrorKind::Limit,
         AcquireError::System { .. } => ErrorKind::System,
         AcquireError::Instantiate { source, .. } => refused(source).unwrap_or(ErrorKind::Host),

@@ -370,6 +370,7 @@ pub(crate) fn failed<T: Send + 'static>(
     let target = entry.target.clone();
     if let Some(pool) = entry.pool.upgrade() {
         pool.observer.guest_failed(failure.kind());
+        pool.note_failure(entry, &failure);
     }
     match failure {
         CallFailure::Fuel => {

@@ -35,6 +35,7 @@ pub(crate) mod precompile;
 mod prepare;
 pub(crate) mod prepared;
 mod presets;
+pub(crate) mod quarantine;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_fields;
 #[cfg(feature = "serde")]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::pool::api::builder::PoolBuilder;
 use crate::pool::api::limits::Limits;
+use crate::pool::api::quarantine::Quarantine;
 use crate::runtime::ModuleLimits;
 
 impl<T: Send + 'static> PoolBuilder<T> {
@@ -52,6 +53,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// | [`Self::max_uses`] | 1: every lease has a pristine instance |
     /// | [`Self::call_timeout`] | 1 s |
     /// | [`Self::wait_timeout`] | 10 s |
+    /// | [`Self::quarantine`] | after 8 failures within a minute: for a second at first, for five minutes at most |
     ///
     /// A module that passes may still take seconds to compile, and nothing in this process can stop that.
     ///
@@ -75,5 +77,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
             .max_uses(1)
             .call_timeout(Duration::from_secs(1))
             .wait_timeout(Duration::from_secs(10))
+            .quarantine(Quarantine::after(8, Duration::from_secs(60)))
     }
 }

@@ -9,8 +9,8 @@ use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::holders::{Holder, IN_STATS};
 use crate::pool::api::limits::Limits;
 use crate::pool::api::share::GroupStats;
-use crate::pool::shared::Shared;
-use crate::state::{Budget, Group, PerBudget, signature};
+use crate::pool::shared::{Locked, Shared, ShellTypes, State};
+use crate::state::{Budget, Group, PerBudget, Snapshot, signature};
 use crate::sync::Ordering;
 
 /// One budget, at one instant. Bytes, or mappings.
@@ -100,6 +100,10 @@ pub struct Stats {
     holders: Vec<Vec<Holder>>,
     /// Every function that is defined, in the order of definition as far as places are not reused.
     pub functions: Vec<FunctionStats>,
+    /// Functions that are refused for what their guests have done: see [`Quarantine`](crate::Quarantine).
+    pub quarantined: Vec<Quarantined>,
+    /// How often a function was refused for that from then on.
+    pub quarantines: u64,
     /// Groups that have something reserved, in no particular order: see [`Pool::set_group`](crate::Pool::set_group).
     pub groups: Vec<GroupStats>,
     /// Instances that are idle.
@@ -250,37 +254,93 @@ struct Hits {
     past: u64,
 }
 
+/// A function that is refused now, in [`Stats::quarantined`](crate::Stats::quarantined).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Quarantined {
+    /// The function's name with its argument types.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_fields::text")
+    )]
+    pub signature: Arc<str>,
+    /// The group that it is refused in; `None` for all.
+    pub group: Option<Group>,
+    /// How long it will still be refused.
+    pub time_left: Duration,
+}
+
+impl Quarantined {
+    pub(crate) fn all<T: Send + 'static>(state: &State<T>) -> Vec<Self> {
+        let now = state.now();
+        let all = state.quarantined().into_iter();
+        let listed = all.filter_map(|quarantined| {
+            let function = state.function(quarantined.function)?;
+            Some(Self {
+                signature: signature(&function.name, &function.arguments).into(),
+                group: quarantined.group,
+                time_left: Duration::from_nanos(quarantined.until.saturating_sub(now)),
+            })
+        });
+        listed.collect()
+    }
+}
+
+/// What is copied under the lock.
+struct Seen<T: Send + 'static> {
+    snapshot: Snapshot<ShellTypes<T>>,
+    hits: Hits,
+    holders: Vec<Vec<Holder>>,
+    groups: Vec<GroupStats>,
+    quarantined: Vec<Quarantined>,
+    quarantines: u64,
+    /// Compilations, loads, failures, warm-ups, crashes of compilers.
+    of_modules: [u64; 5],
+    compiler_kills: CompilerKills,
+}
+
 impl<T: Send + 'static> Shared<T> {
+    fn see(&self, locked: &Locked<T>) -> Seen<T> {
+        let state = &locked.state;
+        let snapshot = state.snapshot();
+        // An entry that is forgotten passes its hits on, under the lock.
+        let hits = Hits {
+            entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
+            functions: (snapshot.functions.iter())
+                .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
+                .collect(),
+            past: self.past_hits.load(Ordering::Relaxed),
+        };
+        Seen {
+            snapshot,
+            hits,
+            holders: Self::holders(state, &Budget::ALL, IN_STATS),
+            groups: state.shares().map(GroupStats::of).collect(),
+            quarantined: Quarantined::all(state),
+            quarantines: state.quarantines(),
+            of_modules: [
+                locked.compilations,
+                locked.loads,
+                locked.module_failures,
+                locked.warm_ups,
+                locked.compiler_crashes,
+            ],
+            compiler_kills: locked.compiler_kills,
+        }
+    }
+
     pub fn stats(&self) -> Stats {
-        let (snapshot, hits, holders, groups, of_modules, compiler_kills) =
-            self.with_state(|locked, _| {
-                let snapshot = locked.state.snapshot();
-                // An entry that is forgotten passes its hits on, under the lock.
-                let hits = Hits {
-                    entries: snapshot.entries.iter().map(|e| e.handle.hits()).collect(),
-                    functions: (snapshot.functions.iter())
-                        .map(|f| f.definition.past_hits.load(Ordering::Relaxed))
-                        .collect(),
-                    past: self.past_hits.load(Ordering::Relaxed),
-                };
-                let holders = Self::holders(&locked.state, &Budget::ALL, IN_STATS);
-                let groups: Vec<_> = locked.state.shares().map(GroupStats::of).collect();
-                let of_modules = [
-                    locked.compilations,
-                    locked.loads,
-                    locked.module_failures,
-                    locked.warm_ups,
-                    locked.compiler_crashes,
-                ];
-                (
-                    snapshot,
-                    hits,
-                    holders,
-                    groups,
-                    of_modules,
-                    locked.compiler_kills,
-                )
-            });
+        let Seen {
+            snapshot,
+            hits,
+            holders,
+            groups,
+            quarantined,
+            quarantines,
+            of_modules,
+            compiler_kills,
+        } = self.with_state(|locked, _| self.see(locked));
         let [
             compilations,
             loads,
@@ -334,6 +394,8 @@ impl<T: Send + 'static> Shared<T> {
             }),
             holders,
             groups,
+            quarantined,
+            quarantines,
             idle: snapshot.instances - leased,
             leased,
             dying: snapshot.dying,

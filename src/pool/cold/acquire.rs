@@ -109,6 +109,13 @@ impl<T: Send + 'static> Shared<T> {
             let idle = match locked.state.try_seat_near(entry.id, near, cx) {
                 SeatOffer::Idle(id) => id,
                 SeatOffer::Seat(request) => return Step::Make(request),
+                SeatOffer::Quarantined(until) => {
+                    let time_left = until.saturating_sub(locked.state.now());
+                    return Step::Fail(AcquireError::Quarantined {
+                        target: entry.target.clone(),
+                        time_left: Duration::from_nanos(time_left),
+                    });
+                }
                 SeatOffer::Gone => return Step::Fail(removed(&entry.target)),
                 SeatOffer::Closed => return Step::Fail(closed(&entry.target)),
                 SeatOffer::Full if wait_policy.deadline().is_none() => {

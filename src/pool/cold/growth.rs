@@ -142,7 +142,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
         };
         let granted = pool.grow(&entry.target, &self.grower, more);
         if !granted {
-            self.refused();
+            pool.with_state(|locked, _| locked.state.count_growth_refusal(entry.id));
         }
         granted
     }
@@ -163,7 +163,10 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
 
     fn refused(&self) {
         if let Some((entry, pool)) = self.keepers() {
-            pool.with_state(|locked, _| locked.state.count_growth_refusal(entry.id));
+            pool.with_state(|locked, cx| {
+                locked.state.count_growth_refusal(entry.id);
+                locked.state.note_failure(entry.id, cx);
+            });
         }
     }
 }

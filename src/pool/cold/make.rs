@@ -221,6 +221,7 @@ impl<T: Send + 'static> Shared<T> {
             }
         };
         self.observer.guest_failed(failure.kind());
+        self.note_failure(entry, &failure);
         match failure {
             CallFailure::Fuel => {
                 let limit = defined.fuel_limit();

@@ -8,7 +8,7 @@ use crate::pool::hot::thread_cache;
 use crate::pool::shared::{Context, Locked, Shared};
 use crate::pool::time::clock::nanos;
 use crate::pool::wakeup::{Waiter, Wakeup};
-use crate::runtime::guarded;
+use crate::runtime::{CallFailure, guarded};
 use crate::state::{RemovalReason, Returned};
 
 /// An instance, and who gets it.
@@ -22,6 +22,20 @@ impl<T: Send + 'static> Shared<T> {
             || settings.max_lifetime.is_some()
             || settings.max_idle_memory < settings.instance.memory
             || self.on_recycle.is_some()
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// What a guest has done counts against its function; what the host has done does not.
+    #[cold]
+    pub(crate) fn note_failure(&self, entry: &Entry<T>, failure: &CallFailure) {
+        let is_of_the_guest = match failure {
+            CallFailure::Fuel | CallFailure::Deadline | CallFailure::Trap(_) => true,
+            CallFailure::Cancelled | CallFailure::Host(_) => false,
+        };
+        if is_of_the_guest && self.settings.quarantine.is_some() {
+            self.with_state(|locked, cx| locked.state.note_failure(entry.id, cx));
+        }
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) mod name {
     pub const BLOCKS: &str = "wasm_pool_blocks_total";
     pub const REFUSALS: &str = "wasm_pool_refusals_total";
     pub const GROWTH_REFUSALS: &str = "wasm_pool_growth_refusals_total";
+    pub const QUARANTINES: &str = "wasm_pool_quarantines_total";
     pub const EVICTIONS: &str = "wasm_pool_evictions_total";
     pub const RETIREMENTS: &str = "wasm_pool_retirements_total";
     pub const COMPILATIONS: &str = "wasm_pool_compilations_total";
@@ -116,6 +117,12 @@ const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: Some(Unit::Count),
         what: "Times that growth of an instance was refused: the guest saw −1",
+    },
+    Metric {
+        name: name::QUARANTINES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Times that a function was refused from then on, for what its guests had done",
     },
     Metric {
         name: name::EVICTIONS,

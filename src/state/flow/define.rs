@@ -53,6 +53,7 @@ impl<H: Types> State<H> {
             version: 0,
             entries: Default::default(),
             counts: FunctionCounts::default(),
+            conduct: None,
         });
         self.names.insert(&self.functions, id);
         id
@@ -98,10 +99,13 @@ impl<H: Types> State<H> {
         function.definition = new.definition;
         function.version += 1;
         let version = function.version;
+        // New code has a record of its own.
+        function.conduct = None;
         let entries: Vec<_> = function.entries.values().copied().collect();
         for id in entries {
             // Some are forgotten on the way, when too many are unused.
-            if let Some(entry) = self.entries.get(id) {
+            if let Some(entry) = self.entries.get_mut(id) {
+                entry.conduct = None;
                 cx.slots.set_version(&entry.handle, version);
                 self.dismiss_all(id, RemovalReason::Replaced, cx);
             }

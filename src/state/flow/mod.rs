@@ -8,6 +8,7 @@ pub mod code;
 pub mod collect;
 pub mod define;
 pub mod plan;
+pub mod quarantine;
 pub mod release;
 pub mod requests;
 pub mod room;

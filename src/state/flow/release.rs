@@ -44,14 +44,12 @@ impl<H: Types> State<H> {
         let mut late = Vec::new();
         let entry = &mut self.entries[home];
         let next = entry.queue.pop(self.now, &mut late);
-        if entry.queue.is_empty() {
-            cx.slots.set_waited(&entry.handle, false);
-        }
+        self.open_if_it_may(home, &mut cx.slots);
         let handed_on =
             next.is_some() && (!self.room_queue.is_empty() || self.ledger.is_overdrawn());
         if handed_on {
             // Whoever waits for room hears of the end of the next lease instead of this one's.
-            cx.slots.notify_on_release(&entry.handle, seat);
+            cx.slots.notify_on_release(&self.entries[home].handle, seat);
         }
         self.notify_late(late, &mut cx.out);
         match next {

@@ -15,6 +15,8 @@ pub enum SeatOffer<H: Types> {
     Seat(RequestId<H>),
     /// Every seat is leased, promised, or awaited by somebody who came before.
     Full,
+    /// Its guests have failed too often: it is refused until then.
+    Quarantined(u64),
     /// The function was removed.
     Gone,
     Closed,
@@ -48,6 +50,9 @@ impl<H: Types> State<H> {
         let Some(function) = self.functions.get(entry.function) else {
             return SeatOffer::Gone;
         };
+        if let Some(until) = self.quarantined_until(entry) {
+            return SeatOffer::Quarantined(until);
+        }
         if !entry.queue.is_empty() {
             return SeatOffer::Full;
         }
@@ -120,10 +125,16 @@ impl<H: Types> State<H> {
             return false;
         };
         let left = entry.queue.leave(ticket).is_some();
-        if entry.queue.is_empty() {
+        self.open_if_it_may(id, slots);
+        left
+    }
+
+    /// Acquires and releases of the entry need no lock any more, unless somebody waits or it is in quarantine.
+    pub(crate) fn open_if_it_may(&self, id: EntryId<H>, slots: &mut impl Slots<H>) {
+        let entry = &self.entries[id];
+        if !self.stays_closed(entry) {
             slots.set_waited(&entry.handle, false);
         }
-        left
     }
 
     pub(crate) fn promise(&mut self, entry: EntryId<H>, seat: usize) -> RequestId<H> {

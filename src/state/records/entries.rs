@@ -6,6 +6,7 @@ use alloc::vec;
 use core::num::NonZeroU64;
 
 use super::arena::Id;
+use super::conduct::Conduct;
 use super::functions::FunctionId;
 use super::group::Group;
 use super::instances::InstanceId;
@@ -37,6 +38,8 @@ pub struct Entry<H: Types> {
     pub unused: Option<NonZeroU64>,
     /// Of its group, if something is reserved for that.
     pub share: Option<ShareId<H>>,
+    /// Of its function in its group, if each is judged by itself.
+    pub conduct: Option<Box<Conduct>>,
 }
 
 /// One of the leases that an entry may hold at once.
@@ -68,6 +71,7 @@ impl<H: Types> Entry<H> {
             handles: 0,
             unused: None,
             share: None,
+            conduct: None,
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod amounts;
 pub mod arena;
 pub mod compile_turns;
+pub mod conduct;
 pub mod entries;
 pub mod functions;
 pub mod group;

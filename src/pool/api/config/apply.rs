@@ -66,6 +66,9 @@ impl File {
         let b = with(b, f.async_stack_size, |b, n| b.async_stack_size(size(n.0)));
         let b = with(b, f.max_wasm_stack, |b, n| b.max_wasm_stack(size(n.0)));
         let mut b = with(b, f.backtraces, |b, collect| b.backtraces(collect));
+        if let Some(quarantine) = &f.quarantine {
+            b = b.quarantine(quarantine.quarantine());
+        }
         if let Some(compiler) = &f.compiler {
             b = b.compile_in(compiler.process());
         }

@@ -5,6 +5,7 @@ mod artifact_settings;
 mod compiler_settings;
 mod config_error;
 mod quantities;
+mod quarantine_settings;
 mod units;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,7 @@ use crate::pool::function_settings::LeaseSettings;
 use crate::state::{Budget, Policy};
 use compiler_settings::FileCompiler;
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
+use quarantine_settings::FileQuarantine;
 
 pub use artifact_settings::ArtifactSettings;
 pub use config_error::{ConfigError, ConfigPlace};
@@ -92,6 +94,13 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///
 ///     [functions."math.add(bigint, bigint)"]
 ///     call_timeout = "10ms"
+///
+///     [quarantine]                        # functions whose guests fail are refused for a while
+///     failures = 8
+///     within = "1m"
+///     first = "1s"
+///     longest = "5m"
+///     by_group = false
 ///
 ///     [artifacts]                         # compiled code beyond the life of a pool
 ///     memory = "64Mi"                     # a tier in memory
@@ -167,6 +176,7 @@ pub(crate) struct File {
     functions: BTreeMap<String, FileFunction>,
     artifacts: Option<ArtifactSettings>,
     compiler: Option<FileCompiler>,
+    quarantine: Option<FileQuarantine>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -357,12 +367,14 @@ impl File {
         self.compiler.as_ref().map_or(Ok(()), |c| c.check())?;
         self.check_limits().map_err(|error| {
             let field = error.field();
-            let path: &[&str] = match Budget::ALL.iter().any(|budget| budget.name() == field) {
-                true => &["limits", field],
-                false => &[field],
+            let section = match Budget::ALL.iter().any(|budget| budget.name() == field) {
+                true => Some("limits"),
+                false => None,
             };
+            // A setting in a section of its own names both.
+            let path = section.into_iter().chain(field.split('.'));
             Fault {
-                path: path.iter().map(|key| (*key).to_owned()).collect(),
+                path: path.map(str::to_owned).collect(),
                 reason: Reason::Limits(error),
             }
         })

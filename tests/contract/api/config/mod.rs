@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
 use wasm_pool::{
     Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy, Pool,
-    PoolBuilder,
+    PoolBuilder, Quarantine,
 };
 
 use crate::common::{check, define_with_pages, quiet};
@@ -41,6 +41,7 @@ const KEYS: &[(&str, Set)] = &[
     ("module_limits.locals = 9", |b| {
         b.module_limits(ModuleLimits::new().with(ModuleLimit::Locals, 9))
     }),
+    ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("compiler.warm = 3", |b| b.compile_in(CompilerProcess::this_program().warm(3))),
     ("compile_cooldown = '7us'", |b| b.compile_cooldown(Duration::from_micros(7))),
     ("fuel = 50_000", |b| b.fuel(50_000)),

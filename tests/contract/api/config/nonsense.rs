@@ -20,6 +20,7 @@ const NONSENSE: &[(&str, usize, usize, &str)] = &[
     ("[limits]\nmemory = 1000000\nmemroy = 5", 3, 1, "unknown field `memroy`, expected one of `memory`"),
     ("[functions.f]\n  fuell = 5", 2, 3, "unknown field `fuell`, expected `fuel` or `call_timeout`"),
     ("[artifacts]\ndirectroy = '/'", 2, 1, "unknown field `directroy`, expected one of `memory`"),
+    ("[quarantine]\nfailures = 5\nafter = '1s'", 3, 1, "unknown field `after`, expected one of `failures`"),
     ("[groups.tenant]\nfuel = 5", 1, 2, "unknown field `groups`"),
     ("\n[cache]\n", 2, 2, "unknown field `cache`"),
     // Of another kind.
@@ -105,6 +106,8 @@ const IMPOSSIBLE: &[(&str, usize, &str, &str)] = &[
     // The preset's limit, which is written nowhere else.
     ("max_instance_memory = '2Gi'\npreset = 'scylla'", 2, "memory", "grown to max_instance_memory needs"),
     ("[artifacts]\nmemory = 0", 2, "memory", "is zero"),
+    ("[quarantine]\nwithin = '1s'\nfailures = 0", 3, "quarantine.failures", "is zero"),
+    ("[quarantine]\nwithin = '1s'\nfailures = 5\nlongest = '1ms'", 4, "quarantine.longest", "which is too little"),
 ];
 
 #[test]
