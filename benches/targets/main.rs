@@ -351,12 +351,11 @@ impl Report {
         );
     }
 
-    /// What compilations leave in the host, as the kernel says. Only a process of their own leaves nothing: of what is
-    /// freed here, the allocator keeps what it likes.
+    /// What compilations leave in the host, as the kernel says: of what is freed there, the allocator keeps what it likes.
     #[cfg(target_os = "linux")]
     fn host_memory(&mut self) {
         use subjects::host_memory::{WAYS, left_by};
-        let modules = self.effort.crowd / 500;
+        let modules = (self.effort.crowd / 2000).max(1);
         for way in WAYS {
             let name = format!("KiB left by {modules} compilations of 100 kB, {way}");
             let is_in_process = way == WAYS[2];

@@ -245,6 +245,10 @@ pub struct State<H: Types> {
     closed: bool,
     /// Requests that a budget refused.
     refused: u64,
+    /// How functions have behaved in groups, where each is judged by itself; few have ever failed.
+    ///
+    /// **E6** Each is of an entry that is alive.
+    conducts: HashMap<EntryId<H>, Conduct>,
     /// How often a quarantine has begun.
     quarantines: u64,
     totals: FunctionCounts,
@@ -284,6 +288,7 @@ impl<H: Types> State<H> {
             compile_turns: CompileTurns::new(config.max_compilations),
             closed: false,
             refused: 0,
+            conducts: HashMap::new(),
             quarantines: 0,
             totals: FunctionCounts::default(),
             code_dropped: 0,

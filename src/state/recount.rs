@@ -167,7 +167,10 @@ impl<H: Types> State<H> {
         let (listed, most) = (self.unused.len(), self.config.max_unused_entries);
         must(unused.count() == listed && listed <= most, || {
             format!("E5: {listed} unused entries are listed, and {most} may be kept")
-        })
+        })?;
+        let mut judged = self.conducts.keys();
+        let gone = judged.find(|id| self.entries.get(**id).is_none());
+        none(gone, |id| format!("E6: {id:?} is judged, and gone"))
     }
 
     fn recount_seats(&self, id: EntryId<H>, entry: &Entry<H>) -> Check {
@@ -237,11 +240,14 @@ impl<H: Types> State<H> {
         })?;
         let mut entries = self.entries.iter();
         let astray = entries.find(|(id, entry)| {
-            let share = entry.share.and_then(|share| self.shares.get(share));
-            let own = share.is_some_and(|s| s.group == entry.group && s.entries.contains(id));
-            entry.share != self.shares.find(&entry.group) || entry.share.is_some() && !own
+            let share = self.shares.find(&entry.group);
+            let share = share.and_then(|share| self.shares.get(share));
+            share.is_some_and(|share| !share.entries.contains(id))
         });
-        let with_share = self.entries.iter().filter(|(_, e)| e.share.is_some());
+        let with_share = self
+            .entries
+            .iter()
+            .filter(|(id, _)| self.share_of(*id).is_some());
         let (with_share, mut listed) = (with_share.count(), self.shares.iter());
         let listed = listed.by_ref().map(|(_, s)| s.entries.len()).sum::<usize>();
         must(astray.is_none() && listed == with_share, || {
@@ -250,7 +256,7 @@ impl<H: Types> State<H> {
         })?;
         for (id, share) in self.shares.iter() {
             let add = |all: Amounts, one: Amounts| all.saturating_add(&one);
-            let of_it = |i: &Instance<H>| self.entries[i.entry].share == Some(id);
+            let of_it = |i: &Instance<H>| self.share_of(i.entry) == Some(id);
             let instances = self.instances.iter().filter(|(_, i)| of_it(i));
             let instances = instances.map(|(_, i)| i.charge.amounts());
             let instances = instances.fold(Amounts::ZERO, add);
@@ -271,7 +277,7 @@ impl<H: Types> State<H> {
         }
         let unlisted = self.modules.iter().find(|(_, module)| {
             let live = module.live.iter().map(|id| &self.instances[*id]);
-            let mut shares = live.filter_map(|i| self.entries[i.entry].share);
+            let mut shares = live.filter_map(|i| self.share_of(i.entry));
             let missing = shares.any(|share| !module.users.contains(&share));
             missing || !module.users.is_empty() && !module.is_loaded()
         });

@@ -104,8 +104,8 @@ impl<H: Types> State<H> {
         let entries: Vec<_> = function.entries.values().copied().collect();
         for id in entries {
             // Some are forgotten on the way, when too many are unused.
-            if let Some(entry) = self.entries.get_mut(id) {
-                entry.conduct = None;
+            if let Some(entry) = self.entries.get(id) {
+                self.conducts.remove(&id);
                 cx.slots.set_version(&entry.handle, version);
                 self.dismiss_all(id, RemovalReason::Replaced, cx);
             }
@@ -220,9 +220,8 @@ impl<H: Types> State<H> {
             return;
         };
         self.entry_changes += 1;
-        if let Some(share) = entry.share.and_then(|share| self.shares.get_mut(share)) {
-            share.entries.remove(&id);
-        }
+        self.leave_share(id, &entry.group);
+        self.conducts.remove(&id);
         if let Some(function) = self.functions.get_mut(entry.function) {
             function.entries.remove(&entry.group);
         }

@@ -1,11 +1,8 @@
 //! Functions whose guests fail again and again are refused for a while, and then tried once.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::state::{
-    Conduct, Context, Entry, EntryId, FunctionId, Group, Signal, Slots, State, Types,
-};
+use crate::state::{Conduct, Context, EntryId, FunctionId, Group, Signal, Slots, State, Types};
 
 /// A function that is refused now.
 pub struct Quarantined<H: Types> {
@@ -23,17 +20,17 @@ impl<H: Types> State<H> {
         let (Some(rule), now) = (self.config.quarantine, self.now) else {
             return;
         };
-        let Some(entry) = self.entries.get_mut(id) else {
+        let Some(entry) = self.entries.get(id) else {
             return;
         };
         let Some(function) = self.functions.get_mut(entry.function) else {
             return;
         };
         let conduct = match rule.by_group {
-            true => &mut entry.conduct,
-            false => &mut function.conduct,
+            true => self.conducts.entry(id).or_default(),
+            false => function.conduct.get_or_insert_default(),
         };
-        if !conduct.get_or_insert_default().fails(&rule, now) {
+        if !conduct.fails(&rule, now) {
             return;
         }
         let closed: Vec<_> = match rule.by_group {
@@ -51,18 +48,25 @@ impl<H: Types> State<H> {
     }
 
     /// When the entry's quarantine ends, if it is in one.
-    pub(crate) fn quarantined_until(&self, entry: &Entry<H>) -> Option<u64> {
-        self.config.quarantine?;
-        let function = self.functions.get(entry.function);
-        let of_all = function.and_then(|function| function.conduct.as_deref());
-        let conduct = entry.conduct.as_deref().or(of_all)?;
+    pub(crate) fn quarantined_until(&self, id: EntryId<H>) -> Option<u64> {
+        let conduct = match self.config.quarantine?.by_group {
+            true => self.conducts.get(&id)?,
+            false => {
+                let function = self.entries.get(id)?.function;
+                self.functions.get(function)?.conduct.as_deref()?
+            }
+        };
+        self.refused_until(conduct)
+    }
+
+    fn refused_until(&self, conduct: &Conduct) -> Option<u64> {
         let until = conduct.ends_at()?;
         conduct.is_quarantined(self.now).then_some(until)
     }
 
     /// Whether an acquire or a release of this entry must take the lock.
-    pub(crate) fn stays_closed(&self, entry: &Entry<H>) -> bool {
-        !entry.queue.is_empty() || self.quarantined_until(entry).is_some()
+    pub(crate) fn stays_closed(&self, id: EntryId<H>) -> bool {
+        !self.entries[id].queue.is_empty() || self.quarantined_until(id).is_some()
     }
 
     /// All that is held against a function is forgotten, in all groups.
@@ -72,36 +76,29 @@ impl<H: Types> State<H> {
         };
         function.conduct = None;
         for entry in function.entries.values() {
-            self.entries[*entry].conduct = None;
+            self.conducts.remove(entry);
         }
     }
 
     /// Functions, or functions in groups, that are refused now. Looks at all of them.
     pub fn quarantined(&self) -> Vec<Quarantined<H>> {
-        let until = |conduct: &Option<Box<Conduct>>| {
-            let conduct = conduct.as_deref()?;
-            let until = conduct.ends_at()?;
-            conduct.is_quarantined(self.now).then_some(until)
-        };
         let functions = self.functions.iter().filter_map(|(function, record)| {
             Some(Quarantined {
                 function,
                 group: None,
-                until: until(&record.conduct)?,
+                until: self.refused_until(record.conduct.as_deref()?)?,
             })
         });
-        let entries = self.entries.iter().filter_map(|(_, entry)| {
+        let entries = self.conducts.iter().filter_map(|(id, conduct)| {
+            let entry = self.entries.get(*id)?;
             self.functions.get(entry.function)?;
             Some(Quarantined {
                 function: entry.function,
                 group: Some(entry.group.clone()),
-                until: until(&entry.conduct)?,
+                until: self.refused_until(conduct)?,
             })
         });
-        match self.config.quarantine {
-            Some(_) => functions.chain(entries).collect(),
-            None => Vec::new(),
-        }
+        functions.chain(entries).collect()
     }
 
     /// Quarantines so far.

@@ -50,7 +50,7 @@ impl<H: Types> State<H> {
         let Some(function) = self.functions.get(entry.function) else {
             return SeatOffer::Gone;
         };
-        if let Some(until) = self.quarantined_until(entry) {
+        if let Some(until) = self.quarantined_until(id) {
             return SeatOffer::Quarantined(until);
         }
         if !entry.queue.is_empty() {
@@ -131,9 +131,8 @@ impl<H: Types> State<H> {
 
     /// Acquires and releases of the entry need no lock any more, unless somebody waits or it is in quarantine.
     pub(crate) fn open_if_it_may(&self, id: EntryId<H>, slots: &mut impl Slots<H>) {
-        let entry = &self.entries[id];
-        if !self.stays_closed(entry) {
-            slots.set_waited(&entry.handle, false);
+        if !self.stays_closed(id) {
+            slots.set_waited(&self.entries[id].handle, false);
         }
     }
 

@@ -145,9 +145,10 @@ impl<H: Types> State<H> {
 
     /// The entry is of the group that has this share.
     fn join_share(&mut self, entry: EntryId<H>, id: ShareId<H>) {
-        let record = &mut self.entries[entry];
-        record.share = Some(id);
-        let live: Vec<_> = record.taken().map(|(_, instance)| instance).collect();
+        let live: Vec<_> = self.entries[entry]
+            .taken()
+            .map(|(_, instance)| instance)
+            .collect();
         if let Some(share) = self.shares.get_mut(id) {
             share.entries.insert(entry);
         }
@@ -162,12 +163,7 @@ impl<H: Types> State<H> {
     }
 
     fn end_share(&mut self, id: ShareId<H>) {
-        let Some(share) = self.shares.remove(id) else {
-            return;
-        };
-        for entry in share.entries {
-            self.entries[entry].share = None;
-        }
+        self.shares.remove(id);
         for module in self.modules.ids() {
             self.modules[module].users.remove(&id);
         }
@@ -175,13 +171,29 @@ impl<H: Types> State<H> {
 
     /// A new entry has its group's share, if that has one.
     pub(crate) fn find_share(&mut self, entry: EntryId<H>) {
-        if let Some(id) = self.shares.find(&self.entries[entry].group) {
+        if let Some(id) = self.share_of(entry) {
             self.join_share(entry, id);
         }
     }
 
+    /// The entry has gone, which was of this group.
+    pub(crate) fn leave_share(&mut self, entry: EntryId<H>, group: &Group) {
+        let share = self.shares.find(group);
+        if let Some(share) = share.and_then(|share| self.shares.get_mut(share)) {
+            share.entries.remove(&entry);
+        }
+    }
+
+    pub(crate) fn share_of(&self, entry: EntryId<H>) -> Option<ShareId<H>> {
+        // Most pools have none.
+        match self.shares.is_empty() {
+            true => None,
+            false => self.shares.find(&self.entries.get(entry)?.group),
+        }
+    }
+
     fn share_mut(&mut self, entry: EntryId<H>) -> Option<&mut Share<H>> {
-        let share = self.entries.get(entry)?.share?;
+        let share = self.share_of(entry)?;
         self.shares.get_mut(share)
     }
 
@@ -197,7 +209,7 @@ impl<H: Types> State<H> {
     /// An idle instance that is about to go was last used when its slot says.
     pub(crate) fn note_share_seen(&mut self, id: InstanceId<H>, slots: &impl Slots<H>) {
         let entry = self.instances[id].entry;
-        if self.entries[entry].share.is_some() {
+        if self.share_of(entry).is_some() {
             let at = self.last_used(id, slots).at;
             if let Some(share) = self.share_mut(entry) {
                 share.note_use(at);
@@ -222,7 +234,7 @@ impl<H: Types> State<H> {
 
     /// The entry's group has an instance of the module.
     pub(crate) fn note_user(&mut self, entry: EntryId<H>, module: ModuleId<H>) {
-        let Some(id) = self.entries[entry].share else {
+        let Some(id) = self.share_of(entry) else {
             return;
         };
         let module = &mut self.modules[module];
@@ -239,8 +251,7 @@ impl<H: Types> State<H> {
     /// The entry's group holds more than before, and so more beyond what is reserved for it: that may be what
     /// somebody waits for.
     pub(crate) fn wake_room_beyond_share(&mut self, entry: EntryId<H>, out: &mut Effects<H>) {
-        let share = self.entries.get(entry).and_then(|entry| entry.share);
-        if share.is_some() {
+        if self.share_of(entry).is_some() {
             self.wake_room(out);
         }
     }
@@ -308,7 +319,7 @@ impl<H: Types> State<H> {
     ) -> Claimant<H> {
         let request = &self.requests[id];
         let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
-        let share = entry.and_then(|entry| self.entries.get(entry)?.share);
+        let share = entry.and_then(|entry| self.share_of(entry));
         let own = share.and_then(|share| self.shares.get(share));
         let is_within = |own: &Share<H>| {
             let all = own.holds().saturating_add(target);
@@ -334,7 +345,7 @@ impl<H: Types> State<H> {
             return false;
         }
         let instance = &self.instances[id];
-        let share = self.entries[instance.entry].share;
+        let share = self.share_of(instance.entry);
         share.is_some_and(|share| self.protects(by, share, &instance.charge.amounts()))
     }
 
@@ -358,7 +369,7 @@ impl<H: Types> State<H> {
         let mut losses: BTreeMap<_, _> = module.users.iter().map(|user| (*user, code)).collect();
         for instance in module.live.iter().filter(|id| !goes_anyway(id)) {
             let instance = &self.instances[*instance];
-            if let Some(share) = self.entries[instance.entry].share {
+            if let Some(share) = self.share_of(instance.entry) {
                 let loss = losses.entry(share).or_default();
                 *loss = loss.saturating_add(&instance.charge.amounts());
             }
@@ -381,7 +392,7 @@ impl<H: Types> State<H> {
     /// The plan takes an instance.
     pub(crate) fn note_instance_taken(&self, by: &mut Claimant<H>, id: InstanceId<H>) {
         let instance = &self.instances[id];
-        if let Some(share) = self.entries[instance.entry].share {
+        if let Some(share) = self.share_of(instance.entry) {
             by.note_taken(share, &instance.charge.amounts());
         }
     }

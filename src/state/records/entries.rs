@@ -6,13 +6,11 @@ use alloc::vec;
 use core::num::NonZeroU64;
 
 use super::arena::Id;
-use super::conduct::Conduct;
 use super::functions::FunctionId;
 use super::group::Group;
 use super::instances::InstanceId;
 use super::queue::Queue;
 use super::requests::RequestId;
-use super::shares::ShareId;
 use crate::state::Types;
 
 pub type EntryId<H> = Id<Entry<H>>;
@@ -36,10 +34,6 @@ pub struct Entry<H: Types> {
     /// Handles of the host's that keep it.
     pub handles: usize,
     pub unused: Option<NonZeroU64>,
-    /// Of its group, if something is reserved for that.
-    pub share: Option<ShareId<H>>,
-    /// Of its function in its group, if each is judged by itself.
-    pub conduct: Option<Box<Conduct>>,
 }
 
 /// One of the leases that an entry may hold at once.
@@ -70,8 +64,6 @@ impl<H: Types> Entry<H> {
             queue: Queue::new(),
             handles: 0,
             unused: None,
-            share: None,
-            conduct: None,
         }
     }
 

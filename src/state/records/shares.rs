@@ -33,7 +33,7 @@ impl ShareTerms {
 /// library. So what all groups hold may add up to more than is charged.
 ///
 /// Invariants:
-/// - **G1** `entries` holds exactly the entries of this group, and they name this share.
+/// - **G1** `entries` holds exactly the entries of this group.
 /// - **G2** `instances` is what their live instances are charged.
 /// - **G3** `code` is what the modules are charged whose users this is among: those that it has made an instance of
 ///   since their code was loaded.
@@ -103,11 +103,7 @@ impl<H: Types> Shares<H> {
     }
 
     pub fn find(&self, group: &Group) -> Option<ShareId<H>> {
-        // Most pools have none.
-        match self.is_empty() {
-            true => None,
-            false => self.index.get(group).copied(),
-        }
+        self.index.get(group).copied()
     }
 
     pub fn insert(&mut self, share: Share<H>) -> ShareId<H> {
