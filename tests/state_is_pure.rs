@@ -84,6 +84,7 @@ impl Life {
             max_compilations: 1,
             max_overtakes: u64::MAX,
             keeps_ages: true,
+            quarantine: None,
         };
         Self {
             state: State::new(config, PerBudget::from_fn(|_| 100)),
