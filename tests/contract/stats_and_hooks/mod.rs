@@ -525,8 +525,7 @@ fn c_o1_a_listener_whose_lease_evicts_is_told_of_that_within_itself() {
         f.call(2, ()).unwrap();
         f.acquire(1).unwrap().discard();
         assert_eq!(check(&pool).idle, 2);
-        let told = told.lock().unwrap().clone();
-        told
+        told.lock().unwrap().clone()
     });
     assert_eq!(
         told,
