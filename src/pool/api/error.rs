@@ -256,7 +256,8 @@ pub enum AcquireError {
         /// Who asked.
         target: Arc<Target>,
     },
-    /// The function's guests have failed too often: see [`Quarantine`](crate::Quarantine).
+    /// The function's guests have failed too often: see [`Quarantine`](crate::Quarantine). It is tried again when the time is
+    /// over; that it succeeds then is another thing, so this is not [`Self::is_retryable`].
     #[error(
         "{target} is in quarantine for another {time_left:?}: its guests have failed too often"
     )]

@@ -46,7 +46,7 @@ pub enum ErrorKind {
     Timeout,
     /// The guest used up its fuel, its time or its memory.
     Limit,
-    /// The guest failed: it trapped, or gave back what is not its own.
+    /// The guest failed: it trapped, or gave back what is not its own; or it has so often that it is refused for a while.
     Guest,
     /// Code of the host's failed: an imported function, or a hook.
     Host,
