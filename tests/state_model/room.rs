@@ -72,6 +72,17 @@ impl Outlook {
     }
 }
 
+/// Memory and stacks come from instances, code from modules, mappings and sums from both, and what compilations hold
+/// from nobody.
+pub fn by_source(instances: &Sums, modules: &Sums) -> Sums {
+    core::array::from_fn(|b| match b {
+        MEMORY | STACK => instances[b],
+        CODE => modules[b],
+        COMPILE => 0,
+        _ => instances[b] + modules[b],
+    })
+}
+
 pub fn covers(freed: &Sums, missing: &Sums) -> bool {
     (0..7).all(|b| missing[b] <= freed[b])
 }
@@ -203,18 +214,12 @@ impl Model {
         );
     }
 
-    /// Memory and stacks come from idle instances, code from modules, mappings and the total from
-    /// both, and what compilations hold from nobody.
+    /// What all that is idle would free.
     pub fn evictable(&self) -> Sums {
         let instances = total(self.idle().iter().map(|(_, i)| &i.holds));
         let free = self.loaded().filter(|(key, _)| self.may_drop(*key));
         let modules = total(free.map(|(_, holds)| holds));
-        core::array::from_fn(|b| match b {
-            MEMORY | STACK => instances[b],
-            CODE => modules[b],
-            COMPILE => 0,
-            _ => instances[b] + modules[b],
-        })
+        by_source(&instances, &modules)
     }
 
     pub fn may_drop(&self, key: u8) -> bool {

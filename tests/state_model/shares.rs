@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fake::Instance;
-use crate::model::{
-    CODE, COMPILE, MEMORY, MInstance, Model, Place, Request, STACK, Step, Sums, plus, sums, total,
-};
-use crate::room::{Outlook, covers};
+use crate::model::{MInstance, Model, Place, Request, Step, Sums, plus, sums, total};
+use crate::room::{Outlook, by_source, covers};
 use crate::state::{Amounts, Budget, Group, PerBudget, ShareTerms};
 use crate::world::{GROUPS, World, pick};
 
@@ -194,12 +192,7 @@ impl Model {
         };
         let free = self.loaded().filter(|(key, _)| of_nobody(*key));
         let modules = total(free.map(|(_, holds)| holds));
-        core::array::from_fn(|b| match b {
-            MEMORY | STACK => instances[b],
-            CODE => modules[b],
-            COMPILE => 0,
-            _ => instances[b] + modules[b],
-        })
+        by_source(&instances, &modules)
     }
 }
 
