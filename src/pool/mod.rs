@@ -31,6 +31,8 @@ use wasmtime::Engine;
 
 use crate::state::Group;
 use shared::Shared;
+use time::deadline::Deadline;
+use wait::block_on::block_on;
 
 pub use api::acquire_options::AcquireOptions;
 pub use api::async_reason::AsyncReason;
@@ -161,7 +163,34 @@ impl<T: Send + 'static> Pool<T> {
     ///
     /// On a thread that holds a lease, it waits for that lease in vain.
     pub fn close_and_drain(&self, timeout: Duration) -> bool {
-        self.shared.close_and_drain(timeout)
+        let shared = &self.shared;
+        let deadline = shared.deadline(timeout);
+        block_on(shared.close_and_drain(deadline), &shared.timekeeper)
+    }
+
+    /// The same for a task: lets others of its executor go on while it waits. Its first poll closes the pool, on the thread
+    /// that polls it, and frees what is idle there, as [`Self::close`] does. Dropped before it is ready, it waits no
+    /// more, and the pool stays closed.
+    ///
+    /// In a task that holds a lease, it waits for that lease in vain.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use wasm_pool::Pool;
+    /// # async fn shut_down(pool: Pool) {
+    /// if !pool.close_and_drain_async(Duration::from_secs(10)).await {
+    ///     eprintln!("{} calls go on still", pool.stats().leased);
+    /// }
+    /// # }
+    /// # pollster::block_on(shut_down(Pool::builder().build()?));
+    /// # Ok::<(), wasm_pool::BuildError>(())
+    /// ```
+    pub async fn close_and_drain_async(&self, timeout: Duration) -> bool {
+        let deadline = Deadline {
+            is_of_a_task: true,
+            ..self.shared.deadline(timeout)
+        };
+        self.shared.close_and_drain(deadline).await
     }
 
     /// Whether the pool is closed.

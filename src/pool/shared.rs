@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use hashbrown::HashSet;
 use wasmtime::Store;
@@ -29,8 +28,8 @@ use crate::pool::service::observe::Observer;
 use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
 use crate::pool::settings::Settings;
+use crate::pool::time::deadline::Deadline;
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::pool::wait::block_on::block_on;
 use crate::pool::wakeup::Waiter;
 use crate::runtime::{Code, HostImports, Runtime, StackCheck, StoreData, guarded};
 use crate::state::{self, Destroy, Group, ModuleId, Stamp, Types};
@@ -315,19 +314,15 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Closes, and waits until every lease has ended and everything is freed; whether that was in
-    /// time.
-    pub fn close_and_drain(&self, timeout: Duration) -> bool {
+    /// Closes, and waits until every lease has ended and everything is freed, as a task or on a thread; whether that
+    /// was in time. Dropped before it is ready, it waits no more.
+    pub async fn close_and_drain(&self, deadline: Deadline) -> bool {
         self.close();
         let waiter = Waiter::new();
         self.with_state(|locked, _| locked.drained.push(waiter.clone()));
-        let deadline = self.deadline(timeout);
-        let drained = waiter.next(Some(deadline), &self.timekeeper);
-        let drained = block_on(drained, &self.timekeeper).is_some();
-        if !drained {
-            self.with_state(|locked, _| locked.drained.retain(|w| !Arc::ptr_eq(w, &waiter)));
-        }
-        drained
+        let place = InDrained { pool: self, waiter };
+        let drained = place.waiter.next(Some(deadline), &self.timekeeper);
+        drained.await.is_some()
     }
 
     pub fn sweep(&self) {
@@ -378,6 +373,19 @@ impl<T: Send + 'static> Shared<T> {
                 return false;
             }
         }
+    }
+}
+
+/// A place among those who wait until a closed pool is drained.
+struct InDrained<'a, T: Send + 'static> {
+    pool: &'a Shared<T>,
+    waiter: Arc<Waiter<T>>,
+}
+
+impl<T: Send + 'static> Drop for InDrained<'_, T> {
+    fn drop(&mut self) {
+        let is_another = |waiter: &Arc<Waiter<T>>| !Arc::ptr_eq(waiter, &self.waiter);
+        self.pool.lock().drained.retain(is_another);
     }
 }
 

@@ -86,6 +86,49 @@ fn c_d1_draining_ends_at_its_deadline() {
 }
 
 #[test]
+fn c_d1_a_task_waits_for_the_leases_and_is_woken_by_the_last() {
+    let pool = builder().build().unwrap();
+    let f = define(&pool, "f", memory_module(1, 0));
+    let of_a_thread = f.acquire(2).unwrap();
+    let closing = pool.clone();
+    let mut drained = ByHand::new(async move { closing.close_and_drain_async(MINUTE).await });
+    assert!(!pool.is_closed(), "nobody has polled it");
+    assert!(drained.poll().is_none());
+    assert!(pool.is_closed() && !drained.is_woken());
+    drop(of_a_thread);
+    assert!(drained.is_woken());
+    assert_eq!(drained.poll(), Some(true));
+    check_empty(&pool);
+    assert!(
+        block_on(pool.close_and_drain_async(Duration::ZERO)),
+        "and again"
+    );
+}
+
+#[test]
+fn c_d1_a_tasks_draining_ends_at_its_deadline_and_may_be_dropped() {
+    let clock = ManualClock::new();
+    let pool = builder().no_housekeeper().clock(clock.clone());
+    let pool = pool.build().unwrap();
+    let f = define(&pool, "f", memory_module(1, 0));
+    let lease = f.acquire(1).unwrap();
+    let [mut dropped, mut drained] = [(), ()].map(|()| {
+        let closing = pool.clone();
+        ByHand::new(async move { closing.close_and_drain_async(SECOND).await })
+    });
+    assert!(dropped.poll().is_none() && drained.poll().is_none());
+    drop(dropped);
+    assert!(!drained.is_woken());
+    clock.advance(SECOND);
+    // Without threads of the pool's own, a sweep rings alarms.
+    pool.sweep();
+    assert!(drained.is_woken());
+    assert_eq!(drained.poll(), Some(false));
+    drop(lease);
+    check_empty(&pool);
+}
+
+#[test]
 fn c_d1_draining_waits_for_what_is_compiled() {
     let pool = builder().build().unwrap();
     let f = define(&pool, "slow.drained", memory_module(1, 0));
