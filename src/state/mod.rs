@@ -38,7 +38,7 @@ pub use holders::{Holder, Holding};
 pub use records::amounts::{Amounts, Budget, PerBudget};
 pub use records::arena::{Arena, Id};
 pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
-pub use records::conduct::{Conduct, QuarantineRule};
+pub use records::conduct::{Conduct, Judged, QuarantineRule};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::{Group, GroupView};
@@ -245,10 +245,10 @@ pub struct State<H: Types> {
     closed: bool,
     /// Requests that a budget refused.
     refused: u64,
-    /// How functions have behaved in groups, where each is judged by itself; few have ever failed.
+    /// How functions have behaved, or functions in groups; few have ever failed.
     ///
-    /// **E6** Each is of an entry that is alive.
-    conducts: HashMap<EntryId<H>, Conduct>,
+    /// **F3** Each is of a function, or of an entry, that is alive.
+    conducts: HashMap<Judged<H>, Conduct>,
     /// How often a quarantine has begun.
     quarantines: u64,
     totals: FunctionCounts,

@@ -12,7 +12,7 @@ use super::records::entries::{Entry, EntryId, Seat};
 use super::records::instances::Instance;
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
-use super::{Slots, Stamp, State, Types};
+use super::{Judged, Slots, Stamp, State, Types};
 
 type Check = Result<(), String>;
 
@@ -151,6 +151,14 @@ impl<H: Types> State<H> {
         let entries = self.entries.iter().filter(|(_, e)| defined(e)).count();
         must(foreign.is_none() && listed == entries, || {
             format!("F2: {listed} of {entries} entries are listed; not its own: {foreign:?}")
+        })?;
+        let mut judged = self.conducts.keys();
+        let gone = judged.find(|judged| match judged {
+            Judged::Function(id) => self.functions.get(*id).is_none(),
+            Judged::Entry(id) => self.entries.get(*id).is_none(),
+        });
+        must(gone.is_none(), || {
+            "F3: somebody is judged who is gone".into()
         })
     }
 
@@ -167,10 +175,7 @@ impl<H: Types> State<H> {
         let (listed, most) = (self.unused.len(), self.config.max_unused_entries);
         must(unused.count() == listed && listed <= most, || {
             format!("E5: {listed} unused entries are listed, and {most} may be kept")
-        })?;
-        let mut judged = self.conducts.keys();
-        let gone = judged.find(|id| self.entries.get(**id).is_none());
-        none(gone, |id| format!("E6: {id:?} is judged, and gone"))
+        })
     }
 
     fn recount_seats(&self, id: EntryId<H>, entry: &Entry<H>) -> Check {

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Module,
+    Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Judged, Module,
     ModuleId, ModuleKey, RemovalReason, Signal, Slots, State, Types,
 };
 
@@ -53,7 +53,6 @@ impl<H: Types> State<H> {
             version: 0,
             entries: Default::default(),
             counts: FunctionCounts::default(),
-            conduct: None,
         });
         self.names.insert(&self.functions, id);
         id
@@ -99,17 +98,16 @@ impl<H: Types> State<H> {
         function.definition = new.definition;
         function.version += 1;
         let version = function.version;
-        // New code has a record of its own.
-        function.conduct = None;
         let entries: Vec<_> = function.entries.values().copied().collect();
         for id in entries {
             // Some are forgotten on the way, when too many are unused.
             if let Some(entry) = self.entries.get(id) {
-                self.conducts.remove(&id);
                 cx.slots.set_version(&entry.handle, version);
                 self.dismiss_all(id, RemovalReason::Replaced, cx);
             }
         }
+        // New code has a record of its own.
+        self.lift_quarantine(id);
         self.release_module_name(old, &mut cx.out);
         Ok(id)
     }
@@ -120,6 +118,7 @@ impl<H: Types> State<H> {
             return false;
         };
         self.names.remove(&function.name, id);
+        self.conducts.remove(&Judged::Function(id));
         for entry in function.entries.into_values() {
             let record = &mut self.entries[entry];
             cx.slots.set_closed(&record.handle);
@@ -221,7 +220,7 @@ impl<H: Types> State<H> {
         };
         self.entry_changes += 1;
         self.leave_share(id, &entry.group);
-        self.conducts.remove(&id);
+        self.conducts.remove(&Judged::Entry(id));
         if let Some(function) = self.functions.get_mut(entry.function) {
             function.entries.remove(&entry.group);
         }

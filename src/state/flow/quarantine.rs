@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::state::{Conduct, Context, EntryId, FunctionId, Group, Signal, Slots, State, Types};
+use crate::state::{
+    Conduct, Context, EntryId, FunctionId, Group, Judged, Signal, Slots, State, Types,
+};
 
 /// A function that is refused now.
 pub struct Quarantined<H: Types> {
@@ -23,14 +25,14 @@ impl<H: Types> State<H> {
         let Some(entry) = self.entries.get(id) else {
             return;
         };
-        let Some(function) = self.functions.get_mut(entry.function) else {
+        let Some(function) = self.functions.get(entry.function) else {
             return;
         };
-        let conduct = match rule.by_group {
-            true => self.conducts.entry(id).or_default(),
-            false => function.conduct.get_or_insert_default(),
+        let judged = match rule.by_group {
+            true => Judged::Entry(id),
+            false => Judged::Function(entry.function),
         };
-        if !conduct.fails(&rule, now) {
+        if !self.conducts.entry(judged).or_default().fails(&rule, now) {
             return;
         }
         let closed: Vec<_> = match rule.by_group {
@@ -49,14 +51,11 @@ impl<H: Types> State<H> {
 
     /// When the entry's quarantine ends, if it is in one.
     pub(crate) fn quarantined_until(&self, id: EntryId<H>) -> Option<u64> {
-        let conduct = match self.config.quarantine?.by_group {
-            true => self.conducts.get(&id)?,
-            false => {
-                let function = self.entries.get(id)?.function;
-                self.functions.get(function)?.conduct.as_deref()?
-            }
+        let judged = match self.config.quarantine?.by_group {
+            true => Judged::Entry(id),
+            false => Judged::Function(self.entries.get(id)?.function),
         };
-        self.refused_until(conduct)
+        self.refused_until(self.conducts.get(&judged)?)
     }
 
     fn refused_until(&self, conduct: &Conduct) -> Option<u64> {
@@ -71,34 +70,34 @@ impl<H: Types> State<H> {
 
     /// All that is held against a function is forgotten, in all groups.
     pub fn lift_quarantine(&mut self, id: FunctionId<H>) {
-        let Some(function) = self.functions.get_mut(id) else {
-            return;
-        };
-        function.conduct = None;
-        for entry in function.entries.values() {
-            self.conducts.remove(entry);
+        self.conducts.remove(&Judged::Function(id));
+        if let Some(function) = self.functions.get(id) {
+            for entry in function.entries.values() {
+                self.conducts.remove(&Judged::Entry(*entry));
+            }
         }
     }
 
-    /// Functions, or functions in groups, that are refused now. Looks at all of them.
+    /// Functions, or functions in groups, that are refused now. Looks at all that have failed.
     pub fn quarantined(&self) -> Vec<Quarantined<H>> {
-        let functions = self.functions.iter().filter_map(|(function, record)| {
+        let all = self.conducts.iter().filter_map(|(judged, conduct)| {
+            let until = self.refused_until(conduct)?;
+            let (function, group) = match judged {
+                Judged::Function(function) => (*function, None),
+                Judged::Entry(entry) => {
+                    let entry = self.entries.get(*entry)?;
+                    (entry.function, Some(entry.group.clone()))
+                }
+            };
+            // Leases of one that was removed may still end.
+            self.functions.get(function)?;
             Some(Quarantined {
                 function,
-                group: None,
-                until: self.refused_until(record.conduct.as_deref()?)?,
+                group,
+                until,
             })
         });
-        let entries = self.conducts.iter().filter_map(|(id, conduct)| {
-            let entry = self.entries.get(*id)?;
-            self.functions.get(entry.function)?;
-            Some(Quarantined {
-                function: entry.function,
-                group: Some(entry.group.clone()),
-                until: self.refused_until(conduct)?,
-            })
-        });
-        functions.chain(entries).collect()
+        all.collect()
     }
 
     /// Quarantines so far.

@@ -2,6 +2,10 @@
 
 use alloc::collections::VecDeque;
 
+use super::entries::EntryId;
+use super::functions::FunctionId;
+use crate::state::Types;
+
 /// When guests that fail are kept out. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuarantineRule {
@@ -15,6 +19,38 @@ pub struct QuarantineRule {
     pub longest: u64,
     /// Whether each group's instances of a function are judged by themselves.
     pub by_group: bool,
+}
+
+/// Who is judged.
+#[derive(Debug)]
+pub enum Judged<H: Types> {
+    /// A function, in all groups together.
+    Function(FunctionId<H>),
+    /// A function in one group.
+    Entry(EntryId<H>),
+}
+
+impl<H: Types> Judged<H> {
+    fn key(&self) -> (Option<FunctionId<H>>, Option<EntryId<H>>) {
+        match self {
+            Self::Function(id) => (Some(*id), None),
+            Self::Entry(id) => (None, Some(*id)),
+        }
+    }
+}
+
+impl<H: Types> PartialEq for Judged<H> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl<H: Types> Eq for Judged<H> {}
+
+impl<H: Types> core::hash::Hash for Judged<H> {
+    fn hash<S: core::hash::Hasher>(&self, hasher: &mut S) {
+        self.key().hash(hasher);
+    }
 }
 
 /// How one function, or one function in one group, has behaved: there is a record of it from its first failure on.

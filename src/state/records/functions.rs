@@ -1,6 +1,5 @@
 //! What is defined: names, overloads, versions.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -10,7 +9,6 @@ use core::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::arena::{Arena, Id};
-use super::conduct::Conduct;
 use super::entries::EntryId;
 use super::group::Group;
 use super::modules::ModuleId;
@@ -33,8 +31,6 @@ pub struct Function<H: Types> {
     pub version: u64,
     pub entries: BTreeMap<Group, EntryId<H>>,
     pub counts: FunctionCounts,
-    /// In all groups together, if they are judged so; of none, before its first failure.
-    pub conduct: Option<Box<Conduct>>,
 }
 
 /// What happened to the instances of one function since it was defined, or of all.
