@@ -9,7 +9,7 @@ use crate::state::QuarantineRule;
 /// When a function whose guests fail again and again is refused for a while: [`PoolBuilder::quarantine`](crate::PoolBuilder::quarantine).
 ///
 /// What counts is what a guest does: it traps, it runs out of fuel or time (in a call, or in its start function), or it is
-/// refused memory or table elements beyond what *an instance* may have. What the host does does not: errors and panics of its
+/// refused memory or table elements beyond what *an instance* may have, each time, in one call as well as in several. What the host does does not: errors and panics of its
 /// functions, calls that it cancels, futures that it drops, budgets that have no room.
 ///
 /// When a function has failed so often within so much time, its acquires are refused
