@@ -234,6 +234,23 @@ fn it_ends_by_hand_and_with_the_code() {
     assert_eq!(check(&pool).quarantines, 2);
 }
 
+/// Leases of the old code go on, and what they do is not held against the new.
+#[test]
+fn what_replaced_code_does_is_not_held_against_its_successor() {
+    let (pool, _) = pool(Quarantine::after(1, MINUTE));
+    let f = define(&pool, "f");
+    let mut old = [1, 2].map(|group| f.acquire(group).unwrap());
+    let definition = Definition::new("f").wasm(wat(TOLD)).export("f");
+    let f: F = pool.replace(definition).unwrap();
+    assert_eq!(old[0].call(GROWS).unwrap(), -1);
+    old[1].call(TRAPS).unwrap_err();
+    drop(old);
+    assert_eq!(refused_for(&f, "a"), None);
+    f.call("a", TRAPS).unwrap_err();
+    assert_eq!(refused_for(&f, "a"), Some(SECOND));
+    check(&pool);
+}
+
 #[test]
 fn a_start_function_counts() {
     let (pool, _) = pool(Quarantine::after(2, MINUTE));

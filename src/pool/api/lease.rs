@@ -370,7 +370,7 @@ pub(crate) fn failed<T: Send + 'static>(
     let target = entry.target.clone();
     if let Some(pool) = entry.pool.upgrade() {
         pool.observer.guest_failed(failure.kind());
-        pool.note_failure(entry, &failure);
+        pool.note_failure(entry, &pooled.defined, &failure);
     }
     match failure {
         CallFailure::Fuel => {

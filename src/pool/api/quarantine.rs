@@ -16,7 +16,8 @@ use crate::state::QuarantineRule;
 /// ([`AcquireError::Quarantined`](crate::AcquireError::Quarantined)), those that wait for an instance of it as well; leases that
 /// have begun go on. When that is over, the next failure begins another quarantine, twice as long, up to a limit: so what always
 /// fails runs once in each. Once there was no failure for as long as failures count, all is forgotten; so it is when the
-/// function is replaced, and by [`Pool::lift_quarantine`](crate::Pool::lift_quarantine).
+/// function is replaced (what leases of the old code still do is not held against the new), and by
+/// [`Pool::lift_quarantine`](crate::Pool::lift_quarantine).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quarantine {
     failures: u32,

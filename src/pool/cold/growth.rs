@@ -165,7 +165,13 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
         if let Some((entry, pool)) = self.keepers() {
             pool.with_state(|locked, cx| {
                 locked.state.count_growth_refusal(entry.id);
-                locked.state.note_failure(entry.id, cx);
+                let is_current = match self.grower {
+                    Grower::Request(_) => true,
+                    Grower::Instance(id) => locked.state.is_current(id),
+                };
+                if is_current {
+                    locked.state.note_failure(entry.id, cx);
+                }
             });
         }
     }

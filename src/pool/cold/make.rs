@@ -221,7 +221,7 @@ impl<T: Send + 'static> Shared<T> {
             }
         };
         self.observer.guest_failed(failure.kind());
-        self.note_failure(entry, &failure);
+        self.note_failure(entry, defined, &failure);
         match failure {
             CallFailure::Fuel => {
                 let limit = defined.fuel_limit();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::pool::defined::Defined;
 use crate::pool::hot::entry::{Entry, NotReturned};
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
@@ -28,13 +29,20 @@ impl<T: Send + 'static> Shared<T> {
 impl<T: Send + 'static> Shared<T> {
     /// What a guest has done counts against its function; what the host has done does not.
     #[cold]
-    pub(crate) fn note_failure(&self, entry: &Entry<T>, failure: &CallFailure) {
+    pub(crate) fn note_failure(&self, entry: &Entry<T>, defined: &Defined, failure: &CallFailure) {
         let is_of_the_guest = match failure {
             CallFailure::Fuel | CallFailure::Deadline | CallFailure::Trap(_) => true,
             CallFailure::Cancelled | CallFailure::Host(_) => false,
         };
         if is_of_the_guest && self.settings.quarantine.is_some() {
-            self.with_state(|locked, cx| locked.state.note_failure(entry.id, cx));
+            self.with_state(|locked, cx| {
+                let state = &mut locked.state;
+                // Of code that has been replaced since, the new code is not guilty.
+                let current = state.definition_of(entry.id);
+                if current.is_some_and(|current| std::ptr::eq(&**current, defined)) {
+                    state.note_failure(entry.id, cx);
+                }
+            });
         }
     }
 }

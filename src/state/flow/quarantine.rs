@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Conduct, Context, EntryId, FunctionId, Group, Judged, Signal, Slots, State, Types,
+    Conduct, Context, EntryId, FunctionId, Group, InstanceId, Judged, Signal, Slots, State, Types,
 };
 
 /// A function that is refused now.
@@ -47,6 +47,21 @@ impl<H: Types> State<H> {
             let waiting = entry.queue.drain().map(|waiter| (waiter, Signal::Retry));
             cx.out.wake.extend(waiting);
         }
+    }
+
+    /// What the entry's function is now: what older code does is not held against it.
+    pub fn definition_of(&self, id: EntryId<H>) -> Option<&H::Definition> {
+        let function = self.entries.get(id)?.function;
+        Some(&self.functions.get(function)?.definition)
+    }
+
+    /// Whether the instance is of the code that its function has now.
+    pub fn is_current(&self, id: InstanceId<H>) -> bool {
+        let instance = self.instances.get(id);
+        instance.is_some_and(|instance| {
+            let function = self.functions.get(self.entries[instance.entry].function);
+            function.is_some_and(|function| function.version == instance.version)
+        })
     }
 
     /// When the entry's quarantine ends, if it is in one.
