@@ -12,7 +12,7 @@ use wasm_pool::Pool;
 
 mod subjects;
 
-use subjects::{Subject, warm};
+use subjects::{Subject, pool_of, tasks, warm};
 
 /// A path may take this many percent more than is recorded.
 const MARGIN: u64 = 4;
@@ -46,7 +46,11 @@ fn paths() -> Vec<Subject> {
         .call_timeout(Duration::from_secs(3600))
         .epoch_tick(Duration::from_secs(60))
         .idle_timeout(Duration::from_secs(3600));
-    warm::counted(quiet)
+    let (_, add) = pool_of(quiet);
+    [warm::counted(&add), tasks::counted(&add)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn run_one(name: &str, count: u64) {

@@ -47,7 +47,7 @@ pub fn bare() -> Subject {
 /// A lease that is held for all calls: what the call itself costs more than bare.
 pub fn held(add: &Add) -> Subject {
     let mut lease = block_on(add.acquire_async("held by a task")).expect("room");
-    calls("lease held", async move |a, b| {
+    calls("held by a task", async move |a, b| {
         lease.call_async((a, b)).await.expect("adds")
     })
 }
@@ -55,7 +55,7 @@ pub fn held(add: &Add) -> Subject {
 /// Acquire, call, release.
 pub fn resolved(add: &Add) -> Subject {
     let group = add.in_group("a task's");
-    calls("resolved entry", async move |a, b| {
+    calls("resolved, as a task", async move |a, b| {
         group.call_async((a, b)).await.expect("adds")
     })
 }
@@ -63,7 +63,7 @@ pub fn resolved(add: &Add) -> Subject {
 /// Acquire, call, release, by function and group.
 pub fn keyed(add: &Add) -> Subject {
     let add = add.clone();
-    calls("function and group", async move |a, b| {
+    calls("function and group, as a task", async move |a, b| {
         add.call_async(2, (a, b)).await.expect("adds")
     })
 }
@@ -75,6 +75,11 @@ pub fn leases(add: &Add) -> Subject {
         drop(black_box(group.acquire_async().await.expect("room")));
         a + b
     })
+}
+
+/// The paths whose instructions are counted.
+pub fn counted(add: &Add) -> Vec<Subject> {
+    vec![bare(), held(add), resolved(add), keyed(add)]
 }
 
 /// How long each poll of a guest took that never returns, sorted.

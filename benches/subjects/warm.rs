@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
-use wasm_pool::{GroupKey, Lease, PoolBuilder};
+use wasm_pool::{GroupKey, Lease};
 
-use super::{Add, Subject, by_hand, pool, pool_of};
+use super::{Add, Subject, by_hand, pool};
 
 pub fn bare() -> Subject {
     let mut bare = by_hand::instance();
@@ -93,14 +93,13 @@ pub fn leases() -> Vec<Subject> {
 }
 
 /// The paths whose instructions are counted.
-pub fn counted(builder: PoolBuilder) -> Vec<Subject> {
-    let (_, add) = pool_of(builder);
+pub fn counted(add: &Add) -> Vec<Subject> {
     vec![
         bare(),
-        held(&add),
-        resolved(&add),
-        keyed(&add),
-        keyed_by_key(&add),
-        keyed_by_name(&add),
+        held(add),
+        resolved(add),
+        keyed(add),
+        keyed_by_key(add),
+        keyed_by_name(add),
     ]
 }

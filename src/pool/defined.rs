@@ -53,8 +53,10 @@ impl Defined {
 
     /// When the time of a task's lease is over that begins now.
     pub fn end_of_time(&self, timekeeper: &Timekeeper) -> u64 {
-        let time = self.timeout.map_or(u64::MAX, nanos);
-        timekeeper.now().saturating_add(time)
+        match self.timeout {
+            Some(time) => timekeeper.now().saturating_add(nanos(time)),
+            None => u64::MAX,
+        }
     }
 }
 

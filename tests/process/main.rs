@@ -9,6 +9,7 @@ mod common;
 mod compilations;
 mod end_of_pools;
 mod errors;
+mod forks;
 mod stacks;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
