@@ -28,8 +28,8 @@ pub(crate) enum Ended {
 }
 
 impl<T: Send + 'static> GuestPoll<'_, T> {
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Ended> {
-        let mut future = pin!(future);
+    pub async fn run<F: Future>(&self, guest: impl FnOnce() -> F) -> Result<F::Output, Ended> {
+        let mut future = pin!(guest());
         let mut alarm = PollAlarm::new(self.timekeeper);
         let mut is_new = true;
         poll_fn(|context| {

@@ -146,7 +146,7 @@ impl<T: Send + 'static> Shared<T> {
                     cancel: &cancel,
                     ends: ready.defined.end_of_time(&self.timekeeper),
                 };
-                let started = guest_poll.run(code.linked().instantiate_async(&mut store));
+                let started = guest_poll.run(|| code.linked().instantiate_async(&mut store));
                 match started.await {
                     Ok(instantiated) => instantiated,
                     Err(Ended::Cancelled | Ended::Late) => {

@@ -49,7 +49,7 @@ impl FunctionKey {
 }
 
 /// The hash of a group. That of a number is the number: [`entry_hash`] mixes it.
-#[inline]
+#[inline(always)]
 pub(crate) fn group_hash(group: GroupView<'_>) -> u64 {
     match group {
         GroupView::Id(id) => id,

@@ -223,7 +223,7 @@ where
     pub async fn call_async(&mut self, params: P) -> Result<R, CallError> {
         self.ready_for_task().await?;
         let (guest_poll, pooled) = self.begin_task()?;
-        let ended = guest_poll.run(pooled.instance.call_async(params)).await;
+        let ended = guest_poll.run(|| pooled.instance.call_async(params)).await;
         self.end_task(ended)
     }
 }
@@ -236,7 +236,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
     ) -> Result<X, CallError> {
         self.ready_for_task().await?;
         let (guest_poll, pooled) = self.begin_task()?;
-        let ended = guest_poll.run(run(pooled)).await;
+        let ended = guest_poll.run(|| run(pooled)).await;
         self.end_task(ended)
     }
 
