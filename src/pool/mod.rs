@@ -31,7 +31,6 @@ use wasmtime::Engine;
 
 use crate::state::Group;
 use shared::Shared;
-use time::deadline::Deadline;
 use wait::block_on::block_on;
 
 pub use api::acquire_options::AcquireOptions;
@@ -186,10 +185,7 @@ impl<T: Send + 'static> Pool<T> {
     /// # Ok::<(), wasm_pool::BuildError>(())
     /// ```
     pub async fn close_and_drain_async(&self, timeout: Duration) -> bool {
-        let deadline = Deadline {
-            is_of_a_task: true,
-            ..self.shared.deadline(timeout)
-        };
+        let deadline = self.deadline_of_task(timeout);
         self.shared.close_and_drain(deadline).await
     }
 

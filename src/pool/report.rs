@@ -67,7 +67,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// A few at a time, if it has changed.
-    fn call_the_roll(&self, roll: &mut Roll<Entry<T>>) {
+    pub fn call_the_roll(&self, roll: &mut Roll<Entry<T>>) {
         let changes = Some(self.lock().state.entry_changes());
         if roll.changes == changes {
             return;

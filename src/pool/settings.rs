@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub fuel_yield: Option<u64>,
     pub call_timeout: Option<Duration>,
     pub epoch_tick: Duration,
+    /// Whether the calls of threads can be cancelled by others.
+    pub cancellable: bool,
     pub policy: Policy,
     /// When functions are refused for what their guests do.
     pub quarantine: Option<Quarantine>,
@@ -99,7 +101,7 @@ impl Settings {
     /// Whether code must look at the epoch.
     pub fn interrupts(&self) -> bool {
         let own = || self.functions.any(|function| function.timeout.is_some());
-        self.call_timeout.is_some() || own()
+        self.call_timeout.is_some() || self.cancellable || own()
     }
 
     /// What each lease of a function has: what its definition says, what is said of its name, what all have.

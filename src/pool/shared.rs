@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hashbrown::HashSet;
 use wasmtime::Store;
@@ -25,6 +26,7 @@ use crate::pool::roll::{BATCH, Roll};
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
+use crate::pool::service::suspended::Suspended;
 use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
 use crate::pool::settings::Settings;
@@ -84,6 +86,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub housekeeper: Housekeeper,
     pub workers: Workers,
     pub in_flight: InFlight,
+    pub suspended: Arc<Suspended>,
     pub undelivered: Undelivered<Self>,
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
@@ -102,8 +105,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub lent: Lent<T>,
     /// The latest use that came through the lock.
     sequence: u64,
-    /// Who waits until nothing is left of a closed pool.
-    pub drained: Vec<Arc<Waiter<T>>>,
+    /// Who waits until leases have ended.
+    pub drains: Vec<Drain<T>>,
     /// Entries that were forgotten.
     forgotten: u64,
     /// Modules that a thread compiles or loads at this moment.
@@ -135,7 +138,7 @@ impl<T: Send + 'static> Locked<T> {
             blocked: Blocked::new(),
             lent: Lent::new(),
             sequence: 0,
-            drained: Vec::new(),
+            drains: Vec::new(),
             forgotten: 0,
             compiling: BTreeSet::new(),
             precompiling: 0,
@@ -198,15 +201,12 @@ impl<T: Send + 'static> Locked<T> {
         Ok(())
     }
 
-    /// Nothing is left of a closed pool: whoever waited for that is to be told.
+    /// What somebody waited for has ended: that is to be told.
     fn tell_if_drained(&mut self, out: &mut Effects<T>) {
-        if self.state.is_drained() {
-            let told = self
-                .drained
-                .drain(..)
-                .map(|waiter| (waiter, Signal::Closed));
-            out.wake.extend(told);
-        }
+        let Self { state, drains, .. } = self;
+        let over = drains.extract_if(.., |drain| drain.is_over(state));
+        out.wake
+            .extend(over.map(|drain| (drain.waiter, Signal::Closed)));
     }
 
     /// A use as of now, later than all that came through the lock before.
@@ -215,6 +215,23 @@ impl<T: Send + 'static> Locked<T> {
         Stamp {
             at,
             sequence: self.sequence,
+        }
+    }
+}
+
+/// Somebody waits until leases have ended.
+pub(crate) struct Drain<T: Send + 'static> {
+    /// `None`: until nothing is left of a closed pool.
+    pub entries: Option<Vec<EntryId<T>>>,
+    pub waiter: Arc<Waiter<T>>,
+}
+
+impl<T: Send + 'static> Drain<T> {
+    fn is_over(&self, state: &State<T>) -> bool {
+        let is_gone = |id: &EntryId<T>| state.entry_handle(*id).is_none();
+        match &self.entries {
+            None => state.is_drained(),
+            Some(entries) => entries.iter().all(is_gone),
         }
     }
 }
@@ -256,6 +273,7 @@ impl<T: Send + 'static> Shared<T> {
             housekeeper: parts.housekeeper,
             workers: Workers::new(parts.settings.max_compilations),
             in_flight: InFlight::default(),
+            suspended: Arc::default(),
             undelivered: Undelivered::new(),
             past_hits: Arc::default(),
             roll: Mutex::new(Roll::default()),
@@ -318,11 +336,21 @@ impl<T: Send + 'static> Shared<T> {
     /// was in time. Dropped before it is ready, it waits no more.
     pub async fn close_and_drain(&self, deadline: Deadline) -> bool {
         self.close();
-        let waiter = Waiter::new();
-        self.with_state(|locked, _| locked.drained.push(waiter.clone()));
-        let place = InDrained { pool: self, waiter };
-        let drained = place.waiter.next(Some(deadline), &self.timekeeper);
-        drained.await.is_some()
+        self.drain(None, deadline).await
+    }
+
+    /// The same, but leases that have not ended within the grace period are told to stop.
+    pub async fn close_and_cancel(
+        &self,
+        deadline: impl Fn(Duration) -> Deadline,
+        grace: Duration,
+        timeout: Duration,
+    ) -> bool {
+        if self.close_and_drain(deadline(grace)).await {
+            return true;
+        }
+        self.stop_leases(|_| true);
+        self.drain(None, deadline(timeout)).await
     }
 
     pub fn sweep(&self) {
@@ -373,19 +401,6 @@ impl<T: Send + 'static> Shared<T> {
                 return false;
             }
         }
-    }
-}
-
-/// A place among those who wait until a closed pool is drained.
-struct InDrained<'a, T: Send + 'static> {
-    pool: &'a Shared<T>,
-    waiter: Arc<Waiter<T>>,
-}
-
-impl<T: Send + 'static> Drop for InDrained<'_, T> {
-    fn drop(&mut self) {
-        let is_another = |waiter: &Arc<Waiter<T>>| !Arc::ptr_eq(waiter, &self.waiter);
-        self.pool.lock().drained.retain(is_another);
     }
 }
 

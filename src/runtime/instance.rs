@@ -11,7 +11,7 @@ use wasmtime::{
     Engine, Extern, Func, Memory, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults,
 };
 
-use super::cancel_flag::CancelFlag;
+use super::cancel_flag::{CancelFlag, Cancelled};
 use super::engine::Runtime;
 use super::epoch::Epoch;
 use super::epoch_state::EpochState;
@@ -68,7 +68,11 @@ impl<T> StoreData<T> {
     /// The deadline of the store's epoch has come.
     fn at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
         if let Some(epoch_state) = self.epoch_state() {
-            return epoch_state.over();
+            let going_on = epoch_state.over()?;
+            if self.meter.is_stopped() {
+                return Err(Cancelled.into());
+            }
+            return Ok(going_on);
         }
         // Asked once: what comes later is all the lease's own time.
         let began = std::mem::replace(&mut self.began, u64::MAX);

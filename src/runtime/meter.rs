@@ -15,6 +15,8 @@ pub(crate) trait GrowthAccount: Send + Sync {
     fn relieve(&self, count: usize) -> bool;
     /// A cap of the instance itself refused: only counted.
     fn refused(&self);
+    /// Whether the lease that the instance is in is to stop, as somebody has said who does not hold it.
+    fn is_stopped(&self) -> bool;
 }
 
 /// What an instance asked for and did not get.
@@ -83,6 +85,11 @@ impl Meter {
         self.held()
     }
 
+    /// Whether somebody who does not hold the instance's lease has said that it is to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.account.is_stopped()
+    }
+
     pub fn held(&self) -> u64 {
         self.memory + self.tables
     }
@@ -138,6 +145,10 @@ impl GrowthAccount for Nobody {
     fn refund(&self, _: Amounts) {}
 
     fn refused(&self) {}
+
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 impl ResourceLimiter for Meter {

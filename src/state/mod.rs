@@ -346,6 +346,12 @@ impl<H: Types> State<H> {
         Some(self.entries.get(instance.entry)?.handle.clone())
     }
 
+    /// Seats of the entry that have an instance.
+    pub fn taken_seats(&self, id: EntryId<H>) -> impl Iterator<Item = usize> + '_ {
+        let entry = self.entries.get(id).into_iter();
+        entry.flat_map(|entry| entry.taken().map(|(seat, _)| seat))
+    }
+
     /// Instances among up to `count` places from `from` on whose slot is leased, as `is_leased` says;
     /// and the place to go on from, 0 at the end.
     pub fn count_leased(

@@ -15,6 +15,7 @@ mod artifacts;
 mod bad_input;
 mod budgets;
 mod cancellation;
+mod cancelled_by_others;
 mod defects;
 mod fuzz;
 mod graceful_end;

@@ -19,7 +19,7 @@ use wasmtime::Trap;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A pool whose guests say when they have begun: `env.begun`.
-fn host(builder: PoolBuilder) -> (Pool, Gate, mpsc::Receiver<()>) {
+pub fn host(builder: PoolBuilder) -> (Pool, Gate, mpsc::Receiver<()>) {
     let (begun, has_begun) = mpsc::channel();
     let (builder, gate) = waiting_host(builder.no_housekeeper());
     let builder = builder.imports(move |linker| {
@@ -35,7 +35,7 @@ fn host(builder: PoolBuilder) -> (Pool, Gate, mpsc::Receiver<()>) {
 
 /// `f` does this and returns 1. It imports only what it names: a module with async imports cannot be
 /// called by a thread.
-fn doing(pool: &Pool, name: &str, what: &str) -> Function<(), i32> {
+pub fn doing(pool: &Pool, name: &str, what: &str) -> Function<(), i32> {
     let imports: String = ["begun", "gate", "fail"]
         .iter()
         .filter(|import| what.contains(*import))
@@ -50,10 +50,10 @@ fn doing(pool: &Pool, name: &str, what: &str) -> Function<(), i32> {
     pool.define(definition).unwrap()
 }
 
-const SPIN: &str = "call $begun (loop br 0)";
+pub const SPIN: &str = "call $begun (loop br 0)";
 
 #[track_caller]
-fn is_cancelled(result: Result<i32, CallError>) {
+pub fn is_cancelled(result: Result<i32, CallError>) {
     assert!(
         matches!(result, Err(CallError::Cancelled { .. })),
         "{result:?}"
@@ -71,7 +71,7 @@ fn is_out_of_time(result: Result<i32, CallError>, time: Duration) {
 
 /// Nothing is left of the call that was stopped.
 #[track_caller]
-fn is_retired(pool: &Pool) {
+pub fn is_retired(pool: &Pool) {
     let stats = check(pool);
     assert_eq!((stats.idle, stats.leased, stats.dying), (0, 0, 0));
     let charged = [Budget::Memory, Budget::Stack].map(|b| stats.budget(b).charged);

@@ -99,6 +99,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 fuel_yield: None,
                 call_timeout: Some(Duration::from_secs(30)),
                 epoch_tick: Duration::from_millis(10),
+                cancellable: false,
                 policy: Policy::default(),
                 quarantine: None,
                 functions: FunctionSettings::default(),
@@ -547,8 +548,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
             });
         }
         if self.settings.interrupts() && !runtime.interrupts() {
+            let of_time = self.settings.call_timeout.is_some() || !self.settings.cancellable;
             return Err(BuildError::EngineLacks {
-                setting: "call_timeout",
+                setting: if of_time {
+                    "call_timeout"
+                } else {
+                    "cancellable_calls"
+                },
                 needs: "epoch_interruption",
             });
         }

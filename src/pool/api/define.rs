@@ -12,7 +12,7 @@ use crate::pool::api::function_name::FunctionName;
 use crate::pool::api::limits::check_lease;
 use crate::pool::defined::{Defined, fresh_uid};
 use crate::pool::function_settings::LeaseSettings;
-use crate::pool::shared::{Context, FunctionId, Locked, ShellTypes};
+use crate::pool::shared::{Context, EntryId, FunctionId, Locked, ShellTypes};
 use crate::runtime::TypeText;
 use crate::state::{DefineRefused, NewFunction, signature};
 
@@ -82,22 +82,30 @@ impl<T: Send + 'static> Pool<T> {
     /// # Errors
     /// [`UnknownFunction`] if none is defined.
     pub fn remove(&self, name: impl Into<FunctionName>) -> Result<(), UnknownFunction> {
-        let name = name.into();
-        let removed = self.shared.with_state(|locked, cx| {
+        self.remove_and_list(name.into()).map(drop)
+    }
+
+    /// Removes it; its entries that something is leased from still.
+    pub(super) fn remove_and_list(
+        &self,
+        name: FunctionName,
+    ) -> Result<Vec<EntryId<T>>, UnknownFunction> {
+        self.shared.with_state(|locked, cx| {
             let overloads = functions_of(locked, &name);
-            let remove = |id: &FunctionId<T>| locked.state.remove(*id, cx);
-            overloads
-                .iter()
-                .map(remove)
-                .filter(|removed| *removed)
-                .count()
-        });
-        match removed {
-            0 => Err(UnknownFunction {
-                target: name.given().into(),
-            }),
-            _ => Ok(()),
-        }
+            if overloads.is_empty() {
+                return Err(UnknownFunction {
+                    target: name.given().into(),
+                });
+            }
+            let state = &mut locked.state;
+            let mut left = Vec::new();
+            for id in overloads {
+                left.extend(state.function(id).iter().flat_map(|f| f.entries.values()));
+                state.remove(id, cx);
+            }
+            left.retain(|id| state.entry_handle(*id).is_some());
+            Ok(left)
+        })
     }
 
     /// Forgets what is held against a function (all overloads of a name without argument types), in all groups: it is refused no

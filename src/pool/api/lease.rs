@@ -102,14 +102,18 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             home.entry().timekeeper.keep_ticking();
         }
         let healthy = pooled.instance.refresh(limits).is_ok();
-        Self {
+        let mut lease = Self {
             pooled: Some(pooled),
             home,
             healthy,
             is_of_a_task: false,
             interruptible: None,
             _types: PhantomData,
+        };
+        if lease.home.entry().is_cancellable {
+            lease.interruptible();
         }
+        lease
     }
 
     #[inline]
@@ -204,6 +208,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     /// Makes sure that the instance is looked at each tick.
+    #[cold]
     pub(crate) fn interruptible(&mut self) -> &mut Interruptible {
         let Self {
             pooled,
@@ -237,11 +242,9 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         if !self.healthy {
             return Err(broken(&entry.target));
         }
-        if self
-            .interruptible
-            .as_ref()
-            .is_some_and(|w| w.cancel.is_cancelled())
-        {
+        let slot = entry.slot(pooled.seat);
+        let interruptible = self.interruptible.as_ref();
+        if slot.is_stopped() || interruptible.is_some_and(|w| w.cancel.is_cancelled()) {
             self.healthy = false;
             return Err(failed(entry, pooled, CallFailure::Cancelled));
         }
@@ -249,7 +252,7 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             return Err(stack_too_small(&entry.target, source));
         }
         self.healthy = false;
-        let calling = entry.slot(pooled.seat).begin_call();
+        let calling = slot.begin_call();
         let result = run(pooled);
         drop(calling);
         match result {

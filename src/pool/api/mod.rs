@@ -5,6 +5,7 @@ pub(crate) mod async_reason;
 pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;
+pub(crate) mod cancel;
 pub(crate) mod canceller;
 mod check_compiler;
 mod compile_settings;

@@ -52,6 +52,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// | [`Self::max_instances_per_entry`] | 2 |
     /// | [`Self::max_uses`] | 1: every lease has a pristine instance |
     /// | [`Self::call_timeout`] | 1 s |
+    /// | [`Self::cancellable_calls`] | yes: [`Pool::cancel_group`](crate::Pool::cancel_group) stops what runs |
     /// | [`Self::wait_timeout`] | 10 s |
     /// | [`Self::quarantine`] | after 8 failures within a minute: for a second at first, for five minutes at most |
     ///
@@ -76,6 +77,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             .max_instances_per_entry(2)
             .max_uses(1)
             .call_timeout(Duration::from_secs(1))
+            .cancellable_calls(true)
             .wait_timeout(Duration::from_secs(10))
             .quarantine(Quarantine::after(8, Duration::from_secs(60)))
     }

@@ -27,7 +27,10 @@ type Keepers<T> = (Arc<Entry<T>>, Arc<Shared<T>>);
 enum Grower<T: Send + 'static> {
     /// The instance is being made: its start function grows it.
     Request(RequestId<T>),
-    Instance(InstanceId<T>),
+    Instance {
+        id: InstanceId<T>,
+        seat: u32,
+    },
 }
 
 impl<T: Send + 'static> Account<T> {
@@ -38,10 +41,11 @@ impl<T: Send + 'static> Account<T> {
         }
     }
 
-    pub fn of_instance(entry: &Arc<Entry<T>>, id: InstanceId<T>) -> Self {
+    pub fn of_instance(entry: &Arc<Entry<T>>, id: InstanceId<T>, seat: usize) -> Self {
+        let seat = u32::try_from(seat).expect("the core counts seats in 32 bits");
         Self {
             entry: Arc::downgrade(entry),
-            grower: Grower::Instance(id),
+            grower: Grower::Instance { id, seat },
         }
     }
 
@@ -79,14 +83,14 @@ impl<T: Send + 'static> Shared<T> {
             let state = &mut locked.state;
             let has = match grower {
                 Grower::Request(id) => state.held(*id),
-                Grower::Instance(id) => state.instance(*id).map(|i| i.charge.amounts()),
+                Grower::Instance { id, .. } => state.instance(*id).map(|i| i.charge.amounts()),
             };
             // What no eviction could make room for is refused before anything is planned: a guest may ask for
             // the impossible as often as it likes.
             let possible = has.is_some_and(|has| state.can_ever_hold(&has.saturating_add(&more)));
             let entry = match grower {
                 Grower::Request(id) => state.entry_of(*id),
-                Grower::Instance(id) => state.instance(*id).map(|i| i.entry),
+                Grower::Instance { id, .. } => state.instance(*id).map(|i| i.entry),
             };
             possible.then(|| state.begin_growth(entry))
         });
@@ -102,7 +106,7 @@ impl<T: Send + 'static> Shared<T> {
                         .state
                         .grown_for_request(growth.id(), *id, &mut cx.out);
                 }
-                Grower::Instance(id) => locked.state.grown(growth.id(), *id, &mut cx.out),
+                Grower::Instance { id, .. } => locked.state.grown(growth.id(), *id, &mut cx.out),
             });
         }
         granted
@@ -133,6 +137,11 @@ impl<T: Send + 'static> GrowthAccount for ThrowawayAccount<T> {
 
     /// The warm-up fails: that is told, and not counted.
     fn refused(&self) {}
+
+    /// It is no lease.
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 impl<T: Send + 'static> GrowthAccount for Account<T> {
@@ -152,7 +161,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
             pool.with_state(|locked, cx| match self.grower {
                 // What a request holds too much is given back when it ends.
                 Grower::Request(_) => {}
-                Grower::Instance(id) => locked.state.shrink(id, less, &mut cx.out),
+                Grower::Instance { id, .. } => locked.state.shrink(id, less, &mut cx.out),
             });
         }
     }
@@ -167,12 +176,20 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
                 locked.state.count_growth_refusal(entry.id);
                 let is_current = match self.grower {
                     Grower::Request(_) => true,
-                    Grower::Instance(id) => locked.state.is_current(id),
+                    Grower::Instance { id, .. } => locked.state.is_current(id),
                 };
                 if is_current {
                     locked.state.note_failure(entry.id, cx);
                 }
             });
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Grower::Instance { seat, .. } = self.grower else {
+            return false;
+        };
+        let entry = self.entry.upgrade();
+        entry.is_some_and(|entry| entry.slot(seat as usize).is_stopped())
     }
 }

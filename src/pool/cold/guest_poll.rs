@@ -1,19 +1,20 @@
 //! A guest that runs as a task: each poll charges new stacks to its instance, and looks whether it is
-//! cancelled or late.
+//! cancelled or late, or its lease is to stop.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use crate::pool::hot::entry::Entry;
 use crate::pool::hot::slots::Slot;
+use crate::pool::service::suspended::Suspended;
 use crate::pool::time::alarms::PollAlarm;
-use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{CancelFlag, StackQuota};
 
 /// Under what a guest's future is polled.
 pub(crate) struct GuestPoll<'a, T: Send + 'static> {
-    pub timekeeper: &'a Timekeeper,
+    pub entry: &'a Entry<T>,
     pub slot: Option<&'a Slot<T>>,
     pub stack_quota: Arc<StackQuota>,
     pub cancel: &'a CancelFlag,
@@ -30,17 +31,18 @@ pub(crate) enum Ended {
 impl<T: Send + 'static> GuestPoll<'_, T> {
     pub async fn run<F: Future>(&self, guest: impl FnOnce() -> F) -> Result<F::Output, Ended> {
         let mut future = pin!(guest());
-        let mut alarm = PollAlarm::new(self.timekeeper);
+        let mut alarm = PollAlarm::new(&self.entry.timekeeper);
+        let mut suspension = None;
         let mut is_new = true;
         poll_fn(|context| {
-            if self.cancel.is_cancelled() {
+            if self.is_cancelled() {
                 return Poll::Ready(Err(Ended::Cancelled));
             }
             // A call that begins a beat too late is ended by the epoch, as it runs, or by its next poll: it need not
             // ask the system for the time.
             let now = match std::mem::take(&mut is_new) {
-                true => self.timekeeper.roughly_now(),
-                false => self.timekeeper.now(),
+                true => self.entry.timekeeper.roughly_now(),
+                false => self.entry.timekeeper.now(),
             };
             if now >= self.ends {
                 return Poll::Ready(Err(Ended::Late));
@@ -53,9 +55,42 @@ impl<T: Send + 'static> GuestPoll<'_, T> {
             if polled.is_pending() {
                 self.cancel.notify(context.waker());
                 alarm.set(self.ends, context.waker());
+                if suspension.is_none() {
+                    suspension = self.suspension();
+                }
+                if let Some(suspension) = &suspension {
+                    suspension.of.list(suspension.slot, context.waker());
+                }
+                // Whoever has said so before the task was listed wakes nobody.
+                if self.is_cancelled() {
+                    return Poll::Ready(Err(Ended::Cancelled));
+                }
             }
             polled.map(Ok)
         })
         .await
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled() || self.slot.is_some_and(Slot::is_stopped)
+    }
+
+    fn suspension(&self) -> Option<Suspension<'_, T>> {
+        let (slot, pool) = (self.slot?, self.entry.pool.upgrade()?);
+        let of = pool.suspended.clone();
+        Some(Suspension { slot, of })
+    }
+}
+
+/// The task waits, and is listed for that until it does not any more, however that ends.
+struct Suspension<'a, T: Send + 'static> {
+    slot: &'a Slot<T>,
+    /// Not the pool, which ends with its handles.
+    of: Arc<Suspended>,
+}
+
+impl<T: Send + 'static> Drop for Suspension<'_, T> {
+    fn drop(&mut self) {
+        self.of.unlist(self.slot);
     }
 }

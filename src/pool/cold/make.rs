@@ -140,7 +140,7 @@ impl<T: Send + 'static> Shared<T> {
                 let cancel = interrupt_each_tick(&mut store, limits);
                 set_yields(&mut store, true);
                 let guest_poll = GuestPoll {
-                    timekeeper: &self.timekeeper,
+                    entry,
                     slot,
                     stack_quota: stack_quota.clone(),
                     cancel: &cancel,
@@ -264,7 +264,7 @@ impl<T: Send + 'static> Shared<T> {
             entry.slot(seat).set_last_used(stamp);
             Ok((id, seat, version, stamp))
         })?;
-        let account = || Account::of_instance(entry, id);
+        let account = || Account::of_instance(entry, id, seat);
         if let Some(stack_quota) = stack_quota {
             stack_quota.rebind(Arc::new(account()));
             instance.set_stack_quota(stack_quota);

@@ -113,7 +113,7 @@ impl<T: Send + 'static> Entry<T> {
         };
         let id = pooled.id;
         pool.with_state(|locked, cx| {
-            self.slot(pooled.seat).clear_notify();
+            self.slot(pooled.seat).end_lease();
             cx.slots.insert(self, pooled);
             locked.state.dismiss(id, reason, None, &mut cx.out);
         });
@@ -142,7 +142,7 @@ impl<T: Send + 'static> Entry<T> {
     fn pick_up(&self, not_returned: NotReturned<T>) -> Option<Box<PooledInstance<T>>> {
         match not_returned {
             NotReturned::InHand(pooled) => {
-                self.slot(pooled.seat).clear_notify();
+                self.slot(pooled.seat).end_lease();
                 Some(pooled)
             }
             NotReturned::InSlot(seat) => self.slot(seat).take_released(),
@@ -153,7 +153,7 @@ impl<T: Send + 'static> Entry<T> {
     #[cold]
     pub fn release_stale(&self, pool: &Shared<T>, stale: Box<PooledInstance<T>>) {
         let handed = pool.with_state(|locked, cx| {
-            self.slot(stale.seat).clear_notify();
+            self.slot(stale.seat).end_lease();
             self.finish_release(stale, locked, cx)
         });
         deliver(pool, handed);

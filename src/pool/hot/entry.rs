@@ -76,6 +76,8 @@ pub(crate) struct Entry<T: Send + 'static> {
     pub timekeeper: Arc<Timekeeper>,
     /// Whether threads may come to own slots.
     lends: bool,
+    /// Whether its leases are looked at each tick of the epoch, so that others can stop them.
+    pub is_cancellable: bool,
     /// Whether a healthy instance may have to go when its lease ends.
     pub needs_release_check: bool,
     pub group: Group,
@@ -113,6 +115,7 @@ impl<T: Send + 'static> Entry<T> {
             hash: entry_hash(FunctionKey::new(uid), group_hash(group.view())),
             stack: pool.stack,
             lends: pool.lends,
+            is_cancellable: pool.settings.cancellable,
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {

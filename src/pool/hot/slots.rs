@@ -122,6 +122,8 @@ pub(crate) struct Slot<T: Send + 'static> {
     found: AtomicU64,
     /// The thread that is in a call of the instance, or 0.
     calling: AtomicU64,
+    /// The lease that is to stop; see [`Slot::stop`].
+    stopped: AtomicU64,
     /// How often its owner lost it to others. Written under the lock alone, as the next ones.
     losses: AtomicU64,
     /// Whether the lease must take the lock when it ends.
@@ -150,6 +152,7 @@ impl<T: Send + 'static> Slot<T> {
             finder: AtomicU64::new(0),
             found: AtomicU64::new(0),
             calling: AtomicU64::new(0),
+            stopped: AtomicU64::new(0),
             losses: AtomicU64::new(0),
             notifies: AtomicBool::new(false),
             listed: AtomicBool::new(false),
@@ -216,6 +219,13 @@ impl<T: Send + 'static> Slot<T> {
         self.calling.load(Ordering::Relaxed)
     }
 
+    /// Whether the lease that has this slot's instance is to stop: for its holder.
+    #[inline(always)]
+    pub fn is_stopped(&self) -> bool {
+        let stopped = self.stopped.load(Ordering::Acquire);
+        stopped != 0 && stopped == self.hits() + 1
+    }
+
     /// This thread has found an instance here by an exchange. Whether it has done so often enough to own the slot from now on.
     #[inline(always)]
     pub fn is_worth_lending(&self) -> bool {
@@ -279,7 +289,9 @@ impl<T: Send + 'static> Slot<T> {
         if self.notifies.load(Ordering::Relaxed) {
             return None;
         }
-        self.cell.take_shared()
+        let idle = self.cell.take_shared()?;
+        self.stopped.store(0, Ordering::Relaxed);
+        Some(idle)
     }
 
     pub fn restore(&self, pooled: Box<PooledInstance<T>>) {
@@ -299,7 +311,7 @@ impl<T: Send + 'static> Slot<T> {
         let Some(idle) = self.cell.take_shared() else {
             return true;
         };
-        self.clear_notify();
+        self.end_lease();
         self.restore(idle);
         false
     }
@@ -310,12 +322,24 @@ impl<T: Send + 'static> Slot<T> {
         // It may have been put by who was the owner until then.
         Self::revoke([self].into_iter());
         let ended = self.cell.take_shared()?;
-        self.clear_notify();
+        self.end_lease();
         Some(ended)
     }
 
-    /// The lease in this slot has reported, and still holds its instance.
-    pub fn clear_notify(&self) {
+    /// The lease that has this slot's instance is to stop; whether there is one, as far as this thread can see. One that
+    /// begins or ends at this moment may be meant or not. No later one is: it counts as another hit, or begins under the
+    /// lock, with nothing to stop.
+    pub fn stop(&self) -> bool {
+        let is_leased = self.is_leased();
+        if is_leased {
+            self.stopped.store(self.hits() + 1, Ordering::Release);
+        }
+        is_leased
+    }
+
+    /// The lease in this slot has ended, whatever becomes of its instance: nobody wants it to report or to stop.
+    pub fn end_lease(&self) {
         self.notifies.store(false, Ordering::Relaxed);
+        self.stopped.store(0, Ordering::Relaxed);
     }
 }

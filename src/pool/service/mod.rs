@@ -3,5 +3,6 @@
 pub(crate) mod housekeeper;
 pub(crate) mod in_flight;
 pub(crate) mod observe;
+pub(crate) mod suspended;
 pub(crate) mod undelivered;
 pub(crate) mod workers;

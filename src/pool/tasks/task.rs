@@ -272,7 +272,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         *healthy = false;
         set_yields(&mut pooled.instance.store, true);
         let guest_poll = GuestPoll {
-            timekeeper: &entry.timekeeper,
+            entry,
             slot: Some(entry.slot(pooled.seat)),
             stack_quota,
             cancel: &interruptible.cancel,
@@ -331,7 +331,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         let entry = entry.ok_or_else(|| closed(&self.home.entry().target))?;
         pool.charge_stack(&entry.target, pooled.id, wait_policy)
             .await?;
-        let account = Arc::new(Account::of_instance(&entry, pooled.id));
+        let account = Arc::new(Account::of_instance(&entry, pooled.id, pooled.seat));
         let stack_quota = StackQuota::new(pool.runtime.stack_amounts(), account);
         pooled.instance.set_stack_quota(stack_quota);
         Ok(())

@@ -63,6 +63,7 @@ impl File {
         let b = with(b, f.fuel_yield_interval, |b, n| b.fuel_yield_interval(n.0));
         let b = with(b, f.call_timeout, |b, t| b.call_timeout(t.0));
         let b = with(b, f.epoch_tick, |b, t| b.epoch_tick(t.0));
+        let b = with(b, f.cancellable_calls, |b, can| b.cancellable_calls(can));
         let b = with(b, f.async_stack_size, |b, n| b.async_stack_size(size(n.0)));
         let b = with(b, f.max_wasm_stack, |b, n| b.max_wasm_stack(size(n.0)));
         let mut b = with(b, f.backtraces, |b, collect| b.backtraces(collect));

@@ -70,6 +70,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     fuel_yield_interval = 10_000_000
 ///     call_timeout = "30s"                # or "never"
 ///     epoch_tick = "10ms"
+///     cancellable_calls = false
 ///     async_stack_size = "1Mi"
 ///     max_wasm_stack = "512Ki"
 ///     backtraces = false
@@ -168,6 +169,7 @@ pub(crate) struct File {
     fuel_yield_interval: Option<Count>,
     call_timeout: Option<Timeout>,
     epoch_tick: Option<Time>,
+    cancellable_calls: Option<bool>,
     async_stack_size: Option<Size>,
     max_wasm_stack: Option<Size>,
     backtraces: Option<bool>,
