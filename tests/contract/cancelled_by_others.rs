@@ -114,6 +114,12 @@ fn c_i10_later_leases_are_not_meant_however_they_get_their_instance() {
     let other = f.clone();
     let claimed = thread::spawn(move || other.call(1, ()).unwrap());
     assert_eq!(claimed.join().unwrap(), 22);
+    // Made in the seat of one that was evicted since.
+    let fourth = f.acquire(1).unwrap();
+    assert_eq!(pool.cancel_group(1), 1);
+    drop(fourth);
+    assert_eq!(pool.retain(|_| false), 1);
+    assert_eq!(f.call(1, ()).unwrap(), 1);
     check(&pool);
 }
 

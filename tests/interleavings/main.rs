@@ -44,6 +44,7 @@ mod runtime;
 mod state;
 mod sync;
 
+mod cancels;
 mod ends;
 mod explore;
 mod flights;

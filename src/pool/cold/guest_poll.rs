@@ -75,21 +75,23 @@ impl<T: Send + 'static> GuestPoll<'_, T> {
         self.cancel.is_cancelled() || self.slot.is_some_and(Slot::is_stopped)
     }
 
-    fn suspension(&self) -> Option<Suspension<'_, T>> {
-        let (slot, pool) = (self.slot?, self.entry.pool.upgrade()?);
-        let of = pool.suspended.clone();
-        Some(Suspension { slot, of })
+    fn suspension(&self) -> Option<Suspension> {
+        let pool = self.entry.pool.upgrade()?;
+        Some(Suspension {
+            slot: self.slot?.address(),
+            of: pool.suspended.clone(),
+        })
     }
 }
 
 /// The task waits, and is listed for that until it does not any more, however that ends.
-struct Suspension<'a, T: Send + 'static> {
-    slot: &'a Slot<T>,
+struct Suspension {
+    slot: usize,
     /// Not the pool, which ends with its handles.
     of: Arc<Suspended>,
 }
 
-impl<T: Send + 'static> Drop for Suspension<'_, T> {
+impl Drop for Suspension {
     fn drop(&mut self) {
         self.of.unlist(self.slot);
     }

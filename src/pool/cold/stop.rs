@@ -29,7 +29,7 @@ impl<T: Send + 'static> Shared<T> {
             slots.filter(|slot| slot.stop()).collect()
         };
         for slot in &stopped {
-            self.suspended.wake(slot);
+            self.suspended.wake(slot.address());
         }
         stopped.len()
     }

@@ -219,6 +219,11 @@ impl<T: Send + 'static> Slot<T> {
         self.calling.load(Ordering::Relaxed)
     }
 
+    /// Tells it from all other slots, for as long as somebody has its entry.
+    pub fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Whether the lease that has this slot's instance is to stop: for its holder.
     #[inline(always)]
     pub fn is_stopped(&self) -> bool {
