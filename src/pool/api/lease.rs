@@ -111,9 +111,14 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             _types: PhantomData,
         };
         if lease.home.entry().is_cancellable {
-            lease.interruptible();
+            lease.look_each_tick();
         }
         lease
+    }
+
+    #[cold]
+    fn look_each_tick(&mut self) {
+        self.interruptible();
     }
 
     #[inline]
@@ -208,7 +213,6 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     }
 
     /// Makes sure that the instance is looked at each tick.
-    #[cold]
     pub(crate) fn interruptible(&mut self) -> &mut Interruptible {
         let Self {
             pooled,
