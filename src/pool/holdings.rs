@@ -5,14 +5,21 @@ use std::sync::Arc;
 use crate::pool::api::holders::Holder;
 use crate::pool::hot::entry::Entry;
 use crate::pool::shared::{Shared, ShellTypes, State};
-use crate::state::{self, Budget, signature};
+use crate::state::{self, Budget, Group, signature};
 
 impl<T: Send + 'static> Shared<T> {
-    /// The largest holders of each of these budgets. Under the lock: see `State::largest_holders` for its
+    /// The largest holders of each of these budgets, of one group if it is given. Under the lock: see `State::largest_holders` for its
     /// bound.
-    pub(crate) fn holders(state: &State<T>, budgets: &[Budget], most: usize) -> Vec<Vec<Holder>> {
+    pub(crate) fn holders(
+        state: &State<T>,
+        budgets: &[Budget],
+        most: usize,
+        of: Option<&Group>,
+    ) -> Vec<Vec<Holder>> {
         let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
-        let largest = state.largest_holders(budgets, most, is_leased).into_iter();
+        let largest = state
+            .largest_holders(budgets, most, of, is_leased)
+            .into_iter();
         largest
             .map(|holdings| holdings.into_iter().map(holder).collect())
             .collect()

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::records::amounts::{Amounts, Budget};
 use super::records::entries::{Entry, Seat};
 use super::records::functions::Function;
+use super::records::group::Group;
 use super::records::modules::{Module, ModuleId, Phase};
 use super::{State, Types};
 
@@ -54,11 +55,12 @@ enum Found<'a, H: Types> {
 
 impl<H: Types> State<H> {
     /// The largest holders of each of these budgets, the largest first. Looks at 16,384 seats and as many
-    /// modules at the most; of more, it is the largest of these.
+    /// modules at the most; of more, it is the largest of these. Of one group, only its instances.
     pub fn largest_holders(
         &self,
         budgets: &[Budget],
         most: usize,
+        of: Option<&Group>,
         is_leased: impl Fn(&H::Entry, usize) -> bool,
     ) -> Vec<Vec<Holding<H>>> {
         let empty = |_: &Budget| Largest {
@@ -68,6 +70,9 @@ impl<H: Types> State<H> {
         let mut largest: Vec<_> = budgets.iter().map(empty).collect();
         let mut looked_at = 0;
         for (_, entry) in self.entries.iter() {
+            if of.is_some_and(|group| *group != entry.group) {
+                continue;
+            }
             looked_at += entry.seats.len();
             let (leased, idle) = self.held_by(entry, &is_leased);
             for (budget, largest) in budgets.iter().zip(&mut largest) {
@@ -77,7 +82,8 @@ impl<H: Types> State<H> {
                 break;
             }
         }
-        for (id, module) in self.modules.iter().take(BATCH) {
+        let modules = if of.is_some() { 0 } else { BATCH };
+        for (id, module) in self.modules.iter().take(modules) {
             let (held, in_use) = match &module.phase {
                 Phase::Loaded { charge, .. } => {
                     (charge.amounts(), self.is_in_use(module, &is_leased))

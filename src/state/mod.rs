@@ -27,6 +27,7 @@ use hashbrown::HashMap;
 
 pub use flow::code::{FlightUse, Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
+pub use flow::group_limits::LIMITABLE;
 pub use flow::quarantine::Quarantined;
 pub use flow::release::Returned;
 pub use flow::requests::Stale;

@@ -19,6 +19,7 @@ mod cancelled_by_others;
 mod defects;
 mod fuzz;
 mod graceful_end;
+mod group_limits;
 mod growth;
 mod guest_bytes;
 mod guests_are_as_recorded;

@@ -11,7 +11,7 @@ use crate::world::{
     CODE, COMPILER, FOR_EVER, Guest, INSTANCE, LARGE_INSTANCE, World, large_definition, module,
     room_for, room_within,
 };
-use crate::{AcquireError, Limits, Policy};
+use crate::{AcquireError, Limits, Policy, Share};
 
 /// Each thread serves its own group so often.
 fn take_turns(world: &World, f: &Guest, groups: &[u64], rounds: usize) {
@@ -359,5 +359,39 @@ fn growth_takes_the_room_of_what_is_idle() {
         assert!(grown || page == 0);
         assert_eq!(memory.charged, stats.idle as u64 * INSTANCE + page);
         world.close();
+    });
+}
+
+/// Its idle instances go for it, while others lease them at the same moment.
+#[test]
+fn a_group_keeps_within_its_limit() {
+    explore(|| {
+        let world = World::new(1, |builder| builder);
+        let functions = ["f", "g", "h"].map(|name| world.define(name, 1));
+        let most = room_for(2).get(Budget::Memory).unwrap();
+        let limit = Share::new().limit(Budget::Memory, most);
+        world.pool.set_group(1, limit).unwrap();
+        for f in &functions[..2] {
+            world.serve(f.acquire(1).unwrap(), 1);
+        }
+        thread::scope(|scope| {
+            for n in 0..2 {
+                let (world, functions) = (&world, &functions);
+                scope.spawn(move || {
+                    for f in [&functions[n], &functions[2]] {
+                        match f.acquire(1) {
+                            Ok(lease) => _ = world.serve(lease, 1),
+                            Err(AcquireError::BudgetExceeded(short)) => assert!(short.of_group),
+                            Err(error) => panic!("{error}"),
+                        }
+                        let groups = world.pool.stats().groups;
+                        assert!(groups[0].holds(Budget::Memory) <= most);
+                    }
+                });
+            }
+        });
+        let left = world.pool.stats().idle as u64;
+        assert!((1..=2).contains(&left), "{left}");
+        world.finish(left);
     });
 }

@@ -24,6 +24,7 @@ mod fake;
 mod finish;
 mod found;
 mod lease;
+mod limited;
 mod model;
 mod noisy_neighbour;
 mod policy_choices;

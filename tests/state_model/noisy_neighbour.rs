@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use crate::fake::{Fake, Instance};
 use crate::pool::{Module, NONE, Pool};
 use crate::state::{
-    Amounts, Budget, Expiry, Group, PerBudget, Policy, Prepare, RequestId, ReserveOutcome,
-    SeatOffer, ShareTerms,
+    Amounts, Budget, Expiry, Group, Policy, Prepare, RequestId, ReserveOutcome, SeatOffer,
+    ShareTerms,
 };
 
 const QUIET: u64 = 1;
@@ -81,8 +81,8 @@ impl Replay {
         let mut pool = Pool::new(policy, &limits);
         for group in [QUIET, LOUD].iter().filter(|_| reserved) {
             let mut terms = ShareTerms {
-                reserved: PerBudget::default(),
                 lapses_after: Some(300_000),
+                ..ShareTerms::default()
             };
             // Together, nine tenths.
             for (budget, limit) in limits {

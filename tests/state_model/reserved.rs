@@ -19,7 +19,7 @@ fn terms(reserved: &[(Budget, u64)]) -> ShareTerms {
     }
     ShareTerms {
         reserved: all,
-        lapses_after: None,
+        ..ShareTerms::default()
     }
 }
 

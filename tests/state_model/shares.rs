@@ -214,6 +214,7 @@ impl World {
         let terms = ShareTerms {
             reserved: PerBudget::from_fn(|b| reserved[b as usize]),
             lapses_after,
+            ..ShareTerms::default()
         };
         let name = Group::from(u64::from(group));
         let set = (self.state).set_share(&name, terms, &mut self.cx.out);

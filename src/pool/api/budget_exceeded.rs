@@ -26,6 +26,9 @@ pub struct BudgetExceeded {
     pub promised: u64,
     /// What of it is idle, and was left because it is reserved for other groups: see [`Share`](crate::Share).
     pub reserved: u64,
+    /// Whether it is the limit of the group that asked ([`Share::limit`](crate::Share::limit)), and not the pool's: then what
+    /// is charged, evictable and held is that group's alone.
+    pub of_group: bool,
     /// Who asked.
     #[cfg_attr(
         feature = "serde",
@@ -48,6 +51,7 @@ impl BudgetExceeded {
             evictable: shortage.evictable,
             promised: shortage.promised,
             reserved: shortage.reserved,
+            of_group: shortage.of_group,
             target,
         }
     }
@@ -63,14 +67,16 @@ impl fmt::Display for BudgetExceeded {
             evictable,
             promised,
             reserved,
+            of_group,
             target,
             holders,
         } = self;
+        let whose = if *of_group { " of its group" } else { "" };
         let unit = budget.unit();
         write!(
             f,
-            "{target} needs {requested} {unit} of the {budget} budget, which has {limit}: {charged} \
-             are charged, and evicting everything idle would free {evictable}"
+            "{target} needs {requested} {unit} of the {budget} budget{whose}, which has {limit}: {charged} \
+             are charged, and evicting everything idle{whose} would free {evictable}"
         )?;
         if *promised > 0 {
             let kept = "are kept for a request that has waited for them";
@@ -86,12 +92,12 @@ impl fmt::Display for BudgetExceeded {
         if requested > limit {
             write!(
                 f,
-                ". It can never fit: raise the {budget} limit to at least {requested}"
+                ". It can never fit: raise the {budget} limit{whose} to at least {requested}"
             )
         } else {
             write!(
                 f,
-                ". The other {in_use} are in use: try again later, or raise the limit"
+                ". The other {in_use} are in use: try again later, or raise the limit{whose}"
             )?;
             Holder::write_all(f, holders, *charged)
         }

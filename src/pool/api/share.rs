@@ -1,13 +1,15 @@
-//! What a group is given: how much of the budgets is reserved for it.
+//! What a group is given: how much of the budgets is reserved for it, and how much it may have.
 
 use std::time::Duration;
 
 use crate::pool::Pool;
 use crate::pool::api::group_key::AsGroup;
 use crate::pool::time::clock::nanos;
-use crate::state::{self, Budget, Group, PerBudget, ShareTerms};
+use crate::state::{self, Budget, Group, LIMITABLE, PerBudget, ShareTerms};
 
 /// What a group is given of a pool's budgets: see [`Pool::set_group`].
+///
+/// A **limit** is what its instances may have at most: see [`Share::limit`].
 ///
 /// A **reservation** is what others cannot take from the group. It is not kept free: as long as the group does not
 /// use it, others do. But what the group holds of it stays, however much others ask for:
@@ -28,6 +30,7 @@ use crate::state::{self, Budget, Group, PerBudget, ShareTerms};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     reserved: PerBudget<u64>,
+    limits: PerBudget<u64>,
     lapses_after: Option<Duration>,
 }
 
@@ -35,10 +38,11 @@ impl Share {
     /// How long a reservation is kept for a group that nobody uses, unless told otherwise: five minutes.
     pub const DEFAULT_LAPSE: Duration = Duration::from_secs(300);
 
-    /// Nothing is reserved.
+    /// Nothing is reserved, and nothing limited.
     pub const fn new() -> Self {
         Self {
             reserved: PerBudget::of(0),
+            limits: PerBudget::of(u64::MAX),
             lapses_after: Some(Self::DEFAULT_LAPSE),
         }
     }
@@ -47,6 +51,19 @@ impl Share {
     /// compilation takes is never evicted.
     pub fn reserve(mut self, budget: Budget, amount: u64) -> Self {
         self.reserved.set(budget, amount);
+        self
+    }
+
+    /// The group's instances may have so many bytes of a budget at most, of [`Budget::Memory`] or [`Budget::Stack`], idle,
+    /// leased and in the making together; 0 for none, `u64::MAX` for any number, as by default. Code belongs to no
+    /// group, and cannot be limited.
+    ///
+    /// A group at its limit gives up its own idle instances for what it asks for, the longest idle first. If that is not enough, the
+    /// request is refused at once ([`BudgetExceeded::of_group`](crate::BudgetExceeded::of_group)), even if it would wait for
+    /// room: what it lacks nobody else can give it. What the group has beyond a limit that is set later stays until it asks for
+    /// more, or is evicted.
+    pub fn limit(mut self, budget: Budget, bytes: u64) -> Self {
+        self.limits.set(budget, bytes);
         self
     }
 
@@ -62,9 +79,15 @@ impl Share {
         self.reserved[budget]
     }
 
+    /// The limit of a budget, if it has one.
+    pub fn limit_of(&self, budget: Budget) -> Option<u64> {
+        Some(self.limits[budget]).filter(|limit| *limit < u64::MAX)
+    }
+
     fn terms(&self) -> ShareTerms {
         ShareTerms {
             reserved: self.reserved,
+            limits: self.limits,
             lapses_after: self.lapses_after.map(nanos),
         }
     }
@@ -73,6 +96,12 @@ impl Share {
         if self.reserved[Budget::Compile] > 0 {
             let budget = Budget::Compile;
             return Err(ShareError::NotReservable { budget });
+        }
+        let mut limited = Budget::ALL
+            .into_iter()
+            .filter(|b| self.limits[*b] < u64::MAX);
+        if let Some(budget) = limited.find(|b| !LIMITABLE.contains(b)) {
+            return Err(ShareError::NotLimitable { budget });
         }
         match self.lapses_after {
             Some(Duration::ZERO) => Err(ShareError::LapsesAtOnce),
@@ -115,12 +144,18 @@ pub enum ShareError {
         /// Which budget.
         budget: Budget,
     },
+    /// Instances of one group alone take nothing of this budget that could be told apart.
+    #[error("the {budget} budget cannot be limited for a group: only memory and stack can")]
+    NotLimitable {
+        /// Which budget.
+        budget: Budget,
+    },
     /// Whatever were reserved would not be, from the first sweep on.
     #[error("a reservation that lapses after no time at all reserves nothing")]
     LapsesAtOnce,
 }
 
-/// A group that has something reserved, in [`Stats::groups`](crate::Stats::groups).
+/// A group that has something reserved or limited, in [`Stats::groups`](crate::Stats::groups).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -137,6 +172,11 @@ pub struct GroupStats {
         serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
     )]
     holds: PerBudget<u64>,
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
+    )]
+    limits: PerBudget<u64>,
     /// Nobody has used it for so long that nothing is reserved for it, until it is used again.
     pub lapsed: bool,
 }
@@ -148,6 +188,7 @@ impl GroupStats {
             group: share.group.clone(),
             reserved: share.terms.reserved,
             holds: PerBudget::from_fn(|budget| holds.get(budget)),
+            limits: share.terms.limits,
             lapsed: share.lapsed,
         }
     }
@@ -155,6 +196,11 @@ impl GroupStats {
     /// What is reserved for it of a budget.
     pub fn reserved(&self, budget: Budget) -> u64 {
         self.reserved[budget]
+    }
+
+    /// What its instances may have of a budget, if that is limited.
+    pub fn limit(&self, budget: Budget) -> Option<u64> {
+        Some(self.limits[budget]).filter(|limit| *limit < u64::MAX)
     }
 
     /// What it holds of a budget: its instances, and the code that it uses, all of it.
@@ -165,7 +211,7 @@ impl GroupStats {
 
 impl<T: Send + 'static> Pool<T> {
     /// Gives a group its share of the budgets from now on, in place of what it had; [`Share::new`] takes it away. The
-    /// group need not have been used before. Groups that are never named here have nothing reserved.
+    /// group need not have been used before. Groups that are never named here have nothing reserved, and no limits.
     ///
     /// Takes the pool's lock for a look at every pair of function and group; leases cost what they did. While
     /// anything is reserved, making room looks at what it may not take, and a sweep at every group that is named here.

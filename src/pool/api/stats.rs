@@ -315,7 +315,7 @@ impl<T: Send + 'static> Shared<T> {
         Seen {
             snapshot,
             hits,
-            holders: Self::holders(state, &Budget::ALL, IN_STATS),
+            holders: Self::holders(state, &Budget::ALL, IN_STATS, None),
             groups: state.shares().map(GroupStats::of).collect(),
             quarantined: Quarantined::all(state),
             quarantines: state.quarantines(),

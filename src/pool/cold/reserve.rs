@@ -92,7 +92,10 @@ impl<'a, T: Send + 'static> Need<'a, T> {
             Some(ReserveOutcome::AwaitFrees(short)) if wait_policy.deadline().is_none() => {
                 self.refuse(state, short)
             }
-            Some(ReserveOutcome::Refused(short)) if !waits_for_room => self.refuse(state, short),
+            // What a group lacks of its own, nobody frees for it: it does not stand in the way of others.
+            Some(ReserveOutcome::Refused(short)) if !waits_for_room || short.of_group => {
+                self.refuse(state, short)
+            }
             _ if waits_for_room => self.queue_for_room(in_turn, wait_policy, state, cx),
             _ => self.queue_for_frees(wait_policy, state, cx),
         }
@@ -123,6 +126,11 @@ impl<'a, T: Send + 'static> Need<'a, T> {
             Some(ReserveOutcome::Evicting) => {
                 waiter.close();
                 return Reservation::Evicted;
+            }
+            Some(ReserveOutcome::Refused(short)) if short.of_group => {
+                waiter.close();
+                state.leave_room(self.request, &mut cx.out);
+                return self.refuse(state, short);
             }
             Some(ReserveOutcome::AwaitFrees(short) | ReserveOutcome::Refused(short)) => Some(short),
             None => None,
@@ -181,7 +189,8 @@ impl<T: Send + 'static> Shared<T> {
         shortage: Shortage,
         target: &Arc<Target>,
     ) -> BudgetExceeded {
-        let holders = Self::holders(state, &[shortage.budget], IN_AN_ERROR);
+        let of = shortage.of_group.then_some(&target.group);
+        let holders = Self::holders(state, &[shortage.budget], IN_AN_ERROR, of);
         let holders = holders.into_iter().flatten().collect();
         BudgetExceeded::new(shortage, target.clone(), holders)
     }

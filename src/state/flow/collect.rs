@@ -220,6 +220,7 @@ impl<H: Types> State<H> {
             evictable: 0,
             promised: promised.get(budget),
             reserved: 0,
+            of_group: false,
         }
     }
 

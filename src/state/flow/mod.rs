@@ -7,6 +7,7 @@ pub mod choice;
 pub mod code;
 pub mod collect;
 pub mod define;
+pub mod group_limits;
 pub mod plan;
 pub mod quarantine;
 pub mod release;

@@ -60,6 +60,9 @@ impl<H: Types> State<H> {
     }
 
     fn explain(&self, id: RequestId<H>, shortage: Shortage, own: &Amounts) -> Shortage {
+        if shortage.of_group {
+            return shortage;
+        }
         let other = self.collecting.filter(|by| *by != id);
         let promised = other.map_or(0, |by| {
             let request = &self.requests[by];
@@ -79,6 +82,11 @@ impl<H: Types> State<H> {
         cx: &mut Context<H, impl Slots<H>>,
     ) -> ReserveOutcome {
         self.requests[id].expected = Amounts::ZERO;
+        match self.keep_within_share(id, &target, cx) {
+            Ok(false) => {}
+            Ok(true) => return ReserveOutcome::Evicting,
+            Err(beyond) => return ReserveOutcome::Refused(beyond),
+        }
         let need = target.beyond(&self.requests[id].held.amounts());
         let (earmarked, incoming) = self.awaited();
         let missing = self.ledger.missing(&need, &earmarked);

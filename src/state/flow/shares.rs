@@ -89,8 +89,8 @@ impl<H: Types> Claimant<H> {
 }
 
 impl<H: Types> State<H> {
-    /// Reserves so much for a group from now on, in place of what was reserved before; nothing, if the terms
-    /// reserve nothing. Takes a look at every entry.
+    /// Reserves so much for a group from now on, and limits it, in place of what was said before. What it has beyond a
+    /// limit stays until it asks for more, or is evicted. Takes a look at every entry.
     ///
     /// # Errors
     /// More would be reserved in all than there is.
@@ -117,7 +117,7 @@ impl<H: Types> State<H> {
             }
         }
         match known {
-            Some(id) if terms.reserves_nothing() => self.end_share(id),
+            Some(id) if terms.say_nothing() => self.end_share(id),
             Some(id) => {
                 let now = self.now;
                 if let Some(share) = self.shares.get_mut(id) {
@@ -126,7 +126,7 @@ impl<H: Types> State<H> {
                     share.note_use(now);
                 }
             }
-            None if terms.reserves_nothing() => {}
+            None if terms.say_nothing() => {}
             None => self.begin_share(group, terms),
         }
         // What was protected may not be any more.

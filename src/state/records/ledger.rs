@@ -51,6 +51,8 @@ pub struct Shortage {
     pub promised: u64,
     /// What is idle of it and was left, because it is reserved for other groups.
     pub reserved: u64,
+    /// Whether it is the limit of one group, and what is charged and evictable is that group's.
+    pub of_group: bool,
 }
 
 impl Shortage {
@@ -228,6 +230,7 @@ impl Ledger {
             evictable: evictable.get(budget),
             promised: 0,
             reserved: 0,
+            of_group: false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What groups have reserved, and what they hold of it.
+//! What groups have reserved, what they may have, and what they hold.
 
 use alloc::collections::BTreeSet;
 
@@ -13,21 +13,38 @@ use crate::state::Types;
 pub type ShareId<H> = Id<Share<H>>;
 
 /// What a host sets for a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShareTerms {
     /// So much of what the group holds is not evicted for others.
     pub reserved: PerBudget<u64>,
+    /// So much its instances may have at most; `u64::MAX` for any amount. Asked of `LIMITABLE` alone.
+    pub limits: PerBudget<u64>,
     /// Nanoseconds without a use, after which it is. `None`: it never is.
     pub lapses_after: Option<u64>,
 }
 
 impl ShareTerms {
-    pub fn reserves_nothing(&self) -> bool {
-        self.reserved.iter().all(|(_, reserved)| reserved == 0)
+    /// Whether a group has the same without them.
+    pub fn say_nothing(&self) -> bool {
+        self.reserved.iter().all(|(_, reserved)| reserved == 0) && !self.limits_anything()
+    }
+
+    pub fn limits_anything(&self) -> bool {
+        self.limits.iter().any(|(_, limit)| limit < u64::MAX)
     }
 }
 
-/// A group that has something reserved, and what it holds: its instances, and the code that it uses.
+impl Default for ShareTerms {
+    fn default() -> Self {
+        Self {
+            reserved: PerBudget::of(0),
+            limits: PerBudget::of(u64::MAX),
+            lapses_after: None,
+        }
+    }
+}
+
+/// A group that has something reserved or limited, and what it holds: its instances, and the code that it uses.
 ///
 /// Code is shared, and each of its users answers for all of it, as each process does for the pages of a shared
 /// library. So what all groups hold may add up to more than is charged.

@@ -1,0 +1,171 @@
+//! What a group may have at most: it gives up its own idle instances first, is refused beyond that, and nobody else notices.
+
+use std::thread;
+
+use crate::common::polling::MINUTE;
+use crate::common::*;
+use pollster::block_on;
+use wasm_pool::{AcquireError, Budget, BudgetExceeded, Function, Limits, Pool, Share, ShareError};
+
+type F = Function<(), i32>;
+
+fn memory(instances: u64) -> Share {
+    Share::new().limit(Budget::Memory, instances * instance_bytes(1))
+}
+
+/// Functions that share nothing.
+fn functions<const N: usize>(pool: &Pool) -> [F; N] {
+    std::array::from_fn(|n| define(pool, &format!("f{n}"), memory_module(1, n as u32)))
+}
+
+#[track_caller]
+fn is_beyond<X>(result: Result<X, AcquireError>) -> BudgetExceeded {
+    match result.map(drop) {
+        Err(AcquireError::BudgetExceeded(short)) if short.of_group => short,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn c_r8_a_group_has_no_more_than_its_limit_and_others_have_what_is_left() {
+    let pool = quiet().build().unwrap();
+    let f: [F; 4] = functions(&pool);
+    pool.set_group("capped", memory(2)).unwrap();
+    for f in &f {
+        f.call("free", ()).unwrap();
+        f.call("capped", ()).unwrap();
+    }
+    let stats = check(&pool);
+    assert_eq!((stats.idle, stats.evictions), (4 + 2, 2));
+    let group = &stats.groups[0];
+    assert_eq!(
+        group.limit(Budget::Memory),
+        memory(2).limit_of(Budget::Memory)
+    );
+    assert_eq!(group.limit(Budget::Code), None);
+    assert!(group.holds(Budget::Memory) <= group.limit(Budget::Memory).unwrap());
+    // Those used last are there still.
+    let uses = |f: &F| f.try_acquire("capped").unwrap().uses();
+    assert_eq!([uses(&f[2]), uses(&f[3])], [2, 2]);
+    let held = [&f[0], &f[1]].map(|f| f.acquire("capped").unwrap());
+    let free: Vec<_> = f.iter().map(|f| f.acquire("free").unwrap()).collect();
+    assert!(free.iter().all(|lease| lease.uses() == 2));
+    let short = is_beyond(f[2].acquire("capped"));
+    assert_eq!((short.evictable, short.limit), (0, 2 * instance_bytes(1)));
+    assert_eq!(short.charged, short.limit);
+    let of_it = |holder: &wasm_pool::Holder| holder.group == Some("capped".into());
+    assert_eq!(short.holders.len(), 2);
+    assert!(short.holders.iter().all(of_it), "{short}");
+    let told = "bytes of the memory budget of its group, which has";
+    assert!(short.to_string().contains(told), "{short}");
+    drop(held);
+    f[2].call("capped", ()).unwrap();
+    check(&pool);
+}
+
+#[test]
+fn c_r8_what_can_never_fit_says_so() {
+    let pool = quiet().build().unwrap();
+    let [f] = functions(&pool);
+    pool.set_group(1, Share::new().limit(Budget::Memory, 100))
+        .unwrap();
+    let short = is_beyond(f.acquire(1));
+    assert!(short.requested > short.limit && short.holders.is_empty());
+    assert!(
+        short
+            .to_string()
+            .contains("It can never fit: raise the memory limit of its group")
+    );
+    pool.set_group(1, Share::new()).unwrap();
+    f.call(1, ()).unwrap();
+    assert!(pool.stats().groups.is_empty());
+}
+
+#[test]
+fn c_r8_a_guest_grows_within_its_groups_limit() {
+    let pool = quiet().build().unwrap();
+    let grow =
+        wat(r#"(module (memory 1) (func (export "f") (result i32) i32.const 1 memory.grow))"#);
+    let (grow, other) = (
+        define(&pool, "grow", grow),
+        define(&pool, "other", memory_module(1, 1)),
+    );
+    let limit = 2 * instance_bytes(1) + (64 << 10);
+    pool.set_group(1, Share::new().limit(Budget::Memory, limit))
+        .unwrap();
+    other.call(1, ()).unwrap();
+    let mut lease = grow.acquire(1).unwrap();
+    assert_eq!(lease.call(()).unwrap(), 1, "within the limit");
+    assert_eq!(lease.call(()).unwrap(), 2, "in place of the other instance");
+    assert_eq!(check(&pool).idle, 0);
+    assert_eq!(lease.call(()).unwrap(), -1, "and no further");
+    let mut free = grow.acquire(2).unwrap();
+    assert_eq!(free.call(()).unwrap(), 1);
+    drop((lease, free));
+    check(&pool);
+}
+
+#[test]
+fn c_r8_stacks_of_tasks_are_limited() {
+    let pool = quiet().build().unwrap();
+    let [f, g] = functions(&pool);
+    pool.set_group(1, Share::new().limit(Budget::Stack, 0))
+        .unwrap();
+    is_beyond(block_on(f.acquire_async(1)));
+    f.call(1, ()).unwrap();
+    is_beyond(block_on(f.acquire_async(1)));
+    block_on(g.call_async(2, ())).unwrap();
+    let one = pool.stats().budget(Budget::Stack).charged;
+    pool.set_group(1, Share::new().limit(Budget::Stack, one))
+        .unwrap();
+    let held = block_on(f.acquire_async(1)).unwrap();
+    is_beyond(block_on(g.acquire_async(1)));
+    drop(held);
+    block_on(g.call_async(1, ())).unwrap();
+    check(&pool);
+}
+
+/// Whoever is refused by its own limit does not stand before others in the line for room.
+#[test]
+fn c_r8_a_group_at_its_limit_waits_for_no_room() {
+    let limits = Limits::new().memory(2 * instance_bytes(1));
+    let pool = quiet().limits(limits).build().unwrap();
+    let f: [F; 3] = functions(&pool);
+    pool.set_group("capped", memory(1)).unwrap();
+    let capped = f[0].acquire("capped").unwrap();
+    let free = f[0].acquire("free").unwrap();
+    is_beyond(f[1].acquire_with("capped", room_within(MINUTE)));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| f[1].acquire_with("free", room_within(MINUTE)).map(drop));
+        wait_for_waiters(&pool, 1);
+        // Behind the one who waits already: refused when its turn comes, and the next is served.
+        let behind = scope.spawn(|| f[2].acquire_with("capped", room_within(MINUTE)).map(drop));
+        wait_for_waiters(&pool, 2);
+        let last = scope.spawn(|| f[2].acquire_with("free", room_within(MINUTE)).map(drop));
+        wait_for_waiters(&pool, 3);
+        drop(free);
+        waiting.join().unwrap().unwrap();
+        is_beyond(behind.join().unwrap());
+        last.join().unwrap().unwrap();
+    });
+    drop(capped);
+    check(&pool);
+}
+
+#[test]
+fn c_r8_only_what_instances_take_can_be_limited() {
+    let pool = quiet().build().unwrap();
+    for budget in Budget::ALL {
+        let set = pool.set_group(1, Share::new().limit(budget, 1 << 20));
+        match budget {
+            Budget::Memory | Budget::Stack => set.unwrap(),
+            _ => {
+                let error = set.unwrap_err();
+                assert_eq!(error, ShareError::NotLimitable { budget });
+            }
+        }
+        pool.set_group(1, Share::new().limit(budget, u64::MAX))
+            .unwrap();
+    }
+    assert!(pool.stats().groups.is_empty());
+}
