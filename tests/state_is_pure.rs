@@ -85,6 +85,7 @@ impl Life {
             max_overtakes: u64::MAX,
             keeps_ages: true,
             quarantine: None,
+            group_limits: PerBudget::of(u64::MAX),
         };
         Self {
             state: State::new(config, PerBudget::from_fn(|_| 100)),

@@ -41,6 +41,7 @@ impl Books {
             max_compilations: 1,
             max_overtakes: 64,
             quarantine: None,
+            group_limits: PerBudget::of(u64::MAX),
             keeps_ages: true,
         };
         Self {

@@ -9,7 +9,7 @@ use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionSettings, LeaseSettings};
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, ModuleLimits, Runtime};
-use crate::state::{self, Expiry, Policy};
+use crate::state::{self, Expiry, PerBudget, Policy};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
 /// give up warm instances for what comes free by itself in a moment; many more would be no promise. The
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     /// Whether the calls of threads can be cancelled by others.
     pub cancellable: bool,
     pub policy: Policy,
+    /// What the instances of a group may have of which nothing else is said.
+    pub group_limits: PerBudget<u64>,
     /// When functions are refused for what their guests do.
     pub quarantine: Option<Quarantine>,
     /// Of some functions, by name.
@@ -65,6 +67,7 @@ impl Settings {
             max_overtakes: MAX_OVERTAKES,
             keeps_ages: self.max_lifetime.is_some(),
             quarantine: self.quarantine.map(|quarantine| quarantine.rule()),
+            group_limits: self.group_limits,
         }
     }
 

@@ -192,6 +192,8 @@ pub struct Config {
     pub keeps_ages: bool,
     /// When functions are refused for what their guests do.
     pub quarantine: Option<QuarantineRule>,
+    /// The limits of groups of which nothing else is said.
+    pub group_limits: PerBudget<u64>,
 }
 
 /// Everything that the pool knows. See the module's documentation.

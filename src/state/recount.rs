@@ -12,7 +12,7 @@ use super::records::entries::{Entry, EntryId, Seat};
 use super::records::instances::Instance;
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
-use super::{Judged, Slots, Stamp, State, Types};
+use super::{Judged, Share, ShareId, ShareTerms, Slots, Stamp, State, Types};
 
 type Check = Result<(), String>;
 
@@ -259,6 +259,17 @@ impl<H: Types> State<H> {
             let astray = astray.map(|(id, _)| id);
             format!("G1: {listed} of {with_share} entries are listed by shares; astray: {astray:?}")
         })?;
+        let all_limited = ShareTerms::of_limits(self.config.group_limits).limits_anything();
+        let needed = |share: &Share<H>| share.is_named || !share.entries.is_empty();
+        let needless = self.shares.iter().find(|(_, share)| !needed(share));
+        let all_have_one = !all_limited || with_share == self.entries.len();
+        must(needless.is_none() && all_have_one, || {
+            let needless = needless.map(|(id, _)| id);
+            let entries = self.entries.len();
+            format!(
+                "G5: {needless:?} is needless, or {with_share} of {entries} entries have a share"
+            )
+        })?;
         for (id, share) in self.shares.iter() {
             let add = |all: Amounts, one: Amounts| all.saturating_add(&one);
             let of_it = |i: &Instance<H>| self.share_of(i.entry) == Some(id);
@@ -282,7 +293,8 @@ impl<H: Types> State<H> {
         }
         let unlisted = self.modules.iter().find(|(_, module)| {
             let live = module.live.iter().map(|id| &self.instances[*id]);
-            let mut shares = live.filter_map(|i| self.share_of(i.entry));
+            let named = |id: &ShareId<H>| self.shares.get(*id).is_some_and(|s| s.is_named);
+            let mut shares = live.filter_map(|i| self.share_of(i.entry)).filter(named);
             let missing = shares.any(|share| !module.users.contains(&share));
             missing || !module.users.is_empty() && !module.is_loaded()
         });

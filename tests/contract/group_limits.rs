@@ -169,3 +169,42 @@ fn c_r8_only_what_instances_take_can_be_limited() {
     }
     assert!(pool.stats().groups.is_empty());
 }
+
+#[test]
+fn c_r8_all_groups_have_a_limit_where_the_builder_says_so() {
+    let one = instance_bytes(1);
+    let pool = quiet().max_group_memory(one).build().unwrap();
+    let f: [F; 3] = functions(&pool);
+    for tenant in 0..20_u64 {
+        f[0].call(tenant, ()).unwrap();
+        f[1].call(tenant, ()).unwrap();
+    }
+    let stats = check(&pool);
+    assert_eq!((stats.idle, stats.evictions), (20, 20));
+    assert!(stats.groups.is_empty(), "nothing was said of any of them");
+    pool.set_group("more", memory(2)).unwrap();
+    pool.set_group("any", Share::new().reserve(Budget::Memory, one))
+        .unwrap();
+    for f in &f {
+        f.call("more", ()).unwrap();
+        f.call("any", ()).unwrap();
+    }
+    assert_eq!(check(&pool).idle, 20 + 2 + 3);
+    pool.set_group("more", Share::new()).unwrap();
+    let held = f[2].acquire("more").unwrap();
+    is_beyond(f[0].acquire("more"));
+    drop(held);
+    f[0].call("more", ()).unwrap();
+    assert_eq!(check(&pool).idle, 20 + 1 + 3);
+    let none = quiet()
+        .max_group_memory(0)
+        .max_group_stack(0)
+        .build()
+        .unwrap();
+    let [f] = functions(&none);
+    is_beyond(f.acquire(1));
+    let strangers = Pool::builder().strangers().build().unwrap();
+    let [f] = functions(&strangers);
+    f.call(1, ()).unwrap();
+    block_on(f.call_async(1, ())).unwrap();
+}

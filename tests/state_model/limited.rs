@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use crate::fake::Instance;
 use crate::pool::{Gone, Module, NONE, Pool, gone as went};
-use crate::state::{Budget, Group, Policy, RemovalReason, ReserveOutcome, ShareTerms, Shortage};
+use crate::state::{
+    Budget, Group, PerBudget, Policy, RemovalReason, ReserveOutcome, ShareTerms, Shortage,
+};
 
 const MEMORY: Budget = Budget::Memory;
 const STACK: Budget = Budget::Stack;
@@ -157,6 +159,49 @@ fn what_is_being_made_counts() {
     assert!(pool.try_lease(1, module).unwrap_err().of_group);
     pool.state.abandon(request, &mut pool.cx.out);
     assert!(pool.try_lease(1, module).is_ok());
+}
+
+/// Groups of which nothing is said, and of which nothing is said any more.
+#[test]
+fn all_groups_may_have_a_limit() {
+    let mut all = PerBudget::of(u64::MAX);
+    all.set(MEMORY, 4);
+    let mut pool = Pool::with_group_limits(Policy::Lru, &[], all);
+    let modules = [1, 2].map(|key| of_memory(key, 3));
+    pool.with_code(&modules[..1]);
+    pool.limit(99, MEMORY, 6);
+    pool.with_code(&modules[1..]);
+    assert_eq!(
+        pool.state.shares().count(),
+        1,
+        "what is said of no group is not told"
+    );
+    for group in [1, 2] {
+        let first = pool.idle_in(group, modules[0]);
+        let (second, gone) = pool.try_lease(group, modules[1]).unwrap();
+        assert_eq!(gone, went(&[first], &[]));
+        assert!(pool.try_lease(group, modules[0]).unwrap_err().of_group);
+        pool.park(second);
+        // One of its own, and then that of all again.
+        pool.limit(group, MEMORY, 6);
+        let (third, gone) = pool.try_lease(group, modules[0]).unwrap();
+        assert_eq!(gone, Gone::default());
+        pool.limit(group, MEMORY, u64::MAX);
+        assert_eq!(pool.try_grow(third, 1).unwrap(), went(&[second], &[]));
+        assert!(pool.try_grow(third, 1).unwrap_err().of_group);
+        pool.park(third);
+    }
+    assert_eq!(pool.state.recount(), Ok(()));
+    // With the last entry of a group goes what was limited of it.
+    for key in [1, 2] {
+        let function = pool
+            .state
+            .find(&format!("f{key}"), "")
+            .expect("it is defined");
+        pool.state.remove(function, &mut pool.cx);
+        pool.destroy();
+        assert_eq!(pool.state.recount(), Ok(()));
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -46,6 +46,15 @@ pub struct Gone {
 impl Pool {
     /// A pool in which nothing is scarce but what `limits` says.
     pub fn new(policy: Policy, limits: &[(Budget, u64)]) -> Self {
+        Self::with_group_limits(policy, limits, PerBudget::of(u64::MAX))
+    }
+
+    /// The same, where each group of which nothing else is said has these limits.
+    pub fn with_group_limits(
+        policy: Policy,
+        limits: &[(Budget, u64)],
+        group_limits: PerBudget<u64>,
+    ) -> Self {
         let config = Config {
             policy,
             seats_per_entry: 2,
@@ -55,6 +64,7 @@ impl Pool {
             max_overtakes: u64::MAX,
             keeps_ages: true,
             quarantine: None,
+            group_limits,
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);
         for (budget, limit) in limits {

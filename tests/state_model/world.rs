@@ -152,6 +152,8 @@ impl World {
             keeps_ages: true,
             max_compilations: setup.max_compilations,
             quarantine: Some(rule),
+            // All groups have one, or none; nobody comes near it.
+            group_limits: PerBudget::of(u64::MAX - (setup.seats as u64 % 2)),
         };
         let mut world = Self {
             state: State::new(config, PerBudget::from_fn(|_| 0)),

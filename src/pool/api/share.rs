@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::pool::Pool;
 use crate::pool::api::group_key::AsGroup;
 use crate::pool::time::clock::nanos;
+use crate::pool::{Pool, PoolBuilder};
 use crate::state::{self, Budget, Group, LIMITABLE, PerBudget, ShareTerms};
 
 /// What a group is given of a pool's budgets: see [`Pool::set_group`].
@@ -209,9 +209,39 @@ impl GroupStats {
     }
 }
 
+impl<T: Send + 'static> PoolBuilder<T> {
+    /// Bytes of memory that the instances of each group may have together of which [`Pool::set_group`] has said nothing, as
+    /// by [`Share::limit`]; `u64::MAX` for any number. Default: that; 64 MiB in [`Self::strangers`]. Each group with an entry has a record of its own
+    /// then, and an acquire that makes an instance looks at its group's.
+    ///
+    /// ```
+    /// use wasm_pool::{AcquireError, Definition, Function, Pool};
+    ///
+    /// let pool = Pool::builder().max_group_memory(100 << 10).build()?;
+    /// let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// let held = f.acquire("greedy")?;
+    /// let error = f.acquire("greedy").map(drop).unwrap_err();
+    /// assert!(matches!(error, AcquireError::BudgetExceeded(short) if short.of_group));
+    /// f.call("modest", ())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_group_memory(mut self, bytes: u64) -> Self {
+        self.settings.group_limits.set(Budget::Memory, bytes);
+        self
+    }
+
+    /// The same for the fiber stacks of its tasks. Default: any number; 16 MiB in [`Self::strangers`].
+    pub fn max_group_stack(mut self, bytes: u64) -> Self {
+        self.settings.group_limits.set(Budget::Stack, bytes);
+        self
+    }
+}
+
 impl<T: Send + 'static> Pool<T> {
     /// Gives a group its share of the budgets from now on, in place of what it had; [`Share::new`] takes it away. The
-    /// group need not have been used before. Groups that are never named here have nothing reserved, and no limits.
+    /// group need not have been used before. Groups that are never named here have nothing reserved, and the limits
+    /// that the builder gives to all ([`PoolBuilder::max_group_memory`]).
     ///
     /// Takes the pool's lock for a look at every pair of function and group; leases cost what they did. While
     /// anything is reserved, making room looks at what it may not take, and a sweep at every group that is named here.

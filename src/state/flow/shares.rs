@@ -116,17 +116,18 @@ impl<H: Types> State<H> {
                 });
             }
         }
-        match known {
-            Some(id) if terms.say_nothing() => self.end_share(id),
-            Some(id) => {
-                let now = self.now;
-                if let Some(share) = self.shares.get_mut(id) {
-                    share.terms = terms;
-                    share.lapsed = false;
-                    share.note_use(now);
-                }
+        let now = self.now;
+        match known.and_then(|id| Some((id, self.shares.get_mut(id)?))) {
+            Some((_, share)) if share.is_named && !terms.say_nothing() => {
+                share.terms = terms;
+                share.lapsed = false;
+                share.note_use(now);
             }
-            None if terms.say_nothing() => {}
+            Some((id, share)) if share.is_named || !terms.say_nothing() => {
+                self.end_share(id);
+                self.begin_share(group, terms);
+            }
+            Some(_) => {}
             None => self.begin_share(group, terms),
         }
         // What was protected may not be any more.
@@ -134,12 +135,20 @@ impl<H: Types> State<H> {
         Ok(())
     }
 
+    /// On these terms, or those of all groups, if they say nothing and it has an entry.
     fn begin_share(&mut self, group: &Group, terms: ShareTerms) {
-        let id = (self.shares).insert(Share::new(group.clone(), terms, self.now));
-        for entry in self.entries.ids() {
-            if self.entries[entry].group == *group {
-                self.join_share(entry, id);
-            }
+        let is_named = !terms.say_nothing();
+        let entries = self.entries.iter();
+        let own = entries.filter(|(_, entry)| entry.group == *group);
+        let own: Vec<_> = own.map(|(id, _)| id).collect();
+        let terms = match is_named {
+            true => terms,
+            false => ShareTerms::of_limits(self.config.group_limits),
+        };
+        if is_named || (terms.limits_anything() && !own.is_empty()) {
+            let share = Share::new(group.clone(), terms, is_named, self.now);
+            let id = self.shares.insert(share);
+            own.into_iter().for_each(|entry| self.join_share(entry, id));
         }
     }
 
@@ -169,18 +178,29 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// A new entry has its group's share, if that has one.
+    /// A new entry has its group's share, if that has one; one of its own, if all groups have limits.
     pub(crate) fn find_share(&mut self, entry: EntryId<H>) {
         if let Some(id) = self.share_of(entry) {
+            return self.join_share(entry, id);
+        }
+        let terms = ShareTerms::of_limits(self.config.group_limits);
+        if terms.limits_anything() {
+            let group = self.entries[entry].group.clone();
+            let id = (self.shares).insert(Share::new(group, terms, false, self.now));
             self.join_share(entry, id);
         }
     }
 
     /// The entry has gone, which was of this group.
     pub(crate) fn leave_share(&mut self, entry: EntryId<H>, group: &Group) {
-        let share = self.shares.find(group);
-        if let Some(share) = share.and_then(|share| self.shares.get_mut(share)) {
+        let Some(id) = self.shares.find(group) else {
+            return;
+        };
+        if let Some(share) = self.shares.get_mut(id) {
             share.entries.remove(&entry);
+            if share.entries.is_empty() && !share.is_named {
+                self.shares.remove(id);
+            }
         }
     }
 
@@ -240,6 +260,7 @@ impl<H: Types> State<H> {
         let module = &mut self.modules[module];
         if let Phase::Loaded { charge, .. } = &module.phase
             && let Some(share) = self.shares.get_mut(id)
+            && share.is_named
         {
             let charge = charge.amounts();
             if module.users.insert(id) {
@@ -267,7 +288,8 @@ impl<H: Types> State<H> {
 
     /// What has not been used for long enough is not reserved until it is used again.
     pub(crate) fn review_shares(&mut self, cx: &mut Context<H, impl Slots<H>>) {
-        let ids: Vec<_> = self.shares.iter().map(|(id, _)| id).collect();
+        let named = self.shares.iter().filter(|(_, share)| share.is_named);
+        let ids: Vec<_> = named.map(|(id, _)| id).collect();
         let mut freed = false;
         for id in ids {
             let Some(share) = self.shares.get(id) else {
@@ -305,9 +327,10 @@ impl<H: Types> State<H> {
         used.max().unwrap_or(0)
     }
 
-    /// Groups that have something reserved.
+    /// Groups of which something was said.
     pub fn shares(&self) -> impl Iterator<Item = &Share<H>> {
-        self.shares.iter().map(|(_, share)| share)
+        let all = self.shares.iter().map(|(_, share)| share);
+        all.filter(|share| share.is_named)
     }
 
     /// For whom this request needs room, which lacks `missing` of what it is to hold.

@@ -24,6 +24,14 @@ pub struct ShareTerms {
 }
 
 impl ShareTerms {
+    /// What holds for groups of which nothing is said but this.
+    pub fn of_limits(limits: PerBudget<u64>) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
     /// Whether a group has the same without them.
     pub fn say_nothing(&self) -> bool {
         self.reserved.iter().all(|(_, reserved)| reserved == 0) && !self.limits_anything()
@@ -57,6 +65,11 @@ impl Default for ShareTerms {
 pub struct Share<H: Types> {
     pub group: Group,
     pub terms: ShareTerms,
+    /// Whether they were said of this group. Otherwise they are those of all groups, nothing is reserved, and nobody asks
+    /// which code it uses.
+    ///
+    /// **G5** It is, or the group has an entry; and each entry's group has a share, where all are limited.
+    pub is_named: bool,
     pub entries: BTreeSet<EntryId<H>>,
     pub instances: Amounts,
     pub code: Amounts,
@@ -67,10 +80,11 @@ pub struct Share<H: Types> {
 }
 
 impl<H: Types> Share<H> {
-    pub fn new(group: Group, terms: ShareTerms, now: u64) -> Self {
+    pub fn new(group: Group, terms: ShareTerms, is_named: bool, now: u64) -> Self {
         Self {
             group,
             terms,
+            is_named,
             entries: BTreeSet::new(),
             instances: Amounts::ZERO,
             code: Amounts::ZERO,

@@ -52,6 +52,8 @@ impl File {
             b.max_instances_per_entry(size(n.0))
         });
         let b = with(b, f.max_compilations, |b, n| b.max_compilations(size(n.0)));
+        let b = with(b, f.max_group_memory, |b, n| b.max_group_memory(n.0));
+        let b = with(b, f.max_group_stack, |b, n| b.max_group_stack(n.0));
         let b = with(b, f.max_uses, |b, n| b.max_uses(n.0));
         let b = with(b, f.max_lifetime, |b, t| b.max_lifetime(t.0));
         let b = with(b, f.idle_timeout, |b, t| b.idle_timeout(t.0));

@@ -59,6 +59,8 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_table_elements = 100_000
 ///     max_instances_per_entry = 8
 ///     max_compilations = 2
+///     max_group_memory = "64Mi"
+///     max_group_stack = "16Mi"
 ///     max_uses = 1_000_000
 ///     max_lifetime = "1d"
 ///     idle_timeout = "5s"                 # or "never"
@@ -158,6 +160,8 @@ pub(crate) struct File {
     max_table_elements: Option<Count>,
     max_instances_per_entry: Option<Count>,
     max_compilations: Option<Count>,
+    max_group_memory: Option<Size>,
+    max_group_stack: Option<Size>,
     max_uses: Option<Count>,
     max_lifetime: Option<Time>,
     idle_timeout: Option<Timeout>,
