@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::pool::Limits;
 use crate::pool::api::quarantine::Quarantine;
+use crate::pool::api::share::Share;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionSettings, LeaseSettings};
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, ModuleLimits, Runtime};
-use crate::state::{self, Expiry, PerBudget, Policy};
+use crate::state::{self, Expiry, Group, PerBudget, Policy};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
 /// give up warm instances for what comes free by itself in a moment; many more would be no promise. The
@@ -50,6 +51,8 @@ pub(crate) struct Settings {
     pub policy: Policy,
     /// What the instances of a group may have of which nothing else is said.
     pub group_limits: PerBudget<u64>,
+    /// What some groups are given.
+    pub shares: Vec<(Group, Share)>,
     /// When functions are refused for what their guests do.
     pub quarantine: Option<Quarantine>,
     /// Of some functions, by name.

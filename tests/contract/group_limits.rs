@@ -5,7 +5,9 @@ use std::thread;
 use crate::common::polling::MINUTE;
 use crate::common::*;
 use pollster::block_on;
-use wasm_pool::{AcquireError, Budget, BudgetExceeded, Function, Limits, Pool, Share, ShareError};
+use wasm_pool::{
+    AcquireError, Budget, BudgetExceeded, BuildError, Function, Limits, Pool, Share, ShareError,
+};
 
 type F = Function<(), i32>;
 
@@ -207,4 +209,44 @@ fn c_r8_all_groups_have_a_limit_where_the_builder_says_so() {
     let [f] = functions(&strangers);
     f.call(1, ()).unwrap();
     block_on(f.call_async(1, ())).unwrap();
+}
+
+#[test]
+fn c_r8_a_builder_gives_groups_their_shares() {
+    let one = instance_bytes(1);
+    let limits = Limits::new().memory(4 * one);
+    let reserve = |instances: u64| Share::new().reserve(Budget::Memory, instances * one);
+    let builder = || quiet().limits(limits).group("reports", reserve(9));
+    let error = builder().build().map(drop).unwrap_err();
+    let BuildError::Share(ShareError::Overcommitted { requested, .. }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(requested, 9 * one);
+    // What is said later counts.
+    let pool = builder()
+        .group("reports", reserve(2))
+        .group("capped", memory(1));
+    let pool = pool.build().unwrap();
+    let f: [F; 3] = functions(&pool);
+    for f in &f[..2] {
+        f.call("reports", ()).unwrap();
+    }
+    for f in &f {
+        f.call("capped", ()).unwrap();
+    }
+    for tenant in 0..9_u64 {
+        f[0].call(tenant, ()).unwrap();
+    }
+    assert!(
+        f[..2]
+            .iter()
+            .all(|f| f.acquire("reports").unwrap().uses() == 2)
+    );
+    let mut groups: Vec<_> = check(&pool)
+        .groups
+        .iter()
+        .map(|g| g.group.to_string())
+        .collect();
+    groups.sort();
+    assert_eq!(groups, ["capped", "reports"]);
 }

@@ -1,5 +1,6 @@
 //! Why a pool could not be built, or its limits not changed.
 
+use crate::pool::api::share::ShareError;
 use crate::runtime::SharedError;
 
 /// A limit, or a set of limits, that makes no sense.
@@ -80,6 +81,9 @@ pub enum BuildError {
         /// What wasmtime's `Config` must enable for it.
         needs: &'static str,
     },
+    /// What a group is given makes no sense: see [`PoolBuilder::group`](crate::PoolBuilder::group).
+    #[error("what a group is given makes no sense")]
+    Share(#[source] ShareError),
     /// The artifacts that a configuration describes could not be opened.
     #[cfg(feature = "config")]
     #[error("the artifacts of the configuration")]

@@ -102,6 +102,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 cancellable: false,
                 policy: Policy::default(),
                 group_limits: PerBudget::of(u64::MAX),
+                shares: Vec::new(),
                 quarantine: None,
                 functions: FunctionSettings::default(),
             },
@@ -424,6 +425,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
+        shared.set_groups()?;
         shared.keep_compilers()?;
         if self.housekeeper {
             let pool = shared.this.clone();

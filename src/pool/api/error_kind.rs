@@ -219,7 +219,7 @@ kinds! {
     ShareError: |_error| ErrorKind::Invalid;
     BuildError: |error| match error {
         BuildError::Limits(error) => error.kind(),
-        BuildError::Engine(_) => ErrorKind::Invalid,
+        BuildError::Engine(_) | BuildError::Share(_) => ErrorKind::Invalid,
         BuildError::ForeignLinker | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
         #[cfg(feature = "config")]
         BuildError::Artifacts(_) => ErrorKind::System,

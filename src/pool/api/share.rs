@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use crate::pool::api::group_key::AsGroup;
 use crate::pool::time::clock::nanos;
-use crate::pool::{Pool, PoolBuilder};
 use crate::state::{self, Budget, Group, LIMITABLE, PerBudget, ShareTerms};
 
-/// What a group is given of a pool's budgets: see [`Pool::set_group`].
+/// What a group is given of a pool's budgets: see [`Pool::set_group`](crate::Pool::set_group).
 ///
 /// A **limit** is what its instances may have at most: see [`Share::limit`].
 ///
@@ -23,7 +21,7 @@ use crate::state::{self, Budget, Group, LIMITABLE, PerBudget, ShareTerms};
 ///
 /// A group's own requests take what others hold beyond their reservations, and then what is its own. While it stays within its
 /// reservation with all that it asks for, and nothing else is enough, they take what others have reserved, too. What is
-/// *leased* cannot be taken from anybody, reserved or not. Idle timeouts, [`Pool::retain`], lowered limits, and a system
+/// *leased* cannot be taken from anybody, reserved or not. Idle timeouts, [`Pool::retain`](crate::Pool::retain), lowered limits, and a system
 /// that has no memory or mappings left take from everybody.
 ///
 /// A reservation **lapses** when nobody has used the group for a while, and is back at its next use.
@@ -84,7 +82,7 @@ impl Share {
         Some(self.limits[budget]).filter(|limit| *limit < u64::MAX)
     }
 
-    fn terms(&self) -> ShareTerms {
+    pub(super) fn terms(&self) -> ShareTerms {
         ShareTerms {
             reserved: self.reserved,
             limits: self.limits,
@@ -92,7 +90,7 @@ impl Share {
         }
     }
 
-    fn validate(&self) -> Result<(), ShareError> {
+    pub(super) fn validate(&self) -> Result<(), ShareError> {
         if self.reserved[Budget::Compile] > 0 {
             let budget = Budget::Compile;
             return Err(ShareError::NotReservable { budget });
@@ -206,78 +204,5 @@ impl GroupStats {
     /// What it holds of a budget: its instances, and the code that it uses, all of it.
     pub fn holds(&self, budget: Budget) -> u64 {
         self.holds[budget]
-    }
-}
-
-impl<T: Send + 'static> PoolBuilder<T> {
-    /// Bytes of memory that the instances of each group may have together of which [`Pool::set_group`] has said nothing, as
-    /// by [`Share::limit`]; `u64::MAX` for any number. Default: that; 64 MiB in [`Self::strangers`]. Each group with an entry has a record of its own
-    /// then, and an acquire that makes an instance looks at its group's.
-    ///
-    /// ```
-    /// use wasm_pool::{AcquireError, Definition, Function, Pool};
-    ///
-    /// let pool = Pool::builder().max_group_memory(100 << 10).build()?;
-    /// let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
-    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
-    /// let held = f.acquire("greedy")?;
-    /// let error = f.acquire("greedy").map(drop).unwrap_err();
-    /// assert!(matches!(error, AcquireError::BudgetExceeded(short) if short.of_group));
-    /// f.call("modest", ())?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn max_group_memory(mut self, bytes: u64) -> Self {
-        self.settings.group_limits.set(Budget::Memory, bytes);
-        self
-    }
-
-    /// The same for the fiber stacks of its tasks. Default: any number; 16 MiB in [`Self::strangers`].
-    pub fn max_group_stack(mut self, bytes: u64) -> Self {
-        self.settings.group_limits.set(Budget::Stack, bytes);
-        self
-    }
-}
-
-impl<T: Send + 'static> Pool<T> {
-    /// Gives a group its share of the budgets from now on, in place of what it had; [`Share::new`] takes it away. The
-    /// group need not have been used before. Groups that are never named here have nothing reserved, and the limits
-    /// that the builder gives to all ([`PoolBuilder::max_group_memory`]).
-    ///
-    /// Takes the pool's lock for a look at every pair of function and group; leases cost what they did. While
-    /// anything is reserved, making room looks at what it may not take, and a sweep at every group that is named here.
-    ///
-    /// ```
-    /// use wasm_pool::{Budget, Definition, Function, Limits, Pool, Share};
-    ///
-    /// let pool = Pool::builder().limits(Limits::new().memory(1 << 20)).build()?;
-    /// pool.set_group("quiet", Share::new().reserve(Budget::Memory, 256 << 10))?;
-    /// let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
-    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
-    /// f.call("quiet", ())?;
-    /// // Others take what they can get, again and again, but not this instance.
-    /// for tenant in 0..100 {
-    ///     f.call(tenant, ())?;
-    /// }
-    /// assert!(pool.stats().evictions > 0);
-    /// assert_eq!(f.acquire("quiet")?.uses(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ShareError`], and nothing changes: most often, more would be reserved in all than there is. (Limits that are
-    /// lowered later are not compared.)
-    pub fn set_group(&self, group: impl AsGroup, share: Share) -> Result<(), ShareError> {
-        share.validate()?;
-        let group = group.key().to_group();
-        let set = self
-            .shared
-            .with_state(|locked, cx| (locked.state).set_share(&group, share.terms(), &mut cx.out));
-        set.map_err(|over| ShareError::Overcommitted {
-            group,
-            budget: over.budget,
-            requested: over.requested,
-            reserved: over.reserved,
-            limit: over.limit,
-        })
     }
 }

@@ -77,6 +77,9 @@ impl File {
         }
         b.settings.limits = f.limits.apply(b.settings.limits);
         b.settings.modules = f.module_limits.apply(b.settings.modules);
+        for (name, group) in &f.groups {
+            b = b.group(name, group.share());
+        }
         for (key, settings) in &f.functions {
             if let Some((name, arguments)) = FunctionName::from(key).parts() {
                 let functions = &mut b.settings.functions;

@@ -4,6 +4,7 @@ mod apply;
 mod artifact_settings;
 mod compiler_settings;
 mod config_error;
+mod group_settings;
 mod quantities;
 mod quarantine_settings;
 mod units;
@@ -23,6 +24,7 @@ use crate::pool::api::names::named;
 use crate::pool::function_settings::LeaseSettings;
 use crate::state::{Budget, Policy};
 use compiler_settings::FileCompiler;
+use group_settings::FileGroup;
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
 use quarantine_settings::FileQuarantine;
 
@@ -97,6 +99,11 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///
 ///     [functions."math.add(bigint, bigint)"]
 ///     call_timeout = "10ms"
+///
+///     [groups.reports]                    # a group with a name
+///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
+///     reserve = { memory = "64Mi", code = "16Mi" }  # and stack, mappings, total, mapped: not evicted for others
+///     lapses_after = "5m"                 # or "never"
 ///
 ///     [quarantine]                        # functions whose guests fail are refused for a while
 ///     failures = 8
@@ -180,6 +187,7 @@ pub(crate) struct File {
     limits: FileLimits,
     module_limits: FileModuleLimits,
     functions: BTreeMap<String, FileFunction>,
+    groups: BTreeMap<String, FileGroup>,
     artifacts: Option<ArtifactSettings>,
     compiler: Option<FileCompiler>,
     quarantine: Option<FileQuarantine>,

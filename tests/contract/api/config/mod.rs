@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
 use wasm_pool::{
     Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy, Pool,
-    PoolBuilder, Quarantine,
+    PoolBuilder, Quarantine, Share,
 };
 
 use crate::common::{check, define_with_pages, quiet};
@@ -31,6 +31,8 @@ const KEYS: &[(&str, Set)] = &[
     ("max_table_elements = 1_000", |b| b.max_table_elements(1000)),
     ("max_instances_per_entry = 3", |b| b.max_instances_per_entry(3)),
     ("max_compilations = 1000", |b| b.max_compilations(1000)),
+    ("max_group_memory = '64Mi'", |b| b.max_group_memory(64 << 20)),
+    ("max_group_stack = '16Mi'", |b| b.max_group_stack(16 << 20)),
     ("max_uses = 77", |b| b.max_uses(77)),
     ("max_lifetime = '1d'", |b| b.max_lifetime(86_400 * SECOND)),
     ("idle_timeout = '1h'", |b| b.idle_timeout(3600 * SECOND)),
@@ -42,6 +44,11 @@ const KEYS: &[(&str, Set)] = &[
         b.module_limits(ModuleLimits::new().with(ModuleLimit::Locals, 9))
     }),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
+    ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
+    ("groups.reports = { reserve = { code = '1Mi', mappings = 7 }, stack = '1Mi', lapses_after = 'never' }", |b| {
+        let share = Share::new().reserve(Budget::Code, 1 << 20).reserve(Budget::Mappings, 7);
+        b.group("reports", share.limit(Budget::Stack, 1 << 20).lapses_after(None))
+    }),
     ("compiler.warm = 3", |b| b.compile_in(CompilerProcess::this_program().warm(3))),
     ("compile_cooldown = '7us'", |b| b.compile_cooldown(Duration::from_micros(7))),
     ("fuel = 50_000", |b| b.fuel(50_000)),
@@ -49,6 +56,7 @@ const KEYS: &[(&str, Set)] = &[
     ("call_timeout = '1s'", |b| b.call_timeout(SECOND)),
     ("call_timeout = 'never'", |b| b.call_timeout(None)),
     ("epoch_tick = '500000ns'", |b| b.epoch_tick(Duration::from_micros(500))),
+    ("cancellable_calls = true", |b| b.cancellable_calls(true)),
     ("async_stack_size = '3MiB'", |b| b.async_stack_size(3 << 20)),
     ("max_wasm_stack = '64Ki'", |b| b.max_wasm_stack(64 << 10)),
     ("backtraces = true", |b| b.backtraces(true)),

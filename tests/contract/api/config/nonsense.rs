@@ -21,7 +21,9 @@ const NONSENSE: &[(&str, usize, usize, &str)] = &[
     ("[functions.f]\n  fuell = 5", 2, 3, "unknown field `fuell`, expected `fuel` or `call_timeout`"),
     ("[artifacts]\ndirectroy = '/'", 2, 1, "unknown field `directroy`, expected one of `memory`"),
     ("[quarantine]\nfailures = 5\nafter = '1s'", 3, 1, "unknown field `after`, expected one of `failures`"),
-    ("[groups.tenant]\nfuel = 5", 1, 2, "unknown field `groups`"),
+    ("[groups.tenant]\nfuel = 5", 2, 1, "unknown field `fuel`, expected one of `memory`"),
+    ("[groups.tenant]\nreserve.compile = 5", 2, 9, "unknown field `compile`, expected one of `memory`"),
+    ("groups.tenant = 5", 1, 17, "invalid type: integer `5`, expected a section of a group"),
     ("\n[cache]\n", 2, 2, "unknown field `cache`"),
     // Of another kind.
     ("name = 5", 1, 8, "invalid type: integer `5`, expected a string"),

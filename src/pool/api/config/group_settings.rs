@@ -1,0 +1,59 @@
+//! A section `[groups."name"]`: what a group is given.
+
+use serde::{Deserialize, Serialize};
+
+use super::quantities::{Count, Size, SizeLimit, Timeout};
+use crate::pool::api::share::Share;
+use crate::state::Budget;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of a group")]
+pub(super) struct FileGroup {
+    memory: Option<SizeLimit>,
+    stack: Option<SizeLimit>,
+    reserve: FileReserve,
+    lapses_after: Option<Timeout>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "what is reserved for a group"
+)]
+struct FileReserve {
+    memory: Option<Size>,
+    code: Option<Size>,
+    stack: Option<Size>,
+    mappings: Option<Count>,
+    total: Option<Size>,
+    mapped: Option<Size>,
+}
+
+impl FileGroup {
+    pub fn share(&self) -> Share {
+        let bytes = |size: Option<Size>| size.map(|size| size.0);
+        let reserve = &self.reserve;
+        let reserved = [
+            (Budget::Memory, bytes(reserve.memory)),
+            (Budget::Code, bytes(reserve.code)),
+            (Budget::Stack, bytes(reserve.stack)),
+            (Budget::Mappings, reserve.mappings.map(|count| count.0)),
+            (Budget::Total, bytes(reserve.total)),
+            (Budget::Mapped, bytes(reserve.mapped)),
+        ];
+        let limits = [(Budget::Memory, self.memory), (Budget::Stack, self.stack)];
+        let mut share = Share::new();
+        for (budget, amount) in reserved {
+            share = share.reserve(budget, amount.unwrap_or(0));
+        }
+        for (budget, limit) in limits {
+            let limit = limit.and_then(|limit| limit.0);
+            share = share.limit(budget, limit.unwrap_or(u64::MAX));
+        }
+        match self.lapses_after {
+            Some(time) => share.lapses_after(time.0),
+            None => share,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Giving groups their shares: to all, to some, from the start or while the pool runs.
+
+use crate::pool::api::build_error::BuildError;
+use crate::pool::api::group_key::AsGroup;
+use crate::pool::api::share::{Share, ShareError};
+use crate::pool::shared::Shared;
+use crate::pool::{Pool, PoolBuilder};
+use crate::state::{Budget, Group};
+
+impl<T: Send + 'static> PoolBuilder<T> {
+    /// Bytes of memory that the instances of each group may have together of which [`Pool::set_group`] has said nothing, as
+    /// by [`Share::limit`]; `u64::MAX` for any number. Default: that; 64 MiB in [`Self::strangers`]. Each group with an entry has a record of its own
+    /// then, and an acquire that makes an instance looks at its group's.
+    ///
+    /// ```
+    /// use wasm_pool::{AcquireError, Definition, Function, Pool};
+    ///
+    /// let pool = Pool::builder().max_group_memory(100 << 10).build()?;
+    /// let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// let held = f.acquire("greedy")?;
+    /// let error = f.acquire("greedy").map(drop).unwrap_err();
+    /// assert!(matches!(error, AcquireError::BudgetExceeded(short) if short.of_group));
+    /// f.call("modest", ())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_group_memory(mut self, bytes: u64) -> Self {
+        self.settings.group_limits.set(Budget::Memory, bytes);
+        self
+    }
+
+    /// What a group is given from the start, as by [`Pool::set_group`]; what was given to it before is replaced.
+    ///
+    /// What makes no sense is an error of [`Self::build`], [`BuildError::Share`].
+    pub fn group(mut self, group: impl AsGroup, share: Share) -> Self {
+        let group = group.key().to_group();
+        let shares = &mut self.settings.shares;
+        shares.retain(|(other, _)| *other != group);
+        shares.push((group, share));
+        self
+    }
+
+    /// The same for the fiber stacks of its tasks. Default: any number; 16 MiB in [`Self::strangers`].
+    pub fn max_group_stack(mut self, bytes: u64) -> Self {
+        self.settings.group_limits.set(Budget::Stack, bytes);
+        self
+    }
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// Gives a group its share of the budgets from now on, in place of what it had; [`Share::new`] takes it away. The
+    /// group need not have been used before. Groups that are never named here have nothing reserved, and the limits
+    /// that the builder gives to all ([`PoolBuilder::max_group_memory`]).
+    ///
+    /// Takes the pool's lock for a look at every pair of function and group; leases cost what they did. While
+    /// anything is reserved, making room looks at what it may not take, and a sweep at every group that is named here.
+    ///
+    /// ```
+    /// use wasm_pool::{Budget, Definition, Function, Limits, Pool, Share};
+    ///
+    /// let pool = Pool::builder().limits(Limits::new().memory(1 << 20)).build()?;
+    /// pool.set_group("quiet", Share::new().reserve(Budget::Memory, 256 << 10))?;
+    /// let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm))?;
+    /// f.call("quiet", ())?;
+    /// // Others take what they can get, again and again, but not this instance.
+    /// for tenant in 0..100 {
+    ///     f.call(tenant, ())?;
+    /// }
+    /// assert!(pool.stats().evictions > 0);
+    /// assert_eq!(f.acquire("quiet")?.uses(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ShareError`], and nothing changes: most often, more would be reserved in all than there is. (Limits that are
+    /// lowered later are not compared.)
+    pub fn set_group(&self, group: impl AsGroup, share: Share) -> Result<(), ShareError> {
+        self.shared.set_group(&group.key().to_group(), share)
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// What the builder was told of groups.
+    pub(super) fn set_groups(&self) -> Result<(), BuildError> {
+        let shares = self.settings.shares.iter();
+        let mut set = shares.map(|(group, share)| self.set_group(group, *share));
+        set.try_for_each(|set| set.map_err(BuildError::Share))
+    }
+
+    fn set_group(&self, group: &Group, share: Share) -> Result<(), ShareError> {
+        share.validate()?;
+        let set = self
+            .with_state(|locked, cx| (locked.state).set_share(group, share.terms(), &mut cx.out));
+        set.map_err(|over| ShareError::Overcommitted {
+            group: group.clone(),
+            budget: over.budget,
+            requested: over.requested,
+            reserved: over.reserved,
+            limit: over.limit,
+        })
+    }
+}
