@@ -26,7 +26,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
 
 impl<T: Send + 'static> Pool<T> {
     /// Stops the calls of all leases that this group has now, of whatever function; returns how many leases there were.
-    /// Those that begin later are not meant, nor is who waits for one.
+    /// Those of acquires that begin later are not meant; an acquire that is under way may be.
     ///
     /// Each lease's next call returns [`CallError::Cancelled`](crate::CallError::Cancelled), and its instance is retired when it
     /// ends. A call that is under way ends

@@ -104,7 +104,7 @@ pub struct Stats {
     pub quarantined: Vec<Quarantined>,
     /// How often a function was refused for that from then on.
     pub quarantines: u64,
-    /// Groups that have something reserved, in no particular order: see [`Pool::set_group`](crate::Pool::set_group).
+    /// Groups that have something reserved or limited by name, in no particular order: see [`Pool::set_group`](crate::Pool::set_group).
     pub groups: Vec<GroupStats>,
     /// Instances that are idle.
     pub idle: usize,
