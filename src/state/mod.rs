@@ -41,6 +41,7 @@ pub use records::arena::{Arena, Id};
 pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
 pub use records::conduct::{Conduct, Judged, QuarantineRule};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
+pub use records::fair::{FairTags, MAX_WEIGHT};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::{Group, GroupView};
 pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
@@ -234,6 +235,8 @@ pub struct State<H: Types> {
     standing: Charge,
     /// Who waits until there is room in the budgets.
     room_queue: Queue<H>,
+    /// Their places, where groups have weights.
+    fair: FairTags,
     /// Who would not wait for room, but for what is being destroyed already.
     awaiting_frees: Queue<H>,
     /// **T1** Whose turn it is: one of them has been woken, and has neither been served nor queued again. All
@@ -284,6 +287,7 @@ impl<H: Types> State<H> {
             dying: Arena::new(),
             standing: Charge::NONE,
             room_queue: Queue::new(),
+            fair: FairTags::new(),
             awaiting_frees: Queue::new(),
             turn: None,
             overtakes: 0,

@@ -2,11 +2,12 @@
 
 use std::thread;
 
-use crate::common::polling::MINUTE;
+use crate::common::polling::{ByHand, MINUTE};
 use crate::common::*;
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, Budget, BudgetExceeded, BuildError, Function, Limits, Pool, Share, ShareError,
+    AcquireError, Budget, BudgetExceeded, BuildError, Function, Lease, Limits, Pool, Share,
+    ShareError,
 };
 
 type F = Function<(), i32>;
@@ -249,4 +250,71 @@ fn c_r8_a_builder_gives_groups_their_shares() {
         .collect();
     groups.sort();
     assert_eq!(groups, ["capped", "reports"]);
+}
+
+/// A task that waits, and its group.
+type Waiting = (
+    &'static str,
+    ByHand<Result<Lease<'static, (), i32>, AcquireError>>,
+);
+
+/// Those who wait for room, served one after the other as soon as each is woken: in which order.
+fn order_of(mut waiting: Vec<Waiting>) -> Vec<&'static str> {
+    let mut order = Vec::new();
+    while !waiting.is_empty() {
+        let woken = waiting.iter().position(|(_, task)| task.is_woken());
+        let woken = woken.expect("somebody is next");
+        if let Some(lease) = waiting[woken].1.poll() {
+            let (group, _) = waiting.remove(woken);
+            order.push(group);
+            drop(lease.unwrap());
+        }
+    }
+    order
+}
+
+#[test]
+fn c_r9_turns_for_room_go_by_weight() {
+    for weighted in [false, true] {
+        let limits = Limits::new().memory(instance_bytes(1));
+        let pool = quiet().limits(limits).build().unwrap();
+        let f: [F; 6] = functions(&pool);
+        // Their code is there: only room for an instance is waited for.
+        f.iter().for_each(|f| _ = f.call("first", ()).unwrap());
+        if weighted {
+            pool.set_group("many", Share::new().weight(1)).unwrap();
+            assert_eq!(pool.stats().groups[0].weight, Some(1));
+        }
+        let held = f[0].acquire("first").unwrap();
+        let mut waiting = Vec::new();
+        let mut wait = |f: &F, group: &'static str| {
+            let f = f.clone();
+            let mut task =
+                ByHand::new(async move { f.acquire_async_with(group, room_within(MINUTE)).await });
+            assert!(task.poll().is_none());
+            waiting.push((group, task));
+        };
+        f[1..5].iter().for_each(|f| wait(f, "many"));
+        wait(&f[5], "one");
+        drop(held);
+        let order = order_of(waiting);
+        let expected = match weighted {
+            false => ["many", "many", "many", "many", "one"],
+            true => ["many", "one", "many", "many", "many"],
+        };
+        assert_eq!(order, expected);
+        check(&pool);
+    }
+}
+
+#[test]
+fn c_r9_what_is_no_weight_is_refused() {
+    let pool = quiet().build().unwrap();
+    for weight in [0, 1001, u32::MAX] {
+        let set = pool.set_group(1, Share::new().weight(weight));
+        assert_eq!(set.unwrap_err(), ShareError::Weight { weight });
+    }
+    pool.set_group(1, Share::new().weight(1000)).unwrap();
+    pool.set_group(1, Share::new()).unwrap();
+    assert!(pool.stats().groups.is_empty());
 }

@@ -20,6 +20,7 @@ mod state;
 
 mod acquire;
 mod check;
+mod fair;
 mod fake;
 mod finish;
 mod found;

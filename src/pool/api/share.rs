@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::pool::time::clock::nanos;
-use crate::state::{self, Budget, Group, LIMITABLE, PerBudget, ShareTerms};
+use crate::state::{self, Budget, Group, LIMITABLE, MAX_WEIGHT, PerBudget, ShareTerms};
 
 /// What a group is given of a pool's budgets: see [`Pool::set_group`](crate::Pool::set_group).
 ///
@@ -29,6 +29,7 @@ use crate::state::{self, Budget, Group, LIMITABLE, PerBudget, ShareTerms};
 pub struct Share {
     reserved: PerBudget<u64>,
     limits: PerBudget<u64>,
+    weight: Option<u32>,
     lapses_after: Option<Duration>,
 }
 
@@ -41,6 +42,7 @@ impl Share {
         Self {
             reserved: PerBudget::of(0),
             limits: PerBudget::of(u64::MAX),
+            weight: None,
             lapses_after: Some(Self::DEFAULT_LAPSE),
         }
     }
@@ -77,6 +79,17 @@ impl Share {
         self.reserved[budget]
     }
 
+    /// How many turns it gets for each of a group without a weight, when both wait for room
+    /// ([`AcquireOptions::wait_for_room`](crate::AcquireOptions::wait_for_room)): 1 to 1,000.
+    ///
+    /// Unless any group has a weight, room goes to who came first. If one has, turns go between groups by weight (by start-time
+    /// fair queueing), and within a group to who came first: so however many wait of one group, they delay one of another by a turn.
+    /// Who waits for an *instance* waits for one of its own group and function, first come, first served.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
     /// The limit of a budget, if it has one.
     pub fn limit_of(&self, budget: Budget) -> Option<u64> {
         Some(self.limits[budget]).filter(|limit| *limit < u64::MAX)
@@ -86,6 +99,7 @@ impl Share {
         ShareTerms {
             reserved: self.reserved,
             limits: self.limits,
+            weight: self.weight.unwrap_or(0),
             lapses_after: self.lapses_after.map(nanos),
         }
     }
@@ -100,6 +114,12 @@ impl Share {
             .filter(|b| self.limits[*b] < u64::MAX);
         if let Some(budget) = limited.find(|b| !LIMITABLE.contains(b)) {
             return Err(ShareError::NotLimitable { budget });
+        }
+        if let Some(weight) = self
+            .weight
+            .filter(|weight| !(1..=MAX_WEIGHT).contains(weight))
+        {
+            return Err(ShareError::Weight { weight });
         }
         match self.lapses_after {
             Some(Duration::ZERO) => Err(ShareError::LapsesAtOnce),
@@ -148,12 +168,18 @@ pub enum ShareError {
         /// Which budget.
         budget: Budget,
     },
+    /// A weight that is none.
+    #[error("{weight} is no weight: 1 to {MAX_WEIGHT}")]
+    Weight {
+        /// What was set.
+        weight: u32,
+    },
     /// Whatever were reserved would not be, from the first sweep on.
     #[error("a reservation that lapses after no time at all reserves nothing")]
     LapsesAtOnce,
 }
 
-/// A group that has something reserved or limited, in [`Stats::groups`](crate::Stats::groups).
+/// A group that has something reserved or limited, or a weight, in [`Stats::groups`](crate::Stats::groups).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -175,6 +201,8 @@ pub struct GroupStats {
         serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
     )]
     limits: PerBudget<u64>,
+    /// Its weight among those who wait for room, if it has one.
+    pub weight: Option<u32>,
     /// Nobody has used it for so long that nothing is reserved for it, until it is used again.
     pub lapsed: bool,
 }
@@ -187,6 +215,7 @@ impl GroupStats {
             reserved: share.terms.reserved,
             holds: PerBudget::from_fn(|budget| holds.get(budget)),
             limits: share.terms.limits,
+            weight: Some(share.terms.weight).filter(|weight| *weight > 0),
             lapsed: share.lapsed,
         }
     }

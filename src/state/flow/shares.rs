@@ -130,6 +130,7 @@ impl<H: Types> State<H> {
             Some(_) => {}
             None => self.begin_share(group, terms),
         }
+        self.shares.note_weights();
         // What was protected may not be any more.
         self.wake_room(out);
         Ok(())

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Amounts, Effects, InstanceId, Request, RequestId, Signal, Sleeper, Slots, State, Ticket, Types,
+    Amounts, Effects, Group, InstanceId, Request, RequestId, Signal, Sleeper, Slots, State, Ticket,
+    Types,
 };
 
 impl<H: Types> State<H> {
@@ -31,12 +32,31 @@ impl<H: Types> State<H> {
                 self.turn.take_if(|turn| *turn == ticket);
                 ticket
             }
-            None => self.room_queue.join(waiter),
+            None => {
+                let tag = self.room_tag(id);
+                self.room_queue.join_at(tag, waiter)
+            }
         };
         let request = &mut self.requests[id];
         request.room_ticket = Some(ticket);
         request.since.get_or_insert(self.overtakes);
         Some(ticket)
+    }
+
+    /// Where the request joins those who wait for room: last, or by the weights of their groups.
+    fn room_tag(&mut self, id: RequestId<H>) -> u64 {
+        // The clock has reached whose turn it is, and for whom room is collected: nobody joins before them.
+        if !self.shares.has_weights {
+            return self.fair.now().max(self.room_queue.last_tag());
+        }
+        let request = &self.requests[id];
+        let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
+        let entry = entry.and_then(|entry| self.entries.get(entry));
+        let group = entry.map_or(Group::NOBODY, |entry| entry.group.clone());
+        let share = self.shares.find(&group).and_then(|id| self.shares.get(id));
+        let weight = share.map_or(1, |share| share.terms.weight.max(1));
+        let waiting = self.room_queue.len();
+        self.fair.join(&group, weight, waiting)
     }
 
     /// The request that has queued for room sleeps from now on.
@@ -104,6 +124,9 @@ impl<H: Types> State<H> {
     pub(crate) fn leave_room_queue(&mut self, ticket: Ticket, out: &mut Effects<H>) {
         self.room_queue.leave(ticket);
         self.turn.take_if(|turn| *turn == ticket);
+        if !self.is_room_awaited() {
+            self.fair.clear();
+        }
         // It may have been in the way of smaller ones.
         self.wake_room(out);
     }
@@ -118,6 +141,7 @@ impl<H: Types> State<H> {
         self.notify_late(late, out);
         if let Some((ticket, sleeper)) = first {
             self.turn = Some(ticket);
+            self.fair.serve(ticket.tag);
             self.wake(sleeper, out);
         }
     }

@@ -5,6 +5,7 @@ pub mod arena;
 pub mod compile_turns;
 pub mod conduct;
 pub mod entries;
+pub mod fair;
 pub mod functions;
 pub mod group;
 pub mod instances;

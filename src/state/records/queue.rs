@@ -1,4 +1,4 @@
-//! First come, first served; but what is past its deadline gets nothing.
+//! First come, first served, or by tags where groups have weights; but what is past its deadline gets nothing.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -7,9 +7,13 @@ use super::amounts::Amounts;
 use super::requests::RequestId;
 use crate::state::Types;
 
-/// What a waiter keeps to leave the queue again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+/// What a waiter keeps to leave the queue again. The least is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    /// See `FairTags`; the same for all where nobody has a weight.
+    pub tag: u64,
+    number: u64,
+}
 
 /// Somebody who waits.
 pub struct Sleeper<H: Types> {
@@ -20,7 +24,7 @@ pub struct Sleeper<H: Types> {
     pub request: Option<RequestId<H>>,
 }
 
-/// Sleepers in the order in which they came.
+/// Sleepers in the order of their tickets: that in which they came, but for tags.
 pub struct Queue<H: Types> {
     waiting: VecDeque<(Ticket, Sleeper<H>)>,
     next: u64,
@@ -35,15 +39,26 @@ impl<H: Types> Queue<H> {
     }
 
     pub fn join(&mut self, sleeper: Sleeper<H>) -> Ticket {
-        let ticket = Ticket(self.next);
+        self.join_at(self.last_tag(), sleeper)
+    }
+
+    /// Behind all who have no greater tag.
+    pub fn join_at(&mut self, tag: u64, sleeper: Sleeper<H>) -> Ticket {
+        let number = self.next;
+        let ticket = Ticket { tag, number };
         self.next += 1;
-        self.waiting.push_back((ticket, sleeper));
+        self.rejoin(ticket, sleeper);
         ticket
+    }
+
+    /// That of the last.
+    pub fn last_tag(&self) -> u64 {
+        self.waiting.back().map_or(0, |(ticket, _)| ticket.tag)
     }
 
     /// A waiter that was woken and must wait again keeps its place: tickets stay in order.
     pub fn rejoin(&mut self, ticket: Ticket, sleeper: Sleeper<H>) {
-        let position = self.waiting.partition_point(|(t, _)| t.0 < ticket.0);
+        let position = self.waiting.partition_point(|(t, _)| *t < ticket);
         self.waiting.insert(position, (ticket, sleeper));
     }
 
@@ -53,7 +68,7 @@ impl<H: Types> Queue<H> {
     }
 
     fn position(&self, ticket: Ticket) -> Option<usize> {
-        let found = self.waiting.binary_search_by_key(&ticket.0, |(t, _)| t.0);
+        let found = self.waiting.binary_search_by_key(&ticket, |(t, _)| *t);
         found.ok()
     }
 

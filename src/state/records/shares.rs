@@ -19,6 +19,8 @@ pub struct ShareTerms {
     pub reserved: PerBudget<u64>,
     /// So much its instances may have at most; `u64::MAX` for any amount. Asked of `LIMITABLE` alone.
     pub limits: PerBudget<u64>,
+    /// Of those who wait for room, as against 1 of groups of which nothing is said; 0 if it has none of its own.
+    pub weight: u32,
     /// Nanoseconds without a use, after which it is. `None`: it never is.
     pub lapses_after: Option<u64>,
 }
@@ -34,7 +36,8 @@ impl ShareTerms {
 
     /// Whether a group has the same without them.
     pub fn say_nothing(&self) -> bool {
-        self.reserved.iter().all(|(_, reserved)| reserved == 0) && !self.limits_anything()
+        let reserves_nothing = self.reserved.iter().all(|(_, reserved)| reserved == 0);
+        reserves_nothing && !self.limits_anything() && self.weight == 0
     }
 
     pub fn limits_anything(&self) -> bool {
@@ -47,6 +50,7 @@ impl Default for ShareTerms {
         Self {
             reserved: PerBudget::of(0),
             limits: PerBudget::of(u64::MAX),
+            weight: 0,
             lapses_after: None,
         }
     }
@@ -115,6 +119,8 @@ pub struct Shares<H: Types> {
     all: Arena<Share<H>>,
     /// **G4** Names every share by its group, once.
     index: HashMap<Group, ShareId<H>>,
+    /// Whether any group has a weight.
+    pub has_weights: bool,
 }
 
 impl<H: Types> Shares<H> {
@@ -122,6 +128,7 @@ impl<H: Types> Shares<H> {
         Self {
             all: Arena::new(),
             index: HashMap::new(),
+            has_weights: false,
         }
     }
 
@@ -162,10 +169,17 @@ impl<H: Types> Shares<H> {
         self.all.iter()
     }
 
-    /// Whether each is named once.
+    /// Weights have changed.
+    pub fn note_weights(&mut self) {
+        let has_weights = self.iter().any(|(_, share)| share.terms.weight > 0);
+        self.has_weights = has_weights;
+    }
+
+    /// Whether each is named once, and it is known whether any has a weight.
     pub fn is_indexed(&self) -> bool {
         let named =
             |(id, share): (ShareId<H>, &Share<H>)| self.index.get(&share.group) == Some(&id);
-        self.index.len() == self.len() && self.iter().all(named)
+        let has_weights = self.iter().any(|(_, share)| share.terms.weight > 0);
+        self.index.len() == self.len() && self.iter().all(named) && self.has_weights == has_weights
     }
 }

@@ -12,6 +12,7 @@ pub(super) struct FileGroup {
     memory: Option<SizeLimit>,
     stack: Option<SizeLimit>,
     reserve: FileReserve,
+    weight: Option<Count>,
     lapses_after: Option<Timeout>,
 }
 
@@ -50,6 +51,10 @@ impl FileGroup {
         for (budget, limit) in limits {
             let limit = limit.and_then(|limit| limit.0);
             share = share.limit(budget, limit.unwrap_or(u64::MAX));
+        }
+        if let Some(weight) = self.weight {
+            // What is out of range here is so there as well.
+            share = share.weight(u32::try_from(weight.0).unwrap_or(u32::MAX));
         }
         match self.lapses_after {
             Some(time) => share.lapses_after(time.0),

@@ -104,6 +104,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
 ///     reserve = { memory = "64Mi", code = "16Mi" }  # and stack, mappings, total, mapped: not evicted for others
 ///     lapses_after = "5m"                 # or "never"
+///     weight = 2                          # among those who wait for room; 1 for others
 ///
 ///     [quarantine]                        # functions whose guests fail are refused for a while
 ///     failures = 8

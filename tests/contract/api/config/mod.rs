@@ -45,6 +45,7 @@ const KEYS: &[(&str, Set)] = &[
     }),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
+    ("groups.reports.weight = 3", |b| b.group("reports", Share::new().weight(3))),
     ("groups.reports = { reserve = { code = '1Mi', mappings = 7 }, stack = '1Mi', lapses_after = 'never' }", |b| {
         let share = Share::new().reserve(Budget::Code, 1 << 20).reserve(Budget::Mappings, 7);
         b.group("reports", share.limit(Budget::Stack, 1 << 20).lapses_after(None))
