@@ -109,7 +109,7 @@ fn reports_are_written() {
         to_value(&short).unwrap(),
         json!({
             "budget": "memory", "requested": charged, "limit": 100_000, "charged": charged,
-            "evictable": 0, "promised": 0, "reserved": 0, "holders": [holder],
+            "evictable": 0, "promised": 0, "reserved": 0, "of_group": false, "holders": [holder],
             "target": {"signature": "math.one(int)", "group": 2}
         })
     );
