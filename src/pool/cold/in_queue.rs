@@ -35,7 +35,8 @@ impl<T: Send + 'static> Shared<T> {
         self.wait_while(in_queue, leave, || false).await
     }
 
-    /// As `wait`, but when the deadline comes while `goes_on`, waits as long again.
+    /// As `wait`, but when the deadline comes while `goes_on`, waits as long again; and once more when that is over, since what
+    /// comes of it may not have been told yet.
     pub(crate) async fn wait_while(
         &self,
         in_queue: &InQueue<'_, T>,
@@ -50,11 +51,17 @@ impl<T: Send + 'static> Shared<T> {
             waiter,
             leave: Some(&leave),
         };
+        let mut went_on = goes_on();
         let wakeup = loop {
             let wakeup = waiter.next(deadline, &self.timekeeper).await;
-            if wakeup.is_some() || !goes_on() {
+            if wakeup.is_some() {
                 break wakeup;
             }
+            let still_goes_on = goes_on();
+            if !still_goes_on && !went_on {
+                break None;
+            }
+            went_on = still_goes_on;
             let again = self.settings.wait_timeout.max(RECHECK);
             let ends = self.timekeeper.now().saturating_add(nanos(again));
             deadline = deadline.map(|deadline| Deadline { ends, ..deadline });
