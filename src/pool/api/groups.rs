@@ -29,6 +29,12 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// The same for the fiber stacks of its tasks. Default: any number; 16 MiB in [`Self::strangers`].
+    pub fn max_group_stack(mut self, bytes: u64) -> Self {
+        self.settings.group_limits.set(Budget::Stack, bytes);
+        self
+    }
+
     /// What a group is given from the start, as by [`Pool::set_group`]; what was given to it before is replaced.
     ///
     /// What makes no sense is an error of [`Self::build`], [`BuildError::Share`].
@@ -37,12 +43,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let shares = &mut self.settings.shares;
         shares.retain(|(other, _)| *other != group);
         shares.push((group, share));
-        self
-    }
-
-    /// The same for the fiber stacks of its tasks. Default: any number; 16 MiB in [`Self::strangers`].
-    pub fn max_group_stack(mut self, bytes: u64) -> Self {
-        self.settings.group_limits.set(Budget::Stack, bytes);
         self
     }
 }

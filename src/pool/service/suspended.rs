@@ -7,14 +7,13 @@ use hashbrown::HashMap;
 use crate::runtime::{discard, wake};
 use crate::sync::Mutex;
 
-/// Their wakers, by the addresses of their instances' slots, which do not move. A task lists itself and then looks whether it is to stop; whoever
-/// stops it says so first, and then looks here. So it is not missed, whichever comes first.
+/// Their wakers, by the addresses of their instances' slots, which do not move. A task lists itself and then looks whether
+/// it is to stop; whoever stops it says so first, and then looks here. So it is not missed, whichever comes first.
 #[derive(Default)]
 pub(crate) struct Suspended(Mutex<HashMap<usize, Waker>>);
 
 impl Suspended {
-    /// The waker of a task that waits. It is the host's: cloned and dropped outside of
-    /// the lock.
+    /// The waker of a task that waits. It is the host's: cloned and dropped outside of the lock.
     pub fn list(&self, slot: usize, waker: &Waker) {
         let waker = waker.clone();
         let before = self.0.lock().insert(slot, waker);
