@@ -17,8 +17,10 @@ use crate::runtime::Report;
 
 /// What allocations say that fail, in Rust's words.
 const NO_HEAP: &str = "memory allocation of ";
-/// Beyond what was seen to be enough: the allocator does not do the same each time.
+/// Beyond what was seen to be enough, at least: the allocator does not do the same each time. It mostly differs by pages, but now
+/// and then by more than this, so a larger module has a share of what it took.
 const SPARE: u64 = 256 << 10;
+const SPARE_SHARE: u64 = 8;
 /// Bytes of an error's texts that are read.
 const LONGEST_ERROR: u64 = 64 << 10;
 
@@ -201,10 +203,15 @@ impl Compilers {
             artifact: artifact.map_err(|error| garbled(Report(&error)))?,
             code_bytes: opened.code_bytes(),
             mapped_bytes: opened.mapped_bytes(),
-            heap: heap.saturating_add(SPARE).min(order.cap.heap),
+            heap,
+            enough: with_spare(heap).min(order.cap.heap),
             peak: self.bytes(order.wasm.len() as u64, &used),
         })
     }
+}
+
+fn with_spare(heap: u64) -> u64 {
+    heap.saturating_add(SPARE.max(heap / SPARE_SHARE))
 }
 
 /// Nobody writes to it any more, the process included, nor maps it so that it could. It says that it is what was asked for.

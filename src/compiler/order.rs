@@ -50,8 +50,10 @@ pub(crate) struct Made {
     pub code_bytes: u64,
     /// Bytes that it takes when it is mapped.
     pub mapped_bytes: u64,
-    /// Bytes of heap that would have been enough.
+    /// Bytes of heap that it took at its peak.
     pub heap: u64,
+    /// Bytes of heap that will be enough, as far as one can tell.
+    pub enough: u64,
     /// Bytes that its process had at its peak, with its files.
     pub peak: u64,
 }

@@ -284,7 +284,7 @@ impl<T: Send + 'static> Shared<T> {
         };
         let need = CompileNeed {
             more_than: 0,
-            enough: Some(made.heap),
+            enough: Some(made.enough),
         };
         self.note_compile_need(order.request, need);
         self.observer.compiled_in_process(made.peak, reserved);
