@@ -17,9 +17,9 @@ use crate::runtime::Report;
 
 /// What allocations say that fail, in Rust's words.
 const NO_HEAP: &str = "memory allocation of ";
-/// Beyond what was seen to be enough, at least: the allocator does not do the same each time. It mostly differs by pages, but now
-/// and then by more than this, so a larger module has a share of what it took.
+/// Beyond what was seen to be enough, at least: the allocator does not do the same each time.
 const SPARE: u64 = 256 << 10;
+/// Of what it took, a larger module has this part more: 256 KiB were once too few.
 const SPARE_SHARE: u64 = 8;
 /// Bytes of an error's texts that are read.
 const LONGEST_ERROR: u64 = 64 << 10;

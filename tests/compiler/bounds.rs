@@ -124,6 +124,12 @@ fn a_cap_that_is_too_low_is_raised_and_what_is_enough_is_remembered() {
         (check(&pool).compilations, check(&pool).compiler_kills),
         (2, kills)
     );
+    // It reserved what was enough, and an eighth more, where it had reserved all of its last cap.
+    let again = told.lock().unwrap().pop().unwrap();
+    let last_cap = (1 << 20) << kills.cap;
+    assert!(heap + heap / 8 < last_cap, "{last:?}");
+    let saved = last.reserved_bytes - again.reserved_bytes;
+    assert_eq!(saved, last_cap - (heap + heap / 8), "{again:?}");
 }
 
 #[test]
