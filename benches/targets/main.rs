@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench targets`. Every target is a ratio of two things measured one after the
 //! other, in several rounds, of which the median counts; or bytes. Exits with an error if one is
-//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time; `-- artifacts` measures
-//! those alone, and fails for nothing. Some lines need `--features warm-up,zstd`.
+//! short. `-- --short` takes few rounds, to see whether it runs, and then never fails for a time; `-- waits evictions` measures
+//! those sections alone (`SECTIONS`). Some lines need `--features warm-up,zstd`.
 
 extern crate alloc;
 
@@ -52,6 +52,25 @@ const SHORT: Effort = Effort {
     crowd: 2000,
 };
 
+/// What can be asked for by name.
+const SECTIONS: &[(&str, fn(&mut Report))] = &[
+    ("warm", Report::warm),
+    ("two-threads", Report::two_threads),
+    ("tasks", Report::tasks),
+    ("waits", Report::waits),
+    ("crowds", Report::crowds),
+    ("cold", Report::cold),
+    #[cfg(feature = "warm-up")]
+    ("warm-up", Report::warm_up),
+    ("artifacts", Report::artifacts),
+    ("evictions", Report::evictions),
+    ("books", Report::books),
+    ("bytes", Report::bytes),
+    #[cfg(target_os = "linux")]
+    ("host-memory", Report::host_memory),
+    ("machine", Report::machine),
+];
+
 /// What was measured so far.
 struct Report {
     effort: Effort,
@@ -67,25 +86,13 @@ fn main() -> ExitCode {
     let effort = if only_try { SHORT } else { FULL };
     let mut report = Report { effort, short: 0 };
     println!("{:58} {:>10} {:>10}", "name", "measured", "target");
-    if env::args().any(|arg| arg == "artifacts") {
-        report.artifacts();
-        return ExitCode::SUCCESS;
+    let asked = |section: &str| env::args().skip(1).any(|arg| arg == section);
+    let all = !SECTIONS.iter().any(|(section, _)| asked(section));
+    for (section, measure) in SECTIONS {
+        if all || asked(section) {
+            measure(&mut report);
+        }
     }
-    report.warm();
-    report.two_threads();
-    report.tasks();
-    report.waits();
-    report.crowds();
-    report.cold();
-    #[cfg(feature = "warm-up")]
-    report.warm_up();
-    report.artifacts();
-    report.evictions();
-    report.books();
-    report.bytes();
-    #[cfg(target_os = "linux")]
-    report.host_memory();
-    report.machine();
     if report.short > 0 && !only_try {
         println!("{} short", report.short);
         return ExitCode::FAILURE;
@@ -371,7 +378,7 @@ impl Report {
     }
 
     /// What the figures above depend on.
-    fn machine(&self) {
+    fn machine(&mut self) {
         let calls = self.effort.calls;
         let bare = warm::bare().nanos(calls);
         let swap = &mut warm::by_hand()[1];

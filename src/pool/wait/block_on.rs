@@ -14,6 +14,8 @@ use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, thread_local};
 /// A thread that sleeps until it is woken.
 struct Parker {
     woken: AtomicBool,
+    /// Until it is woken.
+    waiting: Waiting,
     /// Held by the thread from its last look at `woken` until it sleeps.
     falling_asleep: Mutex<()>,
     bell: Condvar,
@@ -21,6 +23,7 @@ struct Parker {
 
 impl Wake for Parker {
     fn wake(self: Arc<Self>) {
+        self.waiting.end();
         self.woken.store(true, Ordering::Release);
         // Whoever has seen it unset sleeps by the time that this has the lock, and hears the bell.
         drop(self.falling_asleep.lock());
@@ -61,6 +64,7 @@ pub(crate) fn block_on<F: Future>(future: F, timekeeper: &Timekeeper) -> F::Outp
     let mut future = pin!(future);
     let parker = Arc::new(Parker {
         woken: AtomicBool::new(false),
+        waiting: Waiting::new(),
         falling_asleep: Mutex::new(()),
         bell: Condvar::new(),
     });
@@ -74,11 +78,12 @@ pub(crate) fn block_on<F: Future>(future: F, timekeeper: &Timekeeper) -> F::Outp
             return output;
         }
         let until = AGAIN_AT.with(Cell::get);
-        let waiting = SOON.with(Cell::get).then(Waiting::begin);
-        if let Some(waiting) = &waiting {
-            waiting.spin_until(|| parker.woken.load(Ordering::Acquire));
+        if SOON.with(Cell::get) {
+            parker.waiting.begin();
+            (parker.waiting).spin_until(|| parker.woken.load(Ordering::Acquire));
         }
         parker.sleep((until != u64::MAX).then_some(until), timekeeper);
+        parker.waiting.end();
     }
 }
 
@@ -105,5 +110,28 @@ impl Parker {
                 None => self.bell.wait(&mut falling_asleep),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or whoever waits for it in turn would see no processor for itself, for as long as it takes to wake up.
+    #[test]
+    fn who_is_woken_counts_no_more_while_it_wakes_up() {
+        let parker = Arc::new(Parker {
+            woken: AtomicBool::new(false),
+            waiting: Waiting::new(),
+            falling_asleep: Mutex::new(()),
+            bell: Condvar::new(),
+        });
+        parker.waiting.begin();
+        assert!(parker.waiting.counts());
+        parker.clone().wake();
+        assert!(!parker.waiting.counts());
+        parker.waiting.end();
+        parker.waiting.begin();
+        assert!(parker.waiting.counts());
     }
 }

@@ -9,27 +9,45 @@ use std::cell::Cell;
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
-use crate::sync::{OnceLock, Ordering, SPINS, StaticU64, thread_local};
+use crate::sync::{AtomicBool, OnceLock, Ordering, SPINS, StaticU64, thread_local};
 
-/// As long as sleeping and being woken takes: who spins for that long in vain has lost as much again.
-const MOST: Duration = Duration::from_micros(32);
+/// As long as sleeping and being woken may take: who spins for that long in vain has lost as much again.
+const MOST: Duration = Duration::from_micros(64);
 /// So much is always tried, or nobody would learn that leases have become short.
-const LEAST: Duration = Duration::from_micros(4);
+const LEAST: Duration = Duration::from_micros(8);
 
-/// Threads that wait for something that may come soon, spinning or asleep.
+/// Threads that wait for something that may come soon, spinning or asleep, and have not been told that it has.
 static WAITING: StaticU64 = StaticU64::new(0);
 
 thread_local! {
     static PATIENCE: Cell<Duration> = const { Cell::new(MOST) };
 }
 
-/// A thread that waits for something that may come soon.
-pub(crate) struct Waiting(());
+/// Whether a thread waits for something that may come soon.
+pub(crate) struct Waiting(AtomicBool);
 
 impl Waiting {
-    pub fn begin() -> Self {
-        WAITING.fetch_add(1, Ordering::Relaxed);
-        Self(())
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    pub fn begin(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            WAITING.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Said by whoever wakes the thread: one that is asleep is awake only many microseconds later, and if it still
+    /// counted, whoever waits for it in turn would see no processor for itself, and go to sleep as well.
+    pub fn end(&self) {
+        if self.0.swap(false, Ordering::Relaxed) {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn counts(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Spins until something has come, or for as long as this thread has patience. The model checker knows no time,
@@ -58,7 +76,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
+        self.end();
     }
 }
 
