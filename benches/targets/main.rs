@@ -181,7 +181,8 @@ impl Report {
     }
 
     fn waits(&mut self) {
-        let calls = self.effort.calls / 10;
+        // Enough that the first ones, which compile and learn how long it is worth to spin, are not among the last percent.
+        let calls = 20_000;
         let p99 = self.rounds(|_| {
             let [pool, _] = threads::waits_for_one_instance(calls);
             micros(pool.p99)
@@ -199,12 +200,12 @@ impl Report {
         }
         let alone = &mut many::crowd("alone", 1, 1);
         let crowd = &mut many::crowd("crowd", self.effort.crowd, self.effort.crowd / 10);
-        self.ratio(
-            "100,000 functions, 10,000 idle / one of each",
-            crowd,
-            alone,
-            1.2,
+        let functions = self.effort.crowd;
+        let name = format!(
+            "{functions} functions, {} idle / one of each",
+            functions / 10
         );
+        self.ratio(&name, crowd, alone, 1.2);
     }
 
     fn cold(&mut self) {
@@ -306,13 +307,14 @@ impl Report {
             grow.push(evicted / (10.0 * tenth));
             (evicted - dropped) / dropped
         });
-        self.line(
-            "evicting 10,000 one by one: books / dropping stores",
-            beyond,
-            0.15,
-        );
+        let name = format!("evicting {count} one by one: books / dropping stores");
+        self.line(&name, beyond, 0.15);
         // Four thirds: what log n grows by from 1,000 to 10,000.
-        self.line("the same, each / each of 1,000", median(grow), 4.0 / 3.0);
+        self.line(
+            "the same, each / each of a tenth as many",
+            median(grow),
+            4.0 / 3.0,
+        );
     }
 
     /// The books alone, which is what is under the pool's lock.
@@ -324,17 +326,15 @@ impl Report {
         let (small, large) = (few.choices(choices), books.choices(choices));
         let at = |sorted: &[Duration], percent| micros(sorted[sorted.len() * percent / 100]);
         let flat = at(&large, 50) / at(&small, 50);
-        self.line("choosing of 10,000 modules / of 100, median", flat, 4.0);
-        self.line(
-            "choosing of 10,000 modules: p99, in us",
-            at(&large, 99),
-            5.0,
-        );
+        let name = format!("choosing of {many} modules / of {}, median", many / 100);
+        self.line(&name, flat, 4.0);
+        let name = format!("choosing of {many} modules: p99, in us");
+        self.line(&name, at(&large, 99), 5.0);
         let sweep = self.rounds(|_| micros(books.sweep()));
-        let name = "sweep of 10,000 idle that finds nothing: lock, in us";
-        self.line(name, sweep, 20.0);
+        let name = format!("sweep of {many} idle that finds nothing: lock, in us");
+        self.line(&name, sweep, 20.0);
         let refusal = self.rounds(|_| micros(books.refusal()));
-        println!("refusal that counts 10,000 idle: lock, in us: {refusal:.1}");
+        println!("refusal that counts {many} idle: lock, in us: {refusal:.1}");
     }
 
     fn bytes(&mut self) {

@@ -1,6 +1,7 @@
 //! What the pool keeps of a definition, and of the module that it is of.
 
 use std::any::TypeId;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +33,11 @@ pub(crate) struct Defined {
     pub declared: FuncType,
     /// The types of the handle that it was defined with, which are known to match.
     pub types: TypeId,
-    /// Units of fuel of a lease, its own or the pool's; `None` for no limit.
-    pub fuel: Option<u64>,
-    /// Time of a lease, likewise.
+    /// Leases that an instance of it may have, its own or the pool's. The end of a lease looks at it.
+    pub max_uses: u64,
+    /// Bytes that an instance of it may have in memories and tables, likewise.
+    pub max_memory: u64,
+    /// Time of a lease, likewise; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Hits of entries that are gone; survives `replace`.
     pub past_hits: Arc<AtomicU64>,
@@ -43,7 +46,7 @@ pub(crate) struct Defined {
 impl Defined {
     /// For reports about a lease that ran out of fuel.
     pub fn fuel_limit(&self) -> CallLimit {
-        CallLimit::Fuel(self.fuel.unwrap_or(u64::MAX))
+        CallLimit::Fuel(self.limits.fuel.map_or(u64::MAX, NonZeroU64::get))
     }
 
     /// For reports about a lease that ran out of time.

@@ -1,21 +1,46 @@
-//! What leases of some functions have, if their definitions do not say it: from a file, before there are functions.
+//! What a function has of its own: what its definition says, or what a file says of its name before there are functions.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a lease of a function has, as far as somebody said it.
+use crate::pool::api::build_error::LimitsError;
+use crate::pool::api::limits::{check_lease, check_range};
+
+/// What the leases and the instances of a function have, as far as somebody said it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LeaseSettings {
+pub(crate) struct FunctionLimits {
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
+    /// Bytes of an instance's memories and tables.
+    pub max_memory: Option<u64>,
+    /// Leases of an instance.
+    pub max_uses: Option<u64>,
 }
 
-impl LeaseSettings {
+impl FunctionLimits {
     /// What is not said here is as the other has it.
     pub fn or(self, other: Self) -> Self {
         Self {
             fuel: self.fuel.or(other.fuel),
             timeout: self.timeout.or(other.timeout),
+            max_memory: self.max_memory.or(other.max_memory),
+            max_uses: self.max_uses.or(other.max_uses),
+        }
+    }
+
+    /// That a guest can run at all, and that its instances stay within what any instance of the pool may have.
+    pub fn check(&self, most_memory: u64) -> Result<(), LimitsError> {
+        check_lease(self.fuel, self.timeout)?;
+        check_range("max_uses", self.max_uses.unwrap_or(u64::MAX))?;
+        let field = "max_memory";
+        match self.max_memory {
+            Some(0) => Err(LimitsError::Zero { field }),
+            Some(value) if value > most_memory => Err(LimitsError::TooLarge {
+                field,
+                value,
+                max: most_memory,
+            }),
+            _ => Ok(()),
         }
     }
 }
@@ -26,14 +51,14 @@ pub(crate) struct FunctionSettings(HashMap<String, Overloads>);
 
 #[derive(Debug, Clone, Default)]
 struct Overloads {
-    all: LeaseSettings,
-    by_arguments: HashMap<String, LeaseSettings>,
+    all: FunctionLimits,
+    by_arguments: HashMap<String, FunctionLimits>,
 }
 
 impl FunctionSettings {
     /// For all overloads of a name, or for one; what was said of the same before, and is not said again, stays.
     #[cfg(feature = "config")]
-    pub fn set(&mut self, name: &str, arguments: Option<&str>, settings: LeaseSettings) {
+    pub fn set(&mut self, name: &str, arguments: Option<&str>, settings: FunctionLimits) {
         let overloads = self.0.entry(name.to_owned()).or_default();
         let place = match arguments {
             None => &mut overloads.all,
@@ -46,16 +71,16 @@ impl FunctionSettings {
     }
 
     /// What is said of its argument types counts before what is said of its name.
-    pub fn of(&self, name: &str, arguments: &str) -> LeaseSettings {
+    pub fn of(&self, name: &str, arguments: &str) -> FunctionLimits {
         let Some(overloads) = self.0.get(name) else {
-            return LeaseSettings::default();
+            return FunctionLimits::default();
         };
         let own = overloads.by_arguments.get(arguments).copied();
         own.unwrap_or_default().or(overloads.all)
     }
 
     /// Whether any function has fuel, or a time, of its own.
-    pub fn any(&self, said: impl Fn(&LeaseSettings) -> bool) -> bool {
+    pub fn any(&self, said: impl Fn(&FunctionLimits) -> bool) -> bool {
         let one = |o: &Overloads| said(&o.all) || o.by_arguments.values().any(&said);
         self.0.values().any(one)
     }

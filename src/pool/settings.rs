@@ -7,7 +7,7 @@ use crate::pool::Limits;
 use crate::pool::api::quarantine::Quarantine;
 use crate::pool::api::share::Share;
 use crate::pool::defined::InstanceLimits;
-use crate::pool::function_settings::{FunctionSettings, LeaseSettings};
+use crate::pool::function_settings::{FunctionLimits, FunctionSettings};
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, ModuleLimits, Runtime};
 use crate::state::{self, Expiry, Group, PerBudget, Policy};
@@ -110,11 +110,13 @@ impl Settings {
         self.call_timeout.is_some() || self.cancellable || own()
     }
 
-    /// What each lease of a function has: what its definition says, what is said of its name, what all have.
-    pub fn lease(&self, own: LeaseSettings, name: &str, arguments: &str) -> LeaseSettings {
-        let all = LeaseSettings {
+    /// What a function has: what its definition says, what is said of its name, what all have.
+    pub fn of_function(&self, own: FunctionLimits, name: &str, arguments: &str) -> FunctionLimits {
+        let all = FunctionLimits {
             fuel: self.fuel,
             timeout: self.call_timeout,
+            max_memory: Some(self.instance.memory),
+            max_uses: Some(self.max_uses),
         };
         own.or(self.functions.of(name, arguments)).or(all)
     }

@@ -17,6 +17,7 @@ mod budgets;
 mod cancellation;
 mod cancelled_by_others;
 mod defects;
+mod function_limits;
 mod fuzz;
 mod graceful_end;
 mod group_limits;

@@ -180,7 +180,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// Leases that one instance serves before it is retired. With 1, every lease is of a pristine
-    /// instance, made for it from retained code. Default: no limit.
+    /// instance, made for it from retained code. A definition may say otherwise. Default: no limit.
     pub fn max_uses(mut self, uses: u64) -> Self {
         self.settings.max_uses = uses;
         self

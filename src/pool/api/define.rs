@@ -9,9 +9,7 @@ use crate::pool::api::definition::sealed::Check;
 use crate::pool::api::definition::{CallTypes, Definition, HandleTypes, Parts};
 use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
-use crate::pool::api::limits::check_lease;
-use crate::pool::defined::{Defined, fresh_uid};
-use crate::pool::function_settings::LeaseSettings;
+use crate::pool::defined::{Defined, InstanceLimits, fresh_uid};
 use crate::pool::shared::{Context, EntryId, FunctionId, Locked, ShellTypes};
 use crate::runtime::TypeText;
 use crate::state::{DefineRefused, NewFunction, signature};
@@ -207,17 +205,23 @@ impl<T: Send + 'static> Pool<T> {
             setting,
             needs,
         };
-        if parts.fuel.is_some() && !shared.runtime.meters_fuel() {
+        if parts.limits.fuel.is_some() && !shared.runtime.meters_fuel() {
             return Err(lacks("fuel", "consume_fuel"));
         }
-        if parts.timeout.is_some() && !shared.runtime.interrupts() {
+        if parts.limits.timeout.is_some() && !shared.runtime.interrupts() {
             return Err(lacks("call_timeout", "epoch_interruption"));
         }
-        check_lease(parts.fuel, parts.timeout).map_err(|source| DefineError::Limits {
-            target: function(),
-            source,
-        })?;
-        let limits = shared.settings.instance;
+        let most = shared.settings.instance;
+        let own = (shared.settings).of_function(parts.limits, &parts.name, &parts.arguments);
+        own.check(most.memory)
+            .map_err(|source| DefineError::Limits {
+                target: function(),
+                source,
+            })?;
+        let limits = InstanceLimits {
+            memory: own.max_memory.unwrap_or(most.memory),
+            ..most
+        };
         let modules = &shared.settings.modules;
         let (source, declared) =
             parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits, modules)?;
@@ -234,21 +238,17 @@ impl<T: Send + 'static> Pool<T> {
         }
         let uid = same_type.map_or_else(fresh_uid, |old| old.uid);
         let key = source.key(shared.runtime.key());
-        let own = LeaseSettings {
-            fuel: parts.fuel,
-            timeout: parts.timeout,
-        };
-        let lease = shared.settings.lease(own, &parts.name, &parts.arguments);
-        let LeaseSettings { fuel, timeout } = lease;
+        let call_limits = (shared.settings).call_limits(own.fuel, own.timeout, &shared.runtime);
         let defined = Defined {
-            limits: shared.settings.call_limits(fuel, timeout, &shared.runtime),
+            limits: call_limits,
+            max_uses: own.max_uses.unwrap_or(u64::MAX),
+            max_memory: limits.memory,
             uid,
             origin: replaced.map_or(uid, |old| old.origin),
             export: parts.export,
             declared,
             types: TypeId::of::<(P, R)>(),
-            fuel,
-            timeout,
+            timeout: own.timeout,
             past_hits: replaced.map_or_else(Arc::default, |old| old.past_hits.clone()),
         };
         Ok(NewFunction {

@@ -63,7 +63,7 @@ pub enum DefineError {
         target: Arc<str>,
         /// Bytes declared.
         requested: u64,
-        /// `max_instance_memory`, in bytes.
+        /// `max_instance_memory` of the pool, or `max_memory` of the definition, in bytes.
         limit: u64,
     },
     /// The declared minimum of the module's tables is more than an instance may have.

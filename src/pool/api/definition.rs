@@ -15,6 +15,7 @@ use crate::pool::api::function_name::{check_name, join};
 use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::imports::Imports;
 use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts, Warmed};
+use crate::pool::function_settings::FunctionLimits;
 use crate::runtime::{Facts, HostImports, ModuleLimits, OwnNeeds, TypeText, inspect};
 use crate::state::signature;
 
@@ -41,8 +42,7 @@ pub struct Definition {
     ty: Option<FunctionType>,
     /// The export that instances are warmed up by.
     warm_up: Option<Arc<str>>,
-    fuel: Option<u64>,
-    timeout: Option<Duration>,
+    limits: FunctionLimits,
     may_change_type: bool,
 }
 
@@ -58,8 +58,7 @@ impl Definition {
             imports: None,
             ty: None,
             warm_up: None,
-            fuel: None,
-            timeout: None,
+            limits: FunctionLimits::default(),
             may_change_type: false,
         }
     }
@@ -158,13 +157,44 @@ impl Definition {
 
     /// Units of fuel for each lease of this function, instead of the pool's.
     pub fn fuel(mut self, units: u64) -> Self {
-        self.fuel = Some(units);
+        self.limits.fuel = Some(units);
         self
     }
 
     /// Wall-clock time for each lease of this function, instead of the pool's.
     pub fn call_timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
+        self.limits.timeout = Some(limit);
+        self
+    }
+
+    /// Bytes that an instance of this function may have in its memories and tables, at most what the pool lets any instance
+    /// have ([`PoolBuilder::max_instance_memory`](crate::PoolBuilder::max_instance_memory)); more is
+    /// [`DefineError::Limits`], and so is zero. A module that declares more is refused when it is
+    /// defined, one that its warm-up has made larger when it is acquired; growth beyond it is refused to the guest, and
+    /// counts for a quarantine.
+    ///
+    /// ```
+    /// use wasm_pool::{Definition, Pool};
+    ///
+    /// let pool: Pool = Pool::builder().build()?;
+    /// let wat = r#"(module (memory 1) (func (export "grow") (result i32)
+    ///     (memory.grow (i32.const 1))))"#;
+    /// let small = Definition::new("small").export("grow").wasm(wat.as_bytes()).max_memory(128 << 10);
+    /// let grow = pool.define::<(), i32>(small)?;
+    /// assert_eq!(grow.call("tenant", ())?, 1);
+    /// assert_eq!(grow.call("tenant", ())?, -1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.limits.max_memory = Some(bytes);
+        self
+    }
+
+    /// Leases that an instance of this function may have, instead of the pool's
+    /// ([`PoolBuilder::max_uses`](crate::PoolBuilder::max_uses)): the last one destroys it. With 1, each lease is
+    /// of an instance that nobody has used before. Zero is [`DefineError::Limits`].
+    pub fn max_uses(mut self, uses: u64) -> Self {
+        self.limits.max_uses = Some(uses);
         self
     }
 
@@ -202,8 +232,7 @@ impl Definition {
             imports: self.imports,
             ty: self.ty,
             warm_up: self.warm_up,
-            fuel: self.fuel,
-            timeout: self.timeout,
+            limits: self.limits,
             may_change_type: self.may_change_type,
         })
     }
@@ -234,8 +263,7 @@ pub(crate) struct Parts {
     pub imports: Option<Arc<dyn Any + Send + Sync>>,
     pub ty: Option<FunctionType>,
     pub warm_up: Option<Arc<str>>,
-    pub fuel: Option<u64>,
-    pub timeout: Option<Duration>,
+    pub limits: FunctionLimits,
     pub may_change_type: bool,
 }
 

@@ -105,7 +105,7 @@ impl<T: Send + 'static> Shared<T> {
             .then(|| StackQuota::new(self.runtime.stack_amounts(), Arc::new(account())));
         let meter = Meter::new(
             Box::new(account()),
-            self.settings.instance.memory,
+            ready.defined.max_memory,
             self.settings.instance.table_elements,
             ready.needs.metered,
         );

@@ -19,8 +19,7 @@ impl<T: Send + 'static> Shared<T> {
     /// Whether an instance may have to go when its lease ends, though it is healthy.
     pub fn needs_release_checks(&self) -> bool {
         let settings = &self.settings;
-        settings.max_uses != u64::MAX
-            || settings.max_lifetime.is_some()
+        settings.max_lifetime.is_some()
             || settings.max_idle_memory < settings.instance.memory
             || self.on_recycle.is_some()
     }
@@ -73,7 +72,7 @@ impl<T: Send + 'static> Entry<T> {
             .timekeeper
             .roughly_now()
             .saturating_sub(pooled.created_at);
-        if pooled.uses >= settings.max_uses {
+        if pooled.is_used_up() {
             return Some(RemovalReason::Uses);
         }
         if settings.max_lifetime.is_some_and(|most| age >= nanos(most)) {

@@ -78,7 +78,7 @@ pub(crate) struct Entry<T: Send + 'static> {
     lends: bool,
     /// Whether its leases are looked at each tick of the epoch, so that others can stop them.
     pub is_cancellable: bool,
-    /// Whether a healthy instance may have to go when its lease ends.
+    /// Whether a healthy instance may have to go when its lease ends, though it may be used again.
     pub needs_release_check: bool,
     pub group: Group,
     pub id: EntryId<T>,
@@ -216,7 +216,7 @@ impl<T: Send + 'static> Entry<T> {
     pub fn release(&self, pooled: Box<PooledInstance<T>>, healthy: bool) {
         // The holder may have panicked between two writes into the guest's memory.
         let healthy = healthy && !std::thread::panicking();
-        if !healthy || self.needs_release_check {
+        if !healthy || self.needs_release_check || pooled.is_used_up() {
             return self.check_and_release(pooled, healthy);
         }
         if let Err(not_returned) = self.put(pooled) {

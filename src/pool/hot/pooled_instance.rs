@@ -19,3 +19,11 @@ pub(crate) struct PooledInstance<T: Send + 'static> {
     /// Nanoseconds since the clock's origin.
     pub created_at: u64,
 }
+
+impl<T: Send + 'static> PooledInstance<T> {
+    /// Whether this lease was its last one.
+    #[inline(always)]
+    pub fn is_used_up(&self) -> bool {
+        self.uses >= self.defined.max_uses
+    }
+}

@@ -19,9 +19,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::function_name::{FunctionName, check_name};
-use crate::pool::api::limits::check_lease;
 use crate::pool::api::names::named;
-use crate::pool::function_settings::LeaseSettings;
+use crate::pool::function_settings::FunctionLimits;
 use crate::state::{Budget, Policy};
 use compiler_settings::FileCompiler;
 use group_settings::FileGroup;
@@ -99,6 +98,8 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///
 ///     [functions."math.add(bigint, bigint)"]
 ///     call_timeout = "10ms"
+///     max_memory = "1Mi"                  # of an instance, at most max_instance_memory
+///     max_uses = 1000
 ///
 ///     [groups.reports]                    # a group with a name
 ///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
@@ -233,13 +234,17 @@ struct FileModuleLimits {
 struct FileFunction {
     fuel: Option<Count>,
     call_timeout: Option<Time>,
+    max_memory: Option<Size>,
+    max_uses: Option<Count>,
 }
 
 impl FileFunction {
-    fn settings(self) -> LeaseSettings {
-        LeaseSettings {
+    fn settings(self) -> FunctionLimits {
+        FunctionLimits {
             fuel: self.fuel.map(|units| units.0),
             timeout: self.call_timeout.map(|time| time.0),
+            max_memory: self.max_memory.map(|bytes| bytes.0),
+            max_uses: self.max_uses.map(|uses| uses.0),
         }
     }
 }
@@ -414,8 +419,8 @@ impl File {
             if let Some(same) = same {
                 return Err(fault(format!("{key:?} and {same:?} are one function")));
             }
-            let LeaseSettings { fuel, timeout } = settings.settings();
-            check_lease(fuel, timeout).map_err(|error| Fault {
+            // What any instance may have may be said elsewhere.
+            (settings.settings().check(u64::MAX)).map_err(|error| Fault {
                 path: vec!["functions".into(), key.clone(), error.field().into()],
                 reason: Reason::Limits(error),
             })?;

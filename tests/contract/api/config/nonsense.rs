@@ -18,7 +18,7 @@ const NONSENSE: &[(&str, usize, usize, &str)] = &[
     // Unknown keys, in each section.
     ("max_uses = 5\nmax_usess = 6", 2, 1, "unknown field `max_usess`, expected one of `name`"),
     ("[limits]\nmemory = 1000000\nmemroy = 5", 3, 1, "unknown field `memroy`, expected one of `memory`"),
-    ("[functions.f]\n  fuell = 5", 2, 3, "unknown field `fuell`, expected `fuel` or `call_timeout`"),
+    ("[functions.f]\n  fuell = 5", 2, 3, "unknown field `fuell`, expected one of `fuel`"),
     ("[artifacts]\ndirectroy = '/'", 2, 1, "unknown field `directroy`, expected one of `memory`"),
     ("[quarantine]\nfailures = 5\nafter = '1s'", 3, 1, "unknown field `after`, expected one of `failures`"),
     ("[groups.tenant]\nfuel = 5", 2, 1, "unknown field `fuel`, expected one of `memory`"),
