@@ -52,8 +52,11 @@ const SHORT: Effort = Effort {
     crowd: 2000,
 };
 
+/// Measures some lines, and prints them.
+type Section = fn(&mut Report);
+
 /// What can be asked for by name.
-const SECTIONS: &[(&str, fn(&mut Report))] = &[
+const SECTIONS: &[(&str, Section)] = &[
     ("warm", Report::warm),
     ("two-threads", Report::two_threads),
     ("tasks", Report::tasks),
