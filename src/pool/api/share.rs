@@ -200,7 +200,7 @@ pub struct GroupStats {
         feature = "serde",
         serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
     )]
-    limits: PerBudget<u64>,
+    limits: PerBudget<Option<u64>>,
     /// Its weight among those who wait for room, if it has one.
     pub weight: Option<u32>,
     /// Nobody has used it for so long that nothing is reserved for it, until it is used again.
@@ -214,7 +214,9 @@ impl GroupStats {
             group: share.group.clone(),
             reserved: share.terms.reserved,
             holds: PerBudget::from_fn(|budget| holds.get(budget)),
-            limits: share.terms.limits,
+            limits: PerBudget::from_fn(|budget| {
+                Some(share.terms.limits[budget]).filter(|limit| *limit < u64::MAX)
+            }),
             weight: Some(share.terms.weight).filter(|weight| *weight > 0),
             lapsed: share.lapsed,
         }
@@ -227,7 +229,7 @@ impl GroupStats {
 
     /// What its instances may have of a budget, if that is limited.
     pub fn limit(&self, budget: Budget) -> Option<u64> {
-        Some(self.limits[budget]).filter(|limit| *limit < u64::MAX)
+        self.limits[budget]
     }
 
     /// What it holds of a budget: its instances, and the code that it uses, all of it.

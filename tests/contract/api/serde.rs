@@ -8,7 +8,7 @@ use serde_json::{Value, from_value, json, to_value};
 use wasm_pool::{
     AcquireError, AcquireOptions, AsyncReason, Budget, CallLimit, Definition, ErrorKind, Function,
     FunctionName, FunctionType, Group, GuestBytes, GuestTrap, Limits, MissingImport, Policy, Pool,
-    RemovalReason, StackTooSmall, ValueType,
+    RemovalReason, Share, StackTooSmall, ValueType,
 };
 
 use crate::common::memory_module;
@@ -113,7 +113,26 @@ fn reports_are_written() {
             "target": {"signature": "math.one(int)", "group": 2}
         })
     );
+    let share = Share::new().reserve(Budget::Memory, 1000);
+    pool.set_group("reports", share.limit(Budget::Stack, 1 << 20))
+        .unwrap();
     let stats = to_value(pool.stats()).unwrap();
+    let group = &stats["groups"][0];
+    assert_eq!(
+        (&group["group"], &group["weight"]),
+        (&json!("reports"), &Value::Null)
+    );
+    for (what, memory, stack) in [
+        ("reserved", json!(1000), json!(0)),
+        ("holds", json!(charged), json!(0)),
+        ("limits", Value::Null, json!(1 << 20)),
+    ] {
+        assert_eq!(
+            (&group[what]["memory"], &group[what]["stack"]),
+            (&memory, &stack),
+            "{what}"
+        );
+    }
     assert_eq!(
         stats["budgets"]["memory"],
         json!({"limit": 100_000, "charged": charged, "peak": charged, "overdraft": 0})
