@@ -177,9 +177,10 @@ impl Definition {
     /// use wasm_pool::{Definition, Pool};
     ///
     /// let pool: Pool = Pool::builder().build()?;
-    /// let wat = r#"(module (memory 1) (func (export "grow") (result i32)
-    ///     (memory.grow (i32.const 1))))"#;
-    /// let small = Definition::new("small").export("grow").wasm(wat.as_bytes()).max_memory(128 << 10);
+    /// let wasm = wat::parse_str(
+    ///     r#"(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 1))))"#,
+    /// )?;
+    /// let small = Definition::new("small").export("grow").wasm(wasm).max_memory(128 << 10);
     /// let grow = pool.define::<(), i32>(small)?;
     /// assert_eq!(grow.call("tenant", ())?, 1);
     /// assert_eq!(grow.call("tenant", ())?, -1);
