@@ -16,6 +16,7 @@ mod tenants;
 mod screen;
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -137,6 +138,10 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
             screen.line(&line);
         }
         seen.push(one);
+    }
+    // Where cargo builds elsewhere, there is no `target`.
+    if let Some(folder) = Path::new(&args.chart).parent() {
+        std::fs::create_dir_all(folder)?;
     }
     std::fs::write(&args.chart, chart::draw(&seen))?;
     screen.line("");
