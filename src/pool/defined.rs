@@ -35,7 +35,7 @@ pub(crate) struct Defined {
     pub types: TypeId,
     /// Leases that an instance of it may have, its own or the pool's. The end of a lease looks at it.
     pub max_uses: u64,
-    /// Bytes that an instance of it may have in memories and tables, likewise.
+    /// Bytes of linear memory and GC heap that an instance of it may grow to, likewise.
     pub max_memory: u64,
     /// Time of a lease, likewise; `None` for no limit.
     pub timeout: Option<Duration>,

@@ -11,7 +11,7 @@ use crate::pool::api::limits::{check_lease, check_range};
 pub(crate) struct FunctionLimits {
     pub fuel: Option<u64>,
     pub timeout: Option<Duration>,
-    /// Bytes of an instance's memories and tables.
+    /// Bytes of an instance's linear memories and GC heap.
     pub max_memory: Option<u64>,
     /// Leases of an instance.
     pub max_uses: Option<u64>,

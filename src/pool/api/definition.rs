@@ -167,8 +167,8 @@ impl Definition {
         self
     }
 
-    /// Bytes that an instance of this function may have in its memories and tables, at most what the pool lets any instance
-    /// have ([`PoolBuilder::max_instance_memory`](crate::PoolBuilder::max_instance_memory)); more is
+    /// Bytes of linear memory, and of its GC heap, that an instance of this function may grow to, at most what the pool lets
+    /// any instance have ([`PoolBuilder::max_instance_memory`](crate::PoolBuilder::max_instance_memory)); more is
     /// [`DefineError::Limits`], and so is zero. A module that declares more is refused when it is
     /// defined, one that its warm-up has made larger when it is acquired; growth beyond it is refused to the guest, and
     /// counts for a quarantine.
