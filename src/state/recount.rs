@@ -200,8 +200,7 @@ impl<H: Types> State<H> {
         none(promised, |(seat, _)| {
             format!("E2: seat {seat} of {id:?} is promised to another seat's request")
         })?;
-        let vacant = entry.seats.iter().any(|seat| matches!(seat, Seat::Vacant));
-        let full = !vacant && entry.seats.len() == self.config.seats_per_entry;
+        let full = entry.occupied() >= self.max_instances(id);
         must(entry.queue.is_empty() || full, || {
             format!("E3: somebody waits for {id:?}, which has a seat for it")
         })

@@ -58,18 +58,23 @@ impl World {
             let current = self.model.function_of(n).map(|f| f.version);
             let open = current.is_some() && !self.model.closed;
             assert!(open || entry.queue.is_empty(), "somebody waits in vain");
+            let waits = !entry.queue.is_empty();
+            let most = self.model.function_of(n).map_or(0, |f| f.most);
+            assert!(
+                !waits || self.model.occupied(n) >= most,
+                "somebody waits for a free seat"
+            );
+            let surplus = self.model.has_surplus(n);
+            let closed = self.cx.slots.doors[n].waited;
+            assert!(closed || !surplus, "a lease may end unseen, and be one too many");
             for seat in &entry.seats {
-                let waits = !entry.queue.is_empty();
-                assert!(
-                    !waits || *seat != MSeat::Vacant,
-                    "somebody waits for a free seat"
-                );
                 let MSeat::Taken(id) = seat else {
                     continue;
                 };
                 let instance = &self.model.instances[id];
                 if instance.place == Place::Idle {
                     assert!(!waits, "somebody waits for {id:?}, which is idle");
+                    assert!(!surplus, "{id:?} is idle, and one too many");
                     assert_eq!(Some(instance.version), current, "C-N2: {id:?} is stale");
                     assert!(!self.model.closed);
                 }

@@ -44,6 +44,9 @@ impl Model {
             assert_eq!(self.instances[&id].version, function.version);
             return Expected::Idle(id);
         }
+        if self.occupied(entry) >= function.most {
+            return Expected::Full;
+        }
         let vacant = seats().find(|seat| record.seats[*seat] == MSeat::Vacant);
         // When all are in use, there come to be twice as many.
         let more = (count < most).then_some(count);
@@ -338,7 +341,8 @@ impl World {
         self.model.note_share_used(door);
         let collected = self.model.is_collected(id);
         // Unless nobody may have it any more.
-        let is_current = !self.model.closed && current == Some(version);
+        let surplus = self.model.has_surplus(door);
+        let is_current = !self.model.closed && current == Some(version) && !surplus;
         if is_current && !collected {
             self.model.skip_late(door);
         }
@@ -370,6 +374,10 @@ impl World {
                     _ if self.model.closed => RemovalReason::Closed,
                     None => RemovalReason::Removed,
                     Some(current) if current != version => RemovalReason::Replaced,
+                    Some(_) if surplus => {
+                        self.seen.note("surplus given up");
+                        RemovalReason::Replaced
+                    }
                     Some(_) => {
                         assert!(collected, "a current instance was retired");
                         self.seen.note("collected as its lease ended");

@@ -94,6 +94,8 @@ const INTERESTING: &[&str] = &[
     "module leaves",
     "module under two names",
     "more seats",
+    "seats served when there may be more",
+    "surplus given up",
     "not_retained",
     "overdraft",
     "prepared",

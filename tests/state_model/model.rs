@@ -45,6 +45,8 @@ pub struct MFunction {
     pub key: u8,
     pub version: u64,
     pub definition: u32,
+    /// Instances that each of its entries may have at once.
+    pub most: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +214,8 @@ pub struct Model {
     pub reports: Vec<(usize, usize)>,
     /// Seat waiters that must be served by the call that is under way.
     pub due: VecDeque<(Queued, usize, usize)>,
+    /// Entries whose function may have another number of instances now.
+    pub refit: Vec<usize>,
     /// Who must be told by that call that they are late.
     pub late: Vec<u32>,
     pub now: u64,
@@ -247,6 +251,7 @@ impl Model {
             dying: BTreeMap::new(),
             reports: Vec::new(),
             due: VecDeque::new(),
+            refit: Vec::new(),
             late: Vec::new(),
             now: 0,
             closed: false,
@@ -365,13 +370,58 @@ impl Model {
 
     /// A seat is free: the first in the queue must be told so by this very call.
     pub fn vacate(&mut self, entry: usize, seat: usize) {
+        self.entries[entry].seats[seat] = MSeat::Vacant;
+        if !self.may_occupy(entry) {
+            return;
+        }
         self.skip_late(entry);
-        let record = &mut self.entries[entry];
-        record.seats[seat] = MSeat::Vacant;
-        if let Some(next) = record.queue.pop_front() {
-            record.seats[seat] = MSeat::Promised;
+        if let Some(next) = self.entries[entry].queue.pop_front() {
+            self.entries[entry].seats[seat] = MSeat::Promised;
             self.due.push_back((next, entry, seat));
         }
+    }
+
+    /// The entries of a function, in the order of their groups.
+    pub fn entries_of(&self, function: FunctionId<Fake>) -> Vec<usize> {
+        let all = self.entries.iter().enumerate();
+        let own = all.filter(|(_, e)| e.function == function && !e.gone);
+        let mut own: Vec<_> = own.map(|(at, e)| (e.group, at)).collect();
+        own.sort();
+        own.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// Who waits gets the seats that may be occupied now, of so many that there are.
+    pub fn offer_more(&mut self, entry: usize, seats: usize) -> bool {
+        self.entries[entry].seats.resize(seats, MSeat::Vacant);
+        let mut any = false;
+        loop {
+            if !self.may_occupy(entry) {
+                return any;
+            }
+            self.skip_late(entry);
+            if self.entries[entry].queue.is_empty() {
+                return any;
+            }
+            let vacant = (self.entries[entry].seats.iter()).position(|s| *s == MSeat::Vacant);
+            let seat = vacant.expect("a seat for as many as there may be");
+            any = true;
+            self.vacate(entry, seat);
+        }
+    }
+
+    pub fn occupied(&self, entry: usize) -> usize {
+        let seats = self.entries[entry].seats.iter();
+        seats.filter(|seat| **seat != MSeat::Vacant).count()
+    }
+
+    fn may_occupy(&self, entry: usize) -> bool {
+        let function = self.function_of(entry);
+        function.is_some_and(|f| self.occupied(entry) < f.most)
+    }
+
+    pub fn has_surplus(&self, entry: usize) -> bool {
+        let function = self.function_of(entry);
+        function.is_some_and(|f| self.occupied(entry) > f.most)
     }
 
     /// Whoever is served next, those before it are told that they are late.

@@ -84,6 +84,7 @@ impl Pool {
             definition: 0,
             key: [module.key; 32],
             source: module.key,
+            max_instances: u32::MAX,
         };
         let known = self.state.find(&name, "");
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));

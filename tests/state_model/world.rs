@@ -169,10 +169,10 @@ impl World {
 
     pub fn apply(&mut self, op: Op) {
         match op {
-            Op::Define(name, key) => self.define(name, key % KEYS),
-            Op::Replace(name, key) => self.replace(name, key % KEYS),
+            Op::Define(name, key) => self.define(name, key),
+            Op::Replace(name, key) => self.replace(name, key),
             Op::Relieve(count) => self.relieve(usize::from(count % 4)),
-            Op::Supersede(name, key) => self.supersede(name, key % KEYS),
+            Op::Supersede(name, key) => self.supersede(name, key),
             Op::Remove(name) => self.remove(name),
             Op::Enter(name, group) => self.acquire(name, group),
             Op::Warm(name, group) => self.warm(name, group),
@@ -276,6 +276,11 @@ impl World {
         for destroy in destroy {
             self.free_instance(destroy, heir);
         }
+        for entry in core::mem::take(&mut self.model.refit) {
+            let seats = self.cx.slots.doors[entry].slots.len();
+            let offered = self.model.offer_more(entry, seats);
+            self.seen.note_if(offered, "seats served when there may be more");
+        }
         for (waiter, signal) in wake.into_iter().filter(|(_, s)| !last(s)) {
             let late = matches!(signal, Signal::Late);
             self.seen.note_if(late, "told that it is late");
@@ -334,7 +339,7 @@ impl World {
 
     // Names: ──────────────────────────────────────────────────────────────────────────────────
 
-    fn new_function(&mut self, name: usize, key: u8) -> (NewFunction<Fake>, u32) {
+    fn new_function(&mut self, name: usize, key: u8, most: usize) -> (NewFunction<Fake>, u32) {
         let definition = self.model.number();
         let new = NewFunction {
             name: NAMES[name].into(),
@@ -342,8 +347,16 @@ impl World {
             definition,
             key: [key; 32],
             source: key,
+            max_instances: most as u32,
         };
         (new, definition)
+    }
+
+    /// The module that a number means, and how many instances of it an entry may have: all that it has seats for, most
+    /// often.
+    fn key_and_most(&self, number: u8) -> (u8, usize) {
+        let fewer = usize::from(number / KEYS) % 4;
+        (number % KEYS, self.seats.saturating_sub(fewer).max(1))
     }
 
     fn ensure_module(&mut self, key: u8) {
@@ -357,8 +370,9 @@ impl World {
     }
 
     fn define(&mut self, name: u8, key: u8) {
+        let (key, most) = self.key_and_most(key);
         let name = usize::from(name) % NAMES.len();
-        let (new, definition) = self.new_function(name, key);
+        let (new, definition) = self.new_function(name, key, most);
         let defined = self.state.define(new);
         let free = !self.model.closed && self.model.functions[name].is_none();
         assert_eq!(defined.is_ok(), free);
@@ -369,14 +383,17 @@ impl World {
                 key,
                 version: 0,
                 definition,
+                most,
             });
         }
     }
 
     fn replace(&mut self, name: u8, key: u8) {
+        let (key, most) = self.key_and_most(key);
         let name = usize::from(name) % NAMES.len();
-        let (new, definition) = self.new_function(name, key);
+        let (new, definition) = self.new_function(name, key, most);
         let replaced = (self.state).replace(new, &mut self.cx);
+        let mut refit = Vec::new();
         let known = !self.model.closed && self.model.functions[name].is_some();
         assert_eq!(replaced.is_ok(), known);
         if known {
@@ -386,13 +403,16 @@ impl World {
                 function.version += 1;
                 let id = function.id;
                 function.definition = definition;
+                function.most = most;
                 self.model.forgive(id);
+                refit = self.model.entries_of(id);
             }
             let phase = &mut self.model.module(key).phase;
             if matches!(phase, MPhase::Failed { .. }) {
                 *phase = MPhase::Cold;
             }
         }
+        self.model.refit = refit;
         self.absorb(None);
     }
 
@@ -409,8 +429,9 @@ impl World {
     }
 
     fn supersede(&mut self, name: u8, key: u8) {
+        let (key, most) = self.key_and_most(key);
         let name = usize::from(name) % NAMES.len();
-        let (new, definition) = self.new_function(name, key);
+        let (new, definition) = self.new_function(name, key, most);
         let counts = |world: &Self| {
             let function = world.model.functions[name].as_ref()?;
             Some(world.state.function(function.id)?.counts)
@@ -426,6 +447,7 @@ impl World {
                 key,
                 version: 0,
                 definition,
+                most,
             });
             let phase = &mut self.model.module(key).phase;
             if matches!(phase, MPhase::Failed { .. }) {

@@ -15,6 +15,8 @@ pub struct NewFunction<H: Types> {
     pub definition: H::Definition,
     pub key: ModuleKey,
     pub source: H::Source,
+    /// Instances that each of its entries may have at once, at most what the pool lets any entry have.
+    pub max_instances: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ impl<H: Types> State<H> {
             return Err(DefineRefused::Exists);
         }
         let module = self.module_for(new.key, new.source);
-        Ok(self.enlist(new.name, new.arguments, new.definition, module))
+        Ok(self.enlist(new.name, new.arguments, new.definition, module, new.max_instances))
     }
 
     fn enlist(
@@ -44,6 +46,7 @@ impl<H: Types> State<H> {
         arguments: Arc<str>,
         definition: H::Definition,
         module: ModuleId<H>,
+        max_instances: u32,
     ) -> FunctionId<H> {
         let id = self.functions.insert(Function {
             name,
@@ -51,6 +54,7 @@ impl<H: Types> State<H> {
             definition,
             module,
             version: 0,
+            max_instances,
             entries: Default::default(),
             counts: FunctionCounts::default(),
         });
@@ -74,7 +78,7 @@ impl<H: Types> State<H> {
         let module = self.module_for(new.key, new.source);
         self.forget_failure(module);
         self.remove(old, cx);
-        let id = self.enlist(new.name, new.arguments, new.definition, module);
+        let id = self.enlist(new.name, new.arguments, new.definition, module, new.max_instances);
         self.functions[id].counts = counts;
         Ok(id)
     }
@@ -97,9 +101,10 @@ impl<H: Types> State<H> {
         let old = core::mem::replace(&mut function.module, module);
         function.definition = new.definition;
         function.version += 1;
+        function.max_instances = new.max_instances;
         let version = function.version;
         let entries: Vec<_> = function.entries.values().copied().collect();
-        for id in entries {
+        for &id in &entries {
             // Some are forgotten on the way, when too many are unused.
             if let Some(entry) = self.entries.get(id) {
                 cx.slots.set_version(&entry.handle, version);
@@ -108,6 +113,9 @@ impl<H: Types> State<H> {
         }
         // New code has a record of its own.
         self.lift_quarantine(id);
+        for entry in entries {
+            self.fit_seats(entry, cx);
+        }
         self.release_module_name(old, &mut cx.out);
         Ok(id)
     }

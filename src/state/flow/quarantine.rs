@@ -80,7 +80,9 @@ impl<H: Types> State<H> {
 
     /// Whether an acquire or a release of this entry must take the lock.
     pub(crate) fn stays_closed(&self, id: EntryId<H>) -> bool {
-        !self.entries[id].queue.is_empty() || self.quarantined_until(id).is_some()
+        !self.entries[id].queue.is_empty()
+            || self.quarantined_until(id).is_some()
+            || self.has_surplus(id)
     }
 
     /// All that is held against a function is forgotten, in all groups.

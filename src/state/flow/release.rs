@@ -36,6 +36,9 @@ impl<H: Types> State<H> {
             }
             Some(_) => {}
         }
+        if self.has_surplus(instance.entry) {
+            return Returned::Retire(RemovalReason::Replaced);
+        }
         if self.is_collected(id) {
             return Returned::Retire(RemovalReason::Room);
         }

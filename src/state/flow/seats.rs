@@ -56,7 +56,7 @@ impl<H: Types> State<H> {
         if !entry.queue.is_empty() {
             return SeatOffer::Full;
         }
-        cx.slots.set_waited(&entry.handle, false);
+        self.open_if_it_may(id, &mut cx.slots);
         let (version, seats) = (function.version, entry.seats_from(near));
         self.note_share_used(id);
         for seat in seats {
@@ -72,17 +72,63 @@ impl<H: Types> State<H> {
             self.note_share_seen(instance, &cx.slots);
             self.dismiss(instance, RemovalReason::Replaced, None, &mut cx.out);
         }
+        match self.free_seat(id, near, &mut cx.slots) {
+            Some(seat) => SeatOffer::Seat(self.promise(id, seat)),
+            None => SeatOffer::Full,
+        }
+    }
+
+    /// A seat that may be taken, made if there is none yet; `None` if as many are occupied as there may be.
+    fn free_seat(
+        &mut self,
+        id: EntryId<H>,
+        near: usize,
+        slots: &mut impl Slots<H>,
+    ) -> Option<usize> {
+        if self.occupied(id) >= self.max_instances(id) {
+            return None;
+        }
         let entry = &mut self.entries[id];
-        let (count, most) = (entry.seats.len(), self.config.seats_per_entry);
-        if let Some(seat) = entry.vacant_seat(near) {
-            return SeatOffer::Seat(self.promise(id, seat));
+        entry.vacant_seat(near).or_else(|| {
+            let count = entry.seats.len();
+            entry.add_seats(self.config.seats_per_entry);
+            slots.add_seats(&entry.handle, entry.seats.len());
+            Some(count)
+        })
+    }
+
+    fn occupied(&self, id: EntryId<H>) -> usize {
+        self.entries[id].occupied()
+    }
+
+    /// Seats of an entry that may be occupied at once.
+    pub(crate) fn max_instances(&self, id: EntryId<H>) -> usize {
+        let function = self.functions.get(self.entries[id].function);
+        let own = function.map_or(0, |function| function.max_instances as usize);
+        own.min(self.config.seats_per_entry)
+    }
+
+    /// More seats are occupied than may be, since a `replace` let the function have fewer. The entry is closed for as
+    /// long: each lease that ends gives one up.
+    pub(crate) fn has_surplus(&self, id: EntryId<H>) -> bool {
+        let entry = &self.entries[id];
+        self.functions.get(entry.function).is_some() && entry.occupied() > self.max_instances(id)
+    }
+
+    /// Its function may have another number of instances from now on.
+    pub(crate) fn fit_seats(&mut self, id: EntryId<H>, cx: &mut Context<H, impl Slots<H>>) {
+        if self.entries.get(id).is_none() {
+            return;
         }
-        if count == most {
-            return SeatOffer::Full;
+        if self.has_surplus(id) {
+            cx.slots.set_waited(&self.entries[id].handle, true);
         }
-        entry.add_seats(most);
-        cx.slots.add_seats(&entry.handle, entry.seats.len());
-        SeatOffer::Seat(self.promise(id, count))
+        while !self.entries[id].queue.is_empty() {
+            let Some(seat) = self.free_seat(id, 0, &mut cx.slots) else {
+                break;
+            };
+            self.offer(id, seat, &mut cx.out);
+        }
     }
 
     /// Queues for a seat of an entry that `try_seat` found full, and counts a block.
@@ -151,16 +197,22 @@ impl<H: Types> State<H> {
 
     /// A seat is free: for the first in the queue, or for anybody.
     pub(crate) fn vacate(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
+        self.entries[id].seats[seat] = Seat::Vacant;
+        if self.occupied(id) < self.max_instances(id) {
+            self.offer(id, seat, out);
+        }
+        self.forget_if_unused(id, out);
+    }
+
+    /// A vacant seat is promised to the first in the queue, if anybody is.
+    fn offer(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
         let entry = &mut self.entries[id];
-        entry.seats[seat] = Seat::Vacant;
         let mut late = Vec::new();
         let next = entry.queue.pop(self.now, &mut late);
         self.notify_late(late, out);
         if let Some((_, sleeper)) = next {
             let request = self.promise(id, seat);
             out.wake.push((sleeper.waiter, Signal::Seat(request)));
-        } else {
-            self.forget_if_unused(id, out);
         }
     }
 }

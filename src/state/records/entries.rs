@@ -20,7 +20,7 @@ pub type EntryId<H> = Id<Entry<H>>;
 /// Invariants:
 /// - **E1** a seat that is `Taken` names a live instance whose entry and seat are these.
 /// - **E2** a seat that is `Promised` names a live request that holds this seat.
-/// - **E3** nobody waits while a seat is vacant, or while there are fewer seats than there may be.
+/// - **E3** nobody waits while fewer seats are occupied than its function may have.
 /// - **E4** `unused` is its place in the order of unused entries: it has one while it is unused and its
 ///   function is defined.
 pub struct Entry<H: Types> {
@@ -75,6 +75,12 @@ impl<H: Types> Entry<H> {
 
     pub fn vacant_seat(&self, near: usize) -> Option<usize> {
         (self.seats_from(near)).find(|seat| matches!(self.seats[*seat], Seat::Vacant))
+    }
+
+    /// Seats that are taken or promised.
+    pub fn occupied(&self) -> usize {
+        let vacant = |seat: &&Seat<H>| matches!(seat, Seat::Vacant);
+        self.seats.len() - self.seats.iter().filter(vacant).count()
     }
 
     pub fn taken(&self) -> impl Iterator<Item = (usize, InstanceId<H>)> + '_ {

@@ -29,6 +29,8 @@ pub struct Function<H: Types> {
     pub module: ModuleId<H>,
     /// Raised by every `replace`; an instance of another version is never leased again.
     pub version: u64,
+    /// Instances that each of its entries may have at once.
+    pub max_instances: u32,
     pub entries: BTreeMap<Group, EntryId<H>>,
     pub counts: FunctionCounts,
 }
