@@ -100,6 +100,7 @@ impl Life {
             definition: (),
             key: [7; 32],
             source: (),
+            max_instances: u32::MAX,
         });
         let function = function.expect("an open pool takes a new name");
         let entry = self

@@ -71,6 +71,7 @@ impl Books {
             definition: 0,
             key,
             source: 0,
+            max_instances: u32::MAX,
         });
         let function = function.expect("a new name");
         let doors = &mut self.cx.slots;

@@ -9,7 +9,6 @@ use wasmparser::FuncType;
 
 use crate::artifacts::{ArtifactKey, EngineKey};
 use crate::pool::api::error::CallLimit;
-use crate::pool::time::clock::nanos;
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{CallLimits, Facts, HostImports, compile_heap};
 use crate::state::{Amounts, ModuleKey};
@@ -37,8 +36,8 @@ pub(crate) struct Defined {
     pub max_uses: u64,
     /// Bytes of linear memory and GC heap that an instance of it may grow to, likewise.
     pub max_memory: u64,
-    /// Time of a lease, likewise; `None` for no limit.
-    pub timeout: Option<Duration>,
+    /// Nanoseconds of a lease, likewise; all there are for no limit.
+    pub timeout: u64,
     /// Hits of entries that are gone; survives `replace`.
     pub past_hits: Arc<AtomicU64>,
 }
@@ -51,14 +50,17 @@ impl Defined {
 
     /// For reports about a lease that ran out of time.
     pub fn time_limit(&self) -> CallLimit {
-        CallLimit::Time(self.timeout.unwrap_or(Duration::MAX))
+        CallLimit::Time(match self.timeout {
+            u64::MAX => Duration::MAX,
+            limit => Duration::from_nanos(limit),
+        })
     }
 
     /// When the time of a task's lease is over that begins now.
     pub fn end_of_time(&self, timekeeper: &Timekeeper) -> u64 {
         match self.timeout {
-            Some(time) => timekeeper.now().saturating_add(nanos(time)),
-            None => u64::MAX,
+            u64::MAX => u64::MAX,
+            limit => timekeeper.now().saturating_add(limit),
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct FunctionLimits {
     pub max_memory: Option<u64>,
     /// Leases of an instance.
     pub max_uses: Option<u64>,
+    /// Instances that each group may have at once.
+    pub max_instances: Option<u64>,
 }
 
 impl FunctionLimits {
@@ -25,23 +27,24 @@ impl FunctionLimits {
             timeout: self.timeout.or(other.timeout),
             max_memory: self.max_memory.or(other.max_memory),
             max_uses: self.max_uses.or(other.max_uses),
+            max_instances: self.max_instances.or(other.max_instances),
         }
     }
 
-    /// That a guest can run at all, and that its instances stay within what any instance of the pool may have.
-    pub fn check(&self, most_memory: u64) -> Result<(), LimitsError> {
+    /// That a guest can run at all, and that its instances stay within what any function of the pool may have.
+    pub fn check(&self, most_memory: u64, most_instances: usize) -> Result<(), LimitsError> {
         check_lease(self.fuel, self.timeout)?;
         check_range("max_uses", self.max_uses.unwrap_or(u64::MAX))?;
-        let field = "max_memory";
-        match self.max_memory {
-            Some(0) => Err(LimitsError::Zero { field }),
-            Some(value) if value > most_memory => Err(LimitsError::TooLarge {
-                field,
-                value,
-                max: most_memory,
-            }),
-            _ => Ok(()),
-        }
+        check_most("max_memory", self.max_memory, most_memory)?;
+        check_most("max_instances", self.max_instances, most_instances as u64)
+    }
+}
+
+fn check_most(field: &'static str, value: Option<u64>, max: u64) -> Result<(), LimitsError> {
+    match value {
+        Some(0) => Err(LimitsError::Zero { field }),
+        Some(value) if value > max => Err(LimitsError::TooLarge { field, value, max }),
+        _ => Ok(()),
     }
 }
 

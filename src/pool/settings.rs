@@ -117,6 +117,7 @@ impl Settings {
             timeout: self.call_timeout,
             max_memory: Some(self.instance.memory),
             max_uses: Some(self.max_uses),
+            max_instances: Some(self.max_instances_per_entry as u64),
         };
         own.or(self.functions.of(name, arguments)).or(all)
     }

@@ -1,4 +1,8 @@
-//! What a function's instances may have of their own: memory, and uses.
+//! What a function's instances may have of their own: memory, uses, and how many there are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use pollster::block_on;
 use wasm_pool::{
@@ -99,6 +103,12 @@ fn limits_that_make_no_sense_are_refused_and_nothing_is_defined() {
     let zero = |field| LimitsError::Zero { field };
     assert_eq!(refused(grows("f").max_memory(0)), zero("max_memory"));
     assert_eq!(refused(grows("f").max_uses(0)), zero("max_uses"));
+    assert_eq!(refused(grows("f").max_instances(0)), zero("max_instances"));
+    for (value, max) in [(9, 8), (1 << 32, 8), (u64::MAX, 8)] {
+        let field = "max_instances";
+        let expected = LimitsError::TooLarge { field, value, max };
+        assert_eq!(refused(grows("f").max_instances(value)), expected);
+    }
     for (value, max) in [(MIB + 1, MIB), (u64::MAX, MIB)] {
         let field = "max_memory";
         let expected = LimitsError::TooLarge { field, value, max };
@@ -110,6 +120,7 @@ fn limits_that_make_no_sense_are_refused_and_nothing_is_defined() {
     assert!(pool.stats().functions.is_empty());
     // As much as any instance may have, and any number of uses, are no limits.
     let all = grows("f").max_memory(MIB).max_uses(u64::MAX);
+    let all = all.max_instances(8);
     assert_eq!(growing(&pool, all).call(1, 15).unwrap(), 1);
     check(&pool);
 }
@@ -179,13 +190,109 @@ fn what_replaces_a_function_has_its_own_limits_and_old_leases_keep_theirs() {
 }
 
 #[test]
+fn a_group_has_no_more_instances_of_a_function_than_it_may() {
+    let pool = quiet().build().unwrap();
+    let two = counting(&pool, counts("two").max_instances(2));
+    let eight = counting(&pool, counts("eight"));
+    let leases = [(); 2].map(|()| two.acquire("a").unwrap());
+    let full = two.try_acquire("a").map(drop).unwrap_err();
+    assert!(matches!(full, AcquireError::WouldBlock { .. }), "{full:?}");
+    let late = two.acquire_timeout("a", Duration::ZERO).map(drop);
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
+    // Other groups have as many, and other functions of the module what the pool lets them have.
+    let _others = [(); 2].map(|()| two.try_acquire("b").unwrap());
+    let all = [(); 8].map(|()| eight.try_acquire("a").unwrap());
+    assert!(eight.try_acquire("a").is_err());
+    let stats = check(&pool);
+    assert_eq!((stats.idle, stats.leased), (0, 12));
+    drop((leases, all));
+    // What is idle counts, and is what a lease gets.
+    let _lease = two.try_acquire("a").unwrap();
+    let stats = check(&pool);
+    assert_eq!((stats.idle, stats.leased), (9, 3));
+    check(&pool);
+}
+
+/// The guest runs as long as its thread likes: here, until another one has tried.
+#[test]
+fn with_one_instance_a_guest_never_runs_twice_at_once() {
+    let inside = Arc::new(AtomicU64::new(0));
+    let (entered, most) = (inside.clone(), Arc::new(AtomicU64::new(0)));
+    let seen = most.clone();
+    let pool = quiet()
+        .imports(move |linker| {
+            linker.func_wrap("host", "at_once", move || {
+                let now = entered.fetch_add(1, Ordering::SeqCst) + 1;
+                seen.fetch_max(now, Ordering::SeqCst);
+                std::thread::yield_now();
+                entered.fetch_sub(1, Ordering::SeqCst);
+            })?;
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    let guest = wat(
+        r#"(module (import "host" "at_once" (func $f)) (export "f" (func $f))
+        (func (export "g") (call $f)))"#,
+    );
+    let one = Definition::new("one")
+        .export("g")
+        .wasm(guest)
+        .max_instances(1);
+    let one: Function<(), ()> = pool.define(one).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..500).for_each(|_| one.call("tenant", ()).unwrap()));
+        }
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert_eq!(check(&pool).functions[0].misses, 1);
+}
+
+#[test]
+fn what_replaces_a_function_may_have_fewer_instances_or_more() {
+    let pool = quiet().build().unwrap();
+    let f = counting(&pool, counts("f").max_instances(4));
+    let mut leases: Vec<_> = (0..4).map(|_| f.acquire(1).unwrap()).collect();
+    let _: Function<(), i32> = pool.replace(counts("f").max_instances(2)).unwrap();
+    // Those that are out stay, and nobody gets another until they are fewer than two.
+    for left in [3, 2] {
+        drop(leases.pop());
+        assert_eq!(check(&pool).leased, left);
+        assert!(f.try_acquire(1).is_err(), "{left} are out");
+    }
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| f.acquire(1).map(drop));
+        wait_for_waiters(&pool, 1);
+        drop(leases.pop());
+        waits.join().unwrap().unwrap();
+    });
+    let other = f.try_acquire(1).unwrap();
+    assert!(f.try_acquire(1).is_err());
+    // Who waits for one is served as soon as there may be more.
+    std::thread::scope(|scope| {
+        let wait = |_| scope.spawn(|| f.acquire(1).map(drop).unwrap());
+        let waits: [_; 2] = [0, 1].map(wait);
+        wait_for_waiters(&pool, 2);
+        let _: Function<(), i32> = pool.replace(counts("f").max_instances(3)).unwrap();
+        waits.into_iter().for_each(|waits| waits.join().unwrap());
+    });
+    drop((leases, other));
+    check(&pool);
+}
+
+#[test]
 #[cfg(feature = "config")]
 fn a_configuration_says_it_of_names_and_definitions_count_before_it() {
-    let text = "max_instance_memory = '1Mi'\n[functions.f]\nmax_memory = '128Ki'\nmax_uses = 2";
+    let text = "max_instance_memory = '1Mi'\n[functions.f]\nmax_memory = '128Ki'\nmax_uses = 2\n\
+        max_instances = 3";
     let config = wasm_pool::Config::from_toml(text).unwrap();
     let pool = quiet().config(&config).build().unwrap();
     let f = growing(&pool, grows("f"));
     assert_eq!([1, 1, 1].map(|pages| f.call(1, pages).unwrap()), [1, -1, 1]);
+    let all = [(); 3].map(|()| f.try_acquire(1).unwrap());
+    assert!(f.try_acquire(1).is_err());
+    drop(all);
     let g = growing(&pool, grows("g"));
     assert_eq!([1, 1, 1].map(|pages| g.call(1, pages).unwrap()), [1, 2, 3]);
     pool.remove("f").unwrap();

@@ -66,7 +66,10 @@ impl World {
             );
             let surplus = self.model.has_surplus(n);
             let closed = self.cx.slots.doors[n].waited;
-            assert!(closed || !surplus, "a lease may end unseen, and be one too many");
+            assert!(
+                closed || !surplus,
+                "a lease may end unseen, and be one too many"
+            );
             for seat in &entry.seats {
                 let MSeat::Taken(id) = seat else {
                     continue;

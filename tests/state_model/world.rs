@@ -279,7 +279,8 @@ impl World {
         for entry in core::mem::take(&mut self.model.refit) {
             let seats = self.cx.slots.doors[entry].slots.len();
             let offered = self.model.offer_more(entry, seats);
-            self.seen.note_if(offered, "seats served when there may be more");
+            self.seen
+                .note_if(offered, "seats served when there may be more");
         }
         for (waiter, signal) in wake.into_iter().filter(|(_, s)| !last(s)) {
             let late = matches!(signal, Signal::Late);

@@ -11,6 +11,7 @@ use crate::pool::api::function::{Function, Identity};
 use crate::pool::api::function_name::FunctionName;
 use crate::pool::defined::{Defined, InstanceLimits, fresh_uid};
 use crate::pool::shared::{Context, EntryId, FunctionId, Locked, ShellTypes};
+use crate::pool::time::clock::nanos;
 use crate::runtime::TypeText;
 use crate::state::{DefineRefused, NewFunction, signature};
 
@@ -213,11 +214,11 @@ impl<T: Send + 'static> Pool<T> {
         }
         let most = shared.settings.instance;
         let own = (shared.settings).of_function(parts.limits, &parts.name, &parts.arguments);
-        own.check(most.memory)
-            .map_err(|source| DefineError::Limits {
-                target: function(),
-                source,
-            })?;
+        let check = own.check(most.memory, shared.settings.max_instances_per_entry);
+        check.map_err(|source| DefineError::Limits {
+            target: function(),
+            source,
+        })?;
         let limits = InstanceLimits {
             memory: own.max_memory.unwrap_or(most.memory),
             ..most
@@ -248,7 +249,7 @@ impl<T: Send + 'static> Pool<T> {
             export: parts.export,
             declared,
             types: TypeId::of::<(P, R)>(),
-            timeout: own.timeout,
+            timeout: own.timeout.map_or(u64::MAX, nanos),
             past_hits: replaced.map_or_else(Arc::default, |old| old.past_hits.clone()),
         };
         Ok(NewFunction {
@@ -257,6 +258,7 @@ impl<T: Send + 'static> Pool<T> {
             definition: Arc::new(defined),
             key,
             source,
+            max_instances: own.max_instances.map_or(u32::MAX, saturated),
         })
     }
 
@@ -290,6 +292,10 @@ impl<T: Send + 'static> Pool<T> {
             Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { target }),
         }
     }
+}
+
+fn saturated(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Every overload of a name, the oldest first; or the one with these argument types.

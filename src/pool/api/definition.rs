@@ -199,6 +199,32 @@ impl Definition {
         self
     }
 
+    /// Instances of this function that each group may have at once, leased and idle, at most what the pool lets any function have
+    /// ([`PoolBuilder::max_instances_per_entry`](crate::PoolBuilder::max_instances_per_entry)); more is
+    /// [`DefineError::Limits`], and so is zero. An acquire beyond it waits, as one beyond the pool's does. With 1, a
+    /// guest is never run twice at once for a group.
+    ///
+    /// [`Pool::replace`](crate::Pool::replace) may change it: leases that are too many then end as they please, and nobody
+    /// gets an instance until they are few enough.
+    ///
+    /// ```
+    /// use wasm_pool::{AcquireError, Definition, Pool};
+    ///
+    /// let pool: Pool = Pool::builder().build()?;
+    /// let wasm = wat::parse_str(r#"(module (func (export "f")))"#)?;
+    /// let f = pool.define::<(), ()>(Definition::new("f").wasm(wasm).max_instances(1))?;
+    /// let lease = f.acquire("tenant")?;
+    /// let refused = f.try_acquire("tenant");
+    /// assert!(matches!(refused, Err(AcquireError::WouldBlock { .. })));
+    /// drop(lease);
+    /// assert!(f.try_acquire("tenant").is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_instances(mut self, count: u64) -> Self {
+        self.limits.max_instances = Some(count);
+        self
+    }
+
     /// Says that this definition may give its function other wasm types, when it replaces another:
     /// without it, [`Pool::replace`](crate::Pool::replace) refuses that. Handles with the old types
     /// then get [`AcquireError::TypeChanged`](crate::AcquireError::TypeChanged).

@@ -37,7 +37,13 @@ impl<H: Types> State<H> {
             return Err(DefineRefused::Exists);
         }
         let module = self.module_for(new.key, new.source);
-        Ok(self.enlist(new.name, new.arguments, new.definition, module, new.max_instances))
+        Ok(self.enlist(
+            new.name,
+            new.arguments,
+            new.definition,
+            module,
+            new.max_instances,
+        ))
     }
 
     fn enlist(
@@ -78,7 +84,13 @@ impl<H: Types> State<H> {
         let module = self.module_for(new.key, new.source);
         self.forget_failure(module);
         self.remove(old, cx);
-        let id = self.enlist(new.name, new.arguments, new.definition, module, new.max_instances);
+        let id = self.enlist(
+            new.name,
+            new.arguments,
+            new.definition,
+            module,
+            new.max_instances,
+        );
         self.functions[id].counts = counts;
         Ok(id)
     }

@@ -85,7 +85,7 @@ impl<H: Types> State<H> {
         near: usize,
         slots: &mut impl Slots<H>,
     ) -> Option<usize> {
-        if self.occupied(id) >= self.max_instances(id) {
+        if !self.may_occupy(id) {
             return None;
         }
         let entry = &mut self.entries[id];
@@ -97,8 +97,10 @@ impl<H: Types> State<H> {
         })
     }
 
-    fn occupied(&self, id: EntryId<H>) -> usize {
-        self.entries[id].occupied()
+    /// Whether one more seat of an entry may be taken or promised.
+    fn may_occupy(&self, id: EntryId<H>) -> bool {
+        let (entry, most) = (&self.entries[id], self.max_instances(id));
+        entry.seats.len() < most || entry.occupied() < most
     }
 
     /// Seats of an entry that may be occupied at once.
@@ -111,8 +113,10 @@ impl<H: Types> State<H> {
     /// More seats are occupied than may be, since a `replace` let the function have fewer. The entry is closed for as
     /// long: each lease that ends gives one up.
     pub(crate) fn has_surplus(&self, id: EntryId<H>) -> bool {
-        let entry = &self.entries[id];
-        self.functions.get(entry.function).is_some() && entry.occupied() > self.max_instances(id)
+        let (entry, most) = (&self.entries[id], self.max_instances(id));
+        self.functions.get(entry.function).is_some()
+            && entry.seats.len() > most
+            && entry.occupied() > most
     }
 
     /// Its function may have another number of instances from now on.
@@ -198,7 +202,7 @@ impl<H: Types> State<H> {
     /// A seat is free: for the first in the queue, or for anybody.
     pub(crate) fn vacate(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
         self.entries[id].seats[seat] = Seat::Vacant;
-        if self.occupied(id) < self.max_instances(id) {
+        if self.may_occupy(id) {
             self.offer(id, seat, out);
         }
         self.forget_if_unused(id, out);

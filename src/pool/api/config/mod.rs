@@ -100,6 +100,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     call_timeout = "10ms"
 ///     max_memory = "1Mi"                  # of an instance, at most max_instance_memory
 ///     max_uses = 1000
+///     max_instances = 2                   # of each group, at most max_instances_per_entry
 ///
 ///     [groups.reports]                    # a group with a name
 ///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
@@ -236,6 +237,7 @@ struct FileFunction {
     call_timeout: Option<Time>,
     max_memory: Option<Size>,
     max_uses: Option<Count>,
+    max_instances: Option<Count>,
 }
 
 impl FileFunction {
@@ -245,6 +247,7 @@ impl FileFunction {
             timeout: self.call_timeout.map(|time| time.0),
             max_memory: self.max_memory.map(|bytes| bytes.0),
             max_uses: self.max_uses.map(|uses| uses.0),
+            max_instances: self.max_instances.map(|count| count.0),
         }
     }
 }
@@ -420,7 +423,7 @@ impl File {
                 return Err(fault(format!("{key:?} and {same:?} are one function")));
             }
             // What any instance may have may be said elsewhere.
-            (settings.settings().check(u64::MAX)).map_err(|error| Fault {
+            (settings.settings().check(u64::MAX, usize::MAX)).map_err(|error| Fault {
                 path: vec!["functions".into(), key.clone(), error.field().into()],
                 reason: Reason::Limits(error),
             })?;
