@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use wasm_pool::Pool;
+use wasm_pool::{Billing, Pool};
 
 mod subjects;
 
@@ -42,15 +42,22 @@ fn main() -> ExitCode {
 
 /// The paths that are counted. The housekeeper's own instructions count too: let it be quiet.
 fn paths() -> Vec<Subject> {
-    let quiet = Pool::builder()
-        .call_timeout(Duration::from_secs(3600))
-        .epoch_tick(Duration::from_secs(60))
-        .idle_timeout(Duration::from_secs(3600));
-    let (_, add) = pool_of(quiet);
-    [warm::counted(&add), tasks::counted(&add)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let quiet = || {
+        Pool::builder()
+            .call_timeout(Duration::from_secs(3600))
+            .epoch_tick(Duration::from_secs(60))
+            .idle_timeout(Duration::from_secs(3600))
+    };
+    let (_, billed) = pool_of(quiet().billing(Billing::new()));
+    let (_, add) = pool_of(quiet());
+    [
+        warm::counted(&add),
+        vec![warm::billed(&billed)],
+        tasks::counted(&add),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn run_one(name: &str, count: u64) {

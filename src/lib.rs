@@ -173,6 +173,11 @@
 //! | `wasm_pool_limit` | gauge | bytes, or mappings | `budget` | Limit of a budget that has one: bytes, or mappings | `budget(..).limit` |
 //! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |
 //! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
+//! | `wasm_pool_group_calls_total` | counter | | `group` | Calls of guests, of groups with series of their own and of all others | `bills` |
+//! | `wasm_pool_group_failures_total` | counter | | `group` | Calls and start functions that failed, likewise | `bills` |
+//! | `wasm_pool_group_refusals_total` | counter | | `group` | Requests that a budget refused, likewise | `bills` |
+//! | `wasm_pool_group_guest_microseconds_total` | counter | microseconds | `group` | Time in guest code, likewise | `bills` |
+//! | `wasm_pool_group_memory_byte_seconds_total` | counter | | `group` | Bytes of memory, times the seconds that instances held them, likewise | `bills` |
 //!
 //! `reason` is [`RemovalReason::name`], and of kills one of `cap`, `time`, `unwanted`, `removed` and `closed`, `kind` one of `fuel`, `deadline`, `trap`, `cancelled` and `host`, `outcome` one of
 //! `served` and `timeout`, `budget` [`Budget::name`], `state` one of `idle` and `leased`.
@@ -255,15 +260,16 @@ pub use compiler::{CompileIn, CompilerError, CompilerProcess};
 #[cfg(all(target_os = "linux", feature = "compiler"))]
 pub use compiler::{serve_compiler, serve_compiler_with};
 pub use pool::{
-    AcquireError, AcquireOptions, ArgumentsError, AsGroup, AsyncReason, BudgetExceeded,
-    BudgetStats, BuildError, CallError, CallLimit, CallTypes, Canceller, Clock, CodeOrigin,
-    CompilationStats, Compiled, CompilerKills, DefineError, Definition, Dynamic, ErrorKind,
-    ExportedFunc, Function, FunctionName, FunctionStats, FunctionType, GroupKey, GroupStats,
-    GuestBytes, Holder, IdleInstance, Imports, ImportsBuilder, ImportsError, InGroup, Lease,
-    Limits, LimitsError, LookupError, ManualClock, MemoryError, ModuleError, NameError, Pool,
-    PoolBuilder, Precompile, PrecompileError, PrecompileOutcome, Precompiled, Prepared, Quarantine,
-    Quarantined, Removal, Share, ShareError, Stats, SystemClock, Target, TextError,
-    UnknownFunction, UnknownName, ValueType, WaitingFor, WarmUpError,
+    AcquireError, AcquireOptions, ArgumentsError, AsGroup, AsyncReason, Bill, Billing, Bills,
+    BudgetExceeded, BudgetStats, BuildError, CallError, CallLimit, CallTypes, Canceller, Clock,
+    CodeOrigin, CompilationStats, Compiled, CompilerKills, DefineError, Definition, Dynamic,
+    ErrorKind, ExportedFunc, Function, FunctionBill, FunctionName, FunctionStats, FunctionType,
+    GroupBill, GroupKey, GroupStats, GuestBytes, GuestFailures, Holder, IdleInstance, Imports,
+    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
+    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
+    PrecompileOutcome, Precompiled, Prepared, Quarantine, Quarantined, Removal, Share, ShareError,
+    Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
+    WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

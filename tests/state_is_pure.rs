@@ -62,6 +62,10 @@ impl Slots<Nothing> for OneSlot {
     fn set_waited(&mut self, _: &(), _: bool) {}
     fn set_version(&mut self, _: &(), _: u64) {}
     fn set_closed(&mut self, _: &()) {}
+    fn leased_nanos(&mut self, _: &(), _: usize, _: u64) -> u64 {
+        0
+    }
+
     fn add_seats(&mut self, (): &(), _: usize) {}
 }
 
@@ -86,6 +90,7 @@ impl Life {
             keeps_ages: true,
             quarantine: None,
             group_limits: PerBudget::of(u64::MAX),
+            bills: None,
         };
         Self {
             state: State::new(config, PerBudget::from_fn(|_| 100)),

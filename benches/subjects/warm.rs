@@ -44,6 +44,14 @@ pub fn resolved(add: &Add) -> Subject {
     })
 }
 
+/// The same, of a pool that keeps bills.
+pub fn billed(add: &Add) -> Subject {
+    Subject {
+        name: "resolved entry, billed",
+        ..resolved(add)
+    }
+}
+
 /// Acquire, call, release, by function and group.
 pub fn keyed(add: &Add) -> Subject {
     let add = add.clone();

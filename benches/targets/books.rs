@@ -43,6 +43,7 @@ impl Books {
             quarantine: None,
             group_limits: PerBudget::of(u64::MAX),
             keeps_ages: true,
+            bills: None,
         };
         Self {
             state: State::new(config, limits),

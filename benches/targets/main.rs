@@ -25,9 +25,10 @@ use books::Books;
 #[cfg(feature = "warm-up")]
 use subjects::warm_up;
 use subjects::{
-    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, tasks, threads,
-    warm,
+    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, pool_of, tasks,
+    threads, warm,
 };
+use wasm_pool::{Billing, Pool};
 
 #[global_allocator]
 static ALLOCATOR: heap::Counting = heap::Counting;
@@ -58,6 +59,7 @@ type Section = fn(&mut Report);
 /// What can be asked for by name.
 const SECTIONS: &[(&str, Section)] = &[
     ("warm", Report::warm),
+    ("bills", Report::bills),
     ("two-threads", Report::two_threads),
     ("tasks", Report::tasks),
     ("waits", Report::waits),
@@ -158,6 +160,33 @@ impl Report {
         let name = "warm, by function and group's key / bare call";
         self.ratio(name, by_key, bare, 1.45);
         self.ratio("warm, by function and name / bare call", by_name, bare, 2.2);
+    }
+
+    /// What a warm lease with a call takes longer in a pool that keeps bills.
+    fn bills(&mut self) {
+        let billing = Billing::new();
+        for (name, billing, target) in [
+            ("bills, ns of a warm lease", billing, 2.0),
+            // Twice what the system's clock takes.
+            (
+                "bills with exact times, ns of a warm lease",
+                billing.exact_times(true),
+                120.0,
+            ),
+        ] {
+            let (_without_bills, add) = pool();
+            let (_with_bills, billed) = pool_of(Pool::builder().billing(billing));
+            let (without, with) = (&mut warm::resolved(&add), &mut warm::resolved(&billed));
+            let calls = self.effort.calls;
+            with.run(calls);
+            let more = self.rounds(|_| {
+                let before = without.nanos(calls);
+                let measured = with.nanos(calls);
+                let after = without.nanos(calls);
+                measured - (before + after) / 2.0
+            });
+            self.line(name, more, target);
+        }
     }
 
     fn two_threads(&mut self) {

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wasm_pool::{Budget, Limits, Pool, Quarantine, Share};
+use wasm_pool::{Billing, Budget, Limits, Pool, Quarantine, Share};
 
 use guests::Guests;
 use screen::Screen;
@@ -102,6 +102,7 @@ fn pool(shares: bool, code: u64) -> Result<Pool, wasm_pool::BuildError> {
     let builder = Pool::builder()
         .limits(limits)
         .max_instance_memory(4 << 20)
+        .billing(Billing::new())
         .call_timeout(Duration::from_secs(1));
     if !shares {
         return builder.build();

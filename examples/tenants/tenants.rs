@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use wasm_pool::{AcquireError, CallError, Pool, Stats};
+use wasm_pool::{AcquireError, Bill, Bills, Budget, CallError, Pool, Stats};
 
 use crate::guests::{Add, Guests};
 use crate::screen::Screen;
@@ -67,7 +67,7 @@ impl Seen {
             compilations,
             ..
         } = self.stats;
-        vec![
+        let mut lines = vec![
             format!("  the flood called {} times", self.floods),
             format!(
                 "  the crashing one trapped {} times, and was kept out {}",
@@ -79,8 +79,36 @@ impl Seen {
                 self.calls.len(),
                 percent(self.hit_ratio())
             ),
-        ]
+        ];
+        lines.extend(self.stats.bills.iter().flat_map(|bills| bill_lines(bills)));
+        lines
     }
+}
+
+/// Who has used what.
+fn bill_lines(bills: &Bills) -> Vec<String> {
+    // Bytes times nanoseconds.
+    let mib_seconds = |held: u128| held as f64 / f64::from(1 << 20) / 1e9;
+    let row = |name: &str, bill: &Bill| {
+        let [held, leased] = [bill.held(Budget::Memory), bill.leased(Budget::Memory)];
+        format!(
+            "  {name:10} {:>9} {:>8} {:>9.2?} {:>11.1} {:>8.1} {:>7.2} {:>9} {:>8}",
+            bill.calls,
+            bill.failures.traps,
+            bill.guest_time,
+            mib_seconds(held),
+            mib_seconds(leased),
+            mib_seconds(bill.held(Budget::Code)),
+            bill.compilations,
+            bill.refusals,
+        )
+    };
+    let head = "  bill           calls    traps  in guests  MiB·s held   leased    code  compiled  refused";
+    let groups = bills.groups.iter();
+    let mut lines = vec![head.to_owned()];
+    lines.extend(groups.map(|of| row(&of.group.to_string(), &of.bill)));
+    lines.push(row("all", &bills.total));
+    lines
 }
 
 /// Shared by all tasks of a run.

@@ -143,6 +143,11 @@ impl<T: Send + 'static> Slots<ShellTypes<T>> for Claims<T> {
         entry.close();
     }
 
+    fn leased_nanos(&mut self, entry: &Arc<Entry<T>>, seat: usize, now: u64) -> u64 {
+        let meter = entry.slot(seat).meter();
+        meter.map_or(0, |meter| meter.leased_nanos(now))
+    }
+
     fn add_seats(&mut self, entry: &Arc<Entry<T>>, count: usize) {
         entry.add_seats(count);
     }

@@ -35,6 +35,8 @@ use wait::block_on::block_on;
 
 pub use api::acquire_options::AcquireOptions;
 pub use api::async_reason::AsyncReason;
+pub use api::bill::{Bill, Bills, FunctionBill, GroupBill, GuestFailures};
+pub use api::billing::Billing;
 pub use api::budget_exceeded::BudgetExceeded;
 pub use api::build_error::{BuildError, LimitsError};
 pub use api::builder::PoolBuilder;

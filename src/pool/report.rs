@@ -4,8 +4,10 @@ use std::sync::{Arc, Weak};
 
 use metrics::{counter, gauge};
 
+use crate::pool::api::bill::{Bill, Bills};
 use crate::pool::hot::entry::Entry;
 use crate::pool::roll::{BATCH, Roll};
+use crate::pool::service::group_series::{Figures, OTHER};
 use crate::pool::service::observe::name;
 use crate::pool::shared::{Shared, State};
 use crate::state::{Amounts, Budget, FunctionCounts, PerBudget};
@@ -37,7 +39,51 @@ impl<T: Send + 'static> Shared<T> {
         counter!(name::GROWTH_REFUSALS, "pool" => pool.clone())
             .absolute(now.counts.growth_refusals);
         counter!(name::QUARANTINES, "pool" => pool.clone()).absolute(now.quarantines);
+        self.publish_bills();
     }
+
+    /// What groups have used since this was told last.
+    fn publish_bills(&self) {
+        let billing = self.settings.billing;
+        let most = billing.map_or(0, |billing| billing.in_metrics());
+        if most == 0 {
+            return;
+        }
+        let Some(bills) = self.with_state(Bills::take) else {
+            return;
+        };
+        let groups = bills.groups.iter();
+        let groups = groups.map(|of| (&of.group, figures(&of.bill)));
+        let told = (self.group_series.lock()).update(figures(&bills.total), groups, most);
+        for (group, [calls, failures, refusals, micros, byte_seconds]) in told {
+            let pool = || self.observer.pool.clone();
+            let group = group.map_or_else(|| OTHER.to_owned(), |group| group.to_string());
+            let group = || group.clone();
+            counter!(name::GROUP_CALLS, "pool" => pool(), "group" => group()).increment(calls);
+            counter!(name::GROUP_FAILURES, "pool" => pool(), "group" => group())
+                .increment(failures);
+            counter!(name::GROUP_REFUSALS, "pool" => pool(), "group" => group())
+                .increment(refusals);
+            counter!(name::GROUP_GUEST_TIME, "pool" => pool(), "group" => group())
+                .increment(micros);
+            counter!(name::GROUP_MEMORY, "pool" => pool(), "group" => group())
+                .increment(byte_seconds);
+        }
+    }
+}
+
+fn figures(bill: &Bill) -> Figures {
+    let failures = &bill.failures;
+    let micros = bill.guest_time.as_micros();
+    let byte_seconds = bill.held(Budget::Memory) / 1_000_000_000;
+    let whole = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+    [
+        bill.calls,
+        failures.traps + failures.fuel + failures.time + failures.cancelled + failures.host,
+        bill.refusals,
+        whole(micros),
+        whole(byte_seconds),
+    ]
 }
 
 /// What only the slots know.

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::pool::Limits;
+use crate::pool::api::billing::Billing;
 use crate::pool::api::quarantine::Quarantine;
 use crate::pool::api::share::Share;
 use crate::pool::defined::InstanceLimits;
@@ -55,6 +56,8 @@ pub(crate) struct Settings {
     pub shares: Vec<(Group, Share)>,
     /// When functions are refused for what their guests do.
     pub quarantine: Option<Quarantine>,
+    /// Whether there are bills.
+    pub billing: Option<Billing>,
     /// Of some functions, by name.
     pub functions: FunctionSettings,
 }
@@ -71,6 +74,7 @@ impl Settings {
             keeps_ages: self.max_lifetime.is_some(),
             quarantine: self.quarantine.map(|quarantine| quarantine.rule()),
             group_limits: self.group_limits,
+            bills: self.billing.map(|billing| billing.kept()),
         }
     }
 

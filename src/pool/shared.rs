@@ -23,6 +23,7 @@ use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
 use crate::pool::lent::Lent;
 use crate::pool::roll::{BATCH, Roll};
+use crate::pool::service::group_series::GroupSeries;
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
@@ -91,6 +92,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     /// Hits of entries that are gone.
     pub past_hits: Arc<AtomicU64>,
     pub roll: Mutex<Roll<Entry<T>>>,
+    pub group_series: Mutex<GroupSeries>,
     /// Whether the epoch has stood still for a whole round of the housekeeper's: no lease has slipped through its
     /// pause.
     rests: AtomicBool,
@@ -164,8 +166,9 @@ impl<T: Send + 'static> Locked<T> {
     /// Entries that the core has no record of any more. Threads may still keep references to them: they
     /// look for such now and then.
     fn forget(&mut self, out: &mut Effects<T>) {
-        for entry in out.forgotten.drain(..) {
-            entry.forget();
+        for (entry, function) in out.forgotten.drain(..) {
+            let usage = entry.forget();
+            self.state.bill_usage(function, &entry.group, &usage);
             self.forgotten += 1;
             if self.forgotten.is_multiple_of(thread_cache::ANNOUNCE_EVERY) {
                 thread_cache::announce_closed();
@@ -277,6 +280,7 @@ impl<T: Send + 'static> Shared<T> {
             undelivered: Undelivered::new(),
             past_hits: Arc::default(),
             roll: Mutex::new(Roll::default()),
+            group_series: Mutex::new(GroupSeries::default()),
             rests: AtomicBool::new(false),
             settings: parts.settings,
             locked: Mutex::new(Locked::new(state)),

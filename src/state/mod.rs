@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
+pub use flow::bills::AllBills;
 pub use flow::code::{FlightUse, Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
 pub use flow::group_limits::LIMITABLE;
@@ -38,6 +39,8 @@ pub use flow::upkeep::Expiry;
 pub use holders::{Holder, Holding};
 pub use records::amounts::{Amounts, Budget, PerBudget};
 pub use records::arena::{Arena, Id};
+pub use records::bill::{Account, Bill, Failure, Usage, over_time, sum};
+pub use records::bills::Bills;
 pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
 pub use records::conduct::{Conduct, Judged, QuarantineRule};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
@@ -100,6 +103,8 @@ pub trait Slots<H: Types> {
     fn set_version(&mut self, entry: &H::Entry, version: u64);
     /// Nothing may be leased from this entry any more.
     fn set_closed(&mut self, entry: &H::Entry);
+    /// Nanoseconds for which the instance of this seat was leased since this was asked last, a lease that goes on now included.
+    fn leased_nanos(&mut self, entry: &H::Entry, seat: usize, now: u64) -> u64;
     /// The entry has `count` seats from now on, more than before.
     fn add_seats(&mut self, entry: &H::Entry, count: usize);
 }
@@ -143,8 +148,8 @@ impl<H: Types> Destroy<H> {
 pub struct Effects<H: Types> {
     pub wake: Vec<(H::Waiter, Signal<H>)>,
     pub destroy: Vec<Destroy<H>>,
-    /// Entries whose records are gone: nothing will be leased from them again.
-    pub forgotten: Vec<H::Entry>,
+    /// Entries whose records are gone, and their functions: nothing will be leased from them again.
+    pub forgotten: Vec<(H::Entry, FunctionId<H>)>,
     /// Of modules whose records are gone: to be dropped outside of the lock, with the host's imports in them.
     pub sources: Vec<H::Source>,
 }
@@ -195,6 +200,8 @@ pub struct Config {
     pub quarantine: Option<QuarantineRule>,
     /// The limits of groups of which nothing else is said.
     pub group_limits: PerBudget<u64>,
+    /// Whether there are bills; and of how many groups that nothing uses any more they are kept apart.
+    pub bills: Option<usize>,
 }
 
 /// Everything that the pool knows. See the module's documentation.
@@ -258,6 +265,7 @@ pub struct State<H: Types> {
     /// How often a quarantine has begun.
     quarantines: u64,
     totals: FunctionCounts,
+    bills: Option<Bills<H>>,
     /// Modules whose code was evicted or dropped out.
     code_dropped: u64,
     /// **M6** The number of modules that are loaded.
@@ -298,6 +306,7 @@ impl<H: Types> State<H> {
             conducts: HashMap::new(),
             quarantines: 0,
             totals: FunctionCounts::default(),
+            bills: config.bills.map(Bills::new),
             code_dropped: 0,
             loaded: 0,
         }
@@ -305,7 +314,9 @@ impl<H: Types> State<H> {
 
     /// Time passes. Never backwards: an earlier `now` changes nothing.
     pub fn advance(&mut self, now: u64) {
-        self.now = self.now.max(now);
+        let passed = now.saturating_sub(self.now);
+        self.now += passed;
+        self.ledger.pass(passed);
         self.modules.settle();
     }
 
@@ -433,8 +444,9 @@ impl<H: Types> State<H> {
     }
 
     /// Counts a request that a budget refused.
-    pub fn count_refusal(&mut self) {
+    pub fn count_refusal(&mut self, id: RequestId<H>) {
         self.refused += 1;
+        self.bill_refusal(id);
     }
 
     fn claim(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {

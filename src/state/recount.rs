@@ -5,6 +5,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::records::amounts::{Amounts, Budget};
 use super::records::compile_turns::CompilePlace;
@@ -45,7 +46,8 @@ impl<H: Types> State<H> {
         for (id, module) in self.modules.iter() {
             self.recount_module(id, module)?;
         }
-        self.recount_shares()
+        self.recount_shares()?;
+        self.recount_bills()
     }
 
     /// I3, which needs the slots. Not part of `recount`: the shell writes a slot's stamp without the lock, from
@@ -299,6 +301,69 @@ impl<H: Types> State<H> {
         });
         none(unlisted, |(id, _)| {
             format!("M10: the users of {id:?} are not those that have its instances")
+        })
+    }
+
+    fn recount_bills(&self) -> Check {
+        let Some(bills) = &self.bills else {
+            return Ok(());
+        };
+        let holds = |of_it: &dyn Fn(&Entry<H>) -> bool| {
+            let live = self.instances.iter();
+            let of_it = live.filter(|(_, i)| of_it(&self.entries[i.entry]));
+            of_it.fold(Amounts::ZERO, |sum, (_, i)| {
+                sum.saturating_add(&i.charge.amounts())
+            })
+        };
+        let entries = |of_it: &dyn Fn(&Entry<H>) -> bool| {
+            self.entries.iter().filter(|(_, e)| of_it(e)).count()
+        };
+        let by_group = bills.groups.iter().map(|(group, account)| {
+            let of_it = move |e: &Entry<H>| e.group == *group;
+            (account, holds(&of_it), entries(&of_it))
+        });
+        let by_function = bills.functions.iter().map(|(function, account)| {
+            let of_it = move |e: &Entry<H>| e.function == *function;
+            (account, holds(&of_it), entries(&of_it))
+        });
+        let accounts: Vec<_> = by_group.chain(by_function).collect();
+        let counted = |bills: usize| accounts.iter().take(bills).map(|(_, _, entries)| entries);
+        let of_groups: usize = counted(bills.groups.len()).sum();
+        let all: usize = counted(accounts.len()).sum();
+        let mut wrong = accounts
+            .iter()
+            .filter(|(account, _, entries)| account.entries != *entries);
+        let is_right = wrong.next().is_none();
+        must(
+            is_right && of_groups == self.entries.len() && all == 2 * of_groups,
+            || {
+                format!(
+                    "B2: {of_groups} of {} entries have a group's bill",
+                    self.entries.len()
+                )
+            },
+        )?;
+        let mut wrong = accounts
+            .iter()
+            .filter(|(account, holds, _)| account.holds != *holds);
+        none(wrong.next(), |(account, holds, _)| {
+            format!(
+                "B1: {holds:?} is held, and {:?} is on a bill",
+                account.holds
+            )
+        })?;
+        let mut instances = self.instances.iter();
+        let astray = instances.find(|(_, instance)| {
+            let alike = |(_, i): &(_, &Instance<H>)| {
+                i.module == instance.module && i.entry == instance.entry
+            };
+            let live = self.instances.iter().filter(alike).count();
+            bills.instances_of(instance.module, instance.entry) != live
+        });
+        let (counted, live) = (bills.all_instances(), self.instances.len());
+        must(astray.is_none() && counted == live, || {
+            let astray = astray.map(|(id, _)| id);
+            format!("B3: {counted} of {live} instances use code; not {astray:?}")
         })
     }
 

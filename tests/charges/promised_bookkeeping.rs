@@ -5,20 +5,26 @@ use std::thread;
 
 use crate::common::child::is_child;
 use crate::common::{answering, check, heap};
-use wasm_pool::{Definition, Function, Limits, ManualClock, Pool};
+use wasm_pool::{Billing, Definition, Function, Limits, ManualClock, Pool, PoolBuilder};
 
 const MIB: u64 = 1 << 20;
 
 /// A pool with this many seats for each group, and a function that takes no memory of its own.
 fn pool(seats: usize) -> (Pool, Function<(), i32>) {
-    let pool = Pool::builder()
+    with_function(builder(seats))
+}
+
+fn builder(seats: usize) -> PoolBuilder {
+    Pool::builder()
         .limits(Limits::new().memory(16 * MIB))
         .max_instances_per_entry(seats)
         .call_timeout(None)
         .clock(ManualClock::new())
         .no_housekeeper()
-        .build()
-        .unwrap();
+}
+
+fn with_function(builder: PoolBuilder) -> (Pool, Function<(), i32>) {
+    let pool = builder.build().unwrap();
     let f = pool
         .define(Definition::new("f").wasm(answering(1)))
         .unwrap();
@@ -52,6 +58,34 @@ fn promise_08_four_hundred_thousand_new_groups_take_no_more_than_a_few() {
     println!("peak {peak}, after {}", more_than(before));
     assert!(peak <= 8 * MIB, "{peak} bytes for 400,000 groups");
     check(&pool);
+}
+
+/// So do bills of groups that are gone, of which a thousand are kept.
+#[test]
+fn promise_08_bills_of_new_groups_take_no_more_than_those_that_are_kept() {
+    if !is_child(
+        "promised_bookkeeping::promise_08_bills_of_new_groups_take_no_more_than_those_that_are_kept",
+        "",
+    ) {
+        return;
+    }
+    let builder = builder(8).billing(Billing::new());
+    let (pool, f) = with_function(builder);
+    let groups = |from: u64, count: u64| {
+        for group in from..from + count {
+            assert_eq!(f.call(group, ()).unwrap(), 1);
+        }
+    };
+    groups(0, 10_000);
+    let before = heap::in_use();
+    let ((), peak) = heap::peak_during(|| groups(10_000, 100_000));
+    println!("peak {peak}, after {}", more_than(before));
+    assert!(peak <= 2 * MIB, "{peak} bytes for 100,000 groups");
+    let bills = check(&pool).bills.unwrap();
+    assert_eq!(bills.total.calls, 110_000);
+    let kept = bills.groups.len() as u64;
+    assert_eq!(bills.other_groups.calls, 110_000 - kept);
+    println!("{kept} bills");
 }
 
 /// Whatever leads to an entry: here, handles.

@@ -13,6 +13,7 @@ mod common;
 mod api;
 mod artifacts;
 mod bad_input;
+mod bills;
 mod budgets;
 mod cancellation;
 mod cancelled_by_others;

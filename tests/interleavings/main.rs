@@ -44,6 +44,7 @@ mod runtime;
 mod state;
 mod sync;
 
+mod bills;
 mod cancels;
 mod ends;
 mod explore;

@@ -416,6 +416,7 @@ impl World {
                     created_at: self.cx.slots.now,
                     place: Place::Held,
                     leaked: None,
+                    unseen: false,
                 };
                 self.model.instances.insert(instance, record);
                 if let Some(share) = self.model.share_of(entry) {
@@ -448,7 +449,7 @@ impl World {
         let record = self.model.instance(instance);
         let sum = record.holds.checked_add(&held);
         record.holds = sum.expect("small");
-        self.state.grown(id, instance, &mut self.cx.out);
+        self.state.grown(id, instance, &mut self.cx);
         self.absorb(None);
     }
 
@@ -643,7 +644,7 @@ impl World {
                 .count_growth_refusal(self.model.entries[entry].id);
             self.seen.note("growth refused");
         }
-        self.state.count_refusal();
+        self.state.count_refusal(id);
         if self.model.closed || dice.is_impatient() {
             return self.give_up(id);
         }

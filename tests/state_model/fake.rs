@@ -31,6 +31,10 @@ pub struct Slot {
     pub stamp: Stamp,
     /// Leases that have ended here.
     pub uses: u64,
+    /// Since when the instance is leased that is leased now: where a test says so.
+    pub leased_since: Option<u64>,
+    /// Nanoseconds of leases that have ended, for which nobody has asked.
+    pub leased_nanos: u64,
 }
 
 impl Slot {
@@ -139,6 +143,7 @@ impl Doors {
     pub fn mark_idle(&mut self, door: usize, seat: usize) -> Stamp {
         let stamp = self.next_stamp();
         let slot = self.slot(door, seat);
+        slot.leased_nanos += slot.leased_since.take().map_or(0, |since| stamp.at - since);
         slot.stamp = stamp;
         slot.uses += 1;
         slot.idle = true;
@@ -229,6 +234,13 @@ impl Slots<Fake> for Doors {
 
     fn set_closed(&mut self, &door: &usize) {
         self.doors[door].closed = true;
+    }
+
+    fn leased_nanos(&mut self, &door: &usize, seat: usize, now: u64) -> u64 {
+        let slot = self.slot(door, seat);
+        let goes_on = slot.leased_since.as_mut();
+        let goes_on = goes_on.map_or(0, |since| now - core::mem::replace(since, now));
+        core::mem::take(&mut slot.leased_nanos) + goes_on
     }
 
     fn add_seats(&mut self, &door: &usize, count: usize) {

@@ -174,6 +174,7 @@ impl World {
         let refused = self.model.quarantined_until(entry);
         assert_eq!(refused, None, "leased in quarantine");
         self.lease_out(instance, entry);
+        self.model.instance(instance).unseen = true;
         self.seen.note("idle found without the lock");
     }
 
@@ -188,6 +189,7 @@ impl World {
         let lent = instance.place == Place::Leased;
         assert!(!lent, "{id:?} is leased twice");
         instance.place = Place::Leased;
+        instance.unseen = false;
         let seat = instance.seat;
         self.cx.slots.slot(entry, seat).idle = false;
     }
@@ -400,7 +402,7 @@ impl World {
     }
 
     fn dismiss(&mut self, id: Instance, reason: RemovalReason) {
-        self.state.dismiss(id, reason, None, &mut self.cx.out);
+        self.state.dismiss(id, reason, None, &mut self.cx);
         self.absorb(None);
         assert!(!self.model.instances.contains_key(&id), "dismissed is gone");
     }
@@ -416,7 +418,7 @@ impl World {
 
     pub fn shrink(&mut self, id: Instance, by: u64) {
         let by = Amounts::ZERO.memory(by);
-        self.state.shrink(id, by, &mut self.cx.out);
+        self.state.shrink(id, by, &mut self.cx);
         let instance = self.model.instance(id);
         instance.holds = instance.holds.beyond(&by);
         self.absorb(None);

@@ -63,7 +63,7 @@ impl Pool {
                 }
             }
         }
-        (self.state).grown(request, id, &mut self.cx.out);
+        (self.state).grown(request, id, &mut self.cx);
         Ok(gone)
     }
 
@@ -303,7 +303,7 @@ fn run(ops: Vec<Op>) {
             Op::Discard { nth } if nth < naive.leased.len() => {
                 let (_, id) = naive.leased.remove(nth);
                 let reason = RemovalReason::Discarded;
-                pool.state.dismiss(id, reason, None, &mut pool.cx.out);
+                pool.state.dismiss(id, reason, None, &mut pool.cx);
                 pool.destroy();
             }
             Op::Grow { nth, more } if nth < naive.leased.len() => {

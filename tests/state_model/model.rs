@@ -103,6 +103,8 @@ pub struct MInstance {
     pub place: Place,
     /// Handed to somebody who will never take it, and is late from then on.
     pub leaked: Option<u64>,
+    /// Its lease began without the lock: the core may have looked last when it was idle.
+    pub unseen: bool,
 }
 
 #[derive(Debug)]

@@ -65,6 +65,7 @@ impl Pool {
             keeps_ages: true,
             quarantine: None,
             group_limits,
+            bills: Some(3),
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);
         for (budget, limit) in limits {

@@ -153,7 +153,7 @@ fn who_waits_looks_again_when_a_group_has_grown_beyond_what_is_reserved() {
     assert_eq!(room, ReserveOutcome::Granted);
     assert!(!pool.is_woken());
     // Now a smaller instance would be enough for what is reserved.
-    pool.state.grown(grows, quiet, &mut pool.cx.out);
+    pool.state.grown(grows, quiet, &mut pool.cx);
     assert!(pool.is_woken());
 }
 

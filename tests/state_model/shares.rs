@@ -146,17 +146,17 @@ impl Model {
     }
 
     /// An idle instance that is not protected, and whose room would be enough for this request. Where another of its
-    /// group is idle too, that one may have gone first, and have left nothing to take of the group.
+    /// group is idle too, or was when somebody last looked, that one may have gone first, and have left nothing to take of the group.
     pub fn enough_alone(&self, id: Request, outlook: &Outlook) -> Option<Instance> {
         let guards = self.guards(id, &self.requests[&id].target, &outlook.missing);
         let brings = |holds: &Amounts| plus(outlook.coming, holds);
         let idle = self.idle();
         let is_alone = |id: Instance| {
             let group = self.group_of(id);
-            let others = idle
-                .iter()
-                .filter(|(other, _)| self.group_of(*other) == group);
-            others.count() == 1
+            let of_it = |other: &Instance| self.group_of(*other) == group;
+            let others = idle.iter().filter(|(other, _)| of_it(other));
+            let mut unseen = self.instances.iter().filter(|(_, i)| i.unseen);
+            others.count() == 1 && !unseen.any(|(other, _)| of_it(other))
         };
         let is_enough = |(id, i): &&(Instance, &MInstance)| {
             is_alone(*id)

@@ -154,6 +154,7 @@ impl World {
             quarantine: Some(rule),
             // All groups have one, or none; nobody comes near it.
             group_limits: PerBudget::of(u64::MAX - (setup.seats as u64 % 2)),
+            bills: Some(2),
         };
         let mut world = Self {
             state: State::new(config, PerBudget::from_fn(|_| 0)),
@@ -296,6 +297,7 @@ impl World {
         let expelled = &self.model.expelled;
         assert!(expelled.is_empty(), "{expelled:?} wait in a quarantine");
         self.seen.note_if(!forgotten.is_empty(), "entry forgotten");
+        let forgotten: Vec<_> = forgotten.iter().map(|(door, _)| *door).collect();
         self.model.forget(&forgotten);
         self.model.tidy();
     }

@@ -104,6 +104,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 group_limits: PerBudget::of(u64::MAX),
                 shares: Vec::new(),
                 quarantine: None,
+                billing: None,
                 functions: FunctionSettings::default(),
             },
             max_instance_memory: None,

@@ -4,6 +4,7 @@ use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::error::CallError;
 use crate::pool::api::lease::Lease;
 use crate::pool::api::memory_error::MemoryError;
+use crate::pool::hot::meter::Meter;
 use crate::runtime::Allocator;
 
 /// Bytes in a guest's memory: what a guest function takes as two `i32` parameters.
@@ -100,6 +101,9 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
             return Err(self.memory_error(MemoryError::NoMemory));
         };
         memory.data_mut(self.store_mut())[range].copy_from_slice(bytes);
+        if let Some(meter) = self.meter() {
+            meter.add_bytes_in(bytes.len());
+        }
         Ok(())
     }
 
@@ -112,7 +116,15 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         let Some(memory) = self.memory() else {
             return Err(self.memory_error(MemoryError::NoMemory));
         };
+        if let Some(meter) = self.meter() {
+            meter.add_bytes_out(range.len());
+        }
         Ok(&memory.data(self.store())[range])
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        let seat = self.pooled().seat;
+        self.home.entry().slot(seat).meter()
     }
 
     /// The text at a place that the guest names. No copy.

@@ -110,7 +110,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
             interruptible: None,
             _types: PhantomData,
         };
-        if lease.home.entry().is_cancellable {
+        let entry = lease.home.entry();
+        if entry.is_cancellable {
             lease.look_each_tick();
         }
         lease
@@ -200,7 +201,9 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
 
     pub(crate) fn retire(mut self, reason: RemovalReason) {
         if let Some(pooled) = self.pooled.take() {
-            self.home.entry().retire(pooled, reason);
+            let entry = self.home.entry();
+            entry.count_fuel(&pooled);
+            entry.retire(pooled, reason);
         }
     }
 
@@ -257,7 +260,16 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
         }
         self.healthy = false;
         let calling = slot.begin_call();
-        let result = run(pooled);
+        let result = match slot.meter() {
+            None => run(pooled),
+            Some(meter) => {
+                let clock = entry.guest_clock();
+                let began = meter.begin_call(clock);
+                let result = run(pooled);
+                meter.add_time(began, clock);
+                result
+            }
+        };
         drop(calling);
         match result {
             Ok(value) => {
@@ -312,7 +324,11 @@ impl<P, R, T: Send + 'static> Drop for Lease<'_, P, R, T> {
                 drop(interruptible);
                 pooled.instance.stop_interrupts();
             }
-            self.home.entry().release(pooled, self.healthy);
+            let entry = self.home.entry();
+            if entry.bills_fuel {
+                entry.count_fuel(&pooled);
+            }
+            entry.release(pooled, self.healthy);
         }
     }
 }

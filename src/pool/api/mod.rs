@@ -2,6 +2,8 @@
 
 pub(crate) mod acquire_options;
 pub(crate) mod async_reason;
+pub(crate) mod bill;
+pub(crate) mod billing;
 pub(crate) mod budget_exceeded;
 pub(crate) mod build_error;
 pub(crate) mod builder;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::pool::api::billing::Billing;
 use crate::pool::api::builder::PoolBuilder;
 use crate::pool::api::limits::Limits;
 use crate::pool::api::quarantine::Quarantine;
@@ -56,6 +57,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// | [`Self::cancellable_calls`] | yes: [`Pool::cancel_group`](crate::Pool::cancel_group) stops what runs |
     /// | [`Self::wait_timeout`] | 10 s |
     /// | [`Self::quarantine`] | after 8 failures within a minute: for a second at first, for five minutes at most |
+    /// | [`Self::billing`] | [`Billing::new`]: who has used what |
     ///
     /// A module that passes may still take seconds to compile, and nothing in this process can stop that.
     ///
@@ -83,5 +85,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
             .cancellable_calls(true)
             .wait_timeout(Duration::from_secs(10))
             .quarantine(Quarantine::after(8, Duration::from_secs(60)))
+            .billing(Billing::new())
     }
 }

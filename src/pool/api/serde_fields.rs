@@ -34,3 +34,12 @@ pub(crate) fn in_order<V: Serialize, S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(Budget::ALL.iter().map(|budget| budget.name()).zip(values))
 }
+
+/// By budget, of what is counted in nanoseconds: in seconds.
+pub(crate) fn seconds_by_budget<S: Serializer>(
+    values: &PerBudget<u128>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let seconds = |(budget, nanos): (Budget, u128)| (budget.name(), nanos as f64 / 1e9);
+    serializer.collect_map(values.iter().map(seconds))
+}

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pool::api::bill::Bills;
 use crate::pool::api::compiler_stats::{CompilationStats, CompilerKills};
 use crate::pool::api::function_name::{FunctionName, name_of};
 use crate::pool::api::holders::{Holder, IN_STATS};
 use crate::pool::api::limits::Limits;
 use crate::pool::api::share::GroupStats;
-use crate::pool::shared::{Locked, Shared, ShellTypes, State};
+use crate::pool::shared::{Context, Locked, Shared, ShellTypes, State};
 use crate::state::{Budget, Group, PerBudget, Snapshot, signature};
 use crate::sync::Ordering;
 
@@ -106,6 +107,9 @@ pub struct Stats {
     pub quarantines: u64,
     /// Groups that have something reserved or limited by name, in no particular order: see [`Pool::set_group`](crate::Pool::set_group).
     pub groups: Vec<GroupStats>,
+    /// Who has used what, in a pool that keeps bills: see [`PoolBuilder::billing`](crate::PoolBuilder::billing). Looks at every
+    /// instance and every bill.
+    pub bills: Option<Box<Bills>>,
     /// Instances that are idle.
     pub idle: usize,
     /// Instances that are leased.
@@ -295,13 +299,15 @@ struct Seen<T: Send + 'static> {
     groups: Vec<GroupStats>,
     quarantined: Vec<Quarantined>,
     quarantines: u64,
+    bills: Option<Box<Bills>>,
     /// Compilations, loads, failures, warm-ups, crashes of compilers.
     of_modules: [u64; 5],
     compiler_kills: CompilerKills,
 }
 
 impl<T: Send + 'static> Shared<T> {
-    fn see(&self, locked: &Locked<T>) -> Seen<T> {
+    fn see(&self, locked: &mut Locked<T>, cx: &mut Context<T>) -> Seen<T> {
+        let bills = Bills::take(locked, cx).map(Box::new);
         let state = &locked.state;
         let snapshot = state.snapshot();
         // An entry that is forgotten passes its hits on, under the lock.
@@ -319,6 +325,7 @@ impl<T: Send + 'static> Shared<T> {
             groups: state.shares().map(GroupStats::of).collect(),
             quarantined: Quarantined::all(state),
             quarantines: state.quarantines(),
+            bills,
             of_modules: [
                 locked.compilations,
                 locked.loads,
@@ -338,9 +345,10 @@ impl<T: Send + 'static> Shared<T> {
             groups,
             quarantined,
             quarantines,
+            bills,
             of_modules,
             compiler_kills,
-        } = self.with_state(|locked, _| self.see(locked));
+        } = self.with_state(|locked, cx| self.see(locked, cx));
         let [
             compilations,
             loads,
@@ -396,6 +404,7 @@ impl<T: Send + 'static> Shared<T> {
             groups,
             quarantined,
             quarantines,
+            bills,
             idle: snapshot.instances - leased,
             leased,
             dying: snapshot.dying,

@@ -186,7 +186,7 @@ fn leased_again<T: Send + 'static>(
     entry: &Entry<T>,
     pooled: Box<PooledInstance<T>>,
 ) -> Box<PooledInstance<T>> {
-    entry.slot(pooled.seat).count_hit();
+    entry.slot(pooled.seat).begin_lease(&entry.timekeeper);
     pooled
 }
 

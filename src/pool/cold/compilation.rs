@@ -14,6 +14,7 @@ use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::cold::reserve::Need;
 use crate::pool::service::workers::IsAwaited;
 use crate::pool::shared::{RequestId, Shared};
+use crate::pool::time::clock::nanos;
 use crate::runtime::{
     CodeNeeds, Facts, Unmapped, artifact_estimate, compile, guarded, refused_by_system, share,
 };
@@ -211,7 +212,10 @@ impl<T: Send + 'static> Shared<T> {
         let began = Instant::now();
         let code = self.compile_uncounted(order)?;
         let time = began.elapsed();
-        self.with_state(|locked, _| locked.compilations += 1);
+        self.with_state(|locked, _| {
+            locked.compilations += 1;
+            locked.state.bill_compilation(order.request, nanos(time));
+        });
         self.observer.compiled(time);
         Ok((code, time))
     }

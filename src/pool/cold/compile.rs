@@ -135,7 +135,7 @@ impl<T: Send + 'static> Shared<T> {
                     compile_need,
                 }),
                 Prepare::Collected(_, shortage) if !wait_policy.waits_for_room() => {
-                    state.count_refusal();
+                    state.count_refusal(guard.id());
                     let exceeded = Self::exceeded(state, shortage, target);
                     Step::Fail(AcquireError::BudgetExceeded(exceeded))
                 }

@@ -106,7 +106,7 @@ impl<T: Send + 'static> Shared<T> {
                         .state
                         .grown_for_request(growth.id(), *id, &mut cx.out);
                 }
-                Grower::Instance { id, .. } => locked.state.grown(growth.id(), *id, &mut cx.out),
+                Grower::Instance { id, .. } => locked.state.grown(growth.id(), *id, cx),
             });
         }
         granted
@@ -161,7 +161,7 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
             pool.with_state(|locked, cx| match self.grower {
                 // What a request holds too much is given back when it ends.
                 Grower::Request(_) => {}
-                Grower::Instance { id, .. } => locked.state.shrink(id, less, &mut cx.out),
+                Grower::Instance { id, .. } => locked.state.shrink(id, less, cx),
             });
         }
     }

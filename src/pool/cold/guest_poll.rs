@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::pool::hot::entry::Entry;
+use crate::pool::hot::meter::Meter;
 use crate::pool::hot::slots::Slot;
 use crate::pool::service::suspended::Suspended;
 use crate::pool::time::alarms::PollAlarm;
@@ -16,6 +17,8 @@ use crate::runtime::{CancelFlag, StackQuota};
 pub(crate) struct GuestPoll<'a, T: Send + 'static> {
     pub entry: &'a Entry<T>,
     pub slot: Option<&'a Slot<T>>,
+    /// What the time of its polls is counted by, if it is.
+    pub meter: Option<&'a Meter>,
     pub stack_quota: Arc<StackQuota>,
     pub cancel: &'a CancelFlag,
     /// Nanoseconds on the pool's clock.
@@ -50,7 +53,13 @@ impl<T: Send + 'static> GuestPoll<'_, T> {
             let polled = {
                 let _charged_to = self.stack_quota.open();
                 let _calling = self.slot.map(Slot::begin_call);
-                future.as_mut().poll(context)
+                let clock = self.entry.guest_clock();
+                let began = self.meter.map(|meter| (meter, clock.now()));
+                let polled = future.as_mut().poll(context);
+                if let Some((meter, began)) = began {
+                    meter.add_time(began, clock);
+                }
+                polled
             };
             if polled.is_pending() {
                 self.cancel.notify(context.waker());

@@ -142,6 +142,7 @@ impl<T: Send + 'static> Shared<T> {
                 let guest_poll = GuestPoll {
                     entry,
                     slot,
+                    meter: None,
                     stack_quota: stack_quota.clone(),
                     cancel: &cancel,
                     ends: ready.defined.end_of_time(&self.timekeeper),
@@ -261,7 +262,7 @@ impl<T: Send + 'static> Shared<T> {
             let id = locked.state.install(guard.id(), held, stamp, cx)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
             let (seat, version) = (born.seat(), born.version);
-            entry.slot(seat).set_last_used(stamp);
+            entry.slot(seat).begin_instance(stamp, locked.state.now());
             Ok((id, seat, version, stamp))
         })?;
         let account = || Account::of_instance(entry, id, seat);

@@ -10,7 +10,7 @@ use crate::pool::shared::{Context, Locked, Shared};
 use crate::pool::time::clock::nanos;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::{CallFailure, guarded};
-use crate::state::{RemovalReason, Returned};
+use crate::state::{Failure, RemovalReason, Returned};
 
 /// An instance, and who gets it.
 type Handed<T> = (Arc<Waiter<T>>, Box<PooledInstance<T>>);
@@ -26,27 +26,52 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// What a guest has done counts against its function; what the host has done does not.
+    /// Of each call or start function that has failed. What a guest has done counts against its function; what the host has done
+    /// does not.
     #[cold]
     pub(crate) fn note_failure(&self, entry: &Entry<T>, defined: &Defined, failure: &CallFailure) {
         let is_of_the_guest = match failure {
             CallFailure::Fuel | CallFailure::Deadline | CallFailure::Trap(_) => true,
             CallFailure::Cancelled | CallFailure::Host(_) => false,
         };
-        if is_of_the_guest && self.settings.quarantine.is_some() {
-            self.with_state(|locked, cx| {
-                let state = &mut locked.state;
-                // Of code that has been replaced since, the new code is not guilty.
-                let current = state.definition_of(entry.id);
-                if current.is_some_and(|current| std::ptr::eq(&**current, defined)) {
-                    state.note_failure(entry.id, cx);
-                }
-            });
+        let is_judged = is_of_the_guest && self.settings.quarantine.is_some();
+        if !is_judged && self.settings.billing.is_none() {
+            return;
         }
+        self.with_state(|locked, cx| {
+            let state = &mut locked.state;
+            state.bill_failure(entry.id, kind_of(failure));
+            // Of code that has been replaced since, the new code is not guilty.
+            let current = state.definition_of(entry.id);
+            if is_judged && current.is_some_and(|current| std::ptr::eq(&**current, defined)) {
+                state.note_failure(entry.id, cx);
+            }
+        });
+    }
+}
+
+fn kind_of(failure: &CallFailure) -> Failure {
+    match failure {
+        CallFailure::Trap(_) => Failure::Trap,
+        CallFailure::Fuel => Failure::Fuel,
+        CallFailure::Deadline => Failure::Time,
+        CallFailure::Cancelled => Failure::Cancelled,
+        CallFailure::Host(_) => Failure::Host,
     }
 }
 
 impl<T: Send + 'static> Entry<T> {
+    /// What the lease has burnt of its fuel, before it gives its instance away.
+    #[cold]
+    pub(crate) fn count_fuel(&self, pooled: &PooledInstance<T>) {
+        if let Some(meter) = self.slot(pooled.seat).meter()
+            && let Some(limit) = pooled.defined.limits.fuel
+            && let Ok(left) = pooled.instance.store.get_fuel()
+        {
+            meter.add_fuel(limit.get().saturating_sub(left));
+        }
+    }
+
     #[cold]
     pub(crate) fn check_and_release(&self, mut pooled: Box<PooledInstance<T>>, healthy: bool) {
         let reason = if healthy {
@@ -112,9 +137,11 @@ impl<T: Send + 'static> Entry<T> {
         };
         let id = pooled.id;
         pool.with_state(|locked, cx| {
-            self.slot(pooled.seat).end_lease();
+            let slot = self.slot(pooled.seat);
+            slot.end_lease();
+            slot.end_metered_lease(locked.state.now());
             cx.slots.insert(self, pooled);
-            locked.state.dismiss(id, reason, None, &mut cx.out);
+            locked.state.dismiss(id, reason, None, cx);
         });
     }
 
@@ -176,7 +203,7 @@ impl<T: Send + 'static> Entry<T> {
             Returned::Hand(waiter) => return Some((waiter, pooled)),
             Returned::Retire(reason) => {
                 cx.slots.insert(self, pooled);
-                locked.state.dismiss(id, reason, None, &mut cx.out);
+                locked.state.dismiss(id, reason, None, cx);
             }
         }
         None

@@ -168,7 +168,7 @@ impl<'a, T: Send + 'static> Need<'a, T> {
     }
 
     fn refuse(&self, state: &mut State<T>, shortage: Shortage) -> Reservation<T> {
-        state.count_refusal();
+        state.count_refusal(self.request);
         let exceeded = self.explain(shortage, state);
         Reservation::Refused(AcquireError::BudgetExceeded(exceeded))
     }

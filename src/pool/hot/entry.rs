@@ -42,6 +42,7 @@ use std::sync::{Arc, Weak};
 
 use crate::pool::api::target::Target;
 use crate::pool::hot::entry_hash::{FunctionKey, entry_hash, group_hash};
+use crate::pool::hot::meter::GuestClock;
 use crate::pool::hot::owned_cell::Found;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;
@@ -50,7 +51,7 @@ use crate::pool::hot::thread::next_sequence;
 use crate::pool::shared::{EntryId, Function, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::StackCheck;
-use crate::state::{Group, Stamp};
+use crate::state::{Group, Stamp, Usage};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Somebody waits: every acquire and release takes the lock.
@@ -78,6 +79,10 @@ pub(crate) struct Entry<T: Send + 'static> {
     lends: bool,
     /// Whether its leases are looked at each tick of the epoch, so that others can stop them.
     pub is_cancellable: bool,
+    /// Whether its slots have meters, and the fuel of its leases is counted.
+    pub bills_fuel: bool,
+    /// Whether time in guest code is asked of the system.
+    has_exact_times: bool,
     /// Whether a healthy instance may have to go when its lease ends, though it may be used again.
     pub needs_release_check: bool,
     pub group: Group,
@@ -109,6 +114,7 @@ impl<T: Send + 'static> Entry<T> {
     ) -> Self {
         let seats = pool.settings.max_instances_per_entry;
         let uid = of.definition.uid;
+        let is_metered = pool.settings.billing.is_some();
         Self {
             id,
             uid,
@@ -116,6 +122,8 @@ impl<T: Send + 'static> Entry<T> {
             stack: pool.stack,
             lends: pool.lends,
             is_cancellable: pool.settings.cancellable,
+            bills_fuel: is_metered && pool.runtime.meters_fuel(),
+            has_exact_times: pool.settings.billing.is_some_and(|b| b.has_exact_times()),
             needs_release_check: pool.needs_release_checks(),
             name: of.name.clone(),
             target: Arc::new(Target {
@@ -127,7 +135,7 @@ impl<T: Send + 'static> Entry<T> {
             pool: pool.this.clone(),
             timekeeper: pool.timekeeper.clone(),
             control: AtomicU64::new(Self::control_of(of.version)),
-            slots: SlotTable::new(seats),
+            slots: SlotTable::new(seats, is_metered),
         }
     }
 
@@ -177,11 +185,11 @@ impl<T: Send + 'static> Entry<T> {
         match slot.take() {
             Found::Nothing => Taken::Nothing,
             Found::Own(pooled) if pooled.control == control => {
-                slot.count_hit();
+                slot.begin_lease(&self.timekeeper);
                 Taken::Idle(pooled)
             }
             Found::Shared(pooled) if pooled.control == control => {
-                slot.count_hit();
+                slot.begin_lease(&self.timekeeper);
                 if lends && slot.is_worth_lending() {
                     self.lend(seat);
                 }
@@ -282,16 +290,35 @@ impl<T: Send + 'static> Entry<T> {
         self.control.load(Ordering::Relaxed) & CLOSED != 0
     }
 
-    /// The core has no record of it any more, and nothing is leased from it. Under the lock.
-    pub fn forget(&self) {
+    /// The core has no record of it any more, and nothing is leased from it. What its leases have left behind. Under
+    /// the lock.
+    pub fn forget(&self) -> Usage {
         self.close();
-        self.count_hits_as_past();
+        let mut usage = Usage::default();
+        for slot in self.slots() {
+            usage.add(&slot.take_usage());
+        }
+        for past in &self.past_hits {
+            past.fetch_add(usage.hits, Ordering::Relaxed);
+        }
+        usage
     }
 
-    fn count_hits_as_past(&self) {
-        let hits: u64 = self.slots().map(Slot::take_hits).sum();
-        for past in &self.past_hits {
-            past.fetch_add(hits, Ordering::Relaxed);
+    /// What its leases have left behind so far.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for slot in self.slots() {
+            usage.add(&slot.usage());
+        }
+        usage
+    }
+
+    /// What time in its guests' code is measured by.
+    #[inline(always)]
+    pub fn guest_clock(&self) -> GuestClock<'_> {
+        GuestClock {
+            timekeeper: &self.timekeeper,
+            is_exact: self.has_exact_times,
         }
     }
 
@@ -320,7 +347,7 @@ pub(crate) enum NotReturned<T: Send + 'static> {
 
 impl<T: Send + 'static> Drop for Entry<T> {
     fn drop(&mut self) {
-        self.count_hits_as_past();
+        self.forget();
     }
 }
 

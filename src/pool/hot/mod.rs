@@ -2,6 +2,7 @@
 
 pub(crate) mod entry;
 pub(crate) mod entry_hash;
+pub(crate) mod meter;
 pub(crate) mod owned_cell;
 pub(crate) mod pooled_instance;
 pub(crate) mod preferred_seat;

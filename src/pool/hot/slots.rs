@@ -1,10 +1,12 @@
 //! Places for idle instances: what a lease takes out of one and puts back.
 
+use crate::pool::hot::meter::Meter;
 use crate::pool::hot::owned_cell::{Found, OwnedCell};
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread::{become_owner, thread_number};
 use crate::pool::settings::FIRST_SLOTS;
-use crate::state::Stamp;
+use crate::pool::time::timekeeper::Timekeeper;
+use crate::state::{Stamp, Usage};
 use crate::sync::{AtomicBool, AtomicU64, CachePadded, OnceLock, Ordering};
 
 /// The slots of an entry: as many as it has needed at once so far. There may come to be more, which
@@ -24,13 +26,15 @@ struct Further<T: Send + 'static> {
     next: OnceLock<Box<Self>>,
 }
 
-fn block<T: Send + 'static>(count: usize) -> Block<T> {
-    (0..count).map(|_| CachePadded::new(Slot::new())).collect()
+fn block<T: Send + 'static>(count: usize, metered: bool) -> Block<T> {
+    (0..count)
+        .map(|_| CachePadded::new(Slot::new(metered)))
+        .collect()
 }
 
 impl<T: Send + 'static> SlotTable<T> {
-    pub fn new(seats: usize) -> Self {
-        let first = block(seats.min(FIRST_SLOTS));
+    pub fn new(seats: usize, metered: bool) -> Self {
+        let first = block(seats.min(FIRST_SLOTS), metered);
         Self {
             first,
             next: OnceLock::new(),
@@ -72,11 +76,12 @@ impl<T: Send + 'static> SlotTable<T> {
         while let Some(further) = next.get() {
             (from, next) = (from + further.slots.len(), &further.next);
         }
+        let metered = self.first.iter().any(|slot| slot.meter.is_some());
         if count > from {
             next.get_or_init(|| {
                 Box::new(Further {
                     from,
-                    slots: block(count - from),
+                    slots: block(count - from, metered),
                     next: OnceLock::new(),
                 })
             });
@@ -126,6 +131,8 @@ pub(crate) struct Slot<T: Send + 'static> {
     stopped: AtomicU64,
     /// How often its owner lost it to others. Written under the lock alone, as the next ones.
     losses: AtomicU64,
+    /// In a pool that keeps bills.
+    meter: Option<Box<Meter>>,
     /// Whether the lease must take the lock when it ends.
     notifies: AtomicBool,
     /// Whether it is listed among those that are lent.
@@ -143,8 +150,9 @@ impl Drop for Calling<'_> {
 }
 
 impl<T: Send + 'static> Slot<T> {
-    pub fn new() -> Self {
+    pub fn new(is_metered: bool) -> Self {
         Self {
+            meter: is_metered.then(Box::default),
             cell: OwnedCell::new(),
             used_at: AtomicU64::new(0),
             used_sequence: AtomicU64::new(0),
@@ -174,13 +182,19 @@ impl<T: Send + 'static> Slot<T> {
 
     /// A lease begins with an instance that was idle.
     #[inline(always)]
-    pub fn count_hit(&self) {
+    pub fn begin_lease(&self, timekeeper: &Timekeeper) {
         let hits = self.hits.load(Ordering::Relaxed);
         self.hits.store(hits + 1, Ordering::Relaxed);
+        if let Some(meter) = &self.meter {
+            meter.begin_lease(timekeeper.roughly_now());
+        }
     }
 
     #[inline(always)]
     pub fn set_last_used(&self, stamp: Stamp) {
+        if let Some(meter) = &self.meter {
+            meter.end_lease(stamp.at);
+        }
         self.used_at.store(stamp.at, Ordering::Relaxed);
         self.used_sequence.store(stamp.sequence, Ordering::Relaxed);
     }
@@ -204,15 +218,33 @@ impl<T: Send + 'static> Slot<T> {
         Calling(&self.calling)
     }
 
+    #[inline(always)]
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_deref()
+    }
+
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
 
-    /// The hits, which somebody else counts from now on.
-    pub fn take_hits(&self) -> u64 {
+    /// What its leases have left behind.
+    pub fn usage(&self) -> Usage {
+        let metered = self.meter().map(Meter::usage);
+        Usage {
+            hits: self.hits(),
+            ..metered.unwrap_or_default()
+        }
+    }
+
+    /// The same, which somebody else counts from now on.
+    pub fn take_usage(&self) -> Usage {
         let hits = self.hits();
         self.hits.store(0, Ordering::Relaxed);
-        hits
+        let metered = self.meter().map(Meter::take_usage);
+        Usage {
+            hits,
+            ..metered.unwrap_or_default()
+        }
     }
 
     pub fn calling(&self) -> u64 {
@@ -303,6 +335,14 @@ impl<T: Send + 'static> Slot<T> {
         self.cell.put_shared(pooled);
     }
 
+    /// There is a new instance, which is leased from the moment on at which the core has it.
+    pub fn begin_instance(&self, stamp: Stamp, now: u64) {
+        self.set_last_used(stamp);
+        if let Some(meter) = self.meter() {
+            meter.begin_lease(now);
+        }
+    }
+
     /// Asks the lease to take the lock when it ends; false if it was asked already. If the slot is lent, it must be
     /// revoked now; then see [`Self::finds_leased`].
     pub fn start_to_notify(&self) -> bool {
@@ -340,6 +380,13 @@ impl<T: Send + 'static> Slot<T> {
             self.stopped.store(self.hits() + 1, Ordering::Release);
         }
         is_leased
+    }
+
+    /// A lease has ended whose instance does not come back.
+    pub fn end_metered_lease(&self, now: u64) {
+        if let Some(meter) = &self.meter {
+            meter.end_lease(now);
+        }
     }
 
     /// The lease in this slot has ended, whatever becomes of its instance: nobody wants it to report or to stop.

@@ -1,5 +1,6 @@
 //! What goes on beside the leases: sweeping, compiling for tasks, metrics.
 
+pub(crate) mod group_series;
 pub(crate) mod housekeeper;
 pub(crate) mod in_flight;
 pub(crate) mod observe;

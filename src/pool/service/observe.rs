@@ -71,6 +71,11 @@ pub(crate) mod name {
     pub const LIMIT: &str = "wasm_pool_limit";
     pub const INSTANCES: &str = "wasm_pool_instances";
     pub const MODULES_LOADED: &str = "wasm_pool_modules_loaded";
+    pub const GROUP_CALLS: &str = "wasm_pool_group_calls_total";
+    pub const GROUP_FAILURES: &str = "wasm_pool_group_failures_total";
+    pub const GROUP_REFUSALS: &str = "wasm_pool_group_refusals_total";
+    pub const GROUP_GUEST_TIME: &str = "wasm_pool_group_guest_microseconds_total";
+    pub const GROUP_MEMORY: &str = "wasm_pool_group_memory_byte_seconds_total";
 }
 
 enum Kind {
@@ -231,6 +236,36 @@ const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         unit: Some(Unit::Count),
         what: "Modules whose code is mapped",
+    },
+    Metric {
+        name: name::GROUP_CALLS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Calls of guests, of groups with series of their own and of all others",
+    },
+    Metric {
+        name: name::GROUP_FAILURES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Calls and start functions that failed, likewise",
+    },
+    Metric {
+        name: name::GROUP_REFUSALS,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Requests that a budget refused, likewise",
+    },
+    Metric {
+        name: name::GROUP_GUEST_TIME,
+        kind: Kind::Counter,
+        unit: Some(Unit::Microseconds),
+        what: "Time in guest code, likewise",
+    },
+    Metric {
+        name: name::GROUP_MEMORY,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Bytes of memory, times the seconds that instances held them, likewise",
     },
 ];
 

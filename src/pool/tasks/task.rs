@@ -271,9 +271,13 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         };
         *healthy = false;
         set_yields(&mut pooled.instance.store, true);
+        let slot = entry.slot(pooled.seat);
+        let meter = slot.meter();
+        meter.inspect(|meter| meter.count_call());
         let guest_poll = GuestPoll {
             entry,
-            slot: Some(entry.slot(pooled.seat)),
+            slot: Some(slot),
+            meter,
             stack_quota,
             cancel: &interruptible.cancel,
             ends,
@@ -409,7 +413,7 @@ impl<T: Send + 'static> Shared<T> {
         let wait_policy = wait_policy.without_room();
         let need = Need::of(&growth, target, stack);
         self.reserve(&need, wait_policy).await?;
-        self.with_state(|locked, cx| locked.state.grown(growth.id(), instance, &mut cx.out));
+        self.with_state(|locked, cx| locked.state.grown(growth.id(), instance, cx));
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ impl<H: Types> State<H> {
         request.held.merge(charge);
         request.expected = need.beyond(&now);
         let before = cx.out.destroy.len();
-        self.execute(plan, Some(id), &mut cx.out);
+        self.execute(plan, Some(id), cx);
         self.collect_modules(id, &short, &lacks, cx);
         if cx.out.destroy.len() > before {
             ReserveOutcome::Evicting
@@ -180,7 +180,7 @@ impl<H: Types> State<H> {
             for instance in live {
                 if self.claim(instance, &mut cx.slots) {
                     self.note_share_seen(instance, &cx.slots);
-                    self.dismiss(instance, RemovalReason::Room, Some(id), &mut cx.out);
+                    self.dismiss(instance, RemovalReason::Room, Some(id), cx);
                 }
             }
             self.drop_out_if_unused(module, &mut cx.out);

@@ -147,6 +147,7 @@ impl<H: Types> State<H> {
             self.dismiss_all(entry, RemovalReason::Removed, cx);
             self.forget_if_unused(entry, &mut cx.out);
         }
+        self.end_function_bill(id);
         self.release_module_name(function.module, &mut cx.out);
         true
     }
@@ -183,6 +184,7 @@ impl<H: Types> State<H> {
         });
         record.entries.insert(group.clone(), entry);
         self.find_share(entry);
+        self.enter_bills(entry);
         self.forget_if_unused(entry, out);
         Some(entry)
     }
@@ -244,7 +246,8 @@ impl<H: Types> State<H> {
         if let Some(function) = self.functions.get_mut(entry.function) {
             function.entries.remove(&entry.group);
         }
-        out.forgotten.push(entry.handle);
+        self.leave_bills(entry.function, &entry.group);
+        out.forgotten.push((entry.handle, entry.function));
     }
 
     pub fn entry_handle(&self, id: EntryId<H>) -> Option<&H::Entry> {
@@ -283,7 +286,7 @@ impl<H: Types> State<H> {
                     && self.claim(instance, &mut cx.slots));
             if idle {
                 self.observe(instance, self.last_used(instance, &cx.slots), &cx.slots);
-                self.dismiss(instance, reason, None, &mut cx.out);
+                self.dismiss(instance, reason, None, cx);
             }
         }
     }

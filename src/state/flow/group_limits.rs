@@ -115,7 +115,7 @@ impl<H: Types> State<H> {
             match is_enough {
                 true => {
                     self.note_share_seen(id, &cx.slots);
-                    self.dismiss(id, RemovalReason::Room, None, &mut cx.out);
+                    self.dismiss(id, RemovalReason::Room, None, cx);
                 }
                 false => self.restore(id, &mut cx.slots),
             }

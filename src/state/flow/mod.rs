@@ -3,6 +3,7 @@
 //! who has waited for long), become an instance (`requests`), end a lease (`release`), tell who waits (`waiting`).
 //! `upkeep` is what time and settings bring about.
 
+pub mod bills;
 pub mod choice;
 pub mod code;
 pub mod collect;

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use super::room::sum;
 use super::shares::Claimant;
 use crate::state::{
-    Amounts, Budget, Effects, InstanceId, ModuleId, PerBudget, Phase, RemovalReason, RequestId,
+    Amounts, Budget, Context, InstanceId, ModuleId, PerBudget, Phase, RemovalReason, RequestId,
     Slots, Stamp, State, Types,
 };
 
@@ -379,22 +379,22 @@ impl<H: Types> State<H> {
         &mut self,
         plan: Plan<H>,
         heir: Option<RequestId<H>>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) {
         let mut modules = Vec::new();
         for (victim, _) in plan.victims {
             match victim {
-                Victim::Instance(id) => self.dismiss(id, RemovalReason::Room, heir, out),
+                Victim::Instance(id) => self.dismiss(id, RemovalReason::Room, heir, cx),
                 Victim::Module(id, instances) => {
                     for instance in instances {
-                        self.dismiss(instance, RemovalReason::Room, heir, out);
+                        self.dismiss(instance, RemovalReason::Room, heir, cx);
                     }
                     modules.push(id);
                 }
             }
         }
         for id in modules {
-            self.unload(id, heir, out);
+            self.unload(id, heir, &mut cx.out);
         }
     }
 }

@@ -72,8 +72,9 @@ impl<H: Types> State<H> {
         id: InstanceId<H>,
         reason: RemovalReason,
         heir: Option<RequestId<H>>,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) {
+        self.close_bill_of(id, &mut cx.slots);
         let Some(instance) = self.instances.remove(id) else {
             return;
         };
@@ -91,6 +92,7 @@ impl<H: Types> State<H> {
             false => instance.known.at,
         };
         self.note_lost(instance.entry, &instance.charge.amounts(), used_at);
+        self.bill_lost(instance.entry, &instance.charge.amounts());
         let function = self.entries[instance.entry].function;
         self.count(function, |counts| match reason.is_eviction() {
             true => counts.evictions += 1,
@@ -102,12 +104,12 @@ impl<H: Types> State<H> {
             module: Some(instance.module),
             heir,
         });
-        out.destroy.push(Destroy::Instance {
+        cx.out.destroy.push(Destroy::Instance {
             dying,
             instance: id,
             reason,
         });
-        self.vacate(instance.entry, seat, out);
+        self.vacate(instance.entry, seat, &mut cx.out);
     }
 
     /// The shell has destroyed it. What it held goes to its heir as far as that one needs it, and

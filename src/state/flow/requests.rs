@@ -55,7 +55,9 @@ impl<H: Types> State<H> {
         record.live.insert(instance);
         record.history.used(stamp);
         self.note_held(entry, &held);
+        self.bill_held(entry, &held);
         self.note_user(entry, module);
+        self.bill_code(entry, module);
         self.requests[id].seat = None;
         if !self.room_queue.is_empty() || self.ledger.is_overdrawn() {
             // Whoever needs room asked all leases to report their end, and this one is new.
@@ -145,18 +147,25 @@ impl<H: Types> State<H> {
     }
 
     /// What the request holds becomes part of the instance's charge.
-    pub fn grown(&mut self, id: RequestId<H>, instance: InstanceId<H>, out: &mut Effects<H>) {
+    pub fn grown(
+        &mut self,
+        id: RequestId<H>,
+        instance: InstanceId<H>,
+        cx: &mut Context<H, impl Slots<H>>,
+    ) {
+        self.settle_lease(instance, &mut cx.slots);
         let charge = self.requests[id].held.take();
         match self.instances.get_mut(instance) {
             Some(instance) => {
                 let (entry, more) = (instance.entry, charge.amounts());
                 instance.charge.merge(charge);
                 self.note_held(entry, &more);
-                self.wake_room_beyond_share(entry, out);
+                self.bill_held(entry, &more);
+                self.wake_room_beyond_share(entry, &mut cx.out);
             }
-            None => self.release(charge, out),
+            None => self.release(charge, &mut cx.out),
         }
-        self.abandon(id, out);
+        self.abandon(id, &mut cx.out);
     }
 
     /// What the request holds becomes part of what `of` holds, whose instance is not installed yet.
@@ -170,16 +179,24 @@ impl<H: Types> State<H> {
     }
 
     /// A growth that was granted did not happen.
-    pub fn shrink(&mut self, instance: InstanceId<H>, by: Amounts, out: &mut Effects<H>) {
+    pub fn shrink(
+        &mut self,
+        instance: InstanceId<H>,
+        by: Amounts,
+        cx: &mut Context<H, impl Slots<H>>,
+    ) {
+        self.settle_lease(instance, &mut cx.slots);
         if let Some(instance) = self.instances.get_mut(instance) {
             let charge = instance.charge.split(&by);
             let (entry, used_at) = (instance.entry, instance.known.at);
             self.note_lost(entry, &charge.amounts(), used_at);
-            self.release(charge, out);
+            self.bill_lost(entry, &charge.amounts());
+            self.release(charge, &mut cx.out);
         }
     }
 
     pub fn count_growth_refusal(&mut self, entry: EntryId<H>) {
+        self.bill_growth_refusal(entry);
         if let Some(entry) = self.entries.get(entry) {
             let function = entry.function;
             self.count(function, |counts| counts.growth_refusals += 1);

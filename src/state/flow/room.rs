@@ -135,7 +135,7 @@ impl<H: Types> State<H> {
         let request = &mut self.requests[id];
         request.held.merge(charge);
         request.expected = need.beyond(&now);
-        self.execute(plan, Some(id), &mut cx.out);
+        self.execute(plan, Some(id), cx);
         ReserveOutcome::Evicting
     }
 
@@ -151,7 +151,7 @@ impl<H: Types> State<H> {
             plan.missing = PerBudget::from_fn(|b| missing[b].min(plan.freed.get(b)));
             self.spare(&mut plan, &mut cx.slots);
         }
-        self.execute(plan, None, &mut cx.out);
+        self.execute(plan, None, cx);
     }
 
     /// The overdraft beyond what is being destroyed for nobody in particular.

@@ -70,7 +70,7 @@ impl<H: Types> State<H> {
                 return SeatOffer::Idle(instance);
             }
             self.note_share_seen(instance, &cx.slots);
-            self.dismiss(instance, RemovalReason::Replaced, None, &mut cx.out);
+            self.dismiss(instance, RemovalReason::Replaced, None, cx);
         }
         match self.free_seat(id, near, &mut cx.slots) {
             Some(seat) => SeatOffer::Seat(self.promise(id, seat)),
@@ -161,6 +161,7 @@ impl<H: Types> State<H> {
         });
         let function = entry.function;
         self.count(function, |counts| counts.blocks += 1);
+        self.bill_block(id);
         SeatWait::Queued(ticket)
     }
 
@@ -189,6 +190,7 @@ impl<H: Types> State<H> {
     pub(crate) fn promise(&mut self, entry: EntryId<H>, seat: usize) -> RequestId<H> {
         let function = self.entries[entry].function;
         self.count(function, |counts| counts.misses += 1);
+        self.bill_miss(entry);
         let version = self.functions.get(function).map_or(0, |f| f.version);
         let mut request = Request::new(Some(function), version);
         request.seat = Some((entry, seat));

@@ -75,7 +75,7 @@ impl<H: Types> State<H> {
             }
             after = Some((known, id));
             if self.claim(id, &mut cx.slots) {
-                self.dismiss(id, RemovalReason::Idle, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::Idle, None, cx);
             }
         }
         Swept::Idle(after)
@@ -100,7 +100,7 @@ impl<H: Types> State<H> {
             after = Some((created, id));
             if self.claim(id, &mut cx.slots) {
                 self.observe(id, self.last_used(id, &cx.slots), &cx.slots);
-                self.dismiss(id, RemovalReason::Lifetime, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::Lifetime, None, cx);
             }
         }
         Swept::Lifetime(after)
@@ -122,7 +122,7 @@ impl<H: Types> State<H> {
             && let Some((_, id)) = self.next_by_recency(&mut cursor, &cx.slots)
         {
             if self.claim(id, &mut cx.slots) {
-                self.dismiss(id, RemovalReason::Room, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::Room, None, cx);
                 instances += 1;
             }
         }
@@ -164,7 +164,7 @@ impl<H: Types> State<H> {
         for &id in ids {
             if self.instances.get(id).is_some() && self.claim(id, &mut cx.slots) {
                 self.observe(id, self.last_used(id, &cx.slots), &cx.slots);
-                self.dismiss(id, RemovalReason::NotRetained, None, &mut cx.out);
+                self.dismiss(id, RemovalReason::NotRetained, None, cx);
                 evicted += 1;
             }
         }

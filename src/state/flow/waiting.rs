@@ -33,6 +33,7 @@ impl<H: Types> State<H> {
                 ticket
             }
             None => {
+                self.bill_room_wait(id);
                 let tag = self.room_tag(id);
                 self.room_queue.join_at(tag, waiter)
             }

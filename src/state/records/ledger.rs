@@ -6,6 +6,7 @@
 //! from a victim to the request that evicted it never touches a total.
 
 use super::amounts::{Amounts, Budget, PerBudget};
+use super::bill::{over_time, sum};
 
 /// An amount that the ledger has counted as charged. It cannot be copied: a holder keeps it, hands
 /// it on, or gives it back.
@@ -79,6 +80,8 @@ pub struct Ledger {
     /// Nothing is reserved of a budget that has one.
     tolerated: PerBudget<u64>,
     peak: PerBudget<u64>,
+    /// Units, times the nanoseconds that they were charged.
+    over_time: PerBudget<u128>,
 }
 
 impl Ledger {
@@ -88,7 +91,20 @@ impl Ledger {
             charged: Amounts::ZERO,
             tolerated: PerBudget::default(),
             peak: PerBudget::default(),
+            over_time: PerBudget::default(),
         }
+    }
+
+    /// So many nanoseconds pass, in which nothing changes.
+    pub fn pass(&mut self, nanos: u64) {
+        if nanos > 0 {
+            self.over_time = sum(&self.over_time, &over_time(&self.charged, nanos));
+        }
+    }
+
+    /// What was charged so far, times the nanoseconds for which it was.
+    pub fn charged_over_time(&self) -> &PerBudget<u128> {
+        &self.over_time
     }
 
     pub fn limits(&self) -> &PerBudget<u64> {

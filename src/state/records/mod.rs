@@ -2,6 +2,8 @@
 
 pub mod amounts;
 pub mod arena;
+pub mod bill;
+pub mod bills;
 pub mod compile_turns;
 pub mod conduct;
 pub mod entries;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, from_value, json, to_value};
 use wasm_pool::{
-    AcquireError, AcquireOptions, AsyncReason, Budget, CallLimit, Definition, ErrorKind, Function,
-    FunctionName, FunctionType, Group, GuestBytes, GuestTrap, Limits, MissingImport, Policy, Pool,
-    RemovalReason, Share, StackTooSmall, ValueType,
+    AcquireError, AcquireOptions, AsyncReason, Billing, Budget, CallLimit, Definition, ErrorKind,
+    Function, FunctionName, FunctionType, Group, GuestBytes, GuestTrap, Limits, ManualClock,
+    MissingImport, Policy, Pool, RemovalReason, Share, StackTooSmall, ValueType,
 };
 
 use crate::common::memory_module;
@@ -85,6 +85,25 @@ fn settings_are_written_and_read() {
     }
 }
 
+/// Of the pool that the test of reports has.
+fn bills_are_written(bills: &Value) {
+    let total = &bills["total"];
+    assert_eq!(
+        (&total["misses"], &total["refusals"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(
+        (&total["held"]["memory"], &total["leased"]["code"]),
+        (&json!(0.0), &json!(0.0))
+    );
+    let bill = &bills["groups"][1];
+    assert_eq!(
+        (&bill["group"], &bill["bill"]["failures"]["traps"]),
+        (&json!("reports"), &json!(0))
+    );
+    assert_eq!(bills["functions"][0]["signature"], json!("math.one(int)"));
+}
+
 #[test]
 fn reports_are_written() {
     let evictions = Arc::new(Mutex::new(Vec::new()));
@@ -92,6 +111,8 @@ fn reports_are_written() {
     let pool = Pool::builder()
         .no_housekeeper()
         .limits(Limits::new().memory(100_000))
+        .billing(Billing::new())
+        .clock(ManualClock::new())
         .removal_listener(move |e| told.lock().unwrap().push(to_value(e).unwrap()))
         .build()
         .unwrap();
@@ -117,6 +138,7 @@ fn reports_are_written() {
     pool.set_group("reports", share.limit(Budget::Stack, 1 << 20))
         .unwrap();
     let stats = to_value(pool.stats()).unwrap();
+    bills_are_written(&stats["bills"]);
     let group = &stats["groups"][0];
     assert_eq!(
         (&group["group"], &group["weight"]),

@@ -17,7 +17,7 @@ use metrics::{
     SharedString, Unit,
 };
 use wasm_pool::{
-    Budget, Definition, Function, Group, Limits, ManualClock, Pool, PoolBuilder, Removal,
+    Billing, Budget, Definition, Function, Group, Limits, ManualClock, Pool, PoolBuilder, Removal,
     RemovalReason,
 };
 

@@ -221,6 +221,40 @@ fn c_o2_metrics_say_what_happened() {
 }
 
 #[test]
+fn c_o2_groups_have_series_of_their_own_as_many_as_there_may_be() {
+    let recorded = Recorded::default();
+    let (builder, clock) = quiet_with_clock();
+    let builder = builder.name("p").idle_timeout(None);
+    let calls = |group: &str| {
+        let name = format!("wasm_pool_group_calls_total{{group={group},pool=p}}");
+        recorded.values.lock().unwrap().get(&name).copied()
+    };
+    metrics::with_local_recorder(&recorded, || {
+        let pool = builder.billing(Billing::new().metrics_groups(2));
+        let pool = pool.build().unwrap();
+        let f = define_with_pages(&pool, "f", 1);
+        let large = define_with_pages(&pool, "large", 2);
+        large.call("a", ()).unwrap();
+        for group in ["b", "c", "d"] {
+            f.call(group, ()).unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        pool.sweep();
+        assert_eq!((calls("other"), calls("a")), (Some(4.0), None));
+        for group in ["a", "b", "c", "d", "d"] {
+            let f = if group == "a" { &large } else { &f };
+            f.call(group, ()).unwrap();
+        }
+        clock.advance(Duration::from_secs(1));
+        pool.sweep();
+        let all = ["a", "b", "c", "d", "other"].map(calls);
+        assert_eq!(all, [Some(1.0), Some(1.0), None, None, Some(7.0)]);
+        let memory = "wasm_pool_group_memory_byte_seconds_total{group=a,pool=p}";
+        assert_eq!(recorded.value(memory), instance_bytes(2) as f64);
+    });
+}
+
+#[test]
 fn c_o2_who_waited_and_was_served_is_recorded() {
     let recorded = Recorded::default();
     let pool = quiet_with_clock()
@@ -276,9 +310,18 @@ fn c_o2_every_metric_is_described_with_its_unit() {
         "warm_ups_total",
         "compiler_kills_total",
         "compiler_crashes_total",
+        "group_calls_total",
+        "group_failures_total",
+        "group_refusals_total",
+        "group_memory_byte_seconds_total",
     ];
     let times = ["compile_seconds", "load_seconds", "wait_seconds"];
-    assert_eq!(of("counter"), all(&counters, Some(Unit::Count)));
+    let mut counters = all(&counters, Some(Unit::Count));
+    counters.extend(all(
+        &["group_guest_microseconds_total"],
+        Some(Unit::Microseconds),
+    ));
+    assert_eq!(of("counter"), counters);
     let mut histograms = all(&times, Some(Unit::Seconds));
     histograms.extend(all(&["compile_peak_percent"], Some(Unit::Percent)));
     assert_eq!(of("histogram"), histograms);

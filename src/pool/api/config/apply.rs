@@ -72,6 +72,9 @@ impl File {
         if let Some(quarantine) = &f.quarantine {
             b = b.quarantine(quarantine.quarantine());
         }
+        if let Some(billing) = &f.billing {
+            b = b.billing(billing.billing());
+        }
         if let Some(compiler) = &f.compiler {
             b = b.compile_in(compiler.process());
         }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod artifact_settings;
+mod billing_settings;
 mod compiler_settings;
 mod config_error;
 mod group_settings;
@@ -22,6 +23,7 @@ use crate::pool::api::function_name::{FunctionName, check_name};
 use crate::pool::api::names::named;
 use crate::pool::function_settings::FunctionLimits;
 use crate::state::{Budget, Policy};
+use billing_settings::FileBilling;
 use compiler_settings::FileCompiler;
 use group_settings::FileGroup;
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
@@ -115,6 +117,11 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     longest = "5m"
 ///     by_group = false
 ///
+///     [billing]                           # who has used what; empty is enough
+///     kept_groups = 1024                  # that nothing uses any more
+///     metrics_groups = 0                  # with series of their own
+///     exact_times = false
+///
 ///     [artifacts]                         # compiled code beyond the life of a pool
 ///     memory = "64Mi"                     # a tier in memory
 ///     memory_artifacts = 256
@@ -194,6 +201,7 @@ pub(crate) struct File {
     artifacts: Option<ArtifactSettings>,
     compiler: Option<FileCompiler>,
     quarantine: Option<FileQuarantine>,
+    billing: Option<FileBilling>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
 use wasm_pool::{
-    Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy, Pool,
-    PoolBuilder, Quarantine, Share,
+    Billing, Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy,
+    Pool, PoolBuilder, Quarantine, Share,
 };
 
 use crate::common::{check, define_with_pages, quiet};
@@ -43,6 +43,7 @@ const KEYS: &[(&str, Set)] = &[
     ("module_limits.locals = 9", |b| {
         b.module_limits(ModuleLimits::new().with(ModuleLimit::Locals, 9))
     }),
+    ("billing = { kept_groups = 7, metrics_groups = 3, exact_times = true }", |b| b.billing(Billing::new().kept_groups(7).metrics_groups(3).exact_times(true))),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
     ("groups.reports.weight = 3", |b| b.group("reports", Share::new().weight(3))),
