@@ -14,8 +14,9 @@ mod state;
 use alloc::vec::Vec;
 
 use state::{
-    Amounts, Budget, Config, Context, Destroy, EntryId, Group, InstanceId, NewFunction, PerBudget,
-    Policy, Prepare, RequestId, ReserveOutcome, Returned, SeatOffer, Slots, Stamp, State, Types,
+    Amounts, Budget, Config, Context, Destroy, EntryId, FunctionTerms, Group, InstanceId,
+    NewFunction, PerBudget, Policy, Prepare, RequestId, ReserveOutcome, Returned, SeatOffer, Slots,
+    Stamp, State, Types,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl Life {
             definition: (),
             key: [7; 32],
             source: (),
-            max_instances: u32::MAX,
+            terms: FunctionTerms::default(),
         });
         let function = function.expect("an open pool takes a new name");
         let entry = self

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::fake::{Doors, Fake, Instance};
 use crate::state::{
-    Amounts, Budget, Config, Context, Destroy, Expiry, Group, NewFunction, PerBudget, Policy,
-    Prepare, ReserveOutcome, SeatOffer, State,
+    Amounts, Budget, Config, Context, Destroy, Expiry, FunctionTerms, Group, NewFunction,
+    PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, State,
 };
 
 const CODE: Amounts = Amounts::ZERO.code(1000).mappings(3);
@@ -72,7 +72,7 @@ impl Books {
             definition: 0,
             key,
             source: 0,
-            max_instances: u32::MAX,
+            terms: FunctionTerms::default(),
         });
         let function = function.expect("a new name");
         let doors = &mut self.cx.slots;
@@ -140,6 +140,7 @@ impl Books {
             idle: hour,
             lifetime: hour,
             code_idle: hour,
+            slack: 0,
         };
         let began = Instant::now();
         self.state.expire(&mut self.cx.out);

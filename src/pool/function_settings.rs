@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::limits::{check_lease, check_range};
+use crate::pool::time::clock::nanos;
+use crate::state::{FunctionTerms, IdleTime};
 
 /// What the leases and the instances of a function have, as far as somebody said it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(crate) struct FunctionLimits {
     pub max_uses: Option<u64>,
     /// Instances that each group may have at once.
     pub max_instances: Option<u64>,
+    /// How long an instance may be idle; `Some(None)` for any time.
+    pub idle_timeout: Option<Option<Duration>>,
 }
 
 impl FunctionLimits {
@@ -28,6 +32,21 @@ impl FunctionLimits {
             max_memory: self.max_memory.or(other.max_memory),
             max_uses: self.max_uses.or(other.max_uses),
             max_instances: self.max_instances.or(other.max_instances),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
+        }
+    }
+
+    /// What the core is told.
+    pub fn terms(&self) -> FunctionTerms {
+        let idle = match self.idle_timeout {
+            None => IdleTime::OF_THE_POOL,
+            Some(None) => IdleTime::FOREVER,
+            Some(Some(time)) => IdleTime::of_nanos(nanos(time)),
+        };
+        let most = self.max_instances.map(u32::try_from);
+        FunctionTerms {
+            max_instances: most.and_then(Result::ok).unwrap_or(u32::MAX),
+            idle,
         }
     }
 

@@ -97,6 +97,7 @@ impl Settings {
         let expiry = |timeout: Option<Duration>| timeout.map(|t| nanos(t.saturating_add(slack)));
         Expiry {
             idle: expiry(self.idle_timeout),
+            slack: nanos(slack),
             lifetime: self.max_lifetime.map(nanos),
             code_idle: expiry(self.code_idle_timeout),
         }
@@ -122,6 +123,7 @@ impl Settings {
             max_memory: Some(self.instance.memory),
             max_uses: Some(self.max_uses),
             max_instances: Some(self.max_instances_per_entry as u64),
+            idle_timeout: None,
         };
         own.or(self.functions.of(name, arguments)).or(all)
     }

@@ -21,6 +21,7 @@ mod records;
 mod recount;
 mod snapshot;
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -45,6 +46,7 @@ pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
 pub use records::conduct::{Conduct, Judged, QuarantineRule};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::fair::{FairTags, MAX_WEIGHT};
+pub use records::function_terms::{FunctionTerms, IdleTime};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::{Group, GroupView};
 pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
@@ -229,6 +231,8 @@ pub struct State<H: Types> {
     shares: Shares<H>,
     /// Where the sweep goes on.
     swept: Swept<H>,
+    /// **F4** The functions whose instances may be idle for a time of their own.
+    own_idle_times: BTreeSet<FunctionId<H>>,
     instances: Arena<Instance<H>>,
     /// The order of last use.
     recency: Recency<H>,
@@ -287,6 +291,7 @@ impl<H: Types> State<H> {
             unused: Unused::new(),
             shares: Shares::new(),
             swept: Swept::default(),
+            own_idle_times: BTreeSet::new(),
             instances: Arena::new(),
             recency: Recency::new(),
             ages: Recency::new(),

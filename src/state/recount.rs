@@ -161,6 +161,13 @@ impl<H: Types> State<H> {
         });
         must(gone.is_none(), || {
             "F3: somebody is judged who is gone".into()
+        })?;
+        let own = self.functions.iter().filter(|(_, f)| f.terms.idle.is_own());
+        let own: Vec<_> = own.map(|(id, _)| id).collect();
+        let known = own.iter().filter(|id| self.own_idle_times.contains(id));
+        let all_known = known.count() == own.len();
+        must(all_known && own.len() == self.own_idle_times.len(), || {
+            "F4: sweeps do not look at all that have an idle time of their own".into()
         })
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pollster::block_on;
 use wasm_pool::{
-    AcquireError, DefineError, Definition, ErrorKind, Function, Lease, LimitsError, Pool,
-    PoolBuilder,
+    AcquireError, DefineError, Definition, ErrorKind, Function, Lease, LimitsError, ManualClock,
+    Pool, PoolBuilder,
 };
 
 use crate::common::*;
@@ -282,17 +282,81 @@ fn what_replaces_a_function_may_have_fewer_instances_or_more() {
 }
 
 #[test]
+fn a_function_s_instances_are_idle_for_as_long_as_it_says() {
+    let clock = ManualClock::new();
+    let builder = quiet().clock(clock.clone());
+    let second = Duration::from_secs(1);
+    let pool = builder.idle_timeout(5 * second).build().unwrap();
+    let define = |name: &str, time: Option<Option<Duration>>| {
+        let definition = counts(name);
+        counting(
+            &pool,
+            match time {
+                None => definition,
+                Some(time) => definition.idle_timeout(time),
+            },
+        )
+    };
+    let all = [
+        define("short", Some(Some(second))),
+        define("zero", Some(Some(Duration::ZERO))),
+        define("usual", None),
+        define("long", Some(Some(60 * second))),
+        define("ever", Some(None)),
+        define("centuries", Some(Some(Duration::MAX))),
+    ];
+    for f in &all {
+        for group in ["a", "b"] {
+            f.call(group, ()).unwrap();
+        }
+    }
+    // One of them is in use.
+    let lease = all[0].acquire("b").unwrap();
+    let idle_after = |time: Duration| {
+        clock.advance(time);
+        pool.sweep();
+        let stats = check(&pool);
+        let idle = stats.functions.iter().map(|f| f.idle);
+        idle.collect::<Vec<_>>()
+    };
+    let milli = Duration::from_millis(1);
+    assert_eq!(idle_after(milli), [1, 0, 2, 2, 2, 2]);
+    assert_eq!(idle_after(second - 2 * milli), [1, 0, 2, 2, 2, 2]);
+    assert_eq!(idle_after(milli), [0, 0, 2, 2, 2, 2]);
+    assert_eq!(idle_after(4 * second), [0, 0, 0, 2, 2, 2]);
+    drop(lease);
+    assert_eq!(idle_after(Duration::ZERO), [1, 0, 0, 2, 2, 2]);
+    assert_eq!(idle_after(55 * second), [0, 0, 0, 0, 2, 2]);
+    assert_eq!(idle_after(400 * 86_400 * second), [0, 0, 0, 0, 2, 2]);
+    // What replaces it has no time of its own, or another.
+    let _: Function<(), i32> = pool.replace(counts("ever")).unwrap();
+    let _: Function<(), i32> = pool.replace(counts("usual").idle_timeout(None)).unwrap();
+    all[2].call("a", ()).unwrap();
+    all[4].call("a", ()).unwrap();
+    assert_eq!(idle_after(5 * second), [0, 0, 1, 0, 0, 2]);
+    // Room is made of whatever there is.
+    assert_eq!(pool.retain(|_| false), 3);
+    pool.remove("usual").unwrap();
+    check(&pool);
+}
+
+#[test]
 #[cfg(feature = "config")]
 fn a_configuration_says_it_of_names_and_definitions_count_before_it() {
     let text = "max_instance_memory = '1Mi'\n[functions.f]\nmax_memory = '128Ki'\nmax_uses = 2\n\
-        max_instances = 3";
+        max_instances = 3\nidle_timeout = 'never'";
     let config = wasm_pool::Config::from_toml(text).unwrap();
-    let pool = quiet().config(&config).build().unwrap();
+    let clock = ManualClock::new();
+    let pool = quiet().clock(clock.clone()).config(&config);
+    let pool = pool.build().unwrap();
     let f = growing(&pool, grows("f"));
     assert_eq!([1, 1, 1].map(|pages| f.call(1, pages).unwrap()), [1, -1, 1]);
     let all = [(); 3].map(|()| f.try_acquire(1).unwrap());
     assert!(f.try_acquire(1).is_err());
     drop(all);
+    clock.advance(Duration::from_secs(3600));
+    pool.sweep();
+    assert_eq!(check(&pool).idle, 2, "one was used twice");
     let g = growing(&pool, grows("g"));
     assert_eq!([1, 1, 1].map(|pages| g.call(1, pages).unwrap()), [1, 2, 3]);
     pool.remove("f").unwrap();

@@ -1,6 +1,6 @@
 //! What must hold after every step.
 
-use crate::model::{MPhase, MSeat, Nap, Place, Sleep};
+use crate::model::{MFunction, MPhase, MSeat, Nap, Place, Sleep};
 use crate::room::Verdict;
 use crate::state::Budget;
 use crate::world::World;
@@ -59,7 +59,7 @@ impl World {
             let open = current.is_some() && !self.model.closed;
             assert!(open || entry.queue.is_empty(), "somebody waits in vain");
             let waits = !entry.queue.is_empty();
-            let most = self.model.function_of(n).map_or(0, |f| f.most);
+            let most = self.model.function_of(n).map_or(0, MFunction::most);
             assert!(
                 !waits || self.model.occupied(n) >= most,
                 "somebody waits for a free seat"

@@ -44,7 +44,7 @@ impl Model {
             assert_eq!(self.instances[&id].version, function.version);
             return Expected::Idle(id);
         }
-        if self.occupied(entry) >= function.most {
+        if self.occupied(entry) >= function.most() {
             return Expected::Full;
         }
         let vacant = seats().find(|seat| record.seats[*seat] == MSeat::Vacant);

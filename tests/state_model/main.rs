@@ -97,6 +97,8 @@ const INTERESTING: &[&str] = &[
     "more seats",
     "seats served when there may be more",
     "surplus given up",
+    "idle for longer than its function may be",
+    "idle for longer than others may be",
     "not_retained",
     "overdraft",
     "prepared",

@@ -6,8 +6,8 @@ use crate::fake::{Fake, Instance};
 use crate::quarantine::{Judged, MConduct, RULE};
 use crate::shares::MShare;
 use crate::state::{
-    Amounts, Budget, DyingId, EntryId, FunctionId, ModuleId, Policy, QuarantineRule, RequestId,
-    Signal, Stamp, Ticket,
+    Amounts, Budget, DyingId, EntryId, FunctionId, FunctionTerms, ModuleId, Policy, QuarantineRule,
+    RequestId, Signal, Stamp, Ticket,
 };
 
 /// One number per budget, the total last.
@@ -45,8 +45,14 @@ pub struct MFunction {
     pub key: u8,
     pub version: u64,
     pub definition: u32,
+    pub terms: FunctionTerms,
+}
+
+impl MFunction {
     /// Instances that each of its entries may have at once.
-    pub most: usize,
+    pub fn most(&self) -> usize {
+        self.terms.max_instances as usize
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -418,12 +424,12 @@ impl Model {
 
     fn may_occupy(&self, entry: usize) -> bool {
         let function = self.function_of(entry);
-        function.is_some_and(|f| self.occupied(entry) < f.most)
+        function.is_some_and(|f| self.occupied(entry) < f.most())
     }
 
     pub fn has_surplus(&self, entry: usize) -> bool {
         let function = self.function_of(entry);
-        function.is_some_and(|f| self.occupied(entry) > f.most)
+        function.is_some_and(|f| self.occupied(entry) > f.most())
     }
 
     /// Whoever is served next, those before it are told that they are late.

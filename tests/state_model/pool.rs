@@ -2,8 +2,8 @@
 
 use crate::fake::{Doors, Fake, Instance};
 use crate::state::{
-    Amounts, Budget, Config, Context, Destroy, EntryId, Group, NewFunction, PerBudget, Policy,
-    Prepare, ReserveOutcome, SeatOffer, Slots, State,
+    Amounts, Budget, Config, Context, Destroy, EntryId, FunctionTerms, Group, NewFunction,
+    PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, Slots, State,
 };
 
 pub const NONE: Amounts = Amounts::ZERO;
@@ -85,7 +85,7 @@ impl Pool {
             definition: 0,
             key: [module.key; 32],
             source: module.key,
-            max_instances: u32::MAX,
+            terms: FunctionTerms::default(),
         };
         let known = self.state.find(&name, "");
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));

@@ -8,10 +8,13 @@ use crate::model::{
 };
 use crate::quarantine::RULE;
 use crate::state::{
-    Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, Group, NewFunction, PerBudget,
-    Policy, QuarantineRule, RemovalReason, Signal, State,
+    Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, FunctionTerms, Group, IdleTime,
+    NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Signal, State,
 };
-use crate::{fake::Instance, model::MFunction};
+use crate::{
+    fake::Instance,
+    model::{MFunction, MInstance},
+};
 
 pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 pub const GROUPS: u64 = 3;
@@ -27,6 +30,8 @@ pub const COOL_DOWN: u64 = 12;
 const STEPS: usize = 12;
 
 const IDLE: u64 = 9;
+/// Of functions with a time of their own.
+const OWN_IDLE: u64 = 4;
 const LIFETIME: u64 = 18;
 const CODE_IDLE: u64 = 15;
 
@@ -342,7 +347,12 @@ impl World {
 
     // Names: ──────────────────────────────────────────────────────────────────────────────────
 
-    fn new_function(&mut self, name: usize, key: u8, most: usize) -> (NewFunction<Fake>, u32) {
+    fn new_function(
+        &mut self,
+        name: usize,
+        key: u8,
+        terms: FunctionTerms,
+    ) -> (NewFunction<Fake>, u32) {
         let definition = self.model.number();
         let new = NewFunction {
             name: NAMES[name].into(),
@@ -350,16 +360,28 @@ impl World {
             definition,
             key: [key; 32],
             source: key,
-            max_instances: most as u32,
+            terms,
         };
         (new, definition)
     }
 
-    /// The module that a number means, and how many instances of it an entry may have: all that it has seats for, most
-    /// often.
-    fn key_and_most(&self, number: u8) -> (u8, usize) {
+    /// The module that a number means, how many instances of it an entry may have (all that it has seats for, most often), and
+    /// how long they may be idle.
+    fn key_and_terms(&self, number: u8) -> (u8, FunctionTerms) {
         let fewer = usize::from(number / KEYS) % 4;
-        (number % KEYS, self.seats.saturating_sub(fewer).max(1))
+        let idle = match number / KEYS / 4 % 4 {
+            0 => IdleTime::FOREVER,
+            1 => IdleTime::of_nanos(OWN_IDLE),
+            _ => IdleTime::OF_THE_POOL,
+        };
+        let max_instances = self.seats.saturating_sub(fewer).max(1) as u32;
+        (
+            number % KEYS,
+            FunctionTerms {
+                max_instances,
+                idle,
+            },
+        )
     }
 
     fn ensure_module(&mut self, key: u8) {
@@ -373,9 +395,9 @@ impl World {
     }
 
     fn define(&mut self, name: u8, key: u8) {
-        let (key, most) = self.key_and_most(key);
+        let (key, terms) = self.key_and_terms(key);
         let name = usize::from(name) % NAMES.len();
-        let (new, definition) = self.new_function(name, key, most);
+        let (new, definition) = self.new_function(name, key, terms);
         let defined = self.state.define(new);
         let free = !self.model.closed && self.model.functions[name].is_none();
         assert_eq!(defined.is_ok(), free);
@@ -386,15 +408,15 @@ impl World {
                 key,
                 version: 0,
                 definition,
-                most,
+                terms,
             });
         }
     }
 
     fn replace(&mut self, name: u8, key: u8) {
-        let (key, most) = self.key_and_most(key);
+        let (key, terms) = self.key_and_terms(key);
         let name = usize::from(name) % NAMES.len();
-        let (new, definition) = self.new_function(name, key, most);
+        let (new, definition) = self.new_function(name, key, terms);
         let replaced = (self.state).replace(new, &mut self.cx);
         let mut refit = Vec::new();
         let known = !self.model.closed && self.model.functions[name].is_some();
@@ -406,7 +428,7 @@ impl World {
                 function.version += 1;
                 let id = function.id;
                 function.definition = definition;
-                function.most = most;
+                function.terms = terms;
                 self.model.forgive(id);
                 refit = self.model.entries_of(id);
             }
@@ -432,9 +454,9 @@ impl World {
     }
 
     fn supersede(&mut self, name: u8, key: u8) {
-        let (key, most) = self.key_and_most(key);
+        let (key, terms) = self.key_and_terms(key);
         let name = usize::from(name) % NAMES.len();
-        let (new, definition) = self.new_function(name, key, most);
+        let (new, definition) = self.new_function(name, key, terms);
         let counts = |world: &Self| {
             let function = world.model.functions[name].as_ref()?;
             Some(world.state.function(function.id)?.counts)
@@ -450,7 +472,7 @@ impl World {
                 key,
                 version: 0,
                 definition,
-                most,
+                terms,
             });
             let phase = &mut self.model.module(key).phase;
             if matches!(phase, MPhase::Failed { .. }) {
@@ -598,17 +620,31 @@ impl World {
         self.expire();
         let expiry = Expiry {
             idle: (kind & 1 != 0).then_some(IDLE),
+            slack: u64::from(kind & 1),
             lifetime: (kind & 2 != 0).then_some(LIFETIME),
             code_idle: (kind & 4 != 0).then_some(CODE_IDLE),
         };
         let now = self.cx.slots.now;
         let over = |since: u64, expiry: Option<u64>| expiry.is_some_and(|t| now - since >= t);
         let idle = self.model.idle();
+        let time_of = |i: &MInstance| match self.model.function_of(i.entry).map(|f| f.terms.idle) {
+            Some(IdleTime::FOREVER) => None,
+            Some(own) if own.is_own() => own.own_nanos().map(|time| time + expiry.slack),
+            _ => expiry.idle,
+        };
         let expected: Vec<_> = idle
             .iter()
-            .filter(|(_, i)| over(i.last.at, expiry.idle) || over(i.created_at, expiry.lifetime))
+            .filter(|(_, i)| over(i.last.at, time_of(i)) || over(i.created_at, expiry.lifetime))
             .map(|(id, _)| *id)
             .collect();
+        for (id, i) in &idle {
+            let others = over(i.last.at, expiry.idle);
+            let goes = expected.contains(id);
+            self.seen
+                .note_if(goes && !others, "idle for longer than its function may be");
+            self.seen
+                .note_if(!goes && others, "idle for longer than others may be");
+        }
         self.review_shares();
         while self.state.sweep(expiry, &mut self.cx) {}
         let mut gone: Vec<_> = self.cx.out.destroy.iter().filter_map(buried).collect();

@@ -258,7 +258,7 @@ impl<T: Send + 'static> Pool<T> {
             definition: Arc::new(defined),
             key,
             source,
-            max_instances: own.max_instances.map_or(u32::MAX, saturated),
+            terms: own.terms(),
         })
     }
 
@@ -292,10 +292,6 @@ impl<T: Send + 'static> Pool<T> {
             Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { target }),
         }
     }
-}
-
-fn saturated(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Every overload of a name, the oldest first; or the one with these argument types.

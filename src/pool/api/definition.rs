@@ -225,6 +225,33 @@ impl Definition {
         self
     }
 
+    /// How long an instance of this function may be idle, instead of the pool's
+    /// ([`PoolBuilder::idle_timeout`](crate::PoolBuilder::idle_timeout)); `None` for any time. It is evicted by the first sweep after
+    /// that, in whole milliseconds: sweeps are as far apart as the pool's own timeouts ask for, at most a second, and with the
+    /// pool's coarse clock an instance may stay for as long again. 49 days and more are for ever. Room for others evicts it as ever.
+    ///
+    /// Each sweep looks at all instances of such functions, and passes over those that stay longer than others.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wasm_pool::{Definition, Function, ManualClock, Pool};
+    ///
+    /// let clock = ManualClock::new();
+    /// let pool = Pool::builder().clock(clock.clone()).no_housekeeper().build()?;
+    /// let wasm = wat::parse_str(r#"(module (func (export "f")))"#)?;
+    /// let rare = Definition::new("rare").export("f").wasm(wasm).idle_timeout(Duration::from_secs(3600));
+    /// let rare: Function<(), ()> = pool.define(rare)?;
+    /// rare.call("tenant", ())?;
+    /// clock.advance(Duration::from_secs(60));
+    /// pool.sweep();
+    /// assert_eq!(pool.stats().idle, 1, "others go after five seconds");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.limits.idle_timeout = Some(timeout.into());
+        self
+    }
+
     /// Says that this definition may give its function other wasm types, when it replaces another:
     /// without it, [`Pool::replace`](crate::Pool::replace) refuses that. Handles with the old types
     /// then get [`AcquireError::TypeChanged`](crate::AcquireError::TypeChanged).

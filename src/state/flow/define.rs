@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::state::{
-    Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, Group, Judged, Module,
-    ModuleId, ModuleKey, RemovalReason, Signal, Slots, State, Types,
+    Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, FunctionTerms, Group,
+    Judged, Module, ModuleId, ModuleKey, RemovalReason, Signal, Slots, State, Types,
 };
 
 /// What `define` and `replace` are given.
@@ -15,8 +15,7 @@ pub struct NewFunction<H: Types> {
     pub definition: H::Definition,
     pub key: ModuleKey,
     pub source: H::Source,
-    /// Instances that each of its entries may have at once, at most what the pool lets any entry have.
-    pub max_instances: u32,
+    pub terms: FunctionTerms,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,36 +35,33 @@ impl<H: Types> State<H> {
         if self.find(&new.name, &new.arguments).is_some() {
             return Err(DefineRefused::Exists);
         }
-        let module = self.module_for(new.key, new.source);
-        Ok(self.enlist(
-            new.name,
-            new.arguments,
-            new.definition,
-            module,
-            new.max_instances,
-        ))
+        let module = self.module_for(new.key, new.source.clone());
+        Ok(self.enlist(new, module))
     }
 
-    fn enlist(
-        &mut self,
-        name: Arc<str>,
-        arguments: Arc<str>,
-        definition: H::Definition,
-        module: ModuleId<H>,
-        max_instances: u32,
-    ) -> FunctionId<H> {
+    fn enlist(&mut self, new: NewFunction<H>, module: ModuleId<H>) -> FunctionId<H> {
         let id = self.functions.insert(Function {
-            name,
-            arguments,
-            definition,
+            name: new.name,
+            arguments: new.arguments,
+            definition: new.definition,
             module,
             version: 0,
-            max_instances,
+            terms: new.terms,
             entries: Default::default(),
             counts: FunctionCounts::default(),
         });
         self.names.insert(&self.functions, id);
+        self.note_idle_time(id);
         id
+    }
+
+    /// Sweeps look by themselves at functions whose instances may be idle for another time than others.
+    fn note_idle_time(&mut self, id: FunctionId<H>) {
+        let function = self.functions.get(id);
+        match function.is_some_and(|function| function.terms.idle.is_own()) {
+            true => self.own_idle_times.insert(id),
+            false => self.own_idle_times.remove(&id),
+        };
     }
 
     /// As `replace`, by a function of another type: whoever knows the old type is not to reach it. So
@@ -81,16 +77,10 @@ impl<H: Types> State<H> {
         let old = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
         let counts = self.functions[old].counts;
         // Named before the old function goes, which may be of the same module.
-        let module = self.module_for(new.key, new.source);
+        let module = self.module_for(new.key, new.source.clone());
         self.forget_failure(module);
         self.remove(old, cx);
-        let id = self.enlist(
-            new.name,
-            new.arguments,
-            new.definition,
-            module,
-            new.max_instances,
-        );
+        let id = self.enlist(new, module);
         self.functions[id].counts = counts;
         Ok(id)
     }
@@ -113,9 +103,10 @@ impl<H: Types> State<H> {
         let old = core::mem::replace(&mut function.module, module);
         function.definition = new.definition;
         function.version += 1;
-        function.max_instances = new.max_instances;
+        function.terms = new.terms;
         let version = function.version;
         let entries: Vec<_> = function.entries.values().copied().collect();
+        self.note_idle_time(id);
         for &id in &entries {
             // Some are forgotten on the way, when too many are unused.
             if let Some(entry) = self.entries.get(id) {
@@ -139,6 +130,7 @@ impl<H: Types> State<H> {
         };
         self.names.remove(&function.name, id);
         self.conducts.remove(&Judged::Function(id));
+        self.note_idle_time(id);
         for entry in function.entries.into_values() {
             let record = &mut self.entries[entry];
             cx.slots.set_closed(&record.handle);

@@ -106,7 +106,7 @@ impl<H: Types> State<H> {
     /// Seats of an entry that may be occupied at once.
     pub(crate) fn max_instances(&self, id: EntryId<H>) -> usize {
         let function = self.functions.get(self.entries[id].function);
-        let own = function.map_or(0, |function| function.max_instances as usize);
+        let own = function.map_or(0, |function| function.terms.max_instances as usize);
         own.min(self.config.seats_per_entry)
     }
 

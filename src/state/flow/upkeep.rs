@@ -1,16 +1,20 @@
 //! What happens without a request: time passes, limits change, the pool closes.
 
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use crate::state::{
-    Context, Effects, InstanceId, PerBudget, RemovalReason, Signal, Slots, Stamp, State, Types,
+    Context, Effects, EntryId, FunctionId, Group, InstanceId, PerBudget, RemovalReason, Signal,
+    Slots, Stamp, State, Types,
 };
 
 /// How long what nobody uses stays, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expiry {
-    /// An instance idle for longer goes.
+    /// An instance idle for longer goes, unless its function says otherwise.
     pub idle: Option<u64>,
+    /// The clock by which it was used last may have been so late.
+    pub slack: u64,
     /// An instance older than this goes, when idle.
     pub lifetime: Option<u64>,
     /// A module without instances, not used for longer, loses its code.
@@ -27,6 +31,8 @@ pub enum Swept<H: Types> {
     /// Nowhere yet.
     #[default]
     Nothing,
+    /// At functions whose instances may be idle for a time of their own: behind this one's entry for this group.
+    Own(FunctionId<H>, Group),
     /// In the order of last use.
     Idle(Option<(Stamp, InstanceId<H>)>),
     /// In the order of age.
@@ -42,13 +48,75 @@ impl<H: Types> State<H> {
         self.swept = match core::mem::take(&mut self.swept) {
             Swept::Nothing => {
                 self.review_shares(cx);
-                self.sweep_idle(None, expiry.idle, cx)
+                self.sweep_own(None, expiry, cx)
             }
+            Swept::Own(function, group) => self.sweep_own(Some((function, group)), expiry, cx),
             Swept::Idle(after) => self.sweep_idle(after, expiry.idle, cx),
             Swept::Lifetime(after) => self.sweep_old(after, expiry.lifetime, cx),
             Swept::Code => self.sweep_code(expiry.code_idle, &mut cx.out),
         };
         !matches!(self.swept, Swept::Nothing)
+    }
+
+    /// What has been idle for longer than its function says.
+    fn sweep_own(
+        &mut self,
+        mut after: Option<(FunctionId<H>, Group)>,
+        expiry: Expiry,
+        cx: &mut Context<H, impl Slots<H>>,
+    ) -> Swept<H> {
+        let mut looks = 0;
+        while let Some((function, group, entry)) = self.next_own(after.as_ref()) {
+            if looks >= BATCH {
+                return after.map_or(Swept::Nothing, |(function, group)| {
+                    Swept::Own(function, group)
+                });
+            }
+            let time = self.functions[function].terms.idle.own_nanos();
+            after = Some((function, group));
+            let Some(time) = time else {
+                looks += 1;
+                continue;
+            };
+            let time = time.saturating_add(expiry.slack);
+            let taken: Vec<_> = self.entries[entry].taken().map(|(_, id)| id).collect();
+            looks += 1 + taken.len();
+            for id in taken {
+                let used = self.last_used(id, &cx.slots);
+                let is_over = self.now.saturating_sub(used.at) >= time;
+                if is_over && self.claim(id, &mut cx.slots) {
+                    self.observe(id, used, &cx.slots);
+                    self.dismiss(id, RemovalReason::Idle, None, cx);
+                }
+            }
+        }
+        self.sweep_idle(None, expiry.idle, cx)
+    }
+
+    /// The next entry of a function with a time of its own.
+    fn next_own(
+        &self,
+        after: Option<&(FunctionId<H>, Group)>,
+    ) -> Option<(FunctionId<H>, Group, EntryId<H>)> {
+        let behind = |(function, group): &(FunctionId<H>, Group)| {
+            let all = &self.functions.get(*function)?.entries;
+            let mut behind = all.range((Bound::Excluded(group.clone()), Bound::Unbounded));
+            behind
+                .next()
+                .map(|(group, entry)| (*function, group.clone(), *entry))
+        };
+        let first = |function: &FunctionId<H>| {
+            let (group, entry) = self.functions[*function].entries.first_key_value()?;
+            Some((*function, group.clone(), *entry))
+        };
+        let from = after.map_or(Bound::Unbounded, |(function, _)| Bound::Excluded(*function));
+        let next = || (self.own_idle_times.range((from, Bound::Unbounded))).find_map(first);
+        after.and_then(behind).or_else(next)
+    }
+
+    fn has_own_idle_time(&self, id: InstanceId<H>) -> bool {
+        let function = self.entries[self.instances[id].entry].function;
+        self.own_idle_times.contains(&function)
     }
 
     fn sweep_idle(
@@ -74,7 +142,7 @@ impl<H: Types> State<H> {
                 return Swept::Lifetime(None);
             }
             after = Some((known, id));
-            if self.claim(id, &mut cx.slots) {
+            if !self.has_own_idle_time(id) && self.claim(id, &mut cx.slots) {
                 self.dismiss(id, RemovalReason::Idle, None, cx);
             }
         }

@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::arena::{Arena, Id};
 use super::entries::EntryId;
+use super::function_terms::FunctionTerms;
 use super::group::Group;
 use super::modules::ModuleId;
 use crate::state::Types;
@@ -29,8 +30,7 @@ pub struct Function<H: Types> {
     pub module: ModuleId<H>,
     /// Raised by every `replace`; an instance of another version is never leased again.
     pub version: u64,
-    /// Instances that each of its entries may have at once.
-    pub max_instances: u32,
+    pub terms: FunctionTerms,
     pub entries: BTreeMap<Group, EntryId<H>>,
     pub counts: FunctionCounts,
 }

@@ -8,6 +8,7 @@ pub mod compile_turns;
 pub mod conduct;
 pub mod entries;
 pub mod fair;
+pub mod function_terms;
 pub mod functions;
 pub mod group;
 pub mod instances;

@@ -103,6 +103,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_memory = "1Mi"                  # of an instance, at most max_instance_memory
 ///     max_uses = 1000
 ///     max_instances = 2                   # of each group, at most max_instances_per_entry
+///     idle_timeout = "1h"                 # or "never"
 ///
 ///     [groups.reports]                    # a group with a name
 ///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
@@ -246,6 +247,7 @@ struct FileFunction {
     max_memory: Option<Size>,
     max_uses: Option<Count>,
     max_instances: Option<Count>,
+    idle_timeout: Option<Timeout>,
 }
 
 impl FileFunction {
@@ -256,6 +258,7 @@ impl FileFunction {
             max_memory: self.max_memory.map(|bytes| bytes.0),
             max_uses: self.max_uses.map(|uses| uses.0),
             max_instances: self.max_instances.map(|count| count.0),
+            idle_timeout: self.idle_timeout.map(|time| time.0),
         }
     }
 }

@@ -1,0 +1,50 @@
+//! What a function has of its own, of what others have from the pool. Each function has one of these: it is small.
+
+/// What a definition says of the instances of its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionTerms {
+    /// Instances that each of its entries may have at once, at most what the pool lets any entry have.
+    pub max_instances: u32,
+    pub idle: IdleTime,
+}
+
+impl Default for FunctionTerms {
+    fn default() -> Self {
+        Self {
+            max_instances: u32::MAX,
+            idle: IdleTime::OF_THE_POOL,
+        }
+    }
+}
+
+/// How long an instance may be idle, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleTime(u32);
+
+/// Of one unit. In tests time passes by the nanosecond.
+const NANOS: u64 = if cfg!(test) { 1 } else { 1_000_000 };
+
+impl IdleTime {
+    /// As long as the pool says of all of which nothing else is said.
+    pub const OF_THE_POOL: Self = Self(0);
+    /// For any time.
+    pub const FOREVER: Self = Self(u32::MAX);
+
+    /// So many nanoseconds, in whole milliseconds, at least one; 49 days and more are for ever.
+    pub fn of_nanos(nanos: u64) -> Self {
+        let millis = nanos.div_ceil(NANOS).max(1);
+        Self(u32::try_from(millis).unwrap_or(u32::MAX))
+    }
+
+    pub fn is_own(self) -> bool {
+        self != Self::OF_THE_POOL
+    }
+
+    /// Nanoseconds; `None` for any time, and where it is the pool's.
+    pub fn own_nanos(self) -> Option<u64> {
+        match self {
+            Self::OF_THE_POOL | Self::FOREVER => None,
+            Self(millis) => Some(u64::from(millis) * NANOS),
+        }
+    }
+}
