@@ -49,12 +49,17 @@ impl<T: Send + 'static> Shared<T> {
         if most == 0 {
             return;
         }
-        let Some(bills) = self.with_state(Bills::take) else {
+        let taken = self.with_state(|locked, cx| {
+            locked.bills_taken += 1;
+            Some((locked.bills_taken, Bills::take(locked, cx)?))
+        });
+        let Some((number, bills)) = taken else {
             return;
         };
         let groups = bills.groups.iter();
         let groups = groups.map(|of| (&of.group, figures(&of.bill)));
-        let told = (self.group_series.lock()).update(figures(&bills.total), groups, most);
+        let total = figures(&bills.total);
+        let told = (self.group_series.lock()).update(number, total, groups, most);
         for (group, [calls, failures, refusals, micros, byte_seconds]) in told {
             let pool = || self.observer.pool.clone();
             let group = group.map_or_else(|| OTHER.to_owned(), |group| group.to_string());

@@ -111,6 +111,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub drains: Vec<Drain<T>>,
     /// Entries that were forgotten.
     forgotten: u64,
+    /// How often the recorder's bills were taken.
+    pub bills_taken: u64,
     /// Modules that a thread compiles or loads at this moment.
     pub compiling: BTreeSet<ModuleId<ShellTypes<T>>>,
     /// Threads that compile for the artifacts alone at this moment.
@@ -142,6 +144,7 @@ impl<T: Send + 'static> Locked<T> {
             sequence: 0,
             drains: Vec::new(),
             forgotten: 0,
+            bills_taken: 0,
             compiling: BTreeSet::new(),
             precompiling: 0,
             compilations: 0,

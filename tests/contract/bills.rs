@@ -387,6 +387,55 @@ fn who_is_gone_leaves_what_he_has_used_with_the_pool() {
     assert_eq!(bill_of(&bills(&pool), "second").calls, 2);
 }
 
+#[test]
+fn what_is_done_for_a_function_before_anybody_calls_it_is_on_its_bill() {
+    let pool = builder(&ManualClock::new()).build().unwrap();
+    let f = define(&pool, "f");
+    pool.prepare(&f).unwrap();
+    let before = bills(&pool);
+    assert_eq!(before.functions[0].bill.compilations, 1);
+    assert_eq!(before.other_groups.compilations, 1, "for no group");
+    // What replaces it goes on with its bill, whatever its type.
+    f.call("a", WELL).unwrap();
+    let other = wat(r#"(module (func (export "f") (result i64) (i64.const 1)))"#);
+    let other = Definition::new("f").wasm(other).allow_type_change();
+    let other: Function<(), i64> = pool.replace(other).unwrap();
+    other.call("a", ()).unwrap();
+    let after = bills(&pool);
+    let bill = &after.functions[0].bill;
+    assert_eq!((bill.compilations, bill.misses), (2, 2));
+    assert!(bill.held(Budget::Memory) >= before.functions[0].bill.held(Budget::Memory));
+}
+
+#[test]
+fn time_in_compilers_is_billed_whatever_comes_of_it() {
+    let pool = builder(&ManualClock::new()).build().unwrap();
+    // It passes each look at its sections.
+    let broken = wat(r#"(module (func (export "f") (result i32)))"#);
+    let f: Function<(), i32> = pool.define(Definition::new("f").wasm(broken)).unwrap();
+    assert!(f.call("a", ()).is_err());
+    let a = bill_of(&bills(&pool), "a");
+    assert_eq!(a.compilations, 0);
+    assert!(a.compile_time > Duration::ZERO);
+}
+
+#[test]
+fn who_comes_and_goes_costs_nobody_his_bill() {
+    let pool = builder(&ManualClock::new()).billing(Billing::new().kept_groups(2));
+    let pool = pool.build().unwrap();
+    let (other, f) = (define(&pool, "other"), define(&pool, "f"));
+    other.call("other", WELL).unwrap();
+    f.call("restless", WELL).unwrap();
+    pool.remove("other").unwrap();
+    for _ in 0..5 {
+        pool.remove("f").unwrap();
+        define(&pool, "f").call("restless", WELL).unwrap();
+    }
+    let bills = bills(&pool);
+    assert_eq!(bill_of(&bills, "other").calls, 1);
+    assert_eq!(bill_of(&bills, "restless").calls, 6);
+}
+
 /// Nothing is lost between threads: each call is on two bills, whoever looks meanwhile.
 #[test]
 fn threads_and_tasks_lose_no_count() {

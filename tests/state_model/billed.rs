@@ -251,7 +251,7 @@ fn step(pool: &mut Pool, clerk: &mut Clerk, op: &Op) {
                 let entry = instance.expect("a live instance").entry;
                 let request = pool.state.begin_growth(Some(entry));
                 pool.state.count_refusal(request);
-                pool.state.bill_compilation(request, 7);
+                pool.state.bill_compilation(request, 7, true);
                 pool.state.abandon(request, &mut pool.cx.out);
                 let bill = clerk.bill(at);
                 bill.refusals += 1;

@@ -22,17 +22,18 @@ pub struct Bill {
     pub misses: u64,
     /// Acquires that queued for an instance.
     pub blocks: u64,
-    /// Requests that waited for room, each once for each time that it queued.
+    /// Times that a request lined up for room.
     pub room_waits: u64,
     /// Requests that a budget refused.
     pub refusals: u64,
     /// Times that growth of an instance was refused: the guest saw −1.
     pub growth_refusals: u64,
-    /// Calls of guests through leases; those of their allocators by the bytes API are among them.
+    /// Calls of guests through leases; those of their allocators by the bytes API are among them, and not those that the host
+    /// makes with the store itself.
     pub calls: u64,
     /// Calls and start functions that failed.
     pub failures: GuestFailures,
-    /// Time in guest code, in calls through leases and what the host does for them; not while a task waits. See
+    /// Time in guest code, in calls through leases and what the host does for them; not while a task waits, nor of a call in which the host panics. See
     /// [`Billing::exact_times`](crate::Billing::exact_times).
     pub guest_time: Duration,
     /// Units of fuel that leases have burnt that have ended.
@@ -43,7 +44,7 @@ pub struct Bill {
     pub bytes_out: u64,
     /// Modules compiled for it: whoever asks first pays, the others wait.
     pub compilations: u64,
-    /// What that took.
+    /// What compiling took, of modules that could not be compiled, too.
     pub compile_time: Duration,
     #[cfg_attr(
         feature = "serde",
@@ -70,7 +71,7 @@ impl Bill {
         self.leased[budget]
     }
 
-    /// The rest: idle instances, and code.
+    /// The rest: idle instances, and code; of a whole pool, also what is on nobody's bill.
     pub fn idle(&self, budget: Budget) -> u128 {
         self.held[budget].saturating_sub(self.leased[budget])
     }
@@ -164,7 +165,7 @@ pub struct Bills {
     pub groups: Vec<GroupBill>,
     /// Of groups whose bills are not kept apart, and of what was done for no group.
     pub other_groups: Bill,
-    /// Of the functions that are defined, those that held most memory first.
+    /// Of the functions that are defined, those that held most memory first. What replaces a function goes on with its bill.
     pub functions: Vec<FunctionBill>,
     /// Of functions that were removed, and of what was done for none.
     pub other_functions: Bill,

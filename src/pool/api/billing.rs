@@ -46,8 +46,9 @@ impl Billing {
     }
 
     /// Groups that have series of their own among the metrics (`wasm_pool_group_…`), at most at once: those that hold most memory. What
-    /// others use has the label `other`. A group keeps its series until its bill is kept no more. Each sweep then looks at every
-    /// pair of function and group, and at every bill.
+    /// others use has the label `other`. A group keeps its series until its bill is kept no more. (One that is named `other` shares the series of
+    /// the others, and a number and a name that look alike share theirs.) Each sweep then looks at every
+    /// instance and at every bill, under the pool's lock.
     pub const fn metrics_groups(mut self, groups: usize) -> Self {
         self.metrics_groups = groups;
         self

@@ -204,8 +204,8 @@ impl Definition {
     /// [`DefineError::Limits`], and so is zero. An acquire beyond it waits, as one beyond the pool's does. With 1, a
     /// guest is never run twice at once for a group.
     ///
-    /// [`Pool::replace`](crate::Pool::replace) may change it: leases that are too many then end as they please, and nobody
-    /// gets an instance until they are few enough.
+    /// [`Pool::replace`](crate::Pool::replace) may change it: leases that are too many then end as they please, those too that are
+    /// being made for somebody, and no other acquire gets an instance until they are few enough.
     ///
     /// ```
     /// use wasm_pool::{AcquireError, Definition, Pool};

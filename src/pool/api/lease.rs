@@ -98,8 +98,8 @@ impl<'a, P, R, T: Send + 'static> Lease<'a, P, R, T> {
     pub(crate) fn begin(home: Home<'a, T>, mut pooled: Box<PooledInstance<T>>) -> Self {
         pooled.uses += 1;
         let limits = pooled.defined.limits;
-        if limits.have_an_end() {
-            home.entry().timekeeper.keep_ticking();
+        if limits.have_an_end() && home.entry().timekeeper.keep_ticking() {
+            home.entry().begin_lease_anew(pooled.seat);
         }
         let healthy = pooled.instance.refresh(limits).is_ok();
         let mut lease = Self {

@@ -210,12 +210,13 @@ impl<T: Send + 'static> Shared<T> {
         )
         .entered();
         let began = Instant::now();
-        let code = self.compile_uncounted(order)?;
-        let time = began.elapsed();
+        let compiled = self.compile_uncounted(order);
+        let (time, succeeded) = (began.elapsed(), compiled.is_ok());
         self.with_state(|locked, _| {
-            locked.compilations += 1;
-            locked.state.bill_compilation(order.request, nanos(time));
+            locked.compilations += u64::from(succeeded);
+            (locked.state).bill_compilation(order.request, nanos(time), succeeded);
         });
+        let code = compiled?;
         self.observer.compiled(time);
         Ok((code, time))
     }

@@ -313,6 +313,14 @@ impl<T: Send + 'static> Entry<T> {
         usage
     }
 
+    /// The coarse clock has been woken by a lease that began by it: it begins now.
+    #[cold]
+    pub fn begin_lease_anew(&self, seat: usize) {
+        if let Some(meter) = self.slot(seat).meter() {
+            meter.begin_lease(self.timekeeper.roughly_now());
+        }
+    }
+
     /// What time in its guests' code is measured by.
     #[inline(always)]
     pub fn guest_clock(&self) -> GuestClock<'_> {

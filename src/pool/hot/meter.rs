@@ -59,7 +59,8 @@ impl Meter {
         self.changed.store(now << 1, Ordering::Relaxed);
         // Whoever reads this sees that the lease has ended.
         let leased = self.leased.load(Ordering::Relaxed);
-        self.leased.store(leased + (now - began), Ordering::Release);
+        let leased = leased.wrapping_add(now - began);
+        self.leased.store(leased, Ordering::Release);
     }
 
     #[inline(always)]
@@ -102,7 +103,7 @@ impl Meter {
         let changed = self.changed.load(Ordering::Relaxed);
         let (at, is_leased) = (changed >> 1, changed & 1 == 1);
         let leased = match is_leased {
-            true => ended + now.saturating_sub(at),
+            true => ended.saturating_add(now.saturating_sub(at)),
             false => ended,
         };
         // What is known to be later than this instant is for the next time.

@@ -20,17 +20,25 @@ pub(crate) struct GroupSeries {
     /// What all series were told so far that had labels of their own.
     told_by_name: Figures,
     told_of_others: Figures,
+    /// The latest bills that were told.
+    latest: u64,
 }
 
 impl GroupSeries {
     /// What each series is told to add, of at most so many groups, and of all others. The groups with a bill come in the order
-    /// in which they get series.
+    /// in which they get series; bills are numbered as they were taken.
     pub fn update<'a>(
         &mut self,
+        number: u64,
         total: Figures,
         groups: impl Iterator<Item = (&'a Group, Figures)>,
         most: usize,
     ) -> Vec<(Option<Group>, Figures)> {
+        // Sweeps may overlap: what was taken before the latest is among that.
+        if number <= self.latest {
+            return Vec::new();
+        }
+        self.latest = number;
         let mut before = std::mem::take(&mut self.named);
         let mut told = Vec::new();
         let mut without = Vec::new();
@@ -76,10 +84,12 @@ mod tests {
         let mut series = GroupSeries::default();
         let names = ["a", "b", "c"].map(Group::from);
         let mut told: HashMap<Option<Group>, u64> = HashMap::new();
+        let mut number = 0;
         let mut update = |present: &[(usize, u64)], gone: u64| {
+            number += 1;
             let groups = present.iter().map(|(at, n)| (&names[*at], [*n; 5]));
             let total = present.iter().map(|(_, n)| n).sum::<u64>() + gone;
-            for (group, more) in series.update([total; 5], groups, 2) {
+            for (group, more) in series.update(number, [total; 5], groups, 2) {
                 *told.entry(group).or_default() += more[0];
             }
             let of = |at: Option<usize>| told.get(&at.map(|at| names[at].clone())).copied();
@@ -94,5 +104,19 @@ mod tests {
         assert_eq!(update(&[(1, 8), (2, 12)], 13), [26, 1, 3, 3]);
         // It comes back, and has no place.
         assert_eq!(update(&[(0, 4), (1, 8), (2, 12)], 13), [30, 1, 3, 3]);
+    }
+
+    #[test]
+    fn bills_that_were_taken_earlier_are_not_told_later() {
+        let mut series = GroupSeries::default();
+        let a = Group::from("a");
+        let mut update = |number, calls| {
+            let told = series.update(number, [calls; 5], [(&a, [calls; 5])].into_iter(), 1);
+            told.iter().map(|(_, more)| more[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(update(1, 100), [100]);
+        assert_eq!(update(3, 120), [20, 0]);
+        assert!(update(2, 110).is_empty());
+        assert_eq!(update(4, 125), [5, 0]);
     }
 }

@@ -133,16 +133,21 @@ impl Timekeeper {
         self.ticking.load(Ordering::Acquire)
     }
 
-    /// Called by every lease that has a deadline.
+    /// Called by every lease that has a deadline. Whether the epoch stood still, and so perhaps the coarse clock, for
+    /// longer than a tick.
     #[inline]
-    pub fn keep_ticking(&self) {
-        if !self.ticking.load(Ordering::Relaxed) {
+    pub fn keep_ticking(&self) -> bool {
+        let rested = !self.ticking.load(Ordering::Relaxed);
+        if rested {
             self.resume();
         }
+        rested
     }
 
     #[cold]
     fn resume(&self) {
+        // What begins now is not to be counted from the last beat on.
+        self.beat();
         if !self.ticking.swap(true, Ordering::AcqRel) {
             self.send(Control::Look);
         }
@@ -192,5 +197,29 @@ impl fmt::Debug for Timekeeper {
         f.debug_struct("Timekeeper")
             .field("now", &self.now())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::unit_test_of_threads;
+
+    /// Nobody beats here: what is late is late until somebody wakes the clock.
+    #[test]
+    fn who_wakes_the_clock_does_not_see_the_time_at_which_it_went_to_rest() {
+        unit_test_of_threads(|| {
+            let (sender, _receiver) = crate::sync::unchecked::channel::unbounded();
+            let timekeeper = Timekeeper::new(None, Some(sender));
+            assert!(timekeeper.is_coarse() && !timekeeper.is_ticking());
+            let rested = timekeeper.now() + 1_000_000;
+            while timekeeper.now() < rested {
+                std::hint::spin_loop();
+            }
+            assert!(timekeeper.roughly_now() < rested);
+            assert!(timekeeper.keep_ticking());
+            assert!(timekeeper.roughly_now() >= rested);
+            assert!(!timekeeper.keep_ticking(), "it ticks already");
+        });
     }
 }

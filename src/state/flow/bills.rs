@@ -76,10 +76,10 @@ impl<H: Types> State<H> {
         self.bill(entry, |bill| bill.failures[failure as usize] += 1);
     }
 
-    /// The request has had something compiled, in so many nanoseconds.
-    pub fn bill_compilation(&mut self, id: RequestId<H>, nanos: u64) {
+    /// A compiler has run for the request for so many nanoseconds, and has made something or not.
+    pub fn bill_compilation(&mut self, id: RequestId<H>, nanos: u64, succeeded: bool) {
         self.bill_request(id, |bill| {
-            bill.compilations += 1;
+            bill.compilations += u64::from(succeeded);
             bill.compile_nanos += nanos;
         });
     }
@@ -102,6 +102,26 @@ impl<H: Types> State<H> {
         let is_defined = self.functions.get(function).is_some();
         if let Some(bills) = &mut self.bills {
             bills.leave(function, group, is_defined);
+        }
+    }
+
+    pub(crate) fn begin_function_bill(&mut self, function: FunctionId<H>) {
+        if let Some(bills) = &mut self.bills {
+            bills.begin_function(function);
+        }
+    }
+
+    /// What a function has used that is about to be another one, which has its name and its bill from then on.
+    pub(crate) fn take_function_bill(&mut self, function: FunctionId<H>) -> Bill {
+        let now = self.now;
+        let bills = self.bills.as_mut();
+        bills.map_or_else(Bill::default, |bills| bills.take_bill(function, now))
+    }
+
+    pub(crate) fn add_to_function_bill(&mut self, function: FunctionId<H>, bill: &Bill) {
+        let bills = self.bills.as_mut();
+        if let Some(account) = bills.and_then(|bills| bills.functions.get_mut(&function)) {
+            account.bill.add(bill);
         }
     }
 

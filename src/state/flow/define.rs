@@ -52,6 +52,7 @@ impl<H: Types> State<H> {
         });
         self.names.insert(&self.functions, id);
         self.note_idle_time(id);
+        self.begin_function_bill(id);
         id
     }
 
@@ -79,8 +80,10 @@ impl<H: Types> State<H> {
         // Named before the old function goes, which may be of the same module.
         let module = self.module_for(new.key, new.source.clone());
         self.forget_failure(module);
+        let bill = self.take_function_bill(old);
         self.remove(old, cx);
         let id = self.enlist(new, module);
+        self.add_to_function_bill(id, &bill);
         self.functions[id].counts = counts;
         Ok(id)
     }

@@ -1,7 +1,7 @@
 //! Who has used what: by group, and by function.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
@@ -21,8 +21,8 @@ pub struct Bills<H: Types> {
     // In boxes: a table in which groups come and go may have four times as many places as they are.
     pub groups: HashMap<Group, Box<Account>>,
     pub functions: HashMap<FunctionId<H>, Box<Account>>,
-    /// Groups without an entry, in the order in which they lost their last, and how often that had happened by then.
-    gone: VecDeque<(u64, Group)>,
+    /// Groups without an entry, by how often any had lost its last one when they did.
+    gone: BTreeMap<u64, Group>,
     partings: u64,
     /// How many of them are kept apart.
     max_gone: usize,
@@ -77,7 +77,7 @@ impl<H: Types> Bills<H> {
         Self {
             groups: HashMap::new(),
             functions: HashMap::new(),
-            gone: VecDeque::new(),
+            gone: BTreeMap::new(),
             partings: 0,
             max_gone,
             other_groups: Bill::default(),
@@ -91,12 +91,31 @@ impl<H: Types> Bills<H> {
     pub fn enter(&mut self, function: FunctionId<H>, group: &Group) {
         self.functions.entry(function).or_default().entries += 1;
         match self.groups.get_mut(group) {
-            Some(account) => account.entries += 1,
+            Some(account) => {
+                account.entries += 1;
+                if account.entries == 1 {
+                    self.gone.remove(&account.parting);
+                }
+            }
             None => {
                 let account = self.groups.entry(group.clone()).or_default();
                 account.entries = 1;
             }
         }
+    }
+
+    /// There is a new function.
+    pub fn begin_function(&mut self, id: FunctionId<H>) {
+        self.functions.entry(id).or_default();
+    }
+
+    /// A function is about to be another one: what it has used so far.
+    pub fn take_bill(&mut self, id: FunctionId<H>, now: u64) -> Bill {
+        let account = self.functions.get_mut(&id);
+        account.map_or_else(Bill::default, |account| {
+            account.settle(now);
+            core::mem::take(&mut account.bill)
+        })
     }
 
     /// An entry is forgotten, whose function may be gone.
@@ -112,7 +131,7 @@ impl<H: Types> Bills<H> {
             if account.entries == 0 {
                 self.partings += 1;
                 account.parting = self.partings;
-                self.gone.push_back((self.partings, group.clone()));
+                self.gone.insert(self.partings, group.clone());
                 self.forget_gone();
             }
         }
@@ -128,19 +147,14 @@ impl<H: Types> Bills<H> {
         }
     }
 
-    /// Those that are gone for longest are not kept apart. (One that has come back, and perhaps gone again, stands further
-    /// behind, or nowhere.)
+    /// Those that are gone for longest are not kept apart.
     fn forget_gone(&mut self) {
         while self.gone.len() > self.max_gone {
-            let Some((parting, group)) = self.gone.pop_front() else {
+            let Some((_, group)) = self.gone.pop_first() else {
                 return;
             };
-            if let Some(account) = self.groups.get(&group)
-                && account.entries == 0
-                && account.parting == parting
-            {
+            if let Some(account) = self.groups.remove(&group) {
                 self.other_groups.add(&account.bill);
-                self.groups.remove(&group);
             }
         }
     }
