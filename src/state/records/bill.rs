@@ -40,7 +40,8 @@ impl Usage {
     pub fn add(&mut self, other: &Self) {
         self.hits += other.hits;
         self.calls += other.calls;
-        self.guest_nanos += other.guest_nanos;
+        // By a clock of the host's, which may leap.
+        self.guest_nanos = self.guest_nanos.saturating_add(other.guest_nanos);
         self.fuel = self.fuel.saturating_add(other.fuel);
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
