@@ -154,6 +154,7 @@
 //! | `wasm_pool_blocks_total` | counter | | | Acquires that queued for an instance | `blocks` |
 //! | `wasm_pool_refusals_total` | counter | | | Acquires and preparations that a budget refused | `refusals` |
 //! | `wasm_pool_growth_refusals_total` | counter | | | Times that growth of an instance was refused: the guest saw −1 | `growth_refusals` |
+//! | `wasm_pool_spares_total` | counter | | | Instances that were made before anybody asked for them | `spares_made` |
 //! | `wasm_pool_quarantines_total` | counter | | | Times that a function was refused from then on, for what its guests had done | `quarantines` |
 //! | `wasm_pool_evictions_total` | counter | | `reason` | Idle instances evicted: for room, for idleness, or as not retained | `evictions` |
 //! | `wasm_pool_retirements_total` | counter | | `reason` | Instances that left for any other reason | `retirements` |
@@ -212,7 +213,7 @@
 //! # Features
 //!
 //! - `serde` (not default): what the pool reports ([`Stats`], [`Removal`], [`BudgetExceeded`] and what they consist of)
-//!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Group`]) is `Deserialize` as well.
+//!   is `Serialize`; what is set ([`Limits`], [`AcquireOptions`], [`Policy`], [`Reuse`], [`Group`]) is `Deserialize` as well.
 //! - `compiler` (not default): the program `wasm-pool-compiler`, and `serve_compiler` for programs that compile for
 //!   themselves; Linux. Brings the crates `landlock`, `nix` and `seccompiler`. A pool whose processes are another program's
 //!   (`CompilerProcess::helper`) does without.
@@ -277,6 +278,6 @@ pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, ModuleLimit,
     ModuleLimits, ModuleTooLarge, Report, SharedError, StackTooSmall, StoreData, SystemError,
 };
-pub use state::{Budget, Group, Policy, RemovalReason};
+pub use state::{Budget, Group, Policy, RemovalReason, Reuse};
 /// The wasmtime that the pool is built on: its types are in this crate's API.
 pub use wasmtime;

@@ -91,6 +91,7 @@ impl Life {
             keeps_ages: true,
             quarantine: None,
             group_limits: PerBudget::of(u64::MAX),
+            max_spares: 4,
             bills: None,
         };
         Self {

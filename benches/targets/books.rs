@@ -43,6 +43,7 @@ impl Books {
             quarantine: None,
             group_limits: PerBudget::of(u64::MAX),
             keeps_ages: true,
+            max_spares: 4,
             bills: None,
         };
         Self {

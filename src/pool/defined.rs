@@ -34,6 +34,8 @@ pub(crate) struct Defined {
     pub types: TypeId,
     /// Leases that an instance of it may have, its own or the pool's. The end of a lease looks at it.
     pub max_uses: u64,
+    /// Whether each lease has an instance of its own, of which spares are made.
+    pub is_pristine: bool,
     /// Bytes of linear memory and GC heap that an instance of it may grow to, likewise.
     pub max_memory: u64,
     /// Nanoseconds of a lease, likewise; all there are for no limit.

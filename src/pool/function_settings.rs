@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::limits::{check_lease, check_range};
 use crate::pool::time::clock::nanos;
-use crate::state::{FunctionTerms, IdleTime};
+use crate::state::{FunctionTerms, IdleTime, Reuse};
 
 /// What the leases and the instances of a function have, as far as somebody said it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) struct FunctionLimits {
     pub max_uses: Option<u64>,
     /// Instances that each group may have at once.
     pub max_instances: Option<u64>,
+    /// Whether an instance is leased again.
+    pub reuse: Option<Reuse>,
     /// How long an instance may be idle; `Some(None)` for any time.
     pub idle_timeout: Option<Option<Duration>>,
 }
@@ -32,6 +34,7 @@ impl FunctionLimits {
             max_memory: self.max_memory.or(other.max_memory),
             max_uses: self.max_uses.or(other.max_uses),
             max_instances: self.max_instances.or(other.max_instances),
+            reuse: self.reuse.or(other.reuse),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
         }
     }
@@ -47,6 +50,19 @@ impl FunctionLimits {
         FunctionTerms {
             max_instances: most.and_then(Result::ok).unwrap_or(u32::MAX),
             idle,
+            reuse: self.reuse.unwrap_or_default(),
+        }
+    }
+
+    pub fn is_pristine(&self) -> bool {
+        self.reuse == Some(Reuse::Pristine)
+    }
+
+    /// Leases that an instance may have.
+    pub fn max_uses(&self) -> u64 {
+        match self.is_pristine() {
+            true => 1,
+            false => self.max_uses.unwrap_or(u64::MAX),
         }
     }
 

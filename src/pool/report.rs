@@ -38,6 +38,7 @@ impl<T: Send + 'static> Shared<T> {
         counter!(name::REFUSALS, "pool" => pool.clone()).absolute(now.refusals);
         counter!(name::GROWTH_REFUSALS, "pool" => pool.clone())
             .absolute(now.counts.growth_refusals);
+        counter!(name::SPARES, "pool" => pool.clone()).absolute(now.spares);
         counter!(name::QUARANTINES, "pool" => pool.clone()).absolute(now.quarantines);
         self.publish_bills();
     }
@@ -145,6 +146,7 @@ struct Totals {
     instances: usize,
     modules: usize,
     refusals: u64,
+    spares: u64,
     quarantines: u64,
 }
 
@@ -157,6 +159,7 @@ impl Totals {
             instances: state.instance_count(),
             modules: state.loaded_modules(),
             refusals: state.refusals(),
+            spares: state.spares_made(),
             quarantines: state.quarantines(),
         }
     }

@@ -11,7 +11,7 @@ use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionLimits, FunctionSettings};
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, ModuleLimits, Runtime};
-use crate::state::{self, Expiry, Group, PerBudget, Policy};
+use crate::state::{self, Expiry, Group, PerBudget, Policy, Reuse};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
 /// give up warm instances for what comes free by itself in a moment; many more would be no promise. The
@@ -36,6 +36,9 @@ pub(crate) struct Settings {
     pub max_instances_per_entry: usize,
     pub max_compilations: usize,
     pub max_uses: u64,
+    pub reuse: Reuse,
+    /// Spares of an entry whose instances are leased once.
+    pub max_spares: usize,
     pub max_lifetime: Option<Duration>,
     pub idle_timeout: Option<Duration>,
     pub code_idle_timeout: Option<Duration>,
@@ -74,6 +77,7 @@ impl Settings {
             keeps_ages: self.max_lifetime.is_some(),
             quarantine: self.quarantine.map(|quarantine| quarantine.rule()),
             group_limits: self.group_limits,
+            max_spares: self.max_spares,
             bills: self.billing.map(|billing| billing.kept()),
         }
     }
@@ -123,6 +127,7 @@ impl Settings {
             max_memory: Some(self.instance.memory),
             max_uses: Some(self.max_uses),
             max_instances: Some(self.max_instances_per_entry as u64),
+            reuse: Some(self.reuse),
             idle_timeout: None,
         };
         own.or(self.functions.of(name, arguments)).or(all)

@@ -27,6 +27,7 @@ use crate::pool::service::group_series::GroupSeries;
 use crate::pool::service::housekeeper::{Housekeeper, KeepHouse};
 use crate::pool::service::in_flight::InFlight;
 use crate::pool::service::observe::Observer;
+use crate::pool::service::recycler::{Recycle, Recycler};
 use crate::pool::service::suspended::Suspended;
 use crate::pool::service::undelivered::Undelivered;
 use crate::pool::service::workers::Workers;
@@ -85,6 +86,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub lends: bool,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
+    pub recycler: Recycler<T>,
     pub workers: Workers,
     pub in_flight: InFlight,
     pub suspended: Arc<Suspended>,
@@ -117,6 +119,8 @@ pub(crate) struct Locked<T: Send + 'static> {
     pub compiling: BTreeSet<ModuleId<ShellTypes<T>>>,
     /// Threads that compile for the artifacts alone at this moment.
     pub precompiling: usize,
+    /// Whether instances of any function may be leased but once.
+    pub recycles: bool,
     pub compilations: u64,
     pub loads: u64,
     pub module_failures: u64,
@@ -147,6 +151,7 @@ impl<T: Send + 'static> Locked<T> {
             bills_taken: 0,
             compiling: BTreeSet::new(),
             precompiling: 0,
+            recycles: false,
             compilations: 0,
             loads: 0,
             module_failures: 0,
@@ -277,6 +282,7 @@ impl<T: Send + 'static> Shared<T> {
             lends: has_heavy_fences(),
             observer: parts.observer,
             housekeeper: parts.housekeeper,
+            recycler: Recycler::none(),
             workers: Workers::new(parts.settings.max_compilations),
             in_flight: InFlight::default(),
             suspended: Arc::default(),
@@ -298,16 +304,26 @@ impl<T: Send + 'static> Shared<T> {
     pub fn with_state<R>(&self, ask: impl FnOnce(&mut Locked<T>, &mut Context<T>) -> R) -> R {
         let mut cx = Context::new(Claims::new());
         let now = self.timekeeper.now();
+        let mut condemned = None;
         let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
+            self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
             cx.slots.exchange_lent(&mut locked.lent);
             let answer = ask(&mut locked, &mut cx);
             cx.slots.exchange_lent(&mut locked.lent);
+            self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
+            if let Some(condemned) = &mut condemned {
+                locked.hand_out(0, &mut condemned.out);
+            }
             locked.hand_out(0, &mut cx.out);
             answer
         };
+        let not_left = condemned.and_then(|condemned| self.recycler.condemn(condemned));
         self.carry_out(cx);
+        if let Some(condemned) = not_left {
+            self.carry_out(condemned);
+        }
         answer
     }
 
@@ -378,6 +394,9 @@ impl<T: Send + 'static> Shared<T> {
             locked.state.repay(cx);
             more
         }) {}
+        if !self.recycler.spent.is_open() {
+            self.recycle();
+        }
         guarded("the metrics recorder", || self.publish_metrics());
     }
 
@@ -429,6 +448,8 @@ impl<T: Send + 'static> Drop for Shared<T> {
         self.close();
         self.workers.stop();
         self.workers.join();
+        self.recycler.stop();
+        self.recycle();
         let orphans = self.locked.get_mut().state.instance_count();
         self.housekeeper.stop();
         self.timekeeper.end(orphans as u64);

@@ -36,6 +36,7 @@ pub use flow::requests::Stale;
 pub use flow::room::ReserveOutcome;
 pub use flow::seats::{SeatOffer, SeatWait};
 pub use flow::shares::Overcommitted;
+pub use flow::spares::SpareToMake;
 pub use flow::upkeep::Expiry;
 pub use holders::{Holder, Holding};
 pub use records::amounts::{Amounts, Budget, PerBudget};
@@ -46,7 +47,7 @@ pub use records::compile_turns::{CompilePlace, CompileTurns, InLine};
 pub use records::conduct::{Conduct, Judged, QuarantineRule};
 pub use records::entries::{Entry, EntryId, Seat, Unused};
 pub use records::fair::{FairTags, MAX_WEIGHT};
-pub use records::function_terms::{FunctionTerms, IdleTime};
+pub use records::function_terms::{FunctionTerms, IdleTime, Reuse};
 pub use records::functions::{Function, FunctionCounts, FunctionId, signature};
 pub use records::group::{Group, GroupView};
 pub use records::instances::{Dying, DyingId, Instance, InstanceId, RemovalReason};
@@ -58,6 +59,7 @@ pub use records::queue::{Queue, Sleeper, Ticket};
 pub use records::recency::{Recency, Stamp};
 pub use records::requests::{Request, RequestId};
 pub use records::shares::{Share, ShareId, ShareTerms, Shares};
+pub use records::spares::{SpareTable, Spares};
 pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 
 use flow::choice::Chance;
@@ -202,6 +204,8 @@ pub struct Config {
     pub quarantine: Option<QuarantineRule>,
     /// The limits of groups of which nothing else is said.
     pub group_limits: PerBudget<u64>,
+    /// Spares that an entry may have, of a function whose instances are leased once.
+    pub max_spares: usize,
     /// Whether there are bills; and of how many groups that nothing uses any more they are kept apart.
     pub bills: Option<usize>,
 }
@@ -233,6 +237,8 @@ pub struct State<H: Types> {
     swept: Swept<H>,
     /// **F4** The functions whose instances may be idle for a time of their own.
     own_idle_times: BTreeSet<FunctionId<H>>,
+    /// Instances made ahead of their leases.
+    spares: SpareTable<H>,
     instances: Arena<Instance<H>>,
     /// The order of last use.
     recency: Recency<H>,
@@ -292,6 +298,7 @@ impl<H: Types> State<H> {
             shares: Shares::new(),
             swept: Swept::default(),
             own_idle_times: BTreeSet::new(),
+            spares: SpareTable::new(),
             instances: Arena::new(),
             recency: Recency::new(),
             ages: Recency::new(),
@@ -431,6 +438,11 @@ impl<H: Types> State<H> {
         let (ids, next) = self.entries.some_ids(from, count);
         let handle = |id: &EntryId<H>| self.entries[*id].handle.clone();
         (ids.iter().map(handle).collect(), next)
+    }
+
+    /// Spares that were made so far.
+    pub fn spares_made(&self) -> u64 {
+        self.spares.made
     }
 
     pub fn loaded_modules(&self) -> usize {

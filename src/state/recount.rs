@@ -13,7 +13,7 @@ use super::records::entries::{Entry, EntryId, Seat};
 use super::records::instances::Instance;
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
-use super::{Judged, Share, ShareId, ShareTerms, Slots, Stamp, State, Types};
+use super::{Judged, Reuse, Share, ShareId, ShareTerms, Slots, Spares, Stamp, State, Types};
 
 type Check = Result<(), String>;
 
@@ -47,6 +47,7 @@ impl<H: Types> State<H> {
             self.recount_module(id, module)?;
         }
         self.recount_shares()?;
+        self.recount_spares()?;
         self.recount_bills()
     }
 
@@ -100,6 +101,27 @@ impl<H: Types> State<H> {
             format!(
                 "S1: an id names nothing (functions, instances, requests, modules, dying: {all:?})"
             )
+        })
+    }
+
+    fn recount_spares(&self) -> Check {
+        let is_wrong = |(id, spares): &(EntryId<H>, Spares)| {
+            let entry = self.entries.get(*id);
+            let function = entry.and_then(|entry| self.functions.get(entry.function));
+            let is_pristine = function.is_some_and(|f| f.terms.reuse == Reuse::Pristine);
+            !is_pristine || !(1..=self.config.max_spares).contains(&spares.wanted)
+        };
+        none(self.spares.iter().find(is_wrong), |wrong| {
+            format!("P1: {wrong:?} is no entry that may have so many spares")
+        })?;
+        let mut refilled = self.spares.to_refill().iter();
+        let unknown = refilled.find(|id| self.spares.get(**id).is_none());
+        none(unknown, |id| {
+            format!("P2: {id:?} is to be refilled, and has no spares")
+        })?;
+        let homeless = |(_, r): &(RequestId<H>, &Request<H>)| r.is_for_spare && r.seat.is_none();
+        none(self.requests.iter().find(homeless), |(id, _)| {
+            format!("P3: {id:?} makes a spare without a seat")
         })
     }
 

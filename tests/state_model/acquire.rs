@@ -1,7 +1,7 @@
 //! Requests, one step at a time: prepare, lead, compile, load; then instantiate, or keep the code. Or grow.
 
 use crate::fake::{Fake, Instance};
-use crate::model::{MInstance, MPhase, MSeat, Nap, Place, Request, Sleep, Step, sums};
+use crate::model::{MPhase, Nap, Request, Sleep, Step, sums};
 use crate::room::{Verdict, covers};
 use crate::state::{Amounts, Prepare, ReserveOutcome, Stale};
 use crate::world::{CODE_BYTES, COMPILE_BYTES, COOL_DOWN, MEMORY_BYTES, STACK_BYTES, World, pick};
@@ -90,6 +90,7 @@ impl World {
                 }
             }
             Step::Bear => self.bear(id, dice),
+            Step::Spare => self.make_spare(id, dice.fails()),
             Step::Keep => self.keep_code(id, dice),
             Step::Turn => self.ask_for_turn(id, dice),
             Step::Work => {
@@ -124,7 +125,7 @@ impl World {
         CODE_BYTES[usize::from(self.key(id))]
     }
 
-    fn instance_need(&self, id: Request) -> Amounts {
+    pub fn instance_need(&self, id: Request) -> Amounts {
         let key = usize::from(self.key(id));
         Amounts::ZERO
             .memory(MEMORY_BYTES[key])
@@ -405,23 +406,7 @@ impl World {
                 assert!(!stale, "C-N2: a stale instance was born");
                 let key = self.key(id);
                 self.model.requests.remove(&id);
-                self.model.entries[entry].seats[seat] = MSeat::Taken(instance);
-                let record = MInstance {
-                    entry,
-                    seat,
-                    key,
-                    version,
-                    holds,
-                    last: stamp,
-                    created_at: self.cx.slots.now,
-                    place: Place::Held,
-                    leaked: None,
-                    unseen: false,
-                };
-                self.model.instances.insert(instance, record);
-                if let Some(share) = self.model.share_of(entry) {
-                    share.users_of.insert(key);
-                }
+                self.model.bear(instance, (entry, seat), key, version, holds, stamp);
                 self.absorb(None);
                 self.cx.slots.slot(entry, seat).stamp = stamp;
                 self.lease_out(instance, entry);

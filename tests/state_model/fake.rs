@@ -159,6 +159,13 @@ impl Doors {
     }
 }
 
+impl Doors {
+    /// What nobody has leased lies ready.
+    pub fn restore_spare(&mut self, door: usize, seat: usize, instance: Instance) {
+        self.slot(door, seat).restore(instance);
+    }
+}
+
 impl Slots<Fake> for Doors {
     fn claim(&mut self, &door: &usize, seat: usize, instance: Instance) -> bool {
         let slot = self.slot(door, seat);

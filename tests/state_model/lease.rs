@@ -232,7 +232,7 @@ impl World {
         self.model.requests.values().any(|r| grows(r.step))
     }
 
-    fn home(&self, id: Instance) -> (usize, usize, u64) {
+    pub fn home(&self, id: Instance) -> (usize, usize, u64) {
         let instance = &self.model.instances[&id];
         (instance.entry, instance.seat, instance.version)
     }
@@ -240,6 +240,9 @@ impl World {
     /// Straight into the slot, unless the door is not open. If the slot notifies, the lock is taken, at
     /// once or later.
     pub fn release_fast(&mut self, id: Instance, at_once: bool) {
+        if self.spend(id) {
+            return;
+        }
         let (door, seat, version) = self.home(id);
         if !self.cx.slots.doors[door].overtakes(version) {
             return self.release_slow(id);
@@ -262,7 +265,7 @@ impl World {
         self.note_parked(door, seat, id);
     }
 
-    fn note_parked(&mut self, door: usize, seat: usize, id: Instance) {
+    pub fn note_parked(&mut self, door: usize, seat: usize, id: Instance) {
         let slot = self.cx.slots.slot(door, seat);
         let (notifies, last) = (slot.notifies, slot.stamp);
         let instance = self.model.instance(id);
@@ -274,6 +277,9 @@ impl World {
     }
 
     pub fn start_race(&mut self, id: Instance, sees_flag: bool) {
+        if self.spend(id) {
+            return;
+        }
         let (door, seat, version) = self.home(id);
         if self.cx.slots.race.is_none() && self.cx.slots.doors[door].overtakes(version) {
             self.cx.slots.mark_idle(door, seat);
@@ -401,7 +407,7 @@ impl World {
         self.dismiss(id, RemovalReason::Failed);
     }
 
-    fn dismiss(&mut self, id: Instance, reason: RemovalReason) {
+    pub fn dismiss(&mut self, id: Instance, reason: RemovalReason) {
         self.state.dismiss(id, reason, None, &mut self.cx);
         self.absorb(None);
         assert!(!self.model.instances.contains_key(&id), "dismissed is gone");

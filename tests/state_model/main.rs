@@ -6,7 +6,7 @@
 //! `finish.rs` ends each run and sees that nothing is left. `found.rs` keeps what was found.
 //! `pool.rs` is the core with the same fake shell, asked directly: `policy_choices.rs`, who goes when room is
 //! needed; `reserved.rs`, who stays. `shares.rs` is the model's side of what groups have reserved, `quarantine.rs` of
-//! who is refused for what its guests do.
+//! who is refused for what its guests do, `spares.rs` of what is made before anybody asks.
 //!
 //! A binary of its own, which includes the core by path, and links no wasmtime.
 //!
@@ -35,6 +35,7 @@ mod quarantine;
 mod reserved;
 mod room;
 mod shares;
+mod spares;
 mod turns;
 mod world;
 
@@ -130,7 +131,14 @@ const INTERESTING: &[&str] = &[
     "seat served from the queue",
     "several victims",
     "awaits frees",
+    "spare begun",
+    "spare given up",
+    "spare handed over",
+    "spare parked",
+    "spares trimmed",
+    "spent",
     "stale",
+    "stale spare",
     "stale instance found without the lock",
     "superseded",
     "taken back",
@@ -162,7 +170,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => one().prop_map(Op::Free),
         9 => two().prop_map(|(a, b)| Op::ReleaseFast(a, b)),
         4 => one().prop_map(Op::ReleaseSlow),
-        5 => two().prop_map(|(a, b)| Op::Race(a, b)),
+        7 => two().prop_map(|(a, b)| Op::Race(a, b)),
         2 => one().prop_map(Op::Report),
         2 => one().prop_map(Op::Trap),
         8 => two().prop_map(|(a, b)| Op::Grow(a, b)),
@@ -173,6 +181,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => one().prop_map(Op::Retain),
         2 => two().prop_map(|(a, b)| Op::Keep(a, b)),
         1 => one().prop_map(Op::LetGo),
+        12 => Just(Op::Spare),
         3 => two().prop_map(|(a, b)| Op::Share(a, b)),
         1 => one().prop_map(Op::Lift),
     ]
@@ -255,11 +264,11 @@ proptest! {
     }
 }
 
-/// The same few hundred runs every time: do the operations reach what they are meant to test?
+/// The same few thousand runs every time: do the operations reach what they are meant to test?
 #[test]
 fn the_operations_reach_everything() {
     let config = ProptestConfig {
-        cases: 1200,
+        cases: 3000,
         ..config()
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);

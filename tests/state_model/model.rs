@@ -7,7 +7,7 @@ use crate::quarantine::{Judged, MConduct, RULE};
 use crate::shares::MShare;
 use crate::state::{
     Amounts, Budget, DyingId, EntryId, FunctionId, FunctionTerms, ModuleId, Policy, QuarantineRule,
-    RequestId, Signal, Stamp, Ticket,
+    RequestId, Reuse, Signal, Stamp, Ticket,
 };
 
 /// One number per budget, the total last.
@@ -109,6 +109,8 @@ pub struct MInstance {
     pub place: Place,
     /// Handed to somebody who will never take it, and is late from then on.
     pub leaked: Option<u64>,
+    /// It is leased once.
+    pub pristine: bool,
     /// Its lease began without the lock: the core may have looked last when it was idle.
     pub unseen: bool,
 }
@@ -137,6 +139,8 @@ pub enum Step {
     Load,
     Instantiate,
     Bear,
+    /// It makes an instance for nobody in particular.
+    Spare,
     /// It wants no instance: the code is there, and its request ends.
     Keep,
     /// It compiles something that no function needs, when it is its turn.
@@ -422,7 +426,7 @@ impl Model {
         seats.filter(|seat| **seat != MSeat::Vacant).count()
     }
 
-    fn may_occupy(&self, entry: usize) -> bool {
+    pub fn may_occupy(&self, entry: usize) -> bool {
         let function = self.function_of(entry);
         function.is_some_and(|f| self.occupied(entry) < f.most())
     }
@@ -509,6 +513,38 @@ impl Model {
         self.modules
             .get_mut(&key)
             .expect("the model knows the module")
+    }
+
+    /// A request has become an instance, which the shell holds.
+    pub fn bear(
+        &mut self,
+        id: Instance,
+        (entry, seat): (usize, usize),
+        key: u8,
+        version: u64,
+        holds: Amounts,
+        last: Stamp,
+    ) {
+        let function = self.function_of(entry);
+        let pristine = function.is_some_and(|f| f.terms.reuse == Reuse::Pristine);
+        let record = MInstance {
+            entry,
+            seat,
+            key,
+            version,
+            holds,
+            last,
+            created_at: self.now,
+            place: Place::Held,
+            leaked: None,
+            pristine,
+            unseen: false,
+        };
+        self.instances.insert(id, record);
+        self.entries[entry].seats[seat] = MSeat::Taken(id);
+        if let Some(share) = self.share_of(entry) {
+            share.users_of.insert(key);
+        }
     }
 
     /// The request has ended: all it had is free.

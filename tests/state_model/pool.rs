@@ -65,6 +65,7 @@ impl Pool {
             keeps_ages: true,
             quarantine: None,
             group_limits,
+            max_spares: 4,
             bills: Some(3),
         };
         let mut all = PerBudget::from_fn(|_| 1_000_000);

@@ -1,6 +1,6 @@
 //! The core, its fake shell and the model, side by side: what one does, all do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fake::{Doors, Fake};
 use crate::model::{
@@ -9,7 +9,7 @@ use crate::model::{
 use crate::quarantine::RULE;
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, FunctionTerms, Group, IdleTime,
-    NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Signal, State,
+    NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Reuse, Signal, Stamp, State,
 };
 use crate::{
     fake::Instance,
@@ -105,6 +105,8 @@ pub enum Op {
     LetGo(u8),
     /// A quarantine is lifted by hand.
     Lift(u8),
+    /// A spare is to be made, if the core wants one.
+    Spare,
     /// So much is reserved for a group, or nothing any more.
     Share(u8, u8),
     Close,
@@ -159,6 +161,7 @@ impl World {
             quarantine: Some(rule),
             // All groups have one, or none; nobody comes near it.
             group_limits: PerBudget::of(u64::MAX - (setup.seats as u64 % 2)),
+            max_spares: crate::spares::MAX_SPARES,
             bills: Some(2),
         };
         let mut world = Self {
@@ -202,7 +205,11 @@ impl World {
             Op::ReleaseFast(lease, dice) => self.with_lease(lease, |w, id| {
                 w.release_fast(id, dice % 2 == 0);
             }),
-            Op::ReleaseSlow(lease) => self.with_lease(lease, Self::release_slow),
+            Op::ReleaseSlow(lease) => self.with_lease(lease, |w, id| {
+                if !w.spend(id) {
+                    w.release_slow(id);
+                }
+            }),
             Op::Race(lease, dice) => self.with_lease(lease, |w, id| {
                 w.start_race(id, dice % 2 == 1);
             }),
@@ -215,12 +222,20 @@ impl World {
                 w.shrink(id, u64::from(by % 4));
             }),
             Op::Pass(time) => self.pass(u64::from(time % 10)),
-            Op::Sweep(kind) => self.sweep(kind),
+            Op::Sweep(kind) => {
+                self.sweep(kind);
+                // Now and then nothing happens for long.
+                for _ in 0..u64::from(kind >> 3 & 0b11) {
+                    self.pass(IDLE);
+                    self.sweep(kind);
+                }
+            }
             Op::Limits(which) => self.set_limits(which),
             Op::Retain(mask) => self.retain(mask),
             Op::Keep(name, group) => self.keep(name, group),
             Op::LetGo(entry) => self.let_go(entry),
             Op::Lift(name) => self.lift(name),
+            Op::Spare => self.begin_spare(),
             Op::Share(group, terms) => self.set_share(group, terms),
             Op::Close => self.close(),
         }
@@ -365,8 +380,8 @@ impl World {
         (new, definition)
     }
 
-    /// The module that a number means, how many instances of it an entry may have (all that it has seats for, most often), and
-    /// how long they may be idle.
+    /// The module that a number means, how many instances of it an entry may have (all that it has seats for, most often),
+    /// how long they may be idle, and whether each is leased but once.
     fn key_and_terms(&self, number: u8) -> (u8, FunctionTerms) {
         let fewer = usize::from(number / KEYS) % 4;
         let idle = match number / KEYS / 4 % 4 {
@@ -374,12 +389,17 @@ impl World {
             1 => IdleTime::of_nanos(OWN_IDLE),
             _ => IdleTime::OF_THE_POOL,
         };
+        let reuse = match number / KEYS / 16 % 3 {
+            1 => Reuse::Pristine,
+            _ => Reuse::Warm,
+        };
         let max_instances = self.seats.saturating_sub(fewer).max(1) as u32;
         (
             number % KEYS,
             FunctionTerms {
                 max_instances,
                 idle,
+                reuse,
             },
         )
     }
@@ -627,16 +647,22 @@ impl World {
         let now = self.cx.slots.now;
         let over = |since: u64, expiry: Option<u64>| expiry.is_some_and(|t| now - since >= t);
         let idle = self.model.idle();
-        let time_of = |i: &MInstance| match self.model.function_of(i.entry).map(|f| f.terms.idle) {
-            Some(IdleTime::FOREVER) => None,
-            Some(own) if own.is_own() => own.own_nanos().map(|time| time + expiry.slack),
+        let time_of = |i: &MInstance| match self.model.function_of(i.entry).map(|f| f.terms) {
+            // Spares go by what is needed of them.
+            _ if i.last == Stamp::NEVER => None,
+            Some(terms) if terms.idle.is_own() => {
+                let own = terms.idle.own_nanos().filter(|_| !i.pristine);
+                own.map(|time| time + expiry.slack)
+            }
             _ => expiry.idle,
         };
-        let expected: Vec<_> = idle
-            .iter()
-            .filter(|(_, i)| over(i.last.at, time_of(i)) || over(i.created_at, expiry.lifetime))
-            .map(|(id, _)| *id)
-            .collect();
+        let trimmed = self.spares_to_trim(expiry);
+        let goes = |(id, i): &&(Instance, &MInstance)| {
+            over(i.last.at, time_of(i))
+                || over(i.created_at, expiry.lifetime)
+                || trimmed.contains(id)
+        };
+        let expected: BTreeSet<_> = idle.iter().filter(goes).map(|(id, _)| *id).collect();
         for (id, i) in &idle {
             let others = over(i.last.at, expiry.idle);
             let goes = expected.contains(id);
@@ -647,8 +673,8 @@ impl World {
         }
         self.review_shares();
         while self.state.sweep(expiry, &mut self.cx) {}
-        let mut gone: Vec<_> = self.cx.out.destroy.iter().filter_map(buried).collect();
-        gone.sort_by_key(|id| self.model.instances[id].last);
+        let gone: BTreeSet<_> = self.cx.out.destroy.iter().filter_map(buried).collect();
+        self.seen.note_if(!trimmed.is_empty(), "spares trimmed");
         assert_eq!(gone, expected, "idle or alive for too long");
         self.absorb(None);
     }

@@ -26,7 +26,7 @@ use crate::pool::time::clock::{Clock, nanos};
 use crate::pool::time::clock_thread::{ClockThread, channel};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{EngineSettings, HostImports, ModuleLimits, Runtime, StoreData, share};
-use crate::state::{Budget, Group, PerBudget, Policy};
+use crate::state::{Budget, Group, PerBudget, Policy, Reuse};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
 
@@ -89,6 +89,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 max_compilations: std::thread::available_parallelism()
                     .map_or(1, |n| n.get().min(MOST_COMPILATIONS)),
                 max_uses: u64::MAX,
+                reuse: Reuse::Warm,
+                max_spares: 8,
                 max_lifetime: None,
                 idle_timeout: Some(Duration::from_secs(5)),
                 code_idle_timeout: None,

@@ -242,7 +242,8 @@ impl<T: Send + 'static> Pool<T> {
         let call_limits = (shared.settings).call_limits(own.fuel, own.timeout, &shared.runtime);
         let defined = Defined {
             limits: call_limits,
-            max_uses: own.max_uses.unwrap_or(u64::MAX),
+            max_uses: own.max_uses(),
+            is_pristine: own.is_pristine(),
             max_memory: limits.memory,
             uid,
             origin: replaced.map_or(uid, |old| old.origin),
@@ -276,6 +277,9 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): CallTypes,
     {
         let (target, defined) = (signature, new.definition.clone());
+        if defined.is_pristine {
+            self.shared.start_recycler();
+        }
         // If it is refused, its imports are dropped here, and not under the lock.
         let _source = new.source.clone();
         let inserted = self.shared.with_state(|locked, cx| insert(locked, new, cx));

@@ -42,7 +42,7 @@ pub struct Definition {
     ty: Option<FunctionType>,
     /// The export that instances are warmed up by.
     warm_up: Option<Arc<str>>,
-    limits: FunctionLimits,
+    pub(super) limits: FunctionLimits,
     may_change_type: bool,
 }
 

@@ -40,6 +40,7 @@ mod prepare;
 pub(crate) mod prepared;
 mod presets;
 pub(crate) mod quarantine;
+mod reuse;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_fields;
 #[cfg(feature = "serde")]

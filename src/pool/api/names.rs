@@ -1,7 +1,7 @@
 //! Names of plain values, and back.
 
 use crate::runtime::ModuleLimit;
-use crate::state::{Budget, Policy, RemovalReason};
+use crate::state::{Budget, Policy, RemovalReason, Reuse};
 
 /// A text that names no value of some type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,3 +65,4 @@ named!(Budget, "a budget");
 named!(ModuleLimit, "a limit of modules");
 named!(Policy, "a policy");
 named!(RemovalReason, "a reason");
+named!(Reuse, "a way to use instances again");

@@ -7,6 +7,7 @@ use crate::pool::api::builder::PoolBuilder;
 use crate::pool::api::limits::Limits;
 use crate::pool::api::quarantine::Quarantine;
 use crate::runtime::ModuleLimits;
+use crate::state::Reuse;
 
 impl<T: Send + 'static> PoolBuilder<T> {
     /// ScyllaDB's figures for its WebAssembly functions, whose cache is this pool's ancestor:
@@ -52,7 +53,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// | [`Self::max_instance_memory`] | 16 MiB |
     /// | [`Self::max_table_elements`] | 10,000 |
     /// | [`Self::max_instances_per_entry`] | 2 |
-    /// | [`Self::max_uses`] | 1: every lease has a pristine instance |
+    /// | [`Self::reuse`] | [`Reuse::Pristine`]: every lease has an instance that nobody has used |
     /// | [`Self::call_timeout`] | 1 s |
     /// | [`Self::cancellable_calls`] | yes: [`Pool::cancel_group`](crate::Pool::cancel_group) stops what runs |
     /// | [`Self::wait_timeout`] | 10 s |
@@ -80,7 +81,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             .max_instance_memory(16 << 20)
             .max_table_elements(10_000)
             .max_instances_per_entry(2)
-            .max_uses(1)
+            .reuse(Reuse::Pristine)
             .call_timeout(Duration::from_secs(1))
             .cancellable_calls(true)
             .wait_timeout(Duration::from_secs(10))

@@ -105,6 +105,8 @@ pub struct Stats {
     pub quarantined: Vec<Quarantined>,
     /// How often a function was refused for that from then on.
     pub quarantines: u64,
+    /// Instances that were made before anybody asked for them: see [`PoolBuilder::reuse`](crate::PoolBuilder::reuse).
+    pub spares_made: u64,
     /// Groups that have something reserved or limited by name, in no particular order: see [`Pool::set_group`](crate::Pool::set_group).
     pub groups: Vec<GroupStats>,
     /// Who has used what, in a pool that keeps bills: see [`PoolBuilder::billing`](crate::PoolBuilder::billing). Looks at every
@@ -299,6 +301,7 @@ struct Seen<T: Send + 'static> {
     groups: Vec<GroupStats>,
     quarantined: Vec<Quarantined>,
     quarantines: u64,
+    spares_made: u64,
     bills: Option<Box<Bills>>,
     /// Compilations, loads, failures, warm-ups, crashes of compilers.
     of_modules: [u64; 5],
@@ -325,6 +328,7 @@ impl<T: Send + 'static> Shared<T> {
             groups: state.shares().map(GroupStats::of).collect(),
             quarantined: Quarantined::all(state),
             quarantines: state.quarantines(),
+            spares_made: state.spares_made(),
             bills,
             of_modules: [
                 locked.compilations,
@@ -345,6 +349,7 @@ impl<T: Send + 'static> Shared<T> {
             groups,
             quarantined,
             quarantines,
+            spares_made,
             bills,
             of_modules,
             compiler_kills,
@@ -404,6 +409,7 @@ impl<T: Send + 'static> Shared<T> {
             groups,
             quarantined,
             quarantines,
+            spares_made,
             bills,
             idle: snapshot.instances - leased,
             leased,

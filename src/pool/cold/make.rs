@@ -13,17 +13,17 @@ use crate::pool::defined::Defined;
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::slots::Slot;
-use crate::pool::shared::{RequestId, Shared};
+use crate::pool::shared::{Locked, RequestId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::runtime::{
     CallFailure, CallLimits, Code, Instance, InstanceNeeds, InstantiateFailure, Meter, Relief,
     StackQuota, interrupt_each_tick, new_store, resolve_exports, runs_as_task_only, set_yields,
     share,
 };
-use crate::state::{Amounts, Stale};
+use crate::state::{Amounts, Stale, Stamp};
 
 /// An instance that has no seat yet.
-struct Made<T: Send + 'static> {
+pub(crate) struct Made<T: Send + 'static> {
     instance: Instance<T>,
     stack_quota: Option<Arc<StackQuota>>,
 }
@@ -36,6 +36,7 @@ impl<T: Send + 'static> Shared<T> {
         request: RequestId<T>,
         mut wait_policy: WaitPolicy,
     ) -> Result<Box<PooledInstance<T>>, AcquireError> {
+        entry.note_maker(wait_policy.is_of_a_task());
         let mut guard = RequestGuard::new(self, request);
         let mut relief = Relief::default();
         loop {
@@ -71,7 +72,9 @@ impl<T: Send + 'static> Shared<T> {
             };
             // The pin ends when the instance is installed; nothing else may hold the code then.
             drop(code);
-            match self.install(&guard, entry, made, ready.defined, ready.needs) {
+            let now = self.timekeeper.now();
+            let stamp = |locked: &mut Locked<T>| locked.stamp(now);
+            match self.install(&guard, entry, made, ready.defined, ready.needs, stamp) {
                 Ok(pooled) => return Ok(pooled),
                 // The function was replaced meanwhile: what was made is destroyed, and this begins again.
                 Err(Stale) => continue,
@@ -88,7 +91,7 @@ impl<T: Send + 'static> Shared<T> {
         needs.declared().saturating_add(&stack)
     }
 
-    async fn instantiate(
+    pub(crate) async fn instantiate(
         &self,
         guard: &RequestGuard<T>,
         entry: &Arc<Entry<T>>,
@@ -240,13 +243,14 @@ impl<T: Send + 'static> Shared<T> {
 
     /// The instance is there: it takes its charge and its seat. If its function was replaced while
     /// it was made, it is destroyed here, and its charge stays with the request.
-    fn install(
+    pub(crate) fn install(
         &self,
         guard: &RequestGuard<T>,
         entry: &Arc<Entry<T>>,
         made: Made<T>,
         defined: Arc<Defined>,
         needs: InstanceNeeds,
+        stamp: impl FnOnce(&mut Locked<T>) -> Stamp,
     ) -> Result<Box<PooledInstance<T>>, Stale> {
         let Made {
             mut instance,
@@ -256,14 +260,14 @@ impl<T: Send + 'static> Shared<T> {
         if stack_quota.is_some() {
             held = held.saturating_add(&self.runtime.stack_amounts());
         }
-        let now = self.timekeeper.now();
-        let (id, seat, version, stamp) = self.with_state(|locked, cx| {
-            let stamp = locked.stamp(now);
+        let (id, seat, version, created_at) = self.with_state(|locked, cx| {
+            let stamp = stamp(locked);
             let id = locked.state.install(guard.id(), held, stamp, cx)?;
             let born = locked.state.instance(id).ok_or(Stale)?;
             let (seat, version) = (born.seat(), born.version);
-            entry.slot(seat).begin_instance(stamp, locked.state.now());
-            Ok((id, seat, version, stamp))
+            let now = locked.state.now();
+            entry.slot(seat).begin_instance(stamp, now);
+            Ok((id, seat, version, now))
         })?;
         let account = || Account::of_instance(entry, id, seat);
         if let Some(stack_quota) = stack_quota {
@@ -282,7 +286,7 @@ impl<T: Send + 'static> Shared<T> {
             control: Entry::<T>::control_of(version),
             defined,
             uses: 0,
-            created_at: stamp.at,
+            created_at,
         }))
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod prepare;
 pub(crate) mod release;
 pub(crate) mod request_guard;
 pub(crate) mod reserve;
+pub(crate) mod spare;
 pub(crate) mod stop;
 pub(crate) mod verdict;
 #[cfg(feature = "warm-up")]

@@ -10,7 +10,7 @@ use crate::pool::shared::{Context, Locked, Shared};
 use crate::pool::time::clock::nanos;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::{CallFailure, guarded};
-use crate::state::{Failure, RemovalReason, Returned};
+use crate::state::{Failure, RemovalReason, Returned, Stamp};
 
 /// An instance, and who gets it.
 type Handed<T> = (Arc<Waiter<T>>, Box<PooledInstance<T>>);
@@ -80,6 +80,7 @@ impl<T: Send + 'static> Entry<T> {
             Some(RemovalReason::Failed)
         };
         match reason {
+            Some(RemovalReason::Uses) if pooled.defined.is_pristine => self.spend(pooled),
             Some(reason) => self.retire(pooled, reason),
             None => {
                 if let Err(not_returned) = self.put(pooled) {
@@ -185,16 +186,37 @@ impl<T: Send + 'static> Entry<T> {
         deliver(pool, handed);
     }
 
-    /// Under the lock: the instance goes back to its slot, on to a waiter, or out.
+    /// A spare has been made: it is as an instance whose lease has ended, but that nobody has used it.
+    pub(crate) fn release_spare(&self, pool: &Shared<T>, spare: Box<PooledInstance<T>>) {
+        let handed = pool.with_state(|locked, cx| {
+            let slot = self.slot(spare.seat);
+            slot.end_lease();
+            slot.set_last_used(Stamp::NEVER);
+            self.hand_on(spare, locked, cx)
+        });
+        deliver(pool, handed);
+    }
+
+    /// Under the lock: a lease has ended, and the caller holds its instance.
     fn finish_release(
         &self,
         pooled: Box<PooledInstance<T>>,
         locked: &mut Locked<T>,
         cx: &mut Context<T>,
     ) -> Option<Handed<T>> {
-        let (id, slot) = (pooled.id, self.slot(pooled.seat));
         let now = locked.state.now();
-        slot.set_last_used(locked.stamp(now));
+        (self.slot(pooled.seat)).set_last_used(locked.stamp(now));
+        self.hand_on(pooled, locked, cx)
+    }
+
+    /// Under the lock: the instance goes into its slot, on to a waiter, or out.
+    fn hand_on(
+        &self,
+        pooled: Box<PooledInstance<T>>,
+        locked: &mut Locked<T>,
+        cx: &mut Context<T>,
+    ) -> Option<Handed<T>> {
+        let (id, slot) = (pooled.id, self.slot(pooled.seat));
         match locked.state.returned(id, cx) {
             Returned::Park => {
                 slot.restore(pooled);

@@ -47,12 +47,13 @@ use crate::pool::hot::owned_cell::Found;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::preferred_seat;
 use crate::pool::hot::slots::{Slot, SlotTable};
+use crate::pool::hot::spent::Spent;
 use crate::pool::hot::thread::next_sequence;
 use crate::pool::shared::{EntryId, Function, Shared};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::StackCheck;
 use crate::state::{Group, Stamp, Usage};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Somebody waits: every acquire and release takes the lock.
 const WAITED: u64 = 1;
@@ -85,6 +86,10 @@ pub(crate) struct Entry<T: Send + 'static> {
     has_exact_times: bool,
     /// Whether a healthy instance may have to go when its lease ends, though it may be used again.
     pub needs_release_check: bool,
+    /// Whether the last lease that had to make its instance was a task's: then spares have stacks.
+    of_tasks: AtomicBool,
+    /// Where instances that are leased once are left.
+    pub spent: Arc<Spent<T>>,
     pub group: Group,
     pub id: EntryId<T>,
     /// The function's name, without its arguments.
@@ -125,6 +130,8 @@ impl<T: Send + 'static> Entry<T> {
             bills_fuel: is_metered && pool.runtime.meters_fuel(),
             has_exact_times: pool.settings.billing.is_some_and(|b| b.has_exact_times()),
             needs_release_check: pool.needs_release_checks(),
+            of_tasks: AtomicBool::new(false),
+            spent: pool.recycler.spent.clone(),
             name: of.name.clone(),
             target: Arc::new(Target {
                 signature,
@@ -190,7 +197,8 @@ impl<T: Send + 'static> Entry<T> {
             }
             Found::Shared(pooled) if pooled.control == control => {
                 slot.begin_lease(&self.timekeeper);
-                if lends && slot.is_worth_lending() {
+                // A lease of what is leased once leaves nothing here to find again.
+                if lends && !pooled.is_leased_once() && slot.is_worth_lending() {
                     self.lend(seat);
                 }
                 Taken::Idle(pooled)
@@ -266,6 +274,20 @@ impl<T: Send + 'static> Entry<T> {
     /// Makes the slots of further seats. Under the lock.
     pub fn add_seats(&self, count: usize) {
         self.slots.extend(count);
+    }
+
+    /// Whether acquires and releases take the lock.
+    pub fn needs_lock(&self) -> bool {
+        self.control.load(Ordering::Acquire) & FLAGS != 0
+    }
+
+    /// A lease makes its instance itself, as a task or on a thread.
+    pub fn note_maker(&self, is_a_task: bool) {
+        self.of_tasks.store(is_a_task, Ordering::Relaxed);
+    }
+
+    pub fn is_of_tasks(&self) -> bool {
+        self.of_tasks.load(Ordering::Relaxed)
     }
 
     /// Leases that no thread is in a call of.

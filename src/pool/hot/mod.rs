@@ -7,5 +7,6 @@ pub(crate) mod owned_cell;
 pub(crate) mod pooled_instance;
 pub(crate) mod preferred_seat;
 pub(crate) mod slots;
+pub(crate) mod spent;
 pub(crate) mod thread;
 pub(crate) mod thread_cache;

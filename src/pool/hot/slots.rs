@@ -211,6 +211,11 @@ impl<T: Send + 'static> Slot<T> {
         self.cell.is_empty()
     }
 
+    /// Whether somebody is to be notified when the lease ends.
+    pub fn notifies(&self) -> bool {
+        self.notifies.load(Ordering::Relaxed)
+    }
+
     /// Says that this thread is in a call of the instance, until the guard goes, however it goes.
     #[inline(always)]
     pub fn begin_call(&self) -> Calling<'_> {

@@ -52,6 +52,7 @@ pub(crate) mod name {
     pub const BLOCKS: &str = "wasm_pool_blocks_total";
     pub const REFUSALS: &str = "wasm_pool_refusals_total";
     pub const GROWTH_REFUSALS: &str = "wasm_pool_growth_refusals_total";
+    pub const SPARES: &str = "wasm_pool_spares_total";
     pub const QUARANTINES: &str = "wasm_pool_quarantines_total";
     pub const EVICTIONS: &str = "wasm_pool_evictions_total";
     pub const RETIREMENTS: &str = "wasm_pool_retirements_total";
@@ -122,6 +123,12 @@ const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: Some(Unit::Count),
         what: "Times that growth of an instance was refused: the guest saw −1",
+    },
+    Metric {
+        name: name::SPARES,
+        kind: Kind::Counter,
+        unit: Some(Unit::Count),
+        what: "Instances that were made before anybody asked for them",
     },
     Metric {
         name: name::QUARANTINES,

@@ -9,6 +9,9 @@ use crate::sync::unchecked::{Condvar, Mutex};
 /// How long the end of a pool waits for threads that are in host code, which may never return.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// Bytes that any thread has by default.
+const STACK: usize = 2 << 20;
+
 /// Threads that are waited for at the end; but not for long, if they are in host code.
 pub(crate) struct Threads {
     members: Mutex<Members>,
@@ -51,9 +54,27 @@ impl Threads {
     /// # Errors
     /// The system's, which has no thread to give.
     pub fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.start_with_stack(name, 0, work)
+    }
+
+    /// The same, with so many bytes of stack for guests, beside what any thread has.
+    ///
+    /// # Errors
+    /// The system's, which has no thread to give.
+    pub fn start_with_stack(
+        &self,
+        name: &str,
+        bytes: usize,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
         let mut members = self.members.lock();
         members.waited_for.retain(|_, thread| !thread.is_finished());
-        let thread = thread::Builder::new().name(name.into()).spawn(work)?;
+        let builder = thread::Builder::new().name(name.into());
+        let builder = match bytes {
+            0 => builder,
+            bytes => builder.stack_size(STACK.saturating_add(bytes)),
+        };
+        let thread = builder.spawn(work)?;
         if members.end == End::Running {
             members.waited_for.insert(thread.thread().id(), thread);
         }

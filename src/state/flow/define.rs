@@ -120,6 +120,7 @@ impl<H: Types> State<H> {
         // New code has a record of its own.
         self.lift_quarantine(id);
         for entry in entries {
+            self.review_spares(entry);
             self.fit_seats(entry, cx);
         }
         self.release_module_name(old, &mut cx.out);
@@ -135,6 +136,7 @@ impl<H: Types> State<H> {
         self.conducts.remove(&Judged::Function(id));
         self.note_idle_time(id);
         for entry in function.entries.into_values() {
+            self.review_spares(entry);
             let record = &mut self.entries[entry];
             cx.slots.set_closed(&record.handle);
             let told = record.queue.drain().map(|waiter| (waiter, Signal::Gone));
@@ -238,6 +240,7 @@ impl<H: Types> State<H> {
         self.entry_changes += 1;
         self.leave_share(id, &entry.group);
         self.conducts.remove(&Judged::Entry(id));
+        self.spares.forget(id);
         if let Some(function) = self.functions.get_mut(entry.function) {
             function.entries.remove(&entry.group);
         }

@@ -42,6 +42,15 @@ impl<H: Types> State<H> {
         Err(self.beyond_limit(share, id, target, &evictable))
     }
 
+    /// Whether this request's group would be beyond its limits if it held so much.
+    pub(crate) fn exceeds_share(&self, id: RequestId<H>, target: &Amounts) -> bool {
+        let share = self.share_of_request(&self.requests[id]);
+        share.is_some_and(|share| {
+            let excess = self.excess(share, id, target);
+            excess.iter().any(|(_, excess)| excess > 0)
+        })
+    }
+
     fn share_of_request(&self, request: &Request<H>) -> Option<ShareId<H>> {
         let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
         self.share_of(entry?)

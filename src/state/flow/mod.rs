@@ -1,7 +1,7 @@
 //! What happens to the records, in the order of an instance's life: `define` a function, find a seat (`seats`),
 //! get its module's code (`code`, in `turns`), make room (`room`, by a `plan` and its `choice` of modules, and `collect` for
 //! who has waited for long), become an instance (`requests`), end a lease (`release`), tell who waits (`waiting`).
-//! `upkeep` is what time and settings bring about.
+//! `spares` are made before anybody asks. `upkeep` is what time and settings bring about.
 
 pub mod bills;
 pub mod choice;
@@ -16,6 +16,7 @@ pub mod requests;
 pub mod room;
 pub mod seats;
 pub mod shares;
+pub mod spares;
 pub mod turns;
 pub mod upkeep;
 pub mod waiting;

@@ -18,7 +18,7 @@ pub enum Returned<H: Types> {
 }
 
 impl<H: Types> State<H> {
-    /// A healthy lease has ended.
+    /// A healthy lease has ended; or a spare has been made.
     pub fn returned(
         &mut self,
         id: InstanceId<H>,
@@ -98,6 +98,7 @@ impl<H: Types> State<H> {
             true => counts.evictions += 1,
             false => counts.retirements += 1,
         });
+        self.note_spare_gone(instance.entry, reason, instance.is_spare(), &cx.slots);
         let seat = instance.seat();
         let dying = self.dying.insert(Dying {
             charge: instance.charge,

@@ -10,7 +10,8 @@ use crate::state::{
 pub struct Stale;
 
 impl<H: Types> State<H> {
-    /// The instance exists and is leased to the caller. It takes `held` of the request's charge;
+    /// The instance exists and is leased to the caller; as a spare, under [`Stamp::NEVER`], so that it can be
+    /// [`returned`](Self::returned). It takes `held` of the request's charge;
     /// the rest is given back.
     pub fn install(
         &mut self,
@@ -53,7 +54,10 @@ impl<H: Types> State<H> {
         self.entries[entry].seats[seat] = Seat::Taken(instance);
         let record = &mut self.modules[module];
         record.live.insert(instance);
-        record.history.used(stamp);
+        match stamp == Stamp::NEVER {
+            true => self.spares.made += 1,
+            false => record.history.used(stamp),
+        }
         self.note_held(entry, &held);
         self.bill_held(entry, &held);
         self.note_user(entry, module);

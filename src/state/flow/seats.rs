@@ -79,7 +79,7 @@ impl<H: Types> State<H> {
     }
 
     /// A seat that may be taken, made if there is none yet; `None` if as many are occupied as there may be.
-    fn free_seat(
+    pub(crate) fn free_seat(
         &mut self,
         id: EntryId<H>,
         near: usize,
@@ -191,6 +191,7 @@ impl<H: Types> State<H> {
         let function = self.entries[entry].function;
         self.count(function, |counts| counts.misses += 1);
         self.bill_miss(entry);
+        self.note_lack_of_spares(entry);
         let version = self.functions.get(function).map_or(0, |f| f.version);
         let mut request = Request::new(Some(function), version);
         request.seat = Some((entry, seat));

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::state::{
-    Context, Effects, EntryId, FunctionId, Group, InstanceId, PerBudget, RemovalReason, Signal,
-    Slots, Stamp, State, Types,
+    Context, Effects, EntryId, FunctionId, Group, InstanceId, PerBudget, Recency, RemovalReason,
+    Reuse, Signal, Slots, Stamp, State, Types,
 };
 
 /// How long what nobody uses stays, in nanoseconds.
@@ -23,7 +23,7 @@ pub struct Expiry {
 
 /// How many records one step of a sweep visits: all there are would keep the lock too long. In tests two, so
 /// that a sweep takes several steps.
-const BATCH: usize = if cfg!(test) { 2 } else { 256 };
+pub(crate) const BATCH: usize = if cfg!(test) { 2 } else { 256 };
 
 /// How far a sweep has come. Each step goes on where the one before it ended.
 #[derive(Default)]
@@ -31,6 +31,8 @@ pub enum Swept<H: Types> {
     /// Nowhere yet.
     #[default]
     Nothing,
+    /// At spares, behind those of this entry.
+    Spares(Option<EntryId<H>>),
     /// At functions whose instances may be idle for a time of their own: behind this one's entry for this group.
     Own(FunctionId<H>, Group),
     /// In the order of last use.
@@ -48,8 +50,9 @@ impl<H: Types> State<H> {
         self.swept = match core::mem::take(&mut self.swept) {
             Swept::Nothing => {
                 self.review_shares(cx);
-                self.sweep_own(None, expiry, cx)
+                self.sweep_spares(None, expiry, cx)
             }
+            Swept::Spares(after) => self.sweep_spares(after, expiry, cx),
             Swept::Own(function, group) => self.sweep_own(Some((function, group)), expiry, cx),
             Swept::Idle(after) => self.sweep_idle(after, expiry.idle, cx),
             Swept::Lifetime(after) => self.sweep_old(after, expiry.lifetime, cx),
@@ -59,7 +62,7 @@ impl<H: Types> State<H> {
     }
 
     /// What has been idle for longer than its function says.
-    fn sweep_own(
+    pub(crate) fn sweep_own(
         &mut self,
         mut after: Option<(FunctionId<H>, Group)>,
         expiry: Expiry,
@@ -72,9 +75,11 @@ impl<H: Types> State<H> {
                     Swept::Own(function, group)
                 });
             }
-            let time = self.functions[function].terms.idle.own_nanos();
+            let terms = self.functions[function].terms;
+            let time = terms.idle.own_nanos();
             after = Some((function, group));
-            let Some(time) = time else {
+            // Spares have a sweep of their own.
+            let Some(time) = time.filter(|_| terms.reuse != Reuse::Pristine) else {
                 looks += 1;
                 continue;
             };
@@ -121,13 +126,14 @@ impl<H: Types> State<H> {
 
     fn sweep_idle(
         &mut self,
-        mut after: Option<(Stamp, InstanceId<H>)>,
+        after: Option<(Stamp, InstanceId<H>)>,
         idle: Option<u64>,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> Swept<H> {
         let Some(idle) = idle else {
             return Swept::Lifetime(None);
         };
+        let mut after = after.or(Some(Recency::BEHIND_UNUSED));
         for _ in 0..BATCH {
             let Some((known, id)) = self.recency.next(after) else {
                 return Swept::Lifetime(None);

@@ -17,6 +17,13 @@ pub struct Id<V> {
 }
 
 impl<V> Id<V> {
+    /// Not before any other.
+    pub const LAST: Self = Self {
+        index: u32::MAX,
+        generation: u32::MAX,
+        _of: PhantomData,
+    };
+
     /// Orders ids by when they were made.
     pub const fn age(&self) -> u32 {
         self.generation

@@ -1,11 +1,48 @@
 //! What a function has of its own, of what others have from the pool. Each function has one of these: it is small.
 
+use core::fmt;
+
+/// Whether an instance is leased again.
+///
+/// What one lease leaves in an instance (its memories, globals, tables, the host's data) the next one may find. Within a
+/// group that is what makes a warm instance fast; where the callers of one group do not trust each other, it is a leak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reuse {
+    /// Again and again, until something ends it.
+    #[default]
+    Warm,
+    /// Never: each lease has an instance in its first state. After it the instance is destroyed, off the caller's
+    /// thread, where a spare is made for the next lease too.
+    Pristine,
+}
+
+impl Reuse {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Warm, Self::Pristine];
+
+    /// Its name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Pristine => "pristine",
+        }
+    }
+}
+
+impl fmt::Display for Reuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What a definition says of the instances of its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionTerms {
     /// Instances that each of its entries may have at once, at most what the pool lets any entry have.
     pub max_instances: u32,
     pub idle: IdleTime,
+    pub reuse: Reuse,
 }
 
 impl Default for FunctionTerms {
@@ -13,6 +50,7 @@ impl Default for FunctionTerms {
         Self {
             max_instances: u32::MAX,
             idle: IdleTime::OF_THE_POOL,
+            reuse: Reuse::Warm,
         }
     }
 }

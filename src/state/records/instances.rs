@@ -41,6 +41,11 @@ impl<H: Types> Instance<H> {
     pub const fn seat(&self) -> usize {
         self.seat_number as usize
     }
+
+    /// Made ahead of its lease, and nobody has used it yet, as far as the core knows.
+    pub fn is_spare(&self) -> bool {
+        self.known == Stamp::NEVER
+    }
 }
 
 /// Something evicted, retired or dropped out that the kernel does not have back yet. It stays

@@ -20,3 +20,4 @@ pub mod queue;
 pub mod recency;
 pub mod requests;
 pub mod shares;
+pub mod spares;

@@ -20,6 +20,9 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of what nobody has used yet: before every use, since sequence numbers begin at 1.
+    pub const NEVER: Self = Self { at: 0, sequence: 0 };
+
     /// Before all uses at this time.
     pub const fn at(at: u64) -> Self {
         Self { at, sequence: 0 }
@@ -45,6 +48,9 @@ impl<H: Types> Recency<H> {
     pub fn remove(&mut self, known: Stamp, instance: InstanceId<H>) -> bool {
         self.order.remove(&(known, instance))
     }
+
+    /// Behind those that nobody has used, before all others.
+    pub const BEHIND_UNUSED: (Stamp, InstanceId<H>) = (Stamp::NEVER, InstanceId::LAST);
 
     /// The oldest instance known to be later than `after`, in the order of what is known.
     pub fn next(&self, after: Option<(Stamp, InstanceId<H>)>) -> Option<(Stamp, InstanceId<H>)> {

@@ -46,6 +46,8 @@ pub struct Request<H: Types> {
     pub held: Charge,
     /// What its victims will bring when they have been destroyed.
     pub expected: Amounts,
+    /// It makes an instance that nobody waits for.
+    pub is_for_spare: bool,
 }
 
 impl<H: Types> Request<H> {
@@ -69,6 +71,7 @@ impl<H: Types> Request<H> {
             since: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,
+            is_for_spare: false,
         }
     }
 }

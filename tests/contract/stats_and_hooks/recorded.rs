@@ -299,6 +299,7 @@ fn c_o2_every_metric_is_described_with_its_unit() {
         "blocks_total",
         "refusals_total",
         "growth_refusals_total",
+        "spares_total",
         "quarantines_total",
         "evictions_total",
         "retirements_total",

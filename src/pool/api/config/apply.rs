@@ -55,6 +55,8 @@ impl File {
         let b = with(b, f.max_group_memory, |b, n| b.max_group_memory(n.0));
         let b = with(b, f.max_group_stack, |b, n| b.max_group_stack(n.0));
         let b = with(b, f.max_uses, |b, n| b.max_uses(n.0));
+        let b = with(b, f.reuse, |b, reuse| b.reuse(reuse));
+        let b = with(b, f.max_spares, |b, n| b.max_spares(size(n.0)));
         let b = with(b, f.max_lifetime, |b, t| b.max_lifetime(t.0));
         let b = with(b, f.idle_timeout, |b, t| b.idle_timeout(t.0));
         let b = with(b, f.code_idle_timeout, |b, t| b.code_idle_timeout(t.0));

@@ -22,7 +22,7 @@ use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::function_name::{FunctionName, check_name};
 use crate::pool::api::names::named;
 use crate::pool::function_settings::FunctionLimits;
-use crate::state::{Budget, Policy};
+use crate::state::{Budget, Policy, Reuse};
 use billing_settings::FileBilling;
 use compiler_settings::FileCompiler;
 use group_settings::FileGroup;
@@ -65,6 +65,8 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_group_memory = "64Mi"
 ///     max_group_stack = "16Mi"
 ///     max_uses = 1_000_000
+///     reuse = "warm"                      # or "pristine": nobody gets an instance that was used before
+///     max_spares = 8                      # of each function and group, where reuse is "pristine"
 ///     max_lifetime = "1d"
 ///     idle_timeout = "5s"                 # or "never"
 ///     code_idle_timeout = "1h"            # or "never"
@@ -102,6 +104,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     call_timeout = "10ms"
 ///     max_memory = "1Mi"                  # of an instance, at most max_instance_memory
 ///     max_uses = 1000
+///     reuse = "pristine"
 ///     max_instances = 2                   # of each group, at most max_instances_per_entry
 ///     idle_timeout = "1h"                 # or "never"
 ///
@@ -181,6 +184,8 @@ pub(crate) struct File {
     max_group_memory: Option<Size>,
     max_group_stack: Option<Size>,
     max_uses: Option<Count>,
+    reuse: Option<Reuse>,
+    max_spares: Option<Count>,
     max_lifetime: Option<Time>,
     idle_timeout: Option<Timeout>,
     code_idle_timeout: Option<Timeout>,
@@ -247,6 +252,7 @@ struct FileFunction {
     max_memory: Option<Size>,
     max_uses: Option<Count>,
     max_instances: Option<Count>,
+    reuse: Option<Reuse>,
     idle_timeout: Option<Timeout>,
 }
 
@@ -258,6 +264,7 @@ impl FileFunction {
             max_memory: self.max_memory.map(|bytes| bytes.0),
             max_uses: self.max_uses.map(|uses| uses.0),
             max_instances: self.max_instances.map(|count| count.0),
+            reuse: self.reuse,
             idle_timeout: self.idle_timeout.map(|time| time.0),
         }
     }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
 use wasm_pool::{
     Billing, Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy,
-    Pool, PoolBuilder, Quarantine, Share,
+    Pool, PoolBuilder, Quarantine, Reuse, Share,
 };
 
 use crate::common::{check, define_with_pages, quiet};
@@ -34,6 +34,8 @@ const KEYS: &[(&str, Set)] = &[
     ("max_group_memory = '64Mi'", |b| b.max_group_memory(64 << 20)),
     ("max_group_stack = '16Mi'", |b| b.max_group_stack(16 << 20)),
     ("max_uses = 77", |b| b.max_uses(77)),
+    ("reuse = 'pristine'", |b| b.reuse(Reuse::Pristine)),
+    ("max_spares = 3", |b| b.max_spares(3)),
     ("max_lifetime = '1d'", |b| b.max_lifetime(86_400 * SECOND)),
     ("idle_timeout = '1h'", |b| b.idle_timeout(3600 * SECOND)),
     ("idle_timeout = 'never'", |b| b.idle_timeout(None)),

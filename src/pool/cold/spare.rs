@@ -1,0 +1,199 @@
+//! Instances that are leased once: their end, and the spares that are made ahead of the next leases.
+
+use std::sync::Arc;
+
+use crate::pool::api::prepared::CodeOrigin;
+use crate::pool::claims::Claims;
+use crate::pool::cold::lead::Ready;
+use crate::pool::cold::request_guard::RequestGuard;
+use crate::pool::hot::entry::Entry;
+use crate::pool::hot::pooled_instance::PooledInstance;
+use crate::pool::hot::slots::Slot;
+use crate::pool::hot::spent::Left;
+use crate::pool::service::recycler::Recycle;
+use crate::pool::shared::{Context, Locked, Shared};
+use crate::pool::wait::block_on::block_on;
+use crate::pool::wait::policy::WaitPolicy;
+use crate::runtime::{Code, guarded};
+use crate::state::{RemovalReason, SpareToMake, Stamp};
+
+/// A spare to make, with all that it is made of.
+struct Begun<T: Send + 'static> {
+    guard: RequestGuard<T>,
+    entry: Arc<Entry<T>>,
+    ready: Ready,
+    code: Code<T>,
+}
+
+impl<T: Send + 'static> Entry<T> {
+    /// The lease of an instance has ended that is leased once, and well: it is left to the recycler, without a lock, unless
+    /// somebody must hear of that.
+    #[cold]
+    pub(crate) fn spend(&self, pooled: Box<PooledInstance<T>>) {
+        let slot = self.slot(pooled.seat);
+        slot.end_metered_lease(self.timekeeper.roughly_now());
+        if self.is_listened_to(slot) {
+            return self.retire(pooled, RemovalReason::Uses);
+        }
+        match self.spent.leave(pooled) {
+            Err(pooled) => return self.retire(pooled, RemovalReason::Uses),
+            Ok(Left::ToRecycler) => {}
+            Ok(Left::ToSleeper) => {
+                if let Some(pool) = self.pool.upgrade() {
+                    pool.recycler.ring();
+                }
+            }
+        }
+        // Should somebody have begun to listen meanwhile: see `spent.rs`.
+        if self.is_listened_to(slot)
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.with_state(|_, _| {});
+        }
+    }
+
+    fn is_listened_to(&self, slot: &Slot<T>) -> bool {
+        self.needs_lock() || slot.notifies()
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// Under the lock: what was left for the recycler goes. It is destroyed later, by whoever has `condemned`.
+    pub(crate) fn dismiss_spent(
+        &self,
+        locked: &mut Locked<T>,
+        cx: &mut Context<T>,
+        condemned: &mut Option<Context<T>>,
+    ) {
+        if !locked.recycles {
+            return;
+        }
+        for pooled in self.recycler.spent.take() {
+            let Some(entry) = locked.state.home_of(pooled.id) else {
+                continue;
+            };
+            let condemned = condemned.get_or_insert_with(|| Context::new(Claims::new()));
+            let id = pooled.id;
+            entry.slot(pooled.seat).end_lease();
+            condemned.slots.insert(&entry, pooled);
+            (locked.state).dismiss(id, RemovalReason::Uses, None, condemned);
+            // Nobody waits for the recycler to be told.
+            cx.out.wake.append(&mut condemned.out.wake);
+            cx.out.forgotten.append(&mut condemned.out.forgotten);
+        }
+    }
+
+    /// Instances of this pool may be leased but once from now on: there is a thread that makes and ends them, unless
+    /// the system has none, or the host sweeps by hand. Then leases end their instances, and sweeps make spares.
+    pub(crate) fn start_recycler(&self) {
+        let is_first = self.with_state(|locked, _| !std::mem::replace(&mut locked.recycles, true));
+        if !is_first || !self.timekeeper.has_threads() {
+            return;
+        }
+        let stack = self.runtime.max_wasm_stack();
+        if let Err(error) = self.recycler.start(self.this.clone(), stack) {
+            guarded("a subscriber", || {
+                tracing::error!(%error, "no thread to make spares on");
+            });
+        }
+    }
+
+    /// Makes one spare, if one is wanted; whether one was.
+    fn make_spare(&self) -> bool {
+        let Some(begun) = self.begin_spare() else {
+            return false;
+        };
+        let Begun {
+            guard,
+            entry,
+            ready,
+            code,
+        } = begun;
+        if !self.finish_spare(&guard, &entry, ready, code) {
+            self.with_state(|locked, cx| locked.state.give_up_spare(guard.id(), cx));
+        }
+        true
+    }
+
+    fn begin_spare(&self) -> Option<Begun<T>> {
+        let pool = self.this.upgrade()?;
+        let (spare, code) = self.with_state(|locked, cx| {
+            let spare = locked.state.begin_spare(cx)?;
+            let code = locked.state.code_of(spare.request);
+            Some((spare, code))
+        })?;
+        let SpareToMake {
+            request,
+            entry,
+            definition: defined,
+            ..
+        } = spare;
+        let guard = RequestGuard::new(&pool, request);
+        let code = code?;
+        let ready = Ready {
+            defined,
+            needs: code.instance_needs(),
+            origin: CodeOrigin::Present,
+        };
+        Some(Begun {
+            guard,
+            entry,
+            ready,
+            code,
+        })
+    }
+
+    /// False if there is no room for it, or it could not be made.
+    fn finish_spare(
+        &self,
+        guard: &RequestGuard<T>,
+        entry: &Arc<Entry<T>>,
+        ready: Ready,
+        code: Code<T>,
+    ) -> bool {
+        let wait_policy = match entry.is_of_tasks() {
+            true => self.default_wait_policy().of_a_task(),
+            false => WaitPolicy::None,
+        };
+        let amounts = self.needs(&ready.needs, wait_policy);
+        let has_room =
+            self.with_state(|locked, _| locked.state.reserve_for_spare(guard.id(), amounts));
+        if !has_room || self.stack.check().is_err() {
+            return false;
+        }
+        let making = self.instantiate(guard, entry, &ready, &code, wait_policy);
+        let made = block_on(making, &self.timekeeper);
+        // As `make` does.
+        drop(code);
+        let Ok(made) = made else {
+            return false;
+        };
+        let stamp = |_: &mut Locked<T>| Stamp::NEVER;
+        match self.install(guard, entry, made, ready.defined, ready.needs, stamp) {
+            Ok(spare) => {
+                entry.release_spare(self, spare);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl<T: Send + 'static> Recycle for Shared<T> {
+    /// What is spent goes first: its room may be what the next spare needs.
+    fn recycle(&self) -> bool {
+        let mut worked = false;
+        loop {
+            self.with_state(|_, _| {});
+            let condemned = self.recycler.take_condemned();
+            worked |= !condemned.is_empty();
+            for cx in condemned {
+                self.carry_out(cx);
+            }
+            if !self.make_spare() {
+                return worked;
+            }
+            worked = true;
+        }
+    }
+}

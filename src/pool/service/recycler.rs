@@ -1,0 +1,127 @@
+//! The thread that ends instances which are leased once, and makes the next ones: where guests are not trusted, what it
+//! takes to give each lease an instance of its own is done here, and not while somebody waits.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::pool::hot::spent::Spent;
+use crate::pool::shared::Context;
+use crate::pool::time::threads::Threads;
+use crate::runtime::guarded;
+use crate::sync::unchecked::Mutex;
+use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+/// To be woken takes the one who wakes microseconds, ten times what the end of a lease takes. So for a while after the
+/// last lease, the recycler looks by itself.
+const NAP: Duration = Duration::from_millis(1);
+const NAPS: u32 = 50;
+/// More than so many steps' victims are not left to it.
+const MOST: usize = 64;
+
+/// What a recycler does.
+pub(crate) trait Recycle: Send + Sync + 'static {
+    /// Ends what is spent, and makes what is wanted; whether there was anything to do. A panic of host code in it
+    /// ends nothing else.
+    fn recycle(&self) -> bool;
+}
+
+/// The pool's hold on its recycler, if it has one.
+pub(crate) struct Recycler<T: Send + 'static> {
+    pub spent: Arc<Spent<T>>,
+    threads: Threads,
+    /// Dropped to end it.
+    bell: Mutex<Option<Sender<()>>>,
+    /// What others have taken out of `spent`, to be destroyed.
+    condemned: Mutex<Vec<Context<T>>>,
+}
+
+impl<T: Send + 'static> Recycler<T> {
+    /// No thread.
+    pub fn none() -> Self {
+        Self {
+            spent: Arc::new(Spent::new()),
+            threads: Threads::new(),
+            bell: Mutex::new(None),
+            condemned: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Starts the thread, if there is none yet; its guests may take so many bytes of its stack.
+    ///
+    /// # Errors
+    /// The system's, which has no thread to give.
+    pub fn start<P: Recycle>(&self, pool: Weak<P>, stack_bytes: usize) -> std::io::Result<()> {
+        let mut bell = self.bell.lock();
+        if bell.is_some() {
+            return Ok(());
+        }
+        let (sender, rung) = bounded(1);
+        let spent = self.spent.clone();
+        spent.open();
+        let work = move || run(&pool, &spent, &rung);
+        let started = (self.threads).start_with_stack("wasm-pool recycler", stack_bytes, work);
+        match started {
+            Ok(()) => *bell = Some(sender),
+            Err(_) => self.spent.close(),
+        }
+        started
+    }
+
+    /// Wakes it, if it rests.
+    pub fn ring(&self) {
+        if let Some(bell) = &*self.bell.lock() {
+            // Once is enough.
+            let _ = bell.try_send(());
+        }
+    }
+
+    /// Leaves it something to destroy; gives it back if it has enough to do, or there is no recycler.
+    pub fn condemn(&self, cx: Context<T>) -> Option<Context<T>> {
+        let mut condemned = self.condemned.lock();
+        if condemned.len() >= MOST || !self.spent.is_open() {
+            return Some(cx);
+        }
+        condemned.push(cx);
+        drop(condemned);
+        self.ring();
+        None
+    }
+
+    pub fn take_condemned(&self) -> Vec<Context<T>> {
+        std::mem::take(&mut *self.condemned.lock())
+    }
+
+    /// Ends the thread, and waits for that, unless it is in host code for long. What was left to it is whoever's takes it.
+    pub fn stop(&self) {
+        self.spent.close();
+        drop(self.bell.lock().take());
+        self.threads.join();
+    }
+}
+
+fn run<P: Recycle, T: Send + 'static>(pool: &Weak<P>, spent: &Spent<T>, rung: &Receiver<()>) {
+    let mut naps = 0;
+    loop {
+        let Some(pool) = pool.upgrade() else { return };
+        let worked = guarded("the recycler", || pool.recycle());
+        // It may be the last handle.
+        guarded("the end of a pool", || drop(pool));
+        naps = match worked {
+            Some(true) => 0,
+            Some(false) | None => naps + 1,
+        };
+        let is_long = naps > NAPS;
+        if !spent.begin_rest(is_long) {
+            continue;
+        }
+        let rest = match is_long {
+            false => rung.recv_timeout(NAP),
+            true => rung.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        if rest == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+        naps = if is_long { 0 } else { naps };
+        spent.end_rest();
+    }
+}
