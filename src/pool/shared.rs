@@ -164,7 +164,7 @@ impl<T: Send + 'static> Locked<T> {
 
     /// After each call of the core, before the lock is let go: this thread will destroy what is new in `out`, from
     /// there on.
-    fn hand_out(&mut self, from: usize, out: &mut Effects<T>) {
+    pub(crate) fn hand_out(&mut self, from: usize, out: &mut Effects<T>) {
         let new = out.destroy[from..].iter().map(Destroy::dying);
         self.destroying.extend(new);
         self.forget(out);
@@ -304,8 +304,8 @@ impl<T: Send + 'static> Shared<T> {
     pub fn with_state<R>(&self, ask: impl FnOnce(&mut Locked<T>, &mut Context<T>) -> R) -> R {
         let mut cx = Context::new(Claims::new());
         let now = self.timekeeper.now();
-        let mut condemned = None;
-        let answer = {
+        let mut condemned = Vec::new();
+        let (answer, is_awaited) = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
             self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
@@ -313,17 +313,11 @@ impl<T: Send + 'static> Shared<T> {
             let answer = ask(&mut locked, &mut cx);
             cx.slots.exchange_lent(&mut locked.lent);
             self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
-            if let Some(condemned) = &mut condemned {
-                locked.hand_out(0, &mut condemned.out);
-            }
             locked.hand_out(0, &mut cx.out);
-            answer
+            (answer, locked.state.is_anything_awaited())
         };
-        let not_left = condemned.and_then(|condemned| self.recycler.condemn(condemned));
         self.carry_out(cx);
-        if let Some(condemned) = not_left {
-            self.carry_out(condemned);
-        }
+        self.condemn(condemned, is_awaited);
         answer
     }
 
@@ -348,6 +342,7 @@ impl<T: Send + 'static> Shared<T> {
                 locked.state.close(cx);
             }
         });
+        self.destroy_condemned();
         self.workers.stop();
         if let Some(compilers) = &self.compilers {
             compilers.close();

@@ -422,6 +422,20 @@ impl<H: Types> State<H> {
         !self.room_queue.is_empty() || self.turn.is_some()
     }
 
+    /// Whether somebody waits for what is being destroyed: for room, or for the end.
+    pub fn is_anything_awaited(&self) -> bool {
+        self.closed || self.is_room_awaited() || !self.awaiting_frees.is_empty()
+    }
+
+    /// Whether the request may hold so much at once, without anything being destroyed first.
+    pub fn has_room_for(&self, id: RequestId<H>, target: &Amounts) -> bool {
+        let held = self.requests.get(id).map(|request| request.held.amounts());
+        let need = target.beyond(&held.unwrap_or(Amounts::ZERO));
+        let (earmarked, _) = self.awaited();
+        let missing = self.ledger.missing(&need, &earmarked);
+        missing.iter().all(|(_, lacks)| lacks == 0)
+    }
+
     /// Sums over all functions that ever were.
     pub fn totals(&self) -> FunctionCounts {
         self.totals

@@ -30,6 +30,7 @@ mod instances;
 mod making_room;
 mod modules;
 mod names;
+mod pristine;
 mod promises;
 mod quarantine;
 mod shares;

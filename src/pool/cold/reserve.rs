@@ -9,7 +9,7 @@ use crate::pool::api::target::Target;
 use crate::pool::cold::acquire::closed;
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::request_guard::RequestGuard;
-use crate::pool::shared::{Context, RequestId, Shared, Signal, State};
+use crate::pool::shared::{Context, Locked, RequestId, Shared, Signal, State};
 use crate::pool::wait::policy::WaitPolicy;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::state::{Amounts, ReserveOutcome, Shortage, Ticket};
@@ -217,7 +217,7 @@ impl<T: Send + 'static> Shared<T> {
     /// anything by that, and nobody is overtaken who waits.
     pub(crate) fn reserve_if_free(&self, need: &Need<'_, T>) -> bool {
         loop {
-            let room = self.with_state(|locked, cx| {
+            let room = self.look_with_room(need, |locked, cx| {
                 let state = &mut locked.state;
                 let may = !state.is_closed()
                     && state.can_ever_hold(&need.amounts)
@@ -240,7 +240,29 @@ impl<T: Send + 'static> Shared<T> {
         need: &Need<'_, T>,
         wait_policy: WaitPolicy,
     ) -> Reservation<T> {
-        self.with_state(|locked, cx| need.look(wait_policy, &mut locked.state, cx))
+        self.look_with_room(need, |locked, cx| {
+            need.look(wait_policy, &mut locked.state, cx)
+        })
+    }
+
+    /// Asks the core for room. What only waits for the recycler to be destroyed is no reason to be without: it is
+    /// destroyed here then.
+    fn look_with_room<R>(
+        &self,
+        need: &Need<'_, T>,
+        mut look: impl FnMut(&mut Locked<T>, &mut Context<T>) -> R,
+    ) -> R {
+        loop {
+            let looked = self.with_state(|locked, cx| {
+                let may_help = locked.recycles && self.recycler.has_condemned();
+                let helps = may_help && !locked.state.has_room_for(need.request, &need.amounts);
+                (!helps).then(|| look(locked, cx))
+            });
+            match looked {
+                Some(looked) => return looked,
+                None => _ = self.destroy_condemned(),
+            }
+        }
     }
 
     /// Waits in the queue, until it is worth another look.

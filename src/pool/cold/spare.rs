@@ -58,12 +58,12 @@ impl<T: Send + 'static> Entry<T> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Under the lock: what was left for the recycler goes. It is destroyed later, by whoever has `condemned`.
+    /// Under the lock: what was left for the recycler goes, each to be destroyed by itself.
     pub(crate) fn dismiss_spent(
         &self,
         locked: &mut Locked<T>,
         cx: &mut Context<T>,
-        condemned: &mut Option<Context<T>>,
+        condemned: &mut Vec<Context<T>>,
     ) {
         if !locked.recycles {
             return;
@@ -72,15 +72,39 @@ impl<T: Send + 'static> Shared<T> {
             let Some(entry) = locked.state.home_of(pooled.id) else {
                 continue;
             };
-            let condemned = condemned.get_or_insert_with(|| Context::new(Claims::new()));
-            let id = pooled.id;
+            let (id, mut of_it) = (pooled.id, Context::new(Claims::new()));
             entry.slot(pooled.seat).end_lease();
-            condemned.slots.insert(&entry, pooled);
-            (locked.state).dismiss(id, RemovalReason::Uses, None, condemned);
+            of_it.slots.insert(&entry, pooled);
+            (locked.state).dismiss(id, RemovalReason::Uses, None, &mut of_it);
             // Nobody waits for the recycler to be told.
-            cx.out.wake.append(&mut condemned.out.wake);
-            cx.out.forgotten.append(&mut condemned.out.forgotten);
+            cx.out.wake.append(&mut of_it.out.wake);
+            locked.hand_out(0, &mut of_it.out);
+            condemned.push(of_it);
         }
+    }
+
+    /// It is the recycler's to destroy it, unless somebody waits for its room, or the recycler has enough to do.
+    pub(crate) fn condemn(&self, condemned: Vec<Context<T>>, is_awaited: bool) {
+        for one in condemned {
+            match is_awaited {
+                true => self.carry_out(one),
+                false => {
+                    if let Some(one) = self.recycler.condemn(one) {
+                        self.carry_out(one);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Destroys what is the recycler's to destroy, which may be held up; whether there was anything.
+    pub(crate) fn destroy_condemned(&self) -> bool {
+        let mut any = false;
+        while let Some(one) = self.recycler.next_condemned() {
+            self.carry_out(one);
+            any = true;
+        }
+        any
     }
 
     /// Instances of this pool may be leased but once from now on: there is a thread that makes and ends them, unless
@@ -109,7 +133,8 @@ impl<T: Send + 'static> Shared<T> {
             ready,
             code,
         } = begun;
-        if !self.finish_spare(&guard, &entry, ready, code) {
+        let finish = || self.finish_spare(&guard, &entry, ready, code);
+        if guarded("making a spare", finish) != Some(true) {
             self.with_state(|locked, cx| locked.state.give_up_spare(guard.id(), cx));
         }
         true
@@ -185,11 +210,7 @@ impl<T: Send + 'static> Recycle for Shared<T> {
         let mut worked = false;
         loop {
             self.with_state(|_, _| {});
-            let condemned = self.recycler.take_condemned();
-            worked |= !condemned.is_empty();
-            for cx in condemned {
-                self.carry_out(cx);
-            }
+            worked |= self.destroy_condemned();
             if !self.make_spare() {
                 return worked;
             }

@@ -21,6 +21,7 @@ pub(crate) struct Spent<T: Send + 'static> {
 }
 
 struct Queue<T: Send + 'static> {
+    #[expect(clippy::vec_box, reason = "half a kilobyte each, which is moved nowhere else")]
     instances: Vec<Box<PooledInstance<T>>>,
     recycler: Recycler,
 }
@@ -88,6 +89,7 @@ impl<T: Send + 'static> Spent<T> {
     }
 
     /// Takes out all that are here.
+    #[expect(clippy::vec_box, reason = "as they lie there")]
     pub fn take(&self) -> Vec<Box<PooledInstance<T>>> {
         self.queue.lock().instances.drain(..).collect()
     }

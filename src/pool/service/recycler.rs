@@ -15,7 +15,7 @@ use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, bounde
 /// last lease, the recycler looks by itself.
 const NAP: Duration = Duration::from_millis(1);
 const NAPS: u32 = 50;
-/// More than so many steps' victims are not left to it.
+/// More than so many are not left to it to destroy.
 const MOST: usize = 64;
 
 /// What a recycler does.
@@ -87,8 +87,13 @@ impl<T: Send + 'static> Recycler<T> {
         None
     }
 
-    pub fn take_condemned(&self) -> Vec<Context<T>> {
-        std::mem::take(&mut *self.condemned.lock())
+    /// One at a time: whoever destroys it may be held up by it.
+    pub fn next_condemned(&self) -> Option<Context<T>> {
+        self.condemned.lock().pop()
+    }
+
+    pub fn has_condemned(&self) -> bool {
+        !self.condemned.lock().is_empty()
     }
 
     /// Ends the thread, and waits for that, unless it is in host code for long. What was left to it is whoever's takes it.

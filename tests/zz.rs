@@ -1,0 +1,4 @@
+//! Temporary.
+#![allow(dead_code)]
+mod common;
+#[path="contract/pristine.rs"] mod x;
