@@ -17,6 +17,7 @@ pub mod heap;
 #[cfg(target_os = "linux")]
 pub mod host_memory;
 pub mod many;
+pub mod pristine;
 pub mod tasks;
 pub mod threads;
 pub mod warm;

@@ -25,8 +25,8 @@ use books::Books;
 #[cfg(feature = "warm-up")]
 use subjects::warm_up;
 use subjects::{
-    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, pool_of, tasks,
-    threads, warm,
+    JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, pool_of,
+    pristine, tasks, threads, warm,
 };
 use wasm_pool::{Billing, Pool};
 
@@ -60,6 +60,7 @@ type Section = fn(&mut Report);
 const SECTIONS: &[(&str, Section)] = &[
     ("warm", Report::warm),
     ("bills", Report::bills),
+    ("pristine", Report::pristine),
     ("two-threads", Report::two_threads),
     ("tasks", Report::tasks),
     ("waits", Report::waits),
@@ -187,6 +188,40 @@ impl Report {
             });
             self.line(name, more, target);
         }
+    }
+
+    /// Leases of instances that nobody has used before.
+    fn pristine(&mut self) {
+        let (_pool, add) = pool();
+        let warm = &mut warm::resolved(&add);
+        let spare = &mut pristine::while_spares_last();
+        let fresh = &mut pristine::fresh_pooled();
+        let few = Effort {
+            calls: self.effort.calls / 50,
+            ..self.effort
+        };
+        let full = std::mem::replace(&mut self.effort, few);
+        let name = "pristine, while spares last / fresh, pooling allocator";
+        self.ratio(name, spare, fresh, 0.2);
+        let name = "pristine, while spares last / warm, resolved entry";
+        self.ratio(name, spare, warm, 1.3);
+        let by_hand = &mut pristine::made_ahead_by_hand();
+        let name = "pristine, while spares last / made ahead, by hand";
+        self.ratio(name, spare, by_hand, 1.3);
+        let without = &mut pristine::without_spares();
+        let on_demand = &mut pristine::fresh_on_demand();
+        let name = "pristine, without spares / fresh, on demand";
+        self.ratio(name, without, on_demand, 1.2);
+        let leases = self.effort.calls;
+        let [mut rate, mut used] = [Vec::new(), Vec::new()];
+        for _ in 0..self.effort.rounds {
+            let (took, nanos) = pristine::sustained(leases);
+            rate.push(leases as f64 / took.as_secs_f64());
+            used.push(nanos / 1e3);
+        }
+        let (rate, used) = (median(rate), median(used));
+        println!("pristine, one after the other: {rate:.0} a second, {used:.1} us of the processors each");
+        self.effort = full;
     }
 
     fn two_threads(&mut self) {

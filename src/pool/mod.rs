@@ -30,6 +30,8 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 use crate::state::Group;
+#[cfg(test)]
+use service::recycler::Recycle;
 use shared::Shared;
 use wait::block_on::block_on;
 
@@ -199,6 +201,17 @@ impl<T: Send + 'static> Pool<T> {
     /// The engine that runs the code.
     pub fn engine(&self) -> &Engine {
         self.shared.runtime.engine()
+    }
+
+    /// From now on whoever calls [`Self::recycle`] is the recycler, and nobody else: for the model checker.
+    #[cfg(test)]
+    pub fn recycle_by_hand(&self) {
+        self.shared.recycler.spent.open();
+    }
+
+    #[cfg(test)]
+    pub fn recycle(&self) {
+        self.shared.recycle();
     }
 
     /// Counts every invariant of the pool's books again, from the records.

@@ -50,6 +50,7 @@ mod ends;
 mod explore;
 mod flights;
 mod owned;
+mod pristine;
 mod prepare;
 mod room;
 mod seats;
@@ -63,4 +64,4 @@ pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, Report, SharedError,
     StackTooSmall, StoreData, SystemError,
 };
-pub use state::{Budget, Group, Policy, RemovalReason};
+pub use state::{Budget, Group, Policy, RemovalReason, Reuse};

@@ -34,6 +34,8 @@ impl Module {
 pub struct Pool {
     pub state: State<Fake>,
     pub cx: Context<Fake, Doors>,
+    /// Of functions that are defined from now on.
+    pub terms: FunctionTerms,
 }
 
 /// What was destroyed, in order.
@@ -75,6 +77,7 @@ impl Pool {
         Self {
             state: State::new(config, all),
             cx: Context::new(Doors::default()),
+            terms: FunctionTerms::default(),
         }
     }
 
@@ -86,7 +89,7 @@ impl Pool {
             definition: 0,
             key: [module.key; 32],
             source: module.key,
-            terms: FunctionTerms::default(),
+            terms: self.terms,
         };
         let known = self.state.find(&name, "");
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));

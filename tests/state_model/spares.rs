@@ -1,9 +1,11 @@
 //! Spares: what the core makes ahead of leases, in the random runs; and how many, by direct questions.
 
-use crate::fake::Instance;
+use crate::fake::{Fake, Instance};
 use crate::model::{MSeat, Place, Request, Sleep, Step};
+use crate::pool::{Module, NONE, Pool};
 use crate::state::{
-    Amounts, Expiry, RemovalReason, Returned, Reuse, SpareToMake, Spares, Stamp,
+    Amounts, Budget, EntryId, Expiry, FunctionTerms, Policy, RemovalReason, ReserveOutcome,
+    Returned, Reuse, SeatOffer, SpareToMake, Spares, Stamp,
 };
 use crate::world::World;
 
@@ -180,4 +182,147 @@ impl World {
         }
         all
     }
+}
+
+// Asked directly: ─────────────────────────────────────────────────────────────────────────────
+
+const F: Module = Module::new(1, 1);
+const OTHERS: [Module; 2] = [Module::new(2, 1), Module::new(3, 1)];
+
+/// Room for so much memory; functions whose instances are leased once.
+fn pristine(memory: u64) -> Pool {
+    let mut pool = Pool::new(Policy::ModuleLru, &[(Budget::Memory, memory)]);
+    pool.terms = FunctionTerms {
+        reuse: Reuse::Pristine,
+        ..FunctionTerms::default()
+    };
+    pool
+}
+
+impl Pool {
+    /// The leases end, and their instances are destroyed.
+    fn spend(&mut self, leases: &[Instance]) {
+        for id in leases {
+            (self.state).dismiss(*id, RemovalReason::Uses, None, &mut self.cx);
+        }
+        self.destroy();
+    }
+
+    /// Makes spares until none is wanted, or there is no room; how many.
+    fn refill(&mut self) -> usize {
+        let mut made = 0;
+        while let Some(spare) = self.state.begin_spare(&mut self.cx) {
+            let (id, holds) = (spare.request, NONE.memory(1).stack(1).mappings(1));
+            if !self.state.reserve_for_spare(id, holds) {
+                self.state.give_up_spare(id, &mut self.cx);
+                continue;
+            }
+            let never = Stamp::NEVER;
+            let born = self.state.install(id, holds, never, &mut self.cx);
+            let born = born.unwrap_or_else(|_| panic!("nothing was replaced"));
+            let seat = self.state.instance(born).expect("alive").seat();
+            let slot = self.cx.slots.slot(spare.entry, seat);
+            slot.stamp = never;
+            slot.clear_notify();
+            let parked = self.state.returned(born, &mut self.cx);
+            assert!(matches!(parked, Returned::Park));
+            self.cx.slots.restore_spare(spare.entry, seat, born);
+            made += 1;
+        }
+        made
+    }
+
+    fn wanted(&self, entry: EntryId<Fake>) -> usize {
+        self.state
+            .spares_of(entry)
+            .map_or(0, |spares| spares.wanted)
+    }
+}
+
+#[test]
+fn each_lack_doubles_what_is_wanted() {
+    let mut pool = pristine(100);
+    let entry = pool.entry(F, 1);
+    for wanted in [1, 2] {
+        let lease = pool.lease_new(F);
+        assert_eq!(pool.wanted(entry), wanted);
+        pool.spend(&[lease]);
+    }
+    // It has two seats.
+    assert_eq!(pool.refill(), 2);
+    assert_eq!(pool.refill(), 0);
+}
+
+#[test]
+fn a_spare_that_goes_for_room_is_not_made_again_at_once() {
+    let mut pool = pristine(4);
+    let entry = pool.entry(F, 1);
+    let leases = [pool.lease_new(F), pool.lease_new(F)];
+    pool.spend(&leases);
+    assert_eq!(pool.refill(), 2);
+    pool.terms = FunctionTerms::default();
+    OTHERS.iter().for_each(|module| _ = pool.idle(*module));
+    let growth = pool.state.begin_growth(None);
+    let room = (pool.state).reserve(growth, NONE.memory(1), &mut pool.cx);
+    assert_eq!(room, ReserveOutcome::Evicting);
+    pool.destroy();
+    assert_eq!(pool.wanted(entry), 1, "it was a spare that went");
+    pool.state.abandon(growth, &mut pool.cx.out);
+    assert_eq!(pool.refill(), 0);
+}
+
+/// What was taken and replaced within the period was needed.
+#[test]
+fn what_leases_have_used_of_them_stays() {
+    let mut pool = pristine(100);
+    let entry = pool.entry(F, 1);
+    let leases = [pool.lease_new(F), pool.lease_new(F)];
+    pool.spend(&leases);
+    assert_eq!(pool.refill(), 2);
+    let expiry = Expiry {
+        idle: Some(10),
+        ..Expiry::default()
+    };
+    let pass = |pool: &mut Pool| {
+        pool.cx.slots.now += 10;
+        pool.state.advance(pool.cx.slots.now);
+        while pool.state.sweep(expiry, &mut pool.cx) {}
+        pool.destroy();
+    };
+    pass(&mut pool);
+    for _ in 0..3 {
+        let leases = [(); 2].map(|()| {
+            let taken = pool.state.try_seat(entry, &mut pool.cx);
+            let SeatOffer::Idle(lease) = taken else {
+                panic!("a spare is there");
+            };
+            lease
+        });
+        pool.spend(&leases);
+        assert_eq!(pool.refill(), 2);
+        pass(&mut pool);
+        assert_eq!(pool.wanted(entry), 2);
+    }
+    pass(&mut pool);
+    assert_eq!(pool.wanted(entry), 0);
+}
+
+/// Somebody has evicted for memory, and was promised the stack that was free: it is not there for spares.
+#[test]
+fn what_is_promised_to_others_is_no_room_for_spares() {
+    let limits = [(Budget::Memory, 4), (Budget::Stack, 8)];
+    let mut pool = Pool::new(Policy::ModuleLru, &limits);
+    OTHERS.iter().for_each(|module| _ = pool.idle(*module));
+    pool.terms.reuse = Reuse::Pristine;
+    let lease = pool.lease_new(F);
+    pool.spend(&[lease]);
+    let growth = pool.state.begin_growth(None);
+    // Two of memory are missing, and the other six of stack are free.
+    let needs = NONE.memory(4).stack(6);
+    let room = (pool.state).reserve(growth, needs, &mut pool.cx);
+    assert_eq!(room, ReserveOutcome::Evicting);
+    assert_eq!(pool.refill(), 0);
+    pool.destroy();
+    let room = (pool.state).reserve(growth, needs, &mut pool.cx);
+    assert_eq!(room, ReserveOutcome::Granted);
 }

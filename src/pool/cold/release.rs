@@ -74,13 +74,15 @@ impl<T: Send + 'static> Entry<T> {
 
     #[cold]
     pub(crate) fn check_and_release(&self, mut pooled: Box<PooledInstance<T>>, healthy: bool) {
+        if healthy && pooled.defined.is_pristine && pooled.is_used_up() {
+            return self.spend(pooled);
+        }
         let reason = if healthy {
             self.reason_to_retire(&mut pooled)
         } else {
             Some(RemovalReason::Failed)
         };
         match reason {
-            Some(RemovalReason::Uses) if pooled.defined.is_pristine => self.spend(pooled),
             Some(reason) => self.retire(pooled, reason),
             None => {
                 if let Err(not_returned) = self.put(pooled) {

@@ -122,11 +122,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Makes one spare, if one is wanted; whether one was.
-    fn make_spare(&self) -> bool {
-        let Some(begun) = self.begin_spare() else {
-            return false;
-        };
+    fn make_spare(&self, begun: Begun<T>) {
         let Begun {
             guard,
             entry,
@@ -137,9 +133,9 @@ impl<T: Send + 'static> Shared<T> {
         if guarded("making a spare", finish) != Some(true) {
             self.with_state(|locked, cx| locked.state.give_up_spare(guard.id(), cx));
         }
-        true
     }
 
+    /// The next spare to make, if one is wanted. It pins its code from here on.
     fn begin_spare(&self) -> Option<Begun<T>> {
         let pool = self.this.upgrade()?;
         let (spare, code) = self.with_state(|locked, cx| {
@@ -205,16 +201,17 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 impl<T: Send + 'static> Recycle for Shared<T> {
-    /// What is spent goes first: its room may be what the next spare needs.
+    /// What is spent goes before the next spare is made, which may need its room; but not before that has pinned its code,
+    /// which may go with its last instance.
     fn recycle(&self) -> bool {
         let mut worked = false;
         loop {
-            self.with_state(|_, _| {});
-            worked |= self.destroy_condemned();
-            if !self.make_spare() {
-                return worked;
+            let begun = self.begin_spare();
+            worked |= begun.is_some() | self.destroy_condemned();
+            match begun {
+                Some(begun) => self.make_spare(begun),
+                None => return worked,
             }
-            worked = true;
         }
     }
 }

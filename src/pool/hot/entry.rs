@@ -164,7 +164,7 @@ impl<T: Send + 'static> Entry<T> {
             return Taken::Nothing;
         }
         let preferred = self.preferred_seat();
-        match self.take_from(preferred, control, lends) {
+        match self.take_from(preferred, self.slots.get(preferred), control, lends) {
             Taken::Nothing => self.take_elsewhere(control, preferred, lends),
             taken => taken,
         }
@@ -173,9 +173,9 @@ impl<T: Send + 'static> Entry<T> {
     /// From the other slots, those behind the preferred one first.
     #[inline(never)]
     fn take_elsewhere(&self, control: u64, preferred: usize, lends: bool) -> Taken<T> {
-        let count = self.slots.len();
-        for seat in (preferred + 1..count).chain(0..preferred) {
-            let taken = self.take_from(seat, control, lends);
+        let behind = self.slots().enumerate().skip(preferred + 1);
+        for (seat, slot) in behind.chain(self.slots().enumerate().take(preferred)) {
+            let taken = self.take_from(seat, slot, control, lends);
             if let Taken::Idle(_) = taken {
                 preferred_seat::remember(self.hash, seat);
             }
@@ -187,8 +187,7 @@ impl<T: Send + 'static> Entry<T> {
     }
 
     #[inline(always)]
-    fn take_from(&self, seat: usize, control: u64, lends: bool) -> Taken<T> {
-        let slot = self.slots.get(seat);
+    fn take_from(&self, seat: usize, slot: &Slot<T>, control: u64, lends: bool) -> Taken<T> {
         match slot.take() {
             Found::Nothing => Taken::Nothing,
             Found::Own(pooled) if pooled.control == control => {

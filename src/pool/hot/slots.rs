@@ -13,18 +13,22 @@ use crate::sync::{AtomicBool, AtomicU64, CachePadded, OnceLock, Ordering};
 /// lie in blocks of their own; none ever goes or moves.
 pub(crate) struct SlotTable<T: Send + 'static> {
     first: Block<T>,
-    next: OnceLock<Box<Further<T>>>,
+    further: OnceLock<Box<Further<T>>>,
 }
 
 type Block<T> = Box<[CachePadded<Slot<T>>]>;
 
-/// As many slots as there were before.
+/// What came after the first slots: each block has as many as there were before, but for the last, which ends with as many
+/// as there may be.
 struct Further<T: Send + 'static> {
-    /// The number of the first.
-    from: usize,
-    slots: Block<T>,
-    next: OnceLock<Box<Self>>,
+    /// All slots there are, the first ones included. Written under the lock.
+    count: AtomicU64,
+    /// The block at n begins with seat `FIRST_SLOTS << n`.
+    blocks: [OnceLock<Block<T>>; MOST_BLOCKS],
 }
+
+/// Enough for the most instances that an entry may have at once.
+const MOST_BLOCKS: usize = 13;
 
 fn block<T: Send + 'static>(count: usize, metered: bool) -> Block<T> {
     (0..count)
@@ -37,15 +41,15 @@ impl<T: Send + 'static> SlotTable<T> {
         let first = block(seats.min(FIRST_SLOTS), metered);
         Self {
             first,
-            next: OnceLock::new(),
+            further: OnceLock::new(),
         }
     }
 
     #[inline(always)]
     pub fn len(&self) -> usize {
-        match self.next.get() {
+        match self.further.get() {
             None => self.first.len(),
-            Some(further) => further.end(),
+            Some(further) => further.count.load(Ordering::Acquire) as usize,
         }
     }
 
@@ -60,46 +64,38 @@ impl<T: Send + 'static> SlotTable<T> {
 
     #[inline(never)]
     fn get_further(&self, seat: usize) -> &Slot<T> {
-        let mut next = self.next.get();
-        while let Some(further) = next {
-            if let Some(slot) = further.slots.get(seat - further.from) {
-                return slot;
-            }
-            next = further.next.get();
-        }
-        unreachable!("seat {seat} was given out, so its slot was made")
+        let at = (seat / FIRST_SLOTS).ilog2() as usize;
+        let blocks = self.further.get().map(|further| &further.blocks);
+        let block = blocks.and_then(|blocks| blocks[at].get());
+        let slot = block.and_then(|block| block.get(seat - (FIRST_SLOTS << at)));
+        slot.unwrap_or_else(|| unreachable!("seat {seat} was given out, so its slot was made"))
     }
 
     /// Makes slots until there are `count`. Under the lock: one at a time.
     pub fn extend(&self, count: usize) {
-        let (mut from, mut next) = (self.first.len(), &self.next);
-        while let Some(further) = next.get() {
-            (from, next) = (from + further.slots.len(), &further.next);
-        }
         let metered = self.first.iter().any(|slot| slot.meter.is_some());
-        if count > from {
-            next.get_or_init(|| {
-                Box::new(Further {
-                    from,
-                    slots: block(count - from, metered),
-                    next: OnceLock::new(),
-                })
-            });
+        if count <= self.len() {
+            return;
         }
+        let further = self.further.get_or_init(|| {
+            Box::new(Further {
+                count: AtomicU64::new(self.first.len() as u64),
+                blocks: [const { OnceLock::new() }; MOST_BLOCKS],
+            })
+        });
+        for (at, slots) in further.blocks.iter().enumerate() {
+            let from = FIRST_SLOTS << at;
+            if from < count {
+                slots.get_or_init(|| block(from.min(count - from), metered));
+            }
+        }
+        further.count.store(count as u64, Ordering::Release);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> + Clone {
-        (0..self.len()).map(|seat| self.get(seat))
-    }
-}
-
-impl<T: Send + 'static> Further<T> {
-    #[inline(never)]
-    fn end(&self) -> usize {
-        match self.next.get() {
-            None => self.from + self.slots.len(),
-            Some(further) => further.end(),
-        }
+        let blocks = (self.further.get()).map_or(&[][..], |further| &further.blocks);
+        let further = blocks.iter().map_while(OnceLock::get).flatten();
+        self.first.iter().chain(further).map(|slot| &**slot)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::sync::Mutex;
 
 /// More than so many are not left here: whoever comes then ends its instance itself.
-const MOST: usize = 64;
+const MOST: usize = 256;
 /// So many wake a recycler that only naps.
 const MANY: usize = 16;
 

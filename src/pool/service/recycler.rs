@@ -16,7 +16,7 @@ use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, bounde
 const NAP: Duration = Duration::from_millis(1);
 const NAPS: u32 = 50;
 /// More than so many are not left to it to destroy.
-const MOST: usize = 64;
+const MOST: usize = 256;
 
 /// What a recycler does.
 pub(crate) trait Recycle: Send + Sync + 'static {
