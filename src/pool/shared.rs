@@ -305,7 +305,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut cx = Context::new(Claims::new());
         let now = self.timekeeper.now();
         let mut condemned = Vec::new();
-        let (answer, is_awaited) = {
+        let answer = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
             self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
@@ -314,10 +314,10 @@ impl<T: Send + 'static> Shared<T> {
             cx.slots.exchange_lent(&mut locked.lent);
             self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
             locked.hand_out(0, &mut cx.out);
-            (answer, locked.state.is_anything_awaited())
+            answer
         };
         self.carry_out(cx);
-        self.condemn(condemned, is_awaited);
+        self.condemn(condemned);
         answer
     }
 

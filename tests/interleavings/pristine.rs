@@ -41,10 +41,9 @@ fn who_waits_for_an_instance_needs_no_recycler() {
         let world = world(1, |builder| builder);
         let f = world.define("f", 1);
         thread::scope(|scope| {
-            for _ in 0..2 {
+            for _ in 0..3 {
                 scope.spawn(|| leases(&world, &f, 2));
             }
-            leases(&world, &f, 1);
         });
         finish(&world);
     });
@@ -77,8 +76,9 @@ fn spares_are_made_and_leased_once_beside_leases() {
         let f = world.define("f", 1);
         thread::scope(|scope| {
             scope.spawn(|| (0..3).for_each(|_| world.pool.recycle()));
-            scope.spawn(|| leases(&world, &f, 2));
-            leases(&world, &f, 2);
+            for _ in 0..2 {
+                scope.spawn(|| leases(&world, &f, 2));
+            }
         });
         world.pool.recycle();
         finish(&world);
@@ -94,10 +94,12 @@ fn a_function_is_replaced_beside_its_spares() {
         thread::scope(|scope| {
             scope.spawn(|| (0..2).for_each(|_| world.pool.recycle()));
             scope.spawn(|| leases(&world, &f, 2));
-            let new = definition("f", 2);
-            world.pool.replace::<i32, i32>(new).unwrap();
-            let mut lease = f.acquire(1).unwrap();
-            assert_eq!(lease.call(0).unwrap(), 2, "C-N2");
+            scope.spawn(|| {
+                let new = definition("f", 2);
+                world.pool.replace::<i32, i32>(new).unwrap();
+                let mut lease = f.acquire(1).unwrap();
+                assert_eq!(lease.call(0).unwrap(), 2, "C-N2");
+            });
         });
         world.pool.recycle();
         finish(&world);
@@ -117,7 +119,7 @@ fn a_pool_is_closed_beside_what_is_left_to_the_recycler() {
                     serve(&world, lease, 1);
                 }
             });
-            assert!(world.pool.close_and_drain(FOR_EVER));
+            scope.spawn(|| assert!(world.pool.close_and_drain(FOR_EVER)));
         });
         finish(&world);
     });

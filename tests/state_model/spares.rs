@@ -307,9 +307,9 @@ fn what_leases_have_used_of_them_stays() {
     assert_eq!(pool.wanted(entry), 0);
 }
 
-/// Somebody has evicted for memory, and was promised the stack that was free: it is not there for spares.
+/// Somebody has evicted for memory, and has the stack that was free until that is there.
 #[test]
-fn what_is_promised_to_others_is_no_room_for_spares() {
+fn what_others_hold_meanwhile_is_no_room_for_spares() {
     let limits = [(Budget::Memory, 4), (Budget::Stack, 8)];
     let mut pool = Pool::new(Policy::ModuleLru, &limits);
     OTHERS.iter().for_each(|module| _ = pool.idle(*module));

@@ -84,16 +84,18 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// It is the recycler's to destroy it, unless somebody waits for its room, or the recycler has enough to do.
-    pub(crate) fn condemn(&self, condemned: Vec<Context<T>>, is_awaited: bool) {
+    pub(crate) fn condemn(&self, condemned: Vec<Context<T>>) {
+        if condemned.is_empty() {
+            return;
+        }
         for one in condemned {
-            match is_awaited {
-                true => self.carry_out(one),
-                false => {
-                    if let Some(one) = self.recycler.condemn(one) {
-                        self.carry_out(one);
-                    }
-                }
+            if let Some(one) = self.recycler.condemn(one) {
+                self.carry_out(one);
             }
+        }
+        // Whoever begins to wait later has looked at what is condemned before.
+        if self.lock().state.is_anything_awaited() {
+            self.destroy_condemned();
         }
     }
 

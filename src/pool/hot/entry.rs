@@ -173,8 +173,8 @@ impl<T: Send + 'static> Entry<T> {
     /// From the other slots, those behind the preferred one first.
     #[inline(never)]
     fn take_elsewhere(&self, control: u64, preferred: usize, lends: bool) -> Taken<T> {
-        let behind = self.slots().enumerate().skip(preferred + 1);
-        for (seat, slot) in behind.chain(self.slots().enumerate().take(preferred)) {
+        let behind = self.slots.iter_from(preferred + 1);
+        for (seat, slot) in behind.chain(self.slots.iter_from(0).take(preferred)) {
             let taken = self.take_from(seat, slot, control, lends);
             if let Taken::Idle(_) = taken {
                 preferred_seat::remember(self.hash, seat);

@@ -1,5 +1,7 @@
 //! Places for idle instances: what a lease takes out of one and puts back.
 
+use std::iter;
+
 use crate::pool::hot::meter::Meter;
 use crate::pool::hot::owned_cell::{Found, OwnedCell};
 use crate::pool::hot::pooled_instance::PooledInstance;
@@ -93,9 +95,20 @@ impl<T: Send + 'static> SlotTable<T> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> + Clone {
-        let blocks = (self.further.get()).map_or(&[][..], |further| &further.blocks);
-        let further = blocks.iter().map_while(OnceLock::get).flatten();
-        self.first.iter().chain(further).map(|slot| &**slot)
+        self.iter_from(0).map(|(_, slot)| slot)
+    }
+
+    /// The slots of this seat and of all behind it, with their seats.
+    pub fn iter_from(&self, seat: usize) -> impl Iterator<Item = (usize, &Slot<T>)> + Clone {
+        let further = (self.further.get()).map_or(&[][..], |further| &further.blocks);
+        let further = further.iter().map_while(OnceLock::get).enumerate();
+        let further = further.map(|(at, slots)| (FIRST_SLOTS << at, slots));
+        let blocks = iter::once((0, &self.first)).chain(further);
+        blocks.flat_map(move |(from, slots)| {
+            let first = seat.saturating_sub(from).min(slots.len());
+            let slots = slots[first..].iter().enumerate();
+            slots.map(move |(n, slot)| (from + first + n, &**slot))
+        })
     }
 }
 

@@ -77,12 +77,16 @@ impl<T: Send + 'static> Recycler<T> {
 
     /// Leaves it something to destroy; gives it back if it has enough to do, or there is no recycler.
     pub fn condemn(&self, cx: Context<T>) -> Option<Context<T>> {
-        let mut condemned = self.condemned.lock();
-        if condemned.len() >= MOST || !self.spent.is_open() {
+        if !self.spent.is_open() {
             return Some(cx);
         }
-        condemned.push(cx);
-        drop(condemned);
+        {
+            let mut condemned = self.condemned.lock();
+            if condemned.len() >= MOST {
+                return Some(cx);
+            }
+            condemned.push(cx);
+        }
         self.ring();
         None
     }

@@ -98,7 +98,7 @@ impl<H: Types> State<H> {
             true => counts.evictions += 1,
             false => counts.retirements += 1,
         });
-        self.note_spare_gone(instance.entry, reason, instance.is_spare(), &cx.slots);
+        self.note_spare_gone(instance.entry, reason, instance.is_spare());
         let seat = instance.seat();
         let dying = self.dying.insert(Dying {
             charge: instance.charge,

@@ -42,13 +42,8 @@ impl<H: Types> State<H> {
         id: EntryId<H>,
         reason: RemovalReason,
         was_spare: bool,
-        slots: &impl Slots<H>,
     ) {
-        if self.spares.get(id).is_none() {
-            return;
-        }
         if reason.ends_a_lease() {
-            self.spares.note_ready(id, self.ready(id, slots).len());
             self.spares.ask_to_refill(id);
         } else if was_spare && reason == RemovalReason::Room {
             self.spares.lower(id, 1);
@@ -123,8 +118,11 @@ impl<H: Types> State<H> {
     }
 
     fn seat_for_spare(&mut self, id: EntryId<H>, slots: &mut impl Slots<H>) -> Option<usize> {
+        let ready = self.ready(id, slots).len();
+        // As few as leases have left since the last one was made.
+        self.spares.note_ready(id, ready);
         let wanted = self.spares.get(id)?.wanted;
-        let has = self.ready(id, slots).len() + self.spares_in_making(id);
+        let has = ready + self.spares_in_making(id);
         let entry = self.entries.get(id)?;
         let module = &self.modules[self.functions.get(entry.function)?.module];
         let may_be = module.is_loaded() && module.collected_for.is_none();
