@@ -198,6 +198,7 @@
 //! | `artifact rejected` | event, warn | `store`, `key`, `error`, `removed` | an artifact that is corrupt or of another version; it is as if it were not there |
 //! | `artifact store fails` | event, warn | `store`, `error` | the first failure of a store to read, or to write, since that worked; the pool goes on without it |
 //! | `compiler is not shut in` | event, warn | `landlock`, `seccomp` | building a pool whose processes compile with less around them than there might be: what the kernel does not have is false |
+//! | `no thread to make spares on` | event, error | `error` | the system refused a thread: leases that each have an instance of their own end it themselves, and sweeps make spares |
 //! | `no thread to compile on` | event, error | `error` | the system refused a thread |
 //! | `no thread to keep artifacts on` | event, error | `error` | the system refused a thread |
 //! | `no thread to ring alarms on` | event, error | `error` | the system refused a thread |

@@ -133,7 +133,9 @@ pub fn fresh_on_demand() -> Subject {
 
 fn fresh(name: &'static str, strategy: InstanceAllocationStrategy) -> Subject {
     let mut config = wasmtime::Config::new();
-    config.epoch_interruption(true).allocation_strategy(strategy);
+    config
+        .epoch_interruption(true)
+        .allocation_strategy(strategy);
     let engine = Engine::new(&config).expect("a plain engine");
     let module = Module::new(&engine, ADD).expect("the guest compiles");
     let pre: InstancePre<()> = Linker::new(&engine)

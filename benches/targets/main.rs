@@ -220,7 +220,9 @@ impl Report {
             used.push(nanos / 1e3);
         }
         let (rate, used) = (median(rate), median(used));
-        println!("pristine, one after the other: {rate:.0} a second, {used:.1} us of the processors each");
+        println!(
+            "pristine, one after the other: {rate:.0} a second, {used:.1} us of the processors each"
+        );
         self.effort = full;
     }
 

@@ -209,6 +209,7 @@ impl<T: Send + 'static> Pool<T> {
         self.shared.recycler.spent.open();
     }
 
+    /// What the recycler does.
     #[cfg(test)]
     pub fn recycle(&self) {
         self.shared.recycle();

@@ -19,6 +19,7 @@ use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::deadlock::Blocked;
 use crate::pool::defined::{Defined, Source};
 use crate::pool::hot::entry::Entry;
+use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread::agree_on_sequence;
 use crate::pool::hot::thread_cache;
 use crate::pool::lent::Lent;
@@ -86,7 +87,7 @@ pub(crate) struct Shared<T: Send + 'static> {
     pub lends: bool,
     pub observer: Observer,
     pub housekeeper: Housekeeper,
-    pub recycler: Recycler<T>,
+    pub recycler: Recycler<Box<PooledInstance<T>>, Context<T>>,
     pub workers: Workers,
     pub in_flight: InFlight,
     pub suspended: Arc<Suspended>,

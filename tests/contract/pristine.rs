@@ -296,7 +296,10 @@ fn what_replaces_a_function_may_say_otherwise() {
     assert_eq!(check(&pool).idle, 0, "C-N2");
     assert_eq!(f.call(1, 7).unwrap(), 0);
     pool.sweep();
-    assert!(f.call(1, 7).is_err(), "its segments are gone, as they were dropped");
+    assert!(
+        f.call(1, 7).is_err(),
+        "its segments are gone, as they were dropped"
+    );
     f.call(1, 7).unwrap();
     let pristine = Definition::new("f").wasm(wat(MARKS));
     let f: Function<i32, i32> = pool.replace(pristine).unwrap();
@@ -463,8 +466,10 @@ fn guests_that_fail_to_start_in_the_background_are_not_tried_for_ever() {
         Ok(())
     });
     let pool = pool.build().unwrap();
-    let wasm = wat(r#"(module (import "env" "start" (func $start)) (start $start)
-        (func (export "f") (result i32) i32.const 1))"#);
+    let wasm = wat(
+        r#"(module (import "env" "start" (func $start)) (start $start)
+        (func (export "f") (result i32) i32.const 1))"#,
+    );
     let f: Function<(), i32> = pool.define(Definition::new("f").wasm(wasm)).unwrap();
     for round in 1..4 {
         f.call(1, ()).unwrap();
@@ -502,8 +507,15 @@ fn a_recycler_that_is_held_up_holds_nobody_up() {
     is_held.recv_timeout(Duration::from_secs(60)).unwrap();
     // Its seat and its room are the held one's; all else goes on, also without waiting.
     for _ in 0..500 {
-        drop(f.acquire_with(1, room_within(Duration::from_secs(60))).unwrap());
-        drop(other.acquire_with(2, room_within(Duration::from_secs(60))).unwrap());
+        drop(
+            f.acquire_with(1, room_within(Duration::from_secs(60)))
+                .unwrap(),
+        );
+        drop(
+            other
+                .acquire_with(2, room_within(Duration::from_secs(60)))
+                .unwrap(),
+        );
     }
     go.send(()).unwrap();
     until(|| pool.stats().dying == 0 && pool.stats().leased == 0);
@@ -542,7 +554,8 @@ fn a_pool_that_goes_leaves_nothing_of_them() {
 fn spares_are_evicted_and_reported_as_others_are() {
     let removals = Arc::new(Mutex::new(Vec::new()));
     let list = removals.clone();
-    let builder = quiet().removal_listener(move |removal| list.lock().unwrap().push(removal.reason));
+    let builder =
+        quiet().removal_listener(move |removal| list.lock().unwrap().push(removal.reason));
     let pool = builder.build().unwrap();
     let f = pages(&pool, "f", 1);
     f.call(1, ()).unwrap();

@@ -406,7 +406,8 @@ impl World {
                 assert!(!stale, "C-N2: a stale instance was born");
                 let key = self.key(id);
                 self.model.requests.remove(&id);
-                self.model.bear(instance, (entry, seat), key, version, holds, stamp);
+                self.model
+                    .bear(instance, (entry, seat), key, version, holds, stamp);
                 self.absorb(None);
                 self.cx.slots.slot(entry, seat).stamp = stamp;
                 self.lease_out(instance, entry);

@@ -7,7 +7,7 @@ use crate::quarantine::{Judged, MConduct, RULE};
 use crate::shares::MShare;
 use crate::state::{
     Amounts, Budget, DyingId, EntryId, FunctionId, FunctionTerms, ModuleId, Policy, QuarantineRule,
-    RequestId, Reuse, Signal, Stamp, Ticket,
+    RequestId, Signal, Stamp, Ticket,
 };
 
 /// One number per budget, the total last.
@@ -513,38 +513,6 @@ impl Model {
         self.modules
             .get_mut(&key)
             .expect("the model knows the module")
-    }
-
-    /// A request has become an instance, which the shell holds.
-    pub fn bear(
-        &mut self,
-        id: Instance,
-        (entry, seat): (usize, usize),
-        key: u8,
-        version: u64,
-        holds: Amounts,
-        last: Stamp,
-    ) {
-        let function = self.function_of(entry);
-        let pristine = function.is_some_and(|f| f.terms.reuse == Reuse::Pristine);
-        let record = MInstance {
-            entry,
-            seat,
-            key,
-            version,
-            holds,
-            last,
-            created_at: self.now,
-            place: Place::Held,
-            leaked: None,
-            pristine,
-            unseen: false,
-        };
-        self.instances.insert(id, record);
-        self.entries[entry].seats[seat] = MSeat::Taken(id);
-        if let Some(share) = self.share_of(entry) {
-            share.users_of.insert(key);
-        }
     }
 
     /// The request has ended: all it had is free.

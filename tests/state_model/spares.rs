@@ -1,7 +1,7 @@
 //! Spares: what the core makes ahead of leases, in the random runs; and how many, by direct questions.
 
 use crate::fake::{Fake, Instance};
-use crate::model::{MSeat, Place, Request, Sleep, Step};
+use crate::model::{MInstance, MSeat, Model, Place, Request, Sleep, Step};
 use crate::pool::{Module, NONE, Pool};
 use crate::state::{
     Amounts, Budget, EntryId, Expiry, FunctionTerms, Policy, RemovalReason, ReserveOutcome,
@@ -181,6 +181,40 @@ impl World {
             }
         }
         all
+    }
+}
+
+impl Model {
+    /// A request has become an instance, which the shell holds.
+    pub fn bear(
+        &mut self,
+        id: Instance,
+        (entry, seat): (usize, usize),
+        key: u8,
+        version: u64,
+        holds: Amounts,
+        last: Stamp,
+    ) {
+        let function = self.function_of(entry);
+        let pristine = function.is_some_and(|f| f.terms.reuse == Reuse::Pristine);
+        let record = MInstance {
+            entry,
+            seat,
+            key,
+            version,
+            holds,
+            last,
+            created_at: self.now,
+            place: Place::Held,
+            leaked: None,
+            pristine,
+            unseen: false,
+        };
+        self.instances.insert(id, record);
+        self.entries[entry].seats[seat] = MSeat::Taken(id);
+        if let Some(share) = self.share_of(entry) {
+            share.users_of.insert(key);
+        }
     }
 }
 

@@ -182,8 +182,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// Leases that one instance serves before it is retired. With 1, every lease is of a pristine
-    /// instance, made for it from retained code. A definition may say otherwise. Default: no limit.
+    /// Leases that one instance serves before it is retired. With 1, each lease makes its instance, and destroys it: see
+    /// [`Self::reuse`] for instances that are made ahead. A definition may say otherwise. Default: no limit.
     pub fn max_uses(mut self, uses: u64) -> Self {
         self.settings.max_uses = uses;
         self

@@ -192,8 +192,8 @@ impl Definition {
     }
 
     /// Leases that an instance of this function may have, instead of the pool's
-    /// ([`PoolBuilder::max_uses`](crate::PoolBuilder::max_uses)): the last one destroys it. With 1, each lease is
-    /// of an instance that nobody has used before. Zero is [`DefineError::Limits`].
+    /// ([`PoolBuilder::max_uses`](crate::PoolBuilder::max_uses)): the last one destroys it. Zero is
+    /// [`DefineError::Limits`]. See [`Self::reuse`] for instances that are leased but once.
     pub fn max_uses(mut self, uses: u64) -> Self {
         self.limits.max_uses = Some(uses);
         self

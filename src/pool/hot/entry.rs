@@ -89,7 +89,7 @@ pub(crate) struct Entry<T: Send + 'static> {
     /// Whether the last lease that had to make its instance was a task's: then spares have stacks.
     of_tasks: AtomicBool,
     /// Where instances that are leased once are left.
-    pub spent: Arc<Spent<T>>,
+    pub spent: Arc<Spent<Box<PooledInstance<T>>>>,
     pub group: Group,
     pub id: EntryId<T>,
     /// The function's name, without its arguments.

@@ -8,7 +8,6 @@
 //! looks at both once more. The queue's own lock orders the two: if the instance came first, who waits finds it; if it
 //! came second, its second look sees what was told, and it takes the pool's lock, where the queue is emptied.
 
-use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::sync::Mutex;
 
 /// More than so many are not left here: whoever comes then ends its instance itself.
@@ -16,13 +15,13 @@ const MOST: usize = 256;
 /// So many wake a recycler that only naps.
 const MANY: usize = 16;
 
-pub(crate) struct Spent<T: Send + 'static> {
-    queue: Mutex<Queue<T>>,
+/// Instances (`I`) whose one lease has ended.
+pub(crate) struct Spent<I> {
+    queue: Mutex<Queue<I>>,
 }
 
-struct Queue<T: Send + 'static> {
-    #[expect(clippy::vec_box, reason = "half a kilobyte each, which is moved nowhere else")]
-    instances: Vec<Box<PooledInstance<T>>>,
+struct Queue<I> {
+    instances: Vec<I>,
     recycler: Recycler,
 }
 
@@ -45,7 +44,7 @@ pub(crate) enum Left {
     ToSleeper,
 }
 
-impl<T: Send + 'static> Spent<T> {
+impl<I> Spent<I> {
     pub fn new() -> Self {
         Self {
             queue: Mutex::new(Queue {
@@ -70,7 +69,7 @@ impl<T: Send + 'static> Spent<T> {
     }
 
     /// Leaves an instance here; gives it back if that cannot be.
-    pub fn leave(&self, spent: Box<PooledInstance<T>>) -> Result<Left, Box<PooledInstance<T>>> {
+    pub fn leave(&self, spent: I) -> Result<Left, I> {
         let mut queue = self.queue.lock();
         if queue.recycler == Recycler::Absent || queue.instances.len() >= MOST {
             return Err(spent);
@@ -89,8 +88,7 @@ impl<T: Send + 'static> Spent<T> {
     }
 
     /// Takes out all that are here.
-    #[expect(clippy::vec_box, reason = "as they lie there")]
-    pub fn take(&self) -> Vec<Box<PooledInstance<T>>> {
+    pub fn take(&self) -> Vec<I> {
         self.queue.lock().instances.drain(..).collect()
     }
 

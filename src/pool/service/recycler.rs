@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::pool::hot::spent::Spent;
-use crate::pool::shared::Context;
 use crate::pool::time::threads::Threads;
 use crate::runtime::guarded;
 use crate::sync::unchecked::Mutex;
@@ -26,16 +25,17 @@ pub(crate) trait Recycle: Send + Sync + 'static {
 }
 
 /// The pool's hold on its recycler, if it has one.
-pub(crate) struct Recycler<T: Send + 'static> {
-    pub spent: Arc<Spent<T>>,
+pub(crate) struct Recycler<I, C> {
+    /// Instances (`I`) whose one lease has ended.
+    pub spent: Arc<Spent<I>>,
     threads: Threads,
     /// Dropped to end it.
     bell: Mutex<Option<Sender<()>>>,
-    /// What others have taken out of `spent`, to be destroyed.
-    condemned: Mutex<Vec<Context<T>>>,
+    /// What was taken out of `spent`, with what there is to do about it (`C`): it is to be destroyed.
+    condemned: Mutex<Vec<C>>,
 }
 
-impl<T: Send + 'static> Recycler<T> {
+impl<I: Send + 'static, C> Recycler<I, C> {
     /// No thread.
     pub fn none() -> Self {
         Self {
@@ -46,22 +46,18 @@ impl<T: Send + 'static> Recycler<T> {
         }
     }
 
-    /// Starts the thread, if there is none yet; its guests may take so many bytes of its stack.
+    /// Starts the thread, once; its guests may take so many bytes of its stack.
     ///
     /// # Errors
     /// The system's, which has no thread to give.
     pub fn start<P: Recycle>(&self, pool: Weak<P>, stack_bytes: usize) -> std::io::Result<()> {
-        let mut bell = self.bell.lock();
-        if bell.is_some() {
-            return Ok(());
-        }
         let (sender, rung) = bounded(1);
         let spent = self.spent.clone();
         spent.open();
         let work = move || run(&pool, &spent, &rung);
         let started = (self.threads).start_with_stack("wasm-pool recycler", stack_bytes, work);
         match started {
-            Ok(()) => *bell = Some(sender),
+            Ok(()) => *self.bell.lock() = Some(sender),
             Err(_) => self.spent.close(),
         }
         started
@@ -76,23 +72,23 @@ impl<T: Send + 'static> Recycler<T> {
     }
 
     /// Leaves it something to destroy; gives it back if it has enough to do, or there is no recycler.
-    pub fn condemn(&self, cx: Context<T>) -> Option<Context<T>> {
+    pub fn condemn(&self, condemned: C) -> Option<C> {
         if !self.spent.is_open() {
-            return Some(cx);
+            return Some(condemned);
         }
         {
-            let mut condemned = self.condemned.lock();
-            if condemned.len() >= MOST {
-                return Some(cx);
+            let mut all = self.condemned.lock();
+            if all.len() >= MOST {
+                return Some(condemned);
             }
-            condemned.push(cx);
+            all.push(condemned);
         }
         self.ring();
         None
     }
 
     /// One at a time: whoever destroys it may be held up by it.
-    pub fn next_condemned(&self) -> Option<Context<T>> {
+    pub fn next_condemned(&self) -> Option<C> {
         self.condemned.lock().pop()
     }
 
@@ -100,7 +96,7 @@ impl<T: Send + 'static> Recycler<T> {
         !self.condemned.lock().is_empty()
     }
 
-    /// Ends the thread, and waits for that, unless it is in host code for long. What was left to it is whoever's takes it.
+    /// Ends the thread, and waits for that. What was left to it stays to be taken.
     pub fn stop(&self) {
         self.spent.close();
         drop(self.bell.lock().take());
@@ -108,7 +104,7 @@ impl<T: Send + 'static> Recycler<T> {
     }
 }
 
-fn run<P: Recycle, T: Send + 'static>(pool: &Weak<P>, spent: &Spent<T>, rung: &Receiver<()>) {
+fn run<P: Recycle, I>(pool: &Weak<P>, spent: &Spent<I>, rung: &Receiver<()>) {
     let mut naps = 0;
     loop {
         let Some(pool) = pool.upgrade() else { return };

@@ -196,12 +196,7 @@ impl<H: Types> State<H> {
         self.sweep_own(None, expiry, cx)
     }
 
-    fn sweep_spares_of(
-        &mut self,
-        id: EntryId<H>,
-        period: u64,
-        cx: &mut Context<H, impl Slots<H>>,
-    ) {
+    fn sweep_spares_of(&mut self, id: EntryId<H>, period: u64, cx: &mut Context<H, impl Slots<H>>) {
         let mut ready = self.ready(id, &cx.slots);
         self.spares.note_ready(id, ready.len());
         let spares = self.spares.get(id);

@@ -66,7 +66,7 @@ pub enum RemovalReason {
     Room,
     /// Idle longer than the idle timeout.
     Idle,
-    /// Used `max_uses` times.
+    /// Used `max_uses` times; or leased, where an instance is leased but once.
     Uses,
     /// Older than `max_lifetime`.
     Lifetime,
