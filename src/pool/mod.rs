@@ -144,7 +144,8 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     /// Evicts what has been idle, or alive, for too long, and brings the metrics up to date. The
-    /// housekeeper does this by itself; without one, the host calls it now and then.
+    /// housekeeper does this by itself; without one, the host calls it now and then, and it makes spares as well where
+    /// instances are leased once ([`PoolBuilder::reuse`]): that runs start functions, and host code.
     pub fn sweep(&self) {
         self.shared.sweep();
     }

@@ -306,7 +306,7 @@ impl<T: Send + 'static> Shared<T> {
         let mut cx = Context::new(Claims::new());
         let now = self.timekeeper.now();
         let mut condemned = Vec::new();
-        let answer = {
+        let (answer, wants_spares) = {
             let mut locked = self.locked.lock();
             locked.state.advance(now);
             self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
@@ -315,10 +315,17 @@ impl<T: Send + 'static> Shared<T> {
             cx.slots.exchange_lent(&mut locked.lent);
             self.dismiss_spent(&mut locked, &mut cx, &mut condemned);
             locked.hand_out(0, &mut cx.out);
-            answer
+            (answer, locked.state.wants_spares())
         };
+        let has_condemned = !condemned.is_empty();
+        if has_condemned || wants_spares {
+            // Before any host code: that may need the room.
+            self.recycler.condemn(condemned);
+        }
         self.carry_out(cx);
-        self.condemn(condemned);
+        if has_condemned {
+            self.help_recycler();
+        }
         answer
     }
 
@@ -343,7 +350,7 @@ impl<T: Send + 'static> Shared<T> {
                 locked.state.close(cx);
             }
         });
-        self.destroy_condemned();
+        while self.destroy_condemned() {}
         self.workers.stop();
         if let Some(compilers) = &self.compilers {
             compilers.close();
@@ -410,6 +417,8 @@ impl<T: Send + 'static> Shared<T> {
 
     /// Whether an instance is leased, or being made, and so may need the epoch. Looks at a few at a time.
     pub fn is_anything_leased(&self) -> bool {
+        // What is spent goes first: its slots are empty, as those of leases are.
+        self.with_state(|_, _| {});
         let is_leased = |entry: &Arc<Entry<T>>, seat| entry.slot(seat).is_leased();
         let mut from = 0;
         loop {
@@ -445,7 +454,8 @@ impl<T: Send + 'static> Drop for Shared<T> {
         self.workers.stop();
         self.workers.join();
         self.recycler.stop();
-        self.recycle();
+        self.with_state(|_, _| {});
+        while self.destroy_condemned() {}
         let orphans = self.locked.get_mut().state.instance_count();
         self.housekeeper.stop();
         self.timekeeper.end(orphans as u64);

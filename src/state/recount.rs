@@ -119,9 +119,11 @@ impl<H: Types> State<H> {
         none(unknown, |id| {
             format!("P2: {id:?} is to be refilled, and has no spares")
         })?;
-        let homeless = |(_, r): &(RequestId<H>, &Request<H>)| r.is_for_spare && r.seat.is_none();
-        none(self.requests.iter().find(homeless), |(id, _)| {
-            format!("P3: {id:?} makes a spare without a seat")
+        let waits = |(_, r): &(RequestId<H>, &Request<H>)| {
+            r.is_for_spare && (r.asleep_until.is_some() || r.room_ticket.is_some())
+        };
+        none(self.requests.iter().find(waits), |(id, _)| {
+            format!("P3: {id:?} makes a spare, and waits")
         })
     }
 

@@ -124,3 +124,21 @@ fn a_pool_is_closed_beside_what_is_left_to_the_recycler() {
         finish(&world);
     });
 }
+
+/// Whoever waits until a function's leases have ended hears of it without a recycler.
+#[test]
+fn a_function_is_removed_beside_the_end_of_its_lease() {
+    explore(|| {
+        let world = world(2, |builder| builder);
+        let f = world.define("f", 1);
+        let lease = f.acquire(1).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| drop(lease));
+            scope.spawn(|| {
+                let stopped = world.pool.remove_and_cancel("f", FOR_EVER);
+                assert_eq!(stopped.unwrap(), 0);
+            });
+        });
+        finish(&world);
+    });
+}

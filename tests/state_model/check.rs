@@ -1,6 +1,6 @@
 //! What must hold after every step.
 
-use crate::model::{MFunction, MPhase, MSeat, Nap, Place, Sleep};
+use crate::model::{MFunction, MPhase, MSeat, Nap, Place, Sleep, Step};
 use crate::room::Verdict;
 use crate::state::Budget;
 use crate::world::World;
@@ -175,7 +175,8 @@ impl World {
         }
         let under_way = woken(|sleep| matches!(sleep, Sleep::Room(_)))
             || !model.dying.is_empty()
-            || !model.reports.is_empty();
+            || !model.reports.is_empty()
+            || model.requests.values().any(|r| r.step == Step::Spare);
         // Whoever is late and does not know it yet makes way at the next sweep.
         let is_late = |id| {
             model.requests[&id]

@@ -44,13 +44,16 @@ impl Model {
             assert_eq!(self.instances[&id].version, function.version);
             return Expected::Idle(id);
         }
-        if self.occupied(entry) >= function.most() {
-            return Expected::Full;
-        }
+        let taken_over = match self.has_surplus(entry) {
+            true => None,
+            false => self.seat_of_spare(entry).map(|(seat, _)| seat),
+        };
+        let occupied = self.occupied(entry) >= function.most();
         let vacant = seats().find(|seat| record.seats[*seat] == MSeat::Vacant);
         // When all are in use, there come to be twice as many.
         let more = (count < most).then_some(count);
-        (vacant.or(more)).map_or(Expected::Full, Expected::Seat)
+        let free = vacant.or(more).filter(|_| !occupied);
+        free.or(taken_over).map_or(Expected::Full, Expected::Seat)
     }
 }
 
@@ -96,6 +99,11 @@ impl World {
                 self.seen.note_if(seats > record.seats.len(), "more seats");
                 assert!(seats <= (2 * record.seats.len()).min(self.seats));
                 record.seats.resize(seats, MSeat::Vacant);
+                if record.seats[seat] == MSeat::Promised {
+                    self.seen.note("seat taken over from a spare");
+                    let spare = self.model.seat_of_spare(entry).expect("its seat").1;
+                    self.model.request(spare).seat = None;
+                }
                 self.model.promise(request, entry, seat);
                 Expected::Seat(seat)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::fake::Instance;
 use crate::model::{
-    CODE, COMPILE, MEMORY, MInstance, Model, Place, Request, STACK, Sums, plus, sums, total,
+    CODE, COMPILE, MEMORY, MInstance, Model, Place, Request, STACK, Step, Sums, plus, sums, total,
 };
 use crate::shares::Guards;
 use crate::state::Amounts;
@@ -19,6 +19,8 @@ pub struct Outlook {
     pub surely_evictable: Sums,
     /// What is being destroyed and promised to nobody.
     pub coming: Sums,
+    /// What is held for spares that are being made.
+    pub of_spares: Sums,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,8 @@ impl Outlook {
     }
 
     fn verdict_with(&self, evictable: &Sums) -> Verdict {
-        let both = core::array::from_fn(|b| evictable[b] + self.coming[b]);
+        let all = |b: usize| evictable[b] + self.coming[b] + self.of_spares[b];
+        let both = core::array::from_fn(all);
         if covers(&[0; 7], &self.missing) {
             Verdict::Granted
         } else if covers(&self.coming, &self.missing) {
@@ -102,6 +105,12 @@ impl Model {
             evictable: self.evictable(),
             surely_evictable: self.surely_evictable(&guards),
             coming,
+            of_spares: total(
+                self.requests
+                    .values()
+                    .filter(|r| r.step == Step::Spare)
+                    .map(|r| &r.held),
+            ),
         }
     }
 

@@ -86,33 +86,42 @@ impl World {
         self.model.forget(&[]);
     }
 
+    /// Room first; and when it is asked again, the instance.
     pub fn make_spare(&mut self, id: Request, fails: bool) {
         let target = self.instance_need(id);
+        if self.model.requests[&id].held != Amounts::ZERO {
+            return match fails {
+                true => self.give_up_spare(id),
+                false => self.install_spare(id, target),
+            };
+        }
         let outlook = self.model.outlook(id, &target);
         let may = !self.model.closed && !self.is_room_awaited() && self.model.overdraft() == [0; 7];
         let has_room = self.state.reserve_for_spare(id, target);
         assert!(self.cx.out.destroy.is_empty(), "nothing goes for a spare");
         assert_eq!(has_room, may && outlook.is_granted(), "{outlook:?}");
-        if has_room {
-            self.model.request(id).held = target;
+        match has_room {
+            true => self.model.request(id).held = target,
+            false => self.give_up_spare(id),
         }
-        if !has_room || fails {
-            let (entry, _) = self.model.requests[&id].seat.expect("a seat");
-            self.seen.note("spare given up");
-            self.model.end(id);
-            self.state.give_up_spare(id, &mut self.cx);
-            self.absorb(None);
+    }
+
+    fn give_up_spare(&mut self, id: Request) {
+        let seat = self.model.requests[&id].seat;
+        self.seen.note("spare given up");
+        self.model.end(id);
+        self.state.give_up_spare(id, &mut self.cx);
+        self.absorb(None);
+        if let Some((entry, _)) = seat {
             let wanted = self.spares_of(entry).map_or(0, |spares| spares.wanted);
             assert!(wanted <= self.ready(entry).len());
-            return;
         }
-        self.install_spare(id, target);
     }
 
     fn install_spare(&mut self, id: Request, target: Amounts) {
-        let stale = self.model.is_stale(id);
+        let stale = self.model.is_stale(id) || self.model.requests[&id].seat.is_none();
         let request = self.model.request(id);
-        let (version, (door, seat)) = (request.version, request.seat.expect("a seat"));
+        let (version, (door, seat)) = (request.version, request.seat.unwrap_or_default());
         let key = request.key.expect("pinned");
         let installed = self.state.install(id, target, Stamp::NEVER, &mut self.cx);
         let Ok(instance) = installed else {
@@ -185,6 +194,14 @@ impl World {
 }
 
 impl Model {
+    /// The first seat of an entry that a spare is made for, and its request.
+    pub fn seat_of_spare(&self, entry: usize) -> Option<(usize, Request)> {
+        let spares = self.requests.iter().filter(|(_, r)| r.step == Step::Spare);
+        let seats = spares.filter_map(|(id, r)| Some((r.seat?, *id)));
+        let own = seats.filter(|((at, _), _)| *at == entry);
+        own.map(|((_, seat), id)| (seat, id)).min()
+    }
+
     /// A request has become an instance, which the shell holds.
     pub fn bear(
         &mut self,

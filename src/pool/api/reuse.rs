@@ -17,8 +17,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// leases: twice as many, up to [`Self::max_spares`], whenever a lease has found none; and fewer by those that nobody needed
     /// for as long as an instance may be idle.
     ///
-    /// The host's data is made anew with each instance, on that thread; so are start functions run, and
-    /// [`Self::on_create`]. [`Self::on_recycle`] is not called.
+    /// The host's data is made and dropped on that thread, and start functions and [`Self::on_create`] run there, outside of any
+    /// executor: what needs one cannot be made ahead. A spare that cannot be made is not tried again before a lease has found none.
+    /// [`Self::on_recycle`] is not called, and [`Self::max_idle_memory`] does not matter to spares.
     pub fn reuse(mut self, reuse: Reuse) -> Self {
         self.settings.reuse = reuse;
         self

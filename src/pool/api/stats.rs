@@ -11,7 +11,7 @@ use crate::pool::api::holders::{Holder, IN_STATS};
 use crate::pool::api::limits::Limits;
 use crate::pool::api::share::GroupStats;
 use crate::pool::shared::{Context, Locked, Shared, ShellTypes, State};
-use crate::state::{Budget, Group, PerBudget, Snapshot, signature};
+use crate::state::{Budget, Group, PerBudget, Snapshot, Stamp, signature};
 use crate::sync::Ordering;
 
 /// One budget, at one instant. Bytes, or mappings.
@@ -235,7 +235,7 @@ pub struct IdleInstance {
     pub memory_bytes: u64,
     /// Time since it was made.
     pub age: Duration,
-    /// Time since its last lease ended.
+    /// Time since its last lease ended; of a spare, since it was made.
     pub idle: Duration,
 }
 
@@ -449,12 +449,16 @@ impl<T: Send + 'static> Shared<T> {
                 if slot.is_leased() {
                     continue;
                 }
+                let since = match slot.last_used() {
+                    Stamp::NEVER => born,
+                    used => used.at,
+                };
                 let idle = IdleInstance {
                     signature: entry.handle.target.signature.clone(),
                     group: entry.group.clone(),
                     memory_bytes,
                     age: Duration::from_nanos(now.saturating_sub(born)),
-                    idle: Duration::from_nanos(now.saturating_sub(slot.last_used().at)),
+                    idle: Duration::from_nanos(now.saturating_sub(since)),
                 };
                 if !keep(&idle) {
                     unwanted.push(id);

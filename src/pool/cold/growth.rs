@@ -76,6 +76,14 @@ impl<T: Send + 'static> Shared<T> {
         block_on(self.reserve(&need, wait_policy), &self.timekeeper).is_ok()
     }
 
+    /// Nothing is evicted for what nobody waits for.
+    fn is_for_spare(&self, grower: &Grower<T>) -> bool {
+        match grower {
+            Grower::Request(id) => self.with_state(|locked, _| locked.state.is_for_spare(*id)),
+            Grower::Instance { .. } => false,
+        }
+    }
+
     /// Growth is always a request of its own: what its instance holds is never given back while it
     /// waits.
     fn grow(self: &Arc<Self>, target: &Arc<Target>, grower: &Grower<T>, more: Amounts) -> bool {
@@ -98,7 +106,10 @@ impl<T: Send + 'static> Shared<T> {
             return false;
         };
         let growth = RequestGuard::new(self, request);
-        let granted = self.reserve_growth(target, growth.id(), more);
+        let granted = match self.is_for_spare(grower) {
+            true => self.with_state(|locked, _| locked.state.reserve_for_spare(growth.id(), more)),
+            false => self.reserve_growth(target, growth.id(), more),
+        };
         if granted {
             self.with_state(|locked, cx| match grower {
                 Grower::Request(id) => {
@@ -167,7 +178,8 @@ impl<T: Send + 'static> GrowthAccount for Account<T> {
     }
 
     fn relieve(&self, count: usize) -> bool {
-        self.keepers().is_some_and(|(_, pool)| pool.relieve(count))
+        self.keepers()
+            .is_some_and(|(_, pool)| !pool.is_for_spare(&self.grower) && pool.relieve(count))
     }
 
     fn refused(&self) {

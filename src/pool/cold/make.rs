@@ -119,7 +119,13 @@ impl<T: Send + 'static> Shared<T> {
                 .check_for_task()
                 .map_err(|source| stack_too_small(&entry.target, source))?;
         }
-        let seat = self.with_state(|locked, _| locked.state.seat_of(guard.id()));
+        // (Nobody waits for a spare, and its seat may be taken over meanwhile.)
+        let seat = self.with_state(|locked, _| {
+            let state = &locked.state;
+            state
+                .seat_of(guard.id())
+                .filter(|_| !state.is_for_spare(guard.id()))
+        });
         let slot = seat.map(|seat| entry.slot(seat));
         let explain = |failure| self.explain(entry, &ready.defined, failure);
         let span = self.instantiate_span(entry);

@@ -260,6 +260,7 @@ impl<T: Send + 'static> Shared<T> {
             });
             match looked {
                 Some(looked) => return looked,
+                // One may be enough.
                 None => _ = self.destroy_condemned(),
             }
         }

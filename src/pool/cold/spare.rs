@@ -76,37 +76,29 @@ impl<T: Send + 'static> Shared<T> {
             entry.slot(pooled.seat).end_lease();
             of_it.slots.insert(&entry, pooled);
             (locked.state).dismiss(id, RemovalReason::Uses, None, &mut of_it);
+            locked.hand_out(0, &mut of_it.out);
             // Nobody waits for the recycler to be told.
             cx.out.wake.append(&mut of_it.out.wake);
-            locked.hand_out(0, &mut of_it.out);
             condemned.push(of_it);
         }
     }
 
-    /// It is the recycler's to destroy it, unless somebody waits for its room, or the recycler has enough to do.
-    pub(crate) fn condemn(&self, condemned: Vec<Context<T>>) {
-        if condemned.is_empty() {
-            return;
-        }
-        for one in condemned {
-            if let Some(one) = self.recycler.condemn(one) {
-                self.carry_out(one);
-            }
-        }
+    /// What was condemned just now is the recycler's to destroy, unless somebody waits for its room, or the recycler has
+    /// enough to do.
+    pub(crate) fn help_recycler(&self) {
         // Whoever begins to wait later has looked at what is condemned before.
-        if self.lock().state.is_anything_awaited() {
-            self.destroy_condemned();
-        }
+        let is_awaited = || self.lock().state.is_anything_awaited();
+        while (self.recycler.needs_help() || is_awaited()) && self.destroy_condemned() {}
     }
 
-    /// Destroys what is the recycler's to destroy, which may be held up; whether there was anything.
+    /// Destroys one of those that are the recycler's to destroy, which may be held up; whether there was any.
     pub(crate) fn destroy_condemned(&self) -> bool {
-        let mut any = false;
-        while let Some(one) = self.recycler.next_condemned() {
-            self.carry_out(one);
-            any = true;
+        let condemned = self.recycler.next_condemned();
+        let is_any = condemned.is_some();
+        if let Some(condemned) = condemned {
+            self.carry_out(condemned);
         }
-        any
+        is_any
     }
 
     /// Instances of this pool may be leased but once from now on: there is a thread that makes and ends them, unless
@@ -140,6 +132,8 @@ impl<T: Send + 'static> Shared<T> {
     /// The next spare to make, if one is wanted. It pins its code from here on.
     fn begin_spare(&self) -> Option<Begun<T>> {
         let pool = self.this.upgrade()?;
+        // A sweep may be anywhere on its thread's stack.
+        self.stack.check().ok()?;
         let (spare, code) = self.with_state(|locked, cx| {
             let spare = locked.state.begin_spare(cx)?;
             let code = locked.state.code_of(spare.request);
@@ -181,7 +175,7 @@ impl<T: Send + 'static> Shared<T> {
         let amounts = self.needs(&ready.needs, wait_policy);
         let has_room =
             self.with_state(|locked, _| locked.state.reserve_for_spare(guard.id(), amounts));
-        if !has_room || self.stack.check().is_err() {
+        if !has_room {
             return false;
         }
         let making = self.instantiate(guard, entry, &ready, &code, wait_policy);
@@ -209,11 +203,18 @@ impl<T: Send + 'static> Recycle for Shared<T> {
         let mut worked = false;
         loop {
             let begun = self.begin_spare();
-            worked |= begun.is_some() | self.destroy_condemned();
+            while self.destroy_condemned() {
+                worked = true;
+            }
+            worked |= begun.is_some();
             match begun {
                 Some(begun) => self.make_spare(begun),
                 None => return worked,
             }
         }
+    }
+
+    fn has_work(&self) -> bool {
+        self.recycler.has_condemned() || self.lock().state.wants_spares()
     }
 }

@@ -20,14 +20,11 @@ impl<T: Send + 'static> Shared<T> {
 
     fn stop_leases_of(&self, entry: &Entry<T>) -> usize {
         // Under the lock, where every lease begins that is no hit.
-        let stopped: Vec<_> = {
-            let locked = self.lock();
-            let slots = locked
-                .state
-                .taken_seats(entry.id)
-                .map(|seat| entry.slot(seat));
+        let stopped: Vec<_> = self.with_state(|locked, _| {
+            let seats = locked.state.taken_seats(entry.id);
+            let slots = seats.map(|seat| entry.slot(seat));
             slots.filter(|slot| slot.stop()).collect()
-        };
+        });
         for slot in &stopped {
             self.suspended.wake(slot.address());
         }

@@ -105,6 +105,16 @@ impl<I> Spent<I> {
         may_rest
     }
 
+    /// Whether the recycler sleeps: it does not any more, and has to be told.
+    pub fn wake_sleeper(&self) -> bool {
+        let mut queue = self.queue.lock();
+        let sleeps = queue.recycler == Recycler::Sleeps;
+        if sleeps {
+            queue.recycler = Recycler::Works;
+        }
+        sleeps
+    }
+
     pub fn end_rest(&self) {
         let mut queue = self.queue.lock();
         if queue.recycler != Recycler::Absent {

@@ -1,6 +1,7 @@
 //! The thread that ends instances which are leased once, and makes the next ones: where guests are not trusted, what it
 //! takes to give each lease an instance of its own is done here, and not while somebody waits.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub(crate) trait Recycle: Send + Sync + 'static {
     /// Ends what is spent, and makes what is wanted; whether there was anything to do. A panic of host code in it
     /// ends nothing else.
     fn recycle(&self) -> bool;
+
+    /// Whether there is anything to do.
+    fn has_work(&self) -> bool;
 }
 
 /// The pool's hold on its recycler, if it has one.
@@ -32,7 +36,7 @@ pub(crate) struct Recycler<I, C> {
     /// Dropped to end it.
     bell: Mutex<Option<Sender<()>>>,
     /// What was taken out of `spent`, with what there is to do about it (`C`): it is to be destroyed.
-    condemned: Mutex<Vec<C>>,
+    condemned: Mutex<VecDeque<C>>,
 }
 
 impl<I: Send + 'static, C> Recycler<I, C> {
@@ -42,7 +46,7 @@ impl<I: Send + 'static, C> Recycler<I, C> {
             spent: Arc::new(Spent::new()),
             threads: Threads::new(),
             bell: Mutex::new(None),
-            condemned: Mutex::new(Vec::new()),
+            condemned: Mutex::new(VecDeque::new()),
         }
     }
 
@@ -52,18 +56,19 @@ impl<I: Send + 'static, C> Recycler<I, C> {
     /// The system's, which has no thread to give.
     pub fn start<P: Recycle>(&self, pool: Weak<P>, stack_bytes: usize) -> std::io::Result<()> {
         let (sender, rung) = bounded(1);
+        *self.bell.lock() = Some(sender);
         let spent = self.spent.clone();
         spent.open();
         let work = move || run(&pool, &spent, &rung);
         let started = (self.threads).start_with_stack("wasm-pool recycler", stack_bytes, work);
-        match started {
-            Ok(()) => *self.bell.lock() = Some(sender),
-            Err(_) => self.spent.close(),
+        if started.is_err() {
+            self.spent.close();
+            self.bell.lock().take();
         }
         started
     }
 
-    /// Wakes it, if it rests.
+    /// Wakes it, from a nap too.
     pub fn ring(&self) {
         if let Some(bell) = &*self.bell.lock() {
             // Once is enough.
@@ -71,29 +76,32 @@ impl<I: Send + 'static, C> Recycler<I, C> {
         }
     }
 
-    /// Leaves it something to destroy; gives it back if it has enough to do, or there is no recycler.
-    pub fn condemn(&self, condemned: C) -> Option<C> {
-        if !self.spent.is_open() {
-            return Some(condemned);
+    /// There is something to do, for which a nap is not too long.
+    pub fn wake(&self) {
+        if self.spent.wake_sleeper() {
+            self.ring();
         }
-        {
-            let mut all = self.condemned.lock();
-            if all.len() >= MOST {
-                return Some(condemned);
-            }
-            all.push(condemned);
-        }
-        self.ring();
-        None
     }
 
-    /// One at a time: whoever destroys it may be held up by it.
+    /// Leaves it these to destroy.
+    pub fn condemn(&self, condemned: Vec<C>) {
+        self.condemned.lock().extend(condemned);
+        self.wake();
+    }
+
+    /// The longest condemned. One at a time: whoever destroys it may be held up by it.
     pub fn next_condemned(&self) -> Option<C> {
-        self.condemned.lock().pop()
+        self.condemned.lock().pop_front()
     }
 
     pub fn has_condemned(&self) -> bool {
         !self.condemned.lock().is_empty()
+    }
+
+    /// Whether others have to help it: there is none, or it has too much to do.
+    pub fn needs_help(&self) -> bool {
+        let count = self.condemned.lock().len();
+        count > MOST || (count > 0 && !self.spent.is_open())
     }
 
     /// Ends the thread, and waits for that. What was left to it stays to be taken.
@@ -104,10 +112,10 @@ impl<I: Send + 'static, C> Recycler<I, C> {
     }
 }
 
-fn run<P: Recycle, I>(pool: &Weak<P>, spent: &Spent<I>, rung: &Receiver<()>) {
+fn run<P: Recycle, I>(weak: &Weak<P>, spent: &Spent<I>, rung: &Receiver<()>) {
     let mut naps = 0;
     loop {
-        let Some(pool) = pool.upgrade() else { return };
+        let Some(pool) = weak.upgrade() else { return };
         let worked = guarded("the recycler", || pool.recycle());
         // It may be the last handle.
         guarded("the end of a pool", || drop(pool));
@@ -117,6 +125,11 @@ fn run<P: Recycle, I>(pool: &Weak<P>, spent: &Spent<I>, rung: &Receiver<()>) {
         };
         let is_long = naps > NAPS;
         if !spent.begin_rest(is_long) {
+            continue;
+        }
+        // Who saw it work, and not asleep, has left something before this look.
+        if is_long && weak.upgrade().is_some_and(|pool| has_work(pool)) {
+            spent.end_rest();
             continue;
         }
         let rest = match is_long {
@@ -129,4 +142,10 @@ fn run<P: Recycle, I>(pool: &Weak<P>, spent: &Spent<I>, rung: &Receiver<()>) {
         naps = if is_long { 0 } else { naps };
         spent.end_rest();
     }
+}
+
+fn has_work<P: Recycle>(pool: Arc<P>) -> bool {
+    let has_work = pool.has_work();
+    guarded("the end of a pool", || drop(pool));
+    has_work
 }

@@ -51,7 +51,7 @@ impl<H: Types> State<H> {
         })
     }
 
-    fn share_of_request(&self, request: &Request<H>) -> Option<ShareId<H>> {
+    pub(crate) fn share_of_request(&self, request: &Request<H>) -> Option<ShareId<H>> {
         let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
         self.share_of(entry?)
     }

@@ -59,6 +59,7 @@ impl<H: Types> State<H> {
             Some((_, sleeper)) => Returned::Hand(sleeper.waiter),
             None => {
                 // Idle, it may be evicted for whoever waits for room.
+                self.wake_for_frees(&mut cx.out);
                 self.wake_room(&mut cx.out);
                 Returned::Park
             }
@@ -141,12 +142,17 @@ impl<H: Types> State<H> {
             self.modules[module].dying -= 1;
             self.drop_out_if_unused(module, out);
         }
+        self.wake_for_frees(out);
+        self.wake_room(out);
+    }
+
+    /// Something has been destroyed, or what was held for a spare is idle or free.
+    pub(crate) fn wake_for_frees(&mut self, out: &mut Effects<H>) {
         let mut late = Vec::new();
         while let Some((_, sleeper)) = self.awaiting_frees.pop(self.now, &mut late) {
             self.wake(sleeper, out);
         }
         self.notify_late(late, out);
-        self.wake_room(out);
     }
 
     /// Refreshes what is known of an instance's last use, for the order and for its module.

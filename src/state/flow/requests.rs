@@ -83,6 +83,9 @@ impl<H: Types> State<H> {
         if request.expected != Amounts::ZERO {
             self.wake_room(out);
         }
+        if request.is_for_spare {
+            self.wake_for_frees(out);
+        }
         if let Some(ticket) = request.room_ticket {
             self.leave_room_queue(ticket, out);
         }

@@ -85,7 +85,7 @@ impl<H: Types> State<H> {
         match self.keep_within_share(id, &target, cx) {
             Ok(false) => {}
             Ok(true) => return ReserveOutcome::Evicting,
-            Err(beyond) => return ReserveOutcome::Refused(beyond),
+            Err(beyond) => return self.refuse_or_wait_for_spares(id, beyond),
         }
         let need = target.beyond(&self.requests[id].held.amounts());
         let (earmarked, incoming) = self.awaited();
@@ -121,7 +121,10 @@ impl<H: Types> State<H> {
             let lacking = PerBudget::from_fn(|b| missing[b].saturating_sub(evictable.get(b)));
             let mut shortage = self.ledger.shortage(&need, &lacking, &evictable);
             shortage.reserved = (self.left_to_others(&plan, &cx.slots)).get(shortage.budget);
-            let frees_cover = plan.in_vain.is_none() && frees_cover(&missing, &evictable);
+            let coming = self.held_for_spares(id, None);
+            let coming = evictable.saturating_add(&coming);
+            let frees_cover = (plan.in_vain.is_none() && frees_cover(&missing, &evictable))
+                || frees_cover(&missing, &coming);
             self.undo(plan, &mut cx.slots);
             return if frees_cover {
                 ReserveOutcome::AwaitFrees(shortage)
@@ -137,6 +140,21 @@ impl<H: Types> State<H> {
         request.expected = need.beyond(&now);
         self.execute(plan, Some(id), cx);
         ReserveOutcome::Evicting
+    }
+
+    /// What a group lacks of its limit it may have as soon as its spares are made.
+    fn refuse_or_wait_for_spares(&self, id: RequestId<H>, beyond: Shortage) -> ReserveOutcome {
+        let share = self.share_of_request(&self.requests[id]);
+        let coming = self.held_for_spares(id, share).get(beyond.budget);
+        let has_spares = coming > 0 && {
+            let has = beyond.charged.saturating_add(beyond.requested);
+            let frees = beyond.evictable.saturating_add(coming);
+            has.saturating_sub(frees) <= beyond.limit
+        };
+        match has_spares {
+            true => ReserveOutcome::AwaitFrees(beyond),
+            false => ReserveOutcome::Refused(beyond),
+        }
     }
 
     /// Evicts what is idle until no budget is overdrawn, or nothing is idle any more.

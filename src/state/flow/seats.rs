@@ -72,7 +72,8 @@ impl<H: Types> State<H> {
             self.note_share_seen(instance, &cx.slots);
             self.dismiss(instance, RemovalReason::Replaced, None, cx);
         }
-        match self.free_seat(id, near, &mut cx.slots) {
+        let free = self.free_seat(id, near, &mut cx.slots);
+        match free.or_else(|| self.take_seat_from_spare(id)) {
             Some(seat) => SeatOffer::Seat(self.promise(id, seat)),
             None => SeatOffer::Full,
         }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::upkeep::{BATCH, Expiry, Swept};
 use crate::state::{
     Amounts, Context, EntryId, InstanceId, Prepare, RemovalReason, Request, RequestId, Reuse, Seat,
-    Slots, Spares, State, Types,
+    ShareId, Slots, Spares, State, Types,
 };
 
 /// A spare to make.
@@ -84,8 +84,8 @@ impl<H: Types> State<H> {
     /// The next spare to make, for some entry that has too few; `None` when there is nothing more to make. Nothing is
     /// compiled for a spare: its code is loaded, and pinned from here on.
     pub fn begin_spare(&mut self, cx: &mut Context<H, impl Slots<H>>) -> Option<SpareToMake<H>> {
-        while self.wants_spares()
-            && let Some(&id) = self.spares.to_refill().first()
+        while !self.closed
+            && let Some(id) = self.spares.next_to_refill()
         {
             if let Some(seat) = self.seat_for_spare(id, &mut cx.slots) {
                 let entry = &self.entries[id];
@@ -110,6 +110,27 @@ impl<H: Types> State<H> {
             self.spares.end_refill(id);
         }
         None
+    }
+
+    /// A lease needs the seat more than a spare that is being made, and that whoever makes it may be held up with: it takes
+    /// the seat, and the spare comes to nothing.
+    pub(crate) fn take_seat_from_spare(&mut self, id: EntryId<H>) -> Option<usize> {
+        let seats = self.entries[id].seats.iter().enumerate();
+        let mut promised = seats.filter_map(|(seat, state)| match state {
+            Seat::Promised(request) => Some((seat, *request)),
+            Seat::Vacant | Seat::Taken(_) => None,
+        });
+        let (seat, request) = promised.find(|(_, id)| self.requests[*id].is_for_spare)?;
+        if self.has_surplus(id) {
+            return None;
+        }
+        self.requests[request].seat = None;
+        Some(seat)
+    }
+
+    pub fn is_for_spare(&self, id: RequestId<H>) -> bool {
+        let request = self.requests.get(id);
+        request.is_some_and(|request| request.is_for_spare)
     }
 
     /// What is known of an entry's spares.
@@ -152,6 +173,19 @@ impl<H: Types> State<H> {
             self.requests[id].held.merge(charge);
         }
         has_room
+    }
+
+    /// What requests for spares hold, of this share or of all: in a moment it is idle, or free. Nothing, to another of them.
+    pub(crate) fn held_for_spares(&self, by: RequestId<H>, share: Option<ShareId<H>>) -> Amounts {
+        if self.is_for_spare(by) {
+            return Amounts::ZERO;
+        }
+        let spares = self.requests.iter().map(|(_, request)| request);
+        let spares = spares.filter(|request| request.is_for_spare);
+        let own = spares.filter(|r| share.is_none() || self.share_of_request(r) == share);
+        own.fold(Amounts::ZERO, |all, request| {
+            all.saturating_add(&request.held.amounts())
+        })
     }
 
     /// A spare cannot be made, for lack of room or any other reason: no more are wanted than there are, until a lease

@@ -23,11 +23,13 @@ pub struct Spares {
 /// - **P1** what is kept here is of an entry that is there, and whose function's instances are leased once; of 1 to
 ///   `max_spares` instances.
 /// - **P2** an entry that is to be refilled is kept here.
-/// - **P3** a request for a spare has a seat.
+/// - **P3** a request for a spare waits for nothing.
 pub struct SpareTable<H: Types> {
     of: BTreeMap<EntryId<H>, Spares>,
     /// Those that may have fewer than they should.
     to_refill: BTreeSet<EntryId<H>>,
+    /// The one that was refilled last.
+    refilled: Option<EntryId<H>>,
     /// Instances that were made so.
     pub made: u64,
 }
@@ -37,6 +39,7 @@ impl<H: Types> SpareTable<H> {
         Self {
             of: BTreeMap::new(),
             to_refill: BTreeSet::new(),
+            refilled: None,
             made: 0,
         }
     }
@@ -109,6 +112,15 @@ impl<H: Types> SpareTable<H> {
 
     pub fn end_refill(&mut self, entry: EntryId<H>) {
         self.to_refill.remove(&entry);
+    }
+
+    /// The next to be refilled, in turn: one that uses its spares as fast as they are made takes none from others.
+    pub fn next_to_refill(&mut self) -> Option<EntryId<H>> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let from = self.refilled.map_or(Unbounded, Excluded);
+        let behind = self.to_refill.range((from, Unbounded)).next();
+        self.refilled = behind.or(self.to_refill.first()).copied();
+        self.refilled
     }
 
     pub fn to_refill(&self) -> &BTreeSet<EntryId<H>> {
