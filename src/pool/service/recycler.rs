@@ -130,6 +130,7 @@ fn run<P: Recycle, I>(weak: &Weak<P>, spent: &Spent<I>, rung: &Receiver<()>) {
         // Who saw it work, and not asleep, has left something before this look.
         if is_long && weak.upgrade().is_some_and(|pool| has_work(pool)) {
             spent.end_rest();
+            naps = 0;
             continue;
         }
         let rest = match is_long {
