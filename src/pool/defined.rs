@@ -33,9 +33,8 @@ pub(crate) struct Defined {
     /// The types of the handle that it was defined with, which are known to match.
     pub types: TypeId,
     /// Leases that an instance of it may have, its own or the pool's. The end of a lease looks at it.
+    /// [`Self::PRISTINE`], if each lease has one of its own, of which spares are made.
     pub max_uses: u64,
-    /// Whether each lease has an instance of its own, of which spares are made.
-    pub is_pristine: bool,
     /// Bytes of linear memory and GC heap that an instance of it may grow to, likewise.
     pub max_memory: u64,
     /// Nanoseconds of a lease, likewise; all there are for no limit.
@@ -45,6 +44,13 @@ pub(crate) struct Defined {
 }
 
 impl Defined {
+    /// In `max_uses`: a lease is the only one that its instance has. (The record is as small as it can be.)
+    pub const PRISTINE: u64 = 0;
+
+    pub fn is_pristine(&self) -> bool {
+        self.max_uses == Self::PRISTINE
+    }
+
     /// For reports about a lease that ran out of fuel.
     pub fn fuel_limit(&self) -> CallLimit {
         CallLimit::Fuel(self.limits.fuel.map_or(u64::MAX, NonZeroU64::get))

@@ -106,7 +106,7 @@ impl<T: Send + 'static> Shared<T> {
                 let entry = self.with_state(|locked, _| locked.state.home_of(pooled.id));
                 match entry {
                     // Nobody has used it.
-                    Some(entry) if pooled.defined.is_pristine && pooled.uses == 0 => {
+                    Some(entry) if pooled.defined.is_pristine() && pooled.uses == 0 => {
                         entry.release_spare(self, pooled);
                     }
                     Some(entry) => entry.release(pooled, true),

@@ -1,10 +1,12 @@
 //! What a function has of its own: what its definition says, or what a file says of its name before there are functions.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::limits::{check_lease, check_range};
+use crate::pool::defined::Defined;
 use crate::pool::time::clock::nanos;
 use crate::state::{FunctionTerms, IdleTime, Reuse};
 
@@ -46,9 +48,10 @@ impl FunctionLimits {
             Some(None) => IdleTime::FOREVER,
             Some(Some(time)) => IdleTime::of_nanos(nanos(time)),
         };
-        let most = self.max_instances.map(u32::try_from);
+        // One more than there are numbers for is as many as any entry may have.
+        let most = self.max_instances.map(u16::try_from);
         FunctionTerms {
-            max_instances: most.and_then(Result::ok).unwrap_or(u32::MAX),
+            max_instances: most.and_then(Result::ok).and_then(NonZeroU16::new),
             idle,
             reuse: self.reuse.unwrap_or_default(),
         }
@@ -61,7 +64,7 @@ impl FunctionLimits {
     /// Leases that an instance may have.
     pub fn max_uses(&self) -> u64 {
         match self.is_pristine() {
-            true => 1,
+            true => Defined::PRISTINE,
             false => self.max_uses.unwrap_or(u64::MAX),
         }
     }

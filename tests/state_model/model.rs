@@ -51,7 +51,8 @@ pub struct MFunction {
 impl MFunction {
     /// Instances that each of its entries may have at once.
     pub fn most(&self) -> usize {
-        self.terms.max_instances as usize
+        let own = self.terms.max_instances;
+        own.map_or(usize::MAX, |own| own.get().into())
     }
 }
 

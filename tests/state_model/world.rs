@@ -1,6 +1,7 @@
 //! The core, its fake shell and the model, side by side: what one does, all do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 use crate::fake::{Doors, Fake};
 use crate::model::{
@@ -393,7 +394,7 @@ impl World {
             1 => Reuse::Pristine,
             _ => Reuse::Warm,
         };
-        let max_instances = self.seats.saturating_sub(fewer).max(1) as u32;
+        let max_instances = NonZeroU16::new(self.seats.saturating_sub(fewer).max(1) as u16);
         (
             number % KEYS,
             FunctionTerms {

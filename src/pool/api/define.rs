@@ -243,7 +243,6 @@ impl<T: Send + 'static> Pool<T> {
         let defined = Defined {
             limits: call_limits,
             max_uses: own.max_uses(),
-            is_pristine: own.is_pristine(),
             max_memory: limits.memory,
             uid,
             origin: replaced.map_or(uid, |old| old.origin),
@@ -277,7 +276,7 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): CallTypes,
     {
         let (target, defined) = (signature, new.definition.clone());
-        if defined.is_pristine {
+        if defined.is_pristine() {
             self.shared.start_recycler();
         }
         // If it is refused, its imports are dropped here, and not under the lock.

@@ -74,7 +74,7 @@ impl<T: Send + 'static> Entry<T> {
 
     #[cold]
     pub(crate) fn check_and_release(&self, mut pooled: Box<PooledInstance<T>>, healthy: bool) {
-        if healthy && pooled.defined.is_pristine && pooled.is_used_up() {
+        if healthy && pooled.defined.is_pristine() {
             return self.spend(pooled);
         }
         let reason = if healthy {

@@ -24,7 +24,7 @@ impl<T: Send + 'static> PooledInstance<T> {
     /// Whether its first lease is its last one.
     #[inline(always)]
     pub fn is_leased_once(&self) -> bool {
-        self.defined.max_uses == 1
+        self.defined.max_uses <= 1
     }
 
     /// Whether this lease was its last one.

@@ -107,7 +107,11 @@ impl<H: Types> State<H> {
     /// Seats of an entry that may be occupied at once.
     pub(crate) fn max_instances(&self, id: EntryId<H>) -> usize {
         let function = self.functions.get(self.entries[id].function);
-        let own = function.map_or(0, |function| function.terms.max_instances as usize);
+        let Some(function) = function else {
+            return 0;
+        };
+        let own = function.terms.max_instances;
+        let own = own.map_or(usize::MAX, |own| own.get().into());
         own.min(self.config.seats_per_entry)
     }
 

@@ -1,6 +1,7 @@
 //! What a function has of its own, of what others have from the pool. Each function has one of these: it is small.
 
 use core::fmt;
+use core::num::NonZeroU16;
 
 /// Whether an instance is leased again.
 ///
@@ -39,8 +40,8 @@ impl fmt::Display for Reuse {
 /// What a definition says of the instances of its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionTerms {
-    /// Instances that each of its entries may have at once, at most what the pool lets any entry have.
-    pub max_instances: u32,
+    /// Instances that each of its entries may have at once, at most what the pool lets any entry have; `None` for as many as that.
+    pub max_instances: Option<NonZeroU16>,
     pub idle: IdleTime,
     pub reuse: Reuse,
 }
@@ -48,7 +49,7 @@ pub struct FunctionTerms {
 impl Default for FunctionTerms {
     fn default() -> Self {
         Self {
-            max_instances: u32::MAX,
+            max_instances: None,
             idle: IdleTime::OF_THE_POOL,
             reuse: Reuse::Warm,
         }
