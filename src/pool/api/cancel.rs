@@ -35,7 +35,8 @@ impl<T: Send + 'static> Pool<T> {
     ///   at ([`PoolBuilder::cancellable_calls`](crate::PoolBuilder::cancellable_calls)); otherwise as it pleases, at the end of
     ///   its time at the latest.
     ///
-    /// A lease that ends by itself meanwhile has counted, and is unharmed. Costs a look at each entry of the pool, without its
+    /// A lease that ends by itself meanwhile has counted, and is unharmed; so has a spare that is put into its slot at that moment.
+    /// Costs a look at each entry of the pool, without its
     /// lock.
     ///
     /// ```
