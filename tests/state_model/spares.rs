@@ -322,6 +322,25 @@ fn a_spare_that_goes_for_room_is_not_made_again_at_once() {
     assert_eq!(pool.refill(), 0);
 }
 
+/// An entry whose leases use spares as fast as they are made takes none from others.
+#[test]
+fn entries_are_refilled_in_turn() {
+    let mut pool = pristine(100);
+    let all = [1, 2, 3].map(|group| pool.entry(F, group));
+    let leases: Vec<_> = [1, 2, 3, 1, 2, 3]
+        .map(|group| pool.lease_in(group, F))
+        .into();
+    pool.spend(&leases);
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        let spare = pool.state.begin_spare(&mut pool.cx).expect("wanted");
+        served.push(pool.state.entry_of(spare.request).expect("a seat"));
+        // Nothing comes of it, and as many are wanted as before.
+        pool.state.abandon(spare.request, &mut pool.cx.out);
+    }
+    assert_eq!(served, [all, all].concat());
+}
+
 /// What was taken and replaced within the period was needed.
 #[test]
 fn what_leases_have_used_of_them_stays() {
