@@ -11,8 +11,7 @@ use crate::runtime::guarded;
 use crate::sync::unchecked::Mutex;
 use crate::sync::unchecked::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-/// To be woken takes the one who wakes microseconds, ten times what the end of a lease takes. So for a while after the
-/// last lease, the recycler looks by itself.
+/// To wake it is a system call of the one who wakes it. So for a while after the last lease, the recycler looks by itself.
 const NAP: Duration = Duration::from_millis(1);
 const NAPS: u32 = 50;
 /// More than so many are not left to it to destroy.
