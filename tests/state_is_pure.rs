@@ -90,7 +90,7 @@ impl Life {
             max_overtakes: u64::MAX,
             keeps_ages: true,
             quarantine: None,
-            group_limits: PerBudget::of(u64::MAX),
+            group_terms: ShareTerms::default(),
             max_spares: 4,
             bills: None,
         };

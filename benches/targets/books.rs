@@ -41,7 +41,7 @@ impl Books {
             max_compilations: 1,
             max_overtakes: 64,
             quarantine: None,
-            group_limits: PerBudget::of(u64::MAX),
+            group_terms: ShareTerms::default(),
             keeps_ages: true,
             max_spares: 4,
             bills: None,

@@ -30,6 +30,7 @@ pub use flow::bills::AllBills;
 pub use flow::code::{FlightUse, Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
 pub use flow::group_limits::LIMITABLE;
+pub use flow::group_waits::TooManyWait;
 pub use flow::quarantine::Quarantined;
 pub use flow::release::Returned;
 pub use flow::requests::Stale;
@@ -58,7 +59,7 @@ pub use records::policy::{History, Policy, Worth};
 pub use records::queue::{Queue, Sleeper, Ticket};
 pub use records::recency::{Recency, Stamp};
 pub use records::requests::{Request, RequestId};
-pub use records::shares::{Share, ShareId, ShareTerms, Shares};
+pub use records::shares::{CountLimits, Share, ShareId, ShareTerms, Shares};
 pub use records::spares::{SpareTable, Spares};
 pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 
@@ -202,8 +203,8 @@ pub struct Config {
     pub keeps_ages: bool,
     /// When functions are refused for what their guests do.
     pub quarantine: Option<QuarantineRule>,
-    /// The limits of groups of which nothing else is said.
-    pub group_limits: PerBudget<u64>,
+    /// The limits of groups of which nothing else is said; no more than that is said of them.
+    pub group_terms: ShareTerms,
     /// Spares that an entry may have, of a function whose instances are leased once.
     pub max_spares: usize,
     /// Whether there are bills; and of how many groups that nothing uses any more they are kept apart.
@@ -229,6 +230,8 @@ pub struct State<H: Types> {
     entries: Arena<Entry<H>>,
     /// How often an entry has come or gone.
     entry_changes: u64,
+    /// How often somebody has begun to wait for an instance.
+    arrivals: u64,
     /// **E5** Holds every unused entry, and no more than may be kept.
     unused: Unused<H>,
     /// Groups that have something reserved.
@@ -294,6 +297,7 @@ impl<H: Types> State<H> {
             module_index: HashMap::new(),
             entries: Arena::new(),
             entry_changes: 0,
+            arrivals: 0,
             unused: Unused::new(),
             shares: Shares::new(),
             swept: Swept::default(),
@@ -312,7 +316,10 @@ impl<H: Types> State<H> {
             turn: None,
             overtakes: 0,
             collecting: None,
-            compile_turns: CompileTurns::new(config.max_compilations),
+            compile_turns: CompileTurns::new(
+                config.max_compilations,
+                config.group_terms.counts.most_compilations(),
+            ),
             closed: false,
             refused: 0,
             conducts: HashMap::new(),

@@ -13,7 +13,7 @@ use super::records::entries::{Entry, EntryId, Seat};
 use super::records::instances::Instance;
 use super::records::modules::{Module, ModuleId, Phase};
 use super::records::requests::{Request, RequestId};
-use super::{Judged, Reuse, Share, ShareId, ShareTerms, Slots, Spares, Stamp, State, Types};
+use super::{Judged, Reuse, Share, ShareId, Slots, Spares, Stamp, State, Types};
 
 type Check = Result<(), String>;
 
@@ -233,7 +233,7 @@ impl<H: Types> State<H> {
         none(promised, |(seat, _)| {
             format!("E2: seat {seat} of {id:?} is promised to another seat's request")
         })?;
-        let full = entry.occupied() >= self.max_instances(id);
+        let full = entry.occupied() >= self.max_instances(id) || self.is_group_full(id);
         must(entry.queue.is_empty() || full, || {
             format!("E3: somebody waits for {id:?}, which has a seat for it")
         })
@@ -291,7 +291,7 @@ impl<H: Types> State<H> {
             let astray = astray.map(|(id, _)| id);
             format!("G1: {listed} of {with_share} entries are listed by shares; astray: {astray:?}")
         })?;
-        let all_limited = ShareTerms::of_limits(self.config.group_limits).limits_anything();
+        let all_limited = self.config.group_terms.limits_anything();
         let needed = |share: &Share<H>| share.is_named || !share.entries.is_empty();
         let needless = self.shares.iter().find(|(_, share)| !needed(share));
         let all_have_one = !all_limited || with_share == self.entries.len();
@@ -311,6 +311,12 @@ impl<H: Types> State<H> {
             must(instances == share.instances, || {
                 let counted = share.instances;
                 format!("G2: {id:?} holds {instances:?}, and {counted:?} are counted")
+            })?;
+            let own = share.entries.iter().map(|id| self.entries[*id].occupied());
+            let seats = own.sum::<usize>();
+            must(seats == share.seats, || {
+                let counted = share.seats;
+                format!("G6: {id:?} has {seats} seats, and {counted} are counted")
             })?;
             let used = (self.modules.iter()).filter(|(_, m)| m.users.contains(&id));
             let code = used.map(|(_, m)| match &m.phase {
@@ -528,7 +534,7 @@ impl<H: Types> State<H> {
         let idle = turns.idle_lines();
         let right = match turns.len() {
             0 => idle == 0,
-            _ => !turns.is_free() || self.closed,
+            _ => !turns.keeps_waiting() || self.closed,
         };
         must(right, || {
             format!("C3: {} wait to compile, {idle} lines are idle", turns.len())

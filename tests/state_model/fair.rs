@@ -46,9 +46,7 @@ impl Line {
             ..ShareTerms::default()
         };
         let (state, cx) = (&mut self.pool.state, &mut self.pool.cx);
-        state
-            .set_share(&Group::from(group), terms, &mut cx.out)
-            .unwrap();
+        state.set_share(&Group::from(group), terms, cx).unwrap();
     }
 
     /// Somebody of this group waits; its number.

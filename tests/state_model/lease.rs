@@ -111,6 +111,7 @@ impl World {
                 self.queue_up(entry);
                 Expected::Full
             }
+            SeatOffer::GroupFull | SeatOffer::Barred => panic!("no group is limited here"),
             SeatOffer::Quarantined(until) => {
                 self.seen.note("refused in quarantine");
                 Expected::Quarantined(until)
@@ -151,6 +152,7 @@ impl World {
                 assert!(first, "overtook those who wait");
                 self.lease_out(instance, entry);
             }
+            SeatWait::Again | SeatWait::TooMany(_) => panic!("no group is limited here"),
         }
     }
 
@@ -214,9 +216,9 @@ impl World {
         let record = &mut self.model.entries[entry];
         record.queue.retain(|w| w.waiter != waiter);
         let id = record.id;
-        let left = self.state.leave_seat_queue(id, ticket, &mut self.cx.slots);
+        let left = self.state.leave_seat_queue(id, ticket, &mut self.cx);
         assert!(left, "who waits can leave");
-        let again = self.state.leave_seat_queue(id, ticket, &mut self.cx.slots);
+        let again = self.state.leave_seat_queue(id, ticket, &mut self.cx);
         assert!(!again, "and leaves once");
     }
 

@@ -17,7 +17,7 @@ impl Pool {
     fn limit(&mut self, group: u64, budget: Budget, limit: u64) {
         let mut terms = ShareTerms::default();
         terms.limits.set(budget, limit);
-        let set = (self.state).set_share(&Group::from(group), terms, &mut self.cx.out);
+        let set = (self.state).set_share(&Group::from(group), terms, &mut self.cx);
         assert_eq!(set, Ok(()));
         assert_eq!(self.state.recount(), Ok(()));
     }
@@ -166,7 +166,11 @@ fn what_is_being_made_counts() {
 fn all_groups_may_have_a_limit() {
     let mut all = PerBudget::of(u64::MAX);
     all.set(MEMORY, 4);
-    let mut pool = Pool::with_group_limits(Policy::Lru, &[], all);
+    let all = ShareTerms {
+        limits: all,
+        ..ShareTerms::default()
+    };
+    let mut pool = Pool::with_group_terms(Policy::Lru, &[], all);
     let modules = [1, 2].map(|key| of_memory(key, 3));
     pool.with_code(&modules[..1]);
     pool.limit(99, MEMORY, 6);

@@ -21,6 +21,7 @@ mod state;
 mod acquire;
 mod billed;
 mod check;
+mod counted;
 mod fair;
 mod fake;
 mod finish;

@@ -194,7 +194,7 @@ impl Replay {
             for (budget, limit) in limits {
                 terms.reserved.set(budget, limit * 45 / 100);
             }
-            let set = (pool.state).set_share(&Group::from(*group), terms, &mut pool.cx.out);
+            let set = (pool.state).set_share(&Group::from(*group), terms, &mut pool.cx);
             assert_eq!(set, Ok(()));
         }
         Self {
@@ -232,8 +232,8 @@ impl Replay {
             SeatOffer::Idle(instance) => (Some(instance), true),
             SeatOffer::Seat(request) => self.make(request, module),
             // All of a kind are busy: a host waits for one of them.
-            SeatOffer::Full => (None, true),
-            SeatOffer::Quarantined(_) | SeatOffer::Gone | SeatOffer::Closed => {
+            SeatOffer::Full | SeatOffer::GroupFull => (None, true),
+            SeatOffer::Quarantined(_) | SeatOffer::Barred | SeatOffer::Gone | SeatOffer::Closed => {
                 panic!("nothing was removed, and nothing fails")
             }
         };

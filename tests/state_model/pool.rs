@@ -3,7 +3,7 @@
 use crate::fake::{Doors, Fake, Instance};
 use crate::state::{
     Amounts, Budget, Config, Context, Destroy, EntryId, FunctionTerms, Group, NewFunction,
-    PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, Slots, State,
+    PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, ShareTerms, Slots, State,
 };
 
 pub const NONE: Amounts = Amounts::ZERO;
@@ -48,25 +48,25 @@ pub struct Gone {
 impl Pool {
     /// A pool in which nothing is scarce but what `limits` says.
     pub fn new(policy: Policy, limits: &[(Budget, u64)]) -> Self {
-        Self::with_group_limits(policy, limits, PerBudget::of(u64::MAX))
+        Self::with_group_terms(policy, limits, ShareTerms::default())
     }
 
-    /// The same, where each group of which nothing else is said has these limits.
-    pub fn with_group_limits(
+    /// The same, where each group of which nothing else is said has the limits of these.
+    pub fn with_group_terms(
         policy: Policy,
         limits: &[(Budget, u64)],
-        group_limits: PerBudget<u64>,
+        group_terms: ShareTerms,
     ) -> Self {
         let config = Config {
             policy,
             seats_per_entry: 2,
-            first_seats: 2,
+            first_seats: 1,
             max_unused_entries: 100,
             max_compilations: 1,
             max_overtakes: u64::MAX,
             keeps_ages: true,
             quarantine: None,
-            group_limits,
+            group_terms,
             max_spares: 4,
             bills: Some(3),
         };
@@ -94,7 +94,7 @@ impl Pool {
         let known = self.state.find(&name, "");
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));
         let doors = &mut self.cx.slots;
-        let open = |_, _: &crate::state::Function<Fake>| doors.open(0, 2);
+        let open = |_, _: &crate::state::Function<Fake>| doors.open(0, 1);
         let entry = self
             .state
             .entry(function, &Group::from(group), open, &mut self.cx.out);

@@ -25,7 +25,7 @@ fn terms(reserved: &[(Budget, u64)]) -> ShareTerms {
 
 impl Pool {
     fn reserve(&mut self, group: u64, terms: ShareTerms) {
-        let set = (self.state).set_share(&Group::from(group), terms, &mut self.cx.out);
+        let set = (self.state).set_share(&Group::from(group), terms, &mut self.cx);
         assert_eq!(set, Ok(()));
         assert_eq!(self.state.recount(), Ok(()));
     }
@@ -221,7 +221,7 @@ fn more_than_there_is_cannot_be_reserved() {
     let mut set = |group: u64, memory| {
         let group = Group::from(group);
         pool.state
-            .set_share(&group, terms(&[(MEMORY, memory)]), &mut pool.cx.out)
+            .set_share(&group, terms(&[(MEMORY, memory)]), &mut pool.cx)
     };
     let refused = Overcommitted {
         budget: MEMORY,

@@ -217,7 +217,7 @@ impl World {
             ..ShareTerms::default()
         };
         let name = Group::from(u64::from(group));
-        let set = (self.state).set_share(&name, terms, &mut self.cx.out);
+        let set = (self.state).set_share(&name, terms, &mut self.cx);
         assert_eq!(set.is_ok(), fits, "{set:?}");
         self.seen.note_if(!fits, "reservation refused");
         if fits && reserved == [0; 7] {

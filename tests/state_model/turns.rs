@@ -37,6 +37,8 @@ struct Line {
 struct World {
     turns: CompileTurns<Fake>,
     most: usize,
+    /// Of each group.
+    most_of: [usize; GROUPS as usize],
     waiting: Vec<Waiter>,
     taken: Vec<u64>,
     lines: [Line; GROUPS as usize],
@@ -44,10 +46,15 @@ struct World {
 }
 
 impl World {
-    fn new(most: usize) -> Self {
+    fn new(most: usize, most_of: [usize; GROUPS as usize]) -> Self {
+        let mut turns = CompileTurns::new(most, most_of[0]);
+        for group in 1..GROUPS {
+            turns.set_most_of(&Group::from(group), Some(most_of[group as usize]));
+        }
         Self {
-            turns: CompileTurns::new(most),
+            turns,
             most,
+            most_of,
             waiting: Vec::new(),
             taken: Vec::new(),
             lines: [Line::default(); GROUPS as usize],
@@ -83,12 +90,17 @@ impl World {
         }
     }
 
+    fn may_have(&self, group: u64) -> bool {
+        self.lines[group as usize].turns < self.most_of[group as usize]
+    }
+
     fn first(&self) -> Option<Waiter> {
         let first_of = |group: u64| {
             let of_group = self.waiting.iter().filter(|w| w.group == group);
             of_group.min_by_key(|w| (w.due, w.number))
         };
-        let firsts = (0..GROUPS).filter_map(first_of);
+        let may_have = |group: &u64| self.may_have(*group);
+        let firsts = (0..GROUPS).filter(may_have).filter_map(first_of);
         let rank = |w: &&Waiter| {
             let line = self.lines[w.group as usize];
             (line.turns, line.used, w.size, Group::from(w.group))
@@ -99,7 +111,7 @@ impl World {
     fn apply(&mut self, op: Op) {
         match op {
             Op::Take(group) => {
-                let is_free = self.taken.len() < self.most;
+                let is_free = self.taken.len() < self.most && self.may_have(group);
                 assert_eq!(self.turns.take(&Group::from(group)), is_free);
                 if is_free {
                     self.taken.push(group);
@@ -181,9 +193,11 @@ proptest! {
     #[test]
     fn turns_are_given_as_a_naive_list_gives_them(
         most in 1usize..4,
+        most_of in any::<[u8; GROUPS as usize]>(),
         ops in proptest::collection::vec(op(), 1..80),
     ) {
-        let mut world = World::new(most);
+        let most_of = most_of.map(|dice| usize::from(1 + dice % 4));
+        let mut world = World::new(most, most_of);
         ops.into_iter().for_each(|op| world.apply(op));
     }
 }
@@ -212,7 +226,7 @@ fn sleeper(waiter: u32) -> Sleeper<Fake> {
 fn a_thousand_of_one_group_delay_anothers_by_one_turn_at_most() {
     let (flood, quiet) = (Group::from("flood"), Group::from("quiet"));
     for came in [0, 1, 500, 999] {
-        let mut turns = CompileTurns::new(1);
+        let mut turns = CompileTurns::new(1, usize::MAX);
         for n in 0..1_000 {
             turns.join(&flood, 1, sleeper(n));
         }
@@ -233,7 +247,7 @@ fn a_thousand_of_one_group_delay_anothers_by_one_turn_at_most() {
 #[test]
 fn the_small_pass_the_large_of_their_group_until_they_are_as_much_together() {
     let group = Group::from(1);
-    let mut turns = CompileTurns::new(1);
+    let mut turns = CompileTurns::new(1, usize::MAX);
     turns.join(&group, 100, sleeper(0));
     // A small one comes whenever one has gone.
     for n in 1..1_000 {
@@ -252,7 +266,7 @@ fn the_small_pass_the_large_of_their_group_until_they_are_as_much_together() {
 #[test]
 fn a_group_whose_turns_were_long_waits_until_others_have_had_as_much() {
     let (slow, quick) = (Group::from("slow"), Group::from("quick"));
-    let mut turns = CompileTurns::new(1);
+    let mut turns = CompileTurns::new(1, usize::MAX);
     for n in 0..20 {
         turns.join(&quick, 9, sleeper(n));
     }

@@ -10,7 +10,8 @@ use crate::model::{
 use crate::quarantine::RULE;
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, FunctionTerms, Group, IdleTime,
-    NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Reuse, Signal, Stamp, State,
+    NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Reuse, ShareTerms, Signal,
+    Stamp, State,
 };
 use crate::{
     fake::Instance,
@@ -161,7 +162,10 @@ impl World {
             max_compilations: setup.max_compilations,
             quarantine: Some(rule),
             // All groups have one, or none; nobody comes near it.
-            group_limits: PerBudget::of(u64::MAX - (setup.seats as u64 % 2)),
+            group_terms: ShareTerms {
+                limits: PerBudget::of(u64::MAX - (setup.seats as u64 % 2)),
+                ..ShareTerms::default()
+            },
             max_spares: crate::spares::MAX_SPARES,
             bills: Some(2),
         };

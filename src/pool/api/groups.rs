@@ -90,8 +90,7 @@ impl<T: Send + 'static> Shared<T> {
 
     fn set_group(&self, group: &Group, share: Share) -> Result<(), ShareError> {
         share.validate()?;
-        let set = self
-            .with_state(|locked, cx| (locked.state).set_share(group, share.terms(), &mut cx.out));
+        let set = self.with_state(|locked, cx| (locked.state).set_share(group, share.terms(), cx));
         set.map_err(|over| ShareError::Overcommitted {
             group: group.clone(),
             budget: over.budget,

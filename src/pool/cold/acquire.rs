@@ -155,13 +155,8 @@ impl<T: Send + 'static> Shared<T> {
         ticket: Ticket,
         wait_policy: WaitPolicy,
     ) -> Result<Wakeup<T>, AcquireError> {
-        let leave = || {
-            self.with_state(|locked, cx| {
-                locked
-                    .state
-                    .leave_seat_queue(entry.id, ticket, &mut cx.slots)
-            })
-        };
+        let leave =
+            || self.with_state(|locked, cx| locked.state.leave_seat_queue(entry.id, ticket, cx));
         let in_queue = InQueue {
             target: &entry.target,
             waiter,

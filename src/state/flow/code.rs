@@ -145,7 +145,7 @@ impl<H: Types> State<H> {
         }
         self.pin(id, module, out);
         let now = self.now;
-        let is_free = self.compile_turns.is_free();
+        let is_free = self.compile_turns.is_free_for(&self.group_of(id));
         let followed = self.requests[id].followed.take() == Some(module);
         let record = &mut self.modules[module];
         match &record.phase {

@@ -72,7 +72,7 @@ impl<H: Types> State<H> {
         let Some(share) = self.shares.get(id) else {
             return PerBudget::default();
         };
-        if !share.terms.limits_anything() {
+        if !share.terms.limits_amounts() {
             return PerBudget::default();
         }
         let all = self.has_in_share(id, request).saturating_add(target);
@@ -83,7 +83,11 @@ impl<H: Types> State<H> {
     }
 
     /// Its instances that seem to be idle, the longest idle first. Takes a look at each of the group's.
-    fn idle_of_share(&self, id: ShareId<H>, slots: &impl Slots<H>) -> Vec<(Stamp, InstanceId<H>)> {
+    pub(crate) fn idle_of_share(
+        &self,
+        id: ShareId<H>,
+        slots: &impl Slots<H>,
+    ) -> Vec<(Stamp, InstanceId<H>)> {
         let mut idle = Vec::new();
         let entries: &mut dyn Iterator<Item = &EntryId<H>> = match self.shares.get(id) {
             Some(share) => &mut share.entries.iter(),

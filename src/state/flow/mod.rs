@@ -9,6 +9,8 @@ pub mod code;
 pub mod collect;
 pub mod define;
 pub mod group_limits;
+pub mod group_seats;
+pub mod group_waits;
 pub mod plan;
 pub mod quarantine;
 pub mod release;

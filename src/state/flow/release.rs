@@ -39,7 +39,7 @@ impl<H: Types> State<H> {
         if self.has_surplus(instance.entry) {
             return Returned::Retire(RemovalReason::Replaced);
         }
-        if self.is_collected(id) {
+        if self.is_collected(id) || self.is_awaited_in_group(instance.entry) {
             return Returned::Retire(RemovalReason::Room);
         }
         let (home, seat) = (instance.entry, instance.seat());
@@ -48,10 +48,8 @@ impl<H: Types> State<H> {
         let entry = &mut self.entries[home];
         let next = entry.queue.pop(self.now, &mut late);
         self.open_if_it_may(home, &mut cx.slots);
-        let handed_on =
-            next.is_some() && (!self.room_queue.is_empty() || self.ledger.is_overdrawn());
-        if handed_on {
-            // Whoever waits for room hears of the end of the next lease instead of this one's.
+        if next.is_some() && self.is_end_awaited(home) {
+            // Whoever waits for room, or for an instance of the group, hears of the end of the next lease instead of this one's.
             cx.slots.notify_on_release(&self.entries[home].handle, seat);
         }
         self.notify_late(late, &mut cx.out);

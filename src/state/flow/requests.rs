@@ -51,7 +51,7 @@ impl<H: Types> State<H> {
         if self.config.keeps_ages {
             self.ages.insert(Stamp::at(self.now), instance);
         }
-        self.entries[entry].seats[seat] = Seat::Taken(instance);
+        self.set_seat(entry, seat, Seat::Taken(instance));
         let record = &mut self.modules[module];
         record.live.insert(instance);
         match stamp == Stamp::NEVER {
@@ -63,8 +63,8 @@ impl<H: Types> State<H> {
         self.note_user(entry, module);
         self.bill_code(entry, module);
         self.requests[id].seat = None;
-        if !self.room_queue.is_empty() || self.ledger.is_overdrawn() {
-            // Whoever needs room asked all leases to report their end, and this one is new.
+        if self.is_end_awaited(entry) {
+            // Whoever needs room, or an instance of the group, asked all leases to report their end, and this one is new.
             self.notify_on_release(instance, &mut cx.slots);
         }
         self.abandon(id, &mut cx.out);

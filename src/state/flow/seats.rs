@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::state::{
     Context, Effects, EntryId, InstanceId, RemovalReason, Request, RequestId, Seat, Signal,
-    Sleeper, Slots, State, Ticket, Types,
+    Sleeper, Slots, State, Ticket, TooManyWait, Types,
 };
 
 /// What an entry has for an acquire.
@@ -15,6 +15,10 @@ pub enum SeatOffer<H: Types> {
     Seat(RequestId<H>),
     /// Every seat is leased, promised, or awaited by somebody who came before.
     Full,
+    /// The group has as many instances as it may, and none that is idle; or somebody waits for one who came before.
+    GroupFull,
+    /// The group may have no instances at all.
+    Barred,
     /// Its guests have failed too often: it is refused until then.
     Quarantined(u64),
     /// The function was removed.
@@ -27,6 +31,10 @@ pub enum SeatWait<H: Types> {
     Queued(Ticket),
     /// A lease ended just now: this instance is claimed for the caller.
     Idle(InstanceId<H>),
+    /// A lease of the group ended just now: look again.
+    Again,
+    /// As many of the group wait as may.
+    TooMany(TooManyWait),
 }
 
 impl<H: Types> State<H> {
@@ -54,7 +62,7 @@ impl<H: Types> State<H> {
             return SeatOffer::Quarantined(until);
         }
         if !entry.queue.is_empty() {
-            return SeatOffer::Full;
+            return self.full(id);
         }
         self.open_if_it_may(id, &mut cx.slots);
         let (version, seats) = (function.version, entry.seats_from(near));
@@ -73,9 +81,21 @@ impl<H: Types> State<H> {
             self.dismiss(instance, RemovalReason::Replaced, None, cx);
         }
         let free = self.free_seat(id, near, &mut cx.slots);
-        match free.or_else(|| self.take_seat_from_spare(id)) {
+        let free = free.or_else(|| self.take_seat_from_spare(id));
+        match free.or_else(|| self.seat_from_group(id, near, cx)) {
             Some(seat) => SeatOffer::Seat(self.promise(id, seat)),
-            None => SeatOffer::Full,
+            None => self.full(id),
+        }
+    }
+
+    /// Why nobody gets a seat of the entry now.
+    fn full(&self, id: EntryId<H>) -> SeatOffer<H> {
+        if self.may_have_none(id) {
+            SeatOffer::Barred
+        } else if self.has_own_room(id) {
+            SeatOffer::GroupFull
+        } else {
+            SeatOffer::Full
         }
     }
 
@@ -100,8 +120,7 @@ impl<H: Types> State<H> {
 
     /// Whether one more seat of an entry may be taken or promised.
     fn may_occupy(&self, id: EntryId<H>) -> bool {
-        let (entry, most) = (&self.entries[id], self.max_instances(id));
-        entry.seats.len() < most || entry.occupied() < most
+        self.has_own_room(id) && !self.is_group_full(id)
     }
 
     /// Seats of an entry that may be occupied at once.
@@ -148,6 +167,9 @@ impl<H: Types> State<H> {
         until: u64,
         slots: &mut impl Slots<H>,
     ) -> SeatWait<H> {
+        if let Some(too_many) = self.too_many_wait(id) {
+            return SeatWait::TooMany(too_many);
+        }
         let entry = &self.entries[id];
         let first = entry.queue.is_empty();
         slots.set_waited(&entry.handle, true);
@@ -155,16 +177,27 @@ impl<H: Types> State<H> {
             let ended = !slots.notify_on_release(&entry.handle, seat);
             if ended && first && slots.claim(&entry.handle, seat, instance) {
                 slots.set_waited(&entry.handle, false);
+                if self.is_end_awaited(id) {
+                    self.notify_on_release(instance, slots);
+                }
                 return SeatWait::Idle(instance);
             }
         }
-        let entry = &mut self.entries[id];
-        let ticket = entry.queue.join(Sleeper {
+        if !self.notify_on_releases_of_group(id, slots) {
+            self.open_if_it_may(id, slots);
+            return SeatWait::Again;
+        }
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        let sleeper = Sleeper {
             waiter,
             until,
             request: None,
-        });
+        };
+        let entry = &mut self.entries[id];
+        let ticket = entry.queue.join_at(arrival, sleeper);
         let function = entry.function;
+        self.note_use(id);
         self.count(function, |counts| counts.blocks += 1);
         self.bill_block(id);
         SeatWait::Queued(ticket)
@@ -175,13 +208,14 @@ impl<H: Types> State<H> {
         &mut self,
         id: EntryId<H>,
         ticket: Ticket,
-        slots: &mut impl Slots<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> bool {
         let Some(entry) = self.entries.get_mut(id) else {
             return false;
         };
         let left = entry.queue.leave(ticket).is_some();
-        self.open_if_it_may(id, slots);
+        self.open_if_it_may(id, &mut cx.slots);
+        self.forget_if_unused(id, &mut cx.out);
         left
     }
 
@@ -201,7 +235,7 @@ impl<H: Types> State<H> {
         let mut request = Request::new(Some(function), version);
         request.seat = Some((entry, seat));
         let id = self.requests.insert(request);
-        self.entries[entry].seats[seat] = Seat::Promised(id);
+        self.set_seat(entry, seat, Seat::Promised(id));
         self.note_use(entry);
         self.note_share_used(entry);
         id
@@ -209,15 +243,17 @@ impl<H: Types> State<H> {
 
     /// A seat is free: for the first in the queue, or for anybody.
     pub(crate) fn vacate(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
-        self.entries[id].seats[seat] = Seat::Vacant;
-        if self.may_occupy(id) {
-            self.offer(id, seat, out);
+        self.set_seat(id, seat, Seat::Vacant);
+        match self.limited_share_of(id) {
+            Some(share) => self.serve_share(share, out),
+            None if self.may_occupy(id) => self.offer(id, seat, out),
+            None => {}
         }
         self.forget_if_unused(id, out);
     }
 
     /// A vacant seat is promised to the first in the queue, if anybody is.
-    fn offer(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
+    pub(crate) fn offer(&mut self, id: EntryId<H>, seat: usize, out: &mut Effects<H>) {
         let entry = &mut self.entries[id];
         let mut late = Vec::new();
         let next = entry.queue.pop(self.now, &mut late);

@@ -98,7 +98,7 @@ impl<H: Types> State<H> {
         &mut self,
         group: &Group,
         terms: ShareTerms,
-        out: &mut Effects<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> Result<(), Overcommitted> {
         let known = self.shares.find(group);
         let others = self.shares.iter().filter(|(id, _)| Some(*id) != known);
@@ -131,8 +131,12 @@ impl<H: Types> State<H> {
             None => self.begin_share(group, terms),
         }
         self.shares.note_weights();
-        // What was protected may not be any more.
-        self.wake_room(out);
+        // What was protected may not be any more, and who waited for a limit may be served.
+        self.serve_group(group, cx);
+        let own = (!terms.say_nothing()).then(|| terms.counts.most_compilations());
+        self.compile_turns.set_most_of(group, own);
+        self.wake_compiler(&mut cx.out);
+        self.wake_room(&mut cx.out);
         Ok(())
     }
 
@@ -144,7 +148,7 @@ impl<H: Types> State<H> {
         let own: Vec<_> = own.map(|(id, _)| id).collect();
         let terms = match is_named {
             true => terms,
-            false => ShareTerms::of_limits(self.config.group_limits),
+            false => self.config.group_terms,
         };
         if is_named || (terms.limits_anything() && !own.is_empty()) {
             let share = Share::new(group.clone(), terms, is_named, self.now);
@@ -161,6 +165,7 @@ impl<H: Types> State<H> {
             .collect();
         if let Some(share) = self.shares.get_mut(id) {
             share.entries.insert(entry);
+            share.seats += self.entries[entry].occupied();
         }
         for instance in live {
             let (module, charge) = {
@@ -184,7 +189,7 @@ impl<H: Types> State<H> {
         if let Some(id) = self.share_of(entry) {
             return self.join_share(entry, id);
         }
-        let terms = ShareTerms::of_limits(self.config.group_limits);
+        let terms = self.config.group_terms;
         if terms.limits_anything() {
             let group = self.entries[entry].group.clone();
             let id = (self.shares).insert(Share::new(group, terms, false, self.now));

@@ -95,7 +95,7 @@ impl<H: Types> State<H> {
                 request.seat = Some((id, seat));
                 request.is_for_spare = true;
                 let request = self.requests.insert(request);
-                self.entries[id].seats[seat] = Seat::Promised(request);
+                self.set_seat(id, seat, Seat::Promised(request));
                 self.note_use(id);
                 if let Prepare::Ready { source, definition } = self.prepare(request, &mut cx.out) {
                     return Some(SpareToMake {

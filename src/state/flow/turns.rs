@@ -116,7 +116,7 @@ impl<H: Types> State<H> {
     }
 
     /// The group that a request is for; nobody's, of what makes no instance.
-    fn group_of(&self, id: RequestId<H>) -> Group {
+    pub(crate) fn group_of(&self, id: RequestId<H>) -> Group {
         let seat = self.requests[id].seat;
         let entry = seat.and_then(|(entry, _)| self.entries.get(entry));
         entry.map_or(Group::NOBODY, |entry| entry.group.clone())

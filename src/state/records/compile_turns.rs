@@ -4,6 +4,8 @@
 //! least time of turns since somebody began to wait: so a group that asks for many delays another's one by at most
 //! one turn. A newcomer begins with what the least of the others has had.
 //!
+//! A group may have a limit of its own: at it, the turns that are free are for others.
+//!
 //! Within a group the smaller goes before the larger, but not for ever: a module is passed by later ones of no more
 //! than its own size together.
 
@@ -66,10 +68,13 @@ impl<H: Types> Line<H> {
 }
 
 /// Invariants:
-/// - **C3** nobody waits while a turn is neither taken nor promised, and a line of nobody is kept only while somebody
-///   waits.
+/// - **C3** nobody waits while a turn that its group may have is neither taken nor promised, and a line of nobody is kept
+///   only while somebody waits.
 pub struct CompileTurns<H: Types> {
     most: usize,
+    /// Of each group of which nothing else is said.
+    most_of_each: usize,
+    most_of: BTreeMap<Group, usize>,
     taken: usize,
     promised: usize,
     lines: BTreeMap<Group, Line<H>>,
@@ -78,10 +83,12 @@ pub struct CompileTurns<H: Types> {
 }
 
 impl<H: Types> CompileTurns<H> {
-    /// So many may compile at once.
-    pub const fn new(most: usize) -> Self {
+    /// So many may compile at once, and so many of one group.
+    pub const fn new(most: usize, most_of_each: usize) -> Self {
         Self {
             most,
+            most_of_each,
+            most_of: BTreeMap::new(),
             taken: 0,
             promised: 0,
             lines: BTreeMap::new(),
@@ -105,8 +112,37 @@ impl<H: Types> CompileTurns<H> {
         self.waiting
     }
 
-    pub fn is_free(&self) -> bool {
+    /// From now on so many of this group may compile at once; with `None`, as many as of others.
+    pub fn set_most_of(&mut self, group: &Group, most: Option<usize>) {
+        match most {
+            Some(most) => self.most_of.insert(group.clone(), most),
+            None => self.most_of.remove(group),
+        };
+    }
+
+    /// Work for no group has no limit but that of all.
+    fn most_of(&self, group: &Group) -> usize {
+        match self.most_of.get(group) {
+            Some(most) => *most,
+            None if *group == Group::NOBODY => usize::MAX,
+            None => self.most_of_each,
+        }
+    }
+
+    fn is_free(&self) -> bool {
         self.taken + self.promised < self.most
+    }
+
+    /// Whether a turn is free that this group may have.
+    pub fn is_free_for(&self, group: &Group) -> bool {
+        let has = self.lines.get(group).map_or(0, |line| line.turns);
+        self.is_free() && has < self.most_of(group)
+    }
+
+    /// Whether somebody waits for a turn that is free.
+    pub fn keeps_waiting(&self) -> bool {
+        let mut waiting = self.lines.iter().filter(|(_, l)| !l.waiting.is_empty());
+        waiting.any(|(group, _)| self.is_free_for(group))
     }
 
     fn line(&mut self, group: &Group) -> &mut Line<H> {
@@ -126,7 +162,7 @@ impl<H: Types> CompileTurns<H> {
 
     /// Takes a turn, if one is free.
     pub fn take(&mut self, group: &Group) -> bool {
-        if !self.is_free() {
+        if !self.is_free_for(group) {
             return false;
         }
         self.taken += 1;
@@ -178,17 +214,15 @@ impl<H: Types> CompileTurns<H> {
     /// Promises a turn, if one is free, to whoever is next and not late; those before it are `late`.
     pub fn promise(&mut self, now: u64, late: &mut Vec<Sleeper<H>>) -> Option<(Group, Sleeper<H>)> {
         let mut next = None;
-        while next.is_none() && self.is_free() && self.waiting > 0 {
-            let lines = self.lines.iter_mut();
-            let ranked = lines.filter_map(|(group, line)| Some((line.rank()?, group, line)));
-            let (_, group, line) = ranked.min_by_key(|(rank, ..)| *rank)?;
-            let (_, (size, sleeper)) = line.waiting.pop_first()?;
-            self.waiting -= 1;
+        while next.is_none()
+            && let Some((group, size, sleeper)) = self.take_next()
+        {
             if sleeper.until > now {
+                let line = self.line(&group);
                 line.turns += 1;
                 line.served = line.served.saturating_add(size);
                 self.promised += 1;
-                next = Some((group.clone(), sleeper));
+                next = Some((group, sleeper));
             } else {
                 late.push(sleeper);
             }
@@ -197,6 +231,24 @@ impl<H: Types> CompileTurns<H> {
             self.forget_caught_up();
         }
         next
+    }
+
+    /// Who is next, if a turn is free; it waits no more.
+    fn take_next(&mut self) -> Option<(Group, u64, Sleeper<H>)> {
+        if !self.is_free() || self.waiting == 0 {
+            return None;
+        }
+        let may_have = |group: &Group, line: &Line<H>| line.turns < self.most_of(group);
+        let lines = self
+            .lines
+            .iter()
+            .filter(|(group, line)| may_have(group, line));
+        let ranked = lines.filter_map(|(group, line)| Some((line.rank()?, group)));
+        let (_, group) = ranked.min_by_key(|(rank, _)| *rank)?;
+        let group = group.clone();
+        let (_, (size, sleeper)) = self.lines.get_mut(&group)?.waiting.pop_first()?;
+        self.waiting -= 1;
+        Some((group, size, sleeper))
     }
 
     /// Takes out all whose deadline has come.

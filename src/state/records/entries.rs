@@ -20,7 +20,7 @@ pub type EntryId<H> = Id<Entry<H>>;
 /// Invariants:
 /// - **E1** a seat that is `Taken` names a live instance whose entry and seat are these.
 /// - **E2** a seat that is `Promised` names a live request that holds this seat.
-/// - **E3** nobody waits while fewer seats are occupied than its function may have.
+/// - **E3** nobody waits while fewer seats are occupied than its function, and its group, may have.
 /// - **E4** `unused` is its place in the order of unused entries: it has one while it is unused and its
 ///   function is defined.
 pub struct Entry<H: Types> {

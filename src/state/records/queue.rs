@@ -118,6 +118,13 @@ impl<H: Types> Queue<H> {
         self.waiting.iter().map(|(_, sleeper)| sleeper)
     }
 
+    /// The place of the first whose deadline has not come.
+    pub fn first_in_time(&self, now: u64) -> Option<Ticket> {
+        let mut waiting = self.waiting.iter();
+        let in_time = waiting.find(|(_, sleeper)| sleeper.until > now);
+        in_time.map(|(ticket, _)| *ticket)
+    }
+
     /// The place of the first.
     pub fn first(&self) -> Option<Ticket> {
         self.waiting.front().map(|(ticket, _)| *ticket)

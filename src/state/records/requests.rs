@@ -41,6 +41,8 @@ pub struct Request<H: Types> {
     pub room_ticket: Option<Ticket>,
     /// Its place among those who compile, or wait for that. Few have one, so that it has a box of its own.
     pub compiles: Option<Box<CompilePlace>>,
+    /// It has been let wait: nobody asks again whether it may.
+    pub has_waited: bool,
     /// How many had passed those who wait for room when it began to.
     pub since: Option<u64>,
     pub held: Charge,
@@ -68,6 +70,7 @@ impl<H: Types> Request<H> {
             asleep_until: None,
             room_ticket: None,
             compiles: None,
+            has_waited: false,
             since: None,
             held: Charge::NONE,
             expected: Amounts::ZERO,

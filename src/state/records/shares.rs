@@ -12,6 +12,39 @@ use crate::state::Types;
 
 pub type ShareId<H> = Id<Share<H>>;
 
+/// How many of something a group may have at once at most; `u32::MAX` for any number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountLimits {
+    /// Instances: leased, idle and in the making.
+    pub instances: u32,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Turns to compile.
+    pub compilations: u32,
+}
+
+impl CountLimits {
+    pub const NONE: Self = Self {
+        instances: u32::MAX,
+        waiting: u32::MAX,
+        compilations: u32::MAX,
+    };
+}
+
+impl CountLimits {
+    pub fn most_compilations(&self) -> usize {
+        usize_of(self.compilations)
+    }
+}
+
+/// `u32::MAX` is any number.
+fn usize_of(count: u32) -> usize {
+    match count {
+        u32::MAX => usize::MAX,
+        count => usize::try_from(count).unwrap_or(usize::MAX),
+    }
+}
+
 /// What a host sets for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShareTerms {
@@ -19,6 +52,7 @@ pub struct ShareTerms {
     pub reserved: PerBudget<u64>,
     /// So much its instances may have at most; `u64::MAX` for any amount. Asked of `LIMITABLE` alone.
     pub limits: PerBudget<u64>,
+    pub counts: CountLimits,
     /// Of those who wait for room, as against 1 of groups of which nothing is said; 0 if it has none of its own.
     pub weight: u32,
     /// Nanoseconds without a use, after which it is. `None`: it never is.
@@ -26,14 +60,6 @@ pub struct ShareTerms {
 }
 
 impl ShareTerms {
-    /// What holds for groups of which nothing is said but this.
-    pub fn of_limits(limits: PerBudget<u64>) -> Self {
-        Self {
-            limits,
-            ..Self::default()
-        }
-    }
-
     /// Whether a group has the same without them.
     pub fn say_nothing(&self) -> bool {
         let reserves_nothing = self.reserved.iter().all(|(_, reserved)| reserved == 0);
@@ -41,6 +67,10 @@ impl ShareTerms {
     }
 
     pub fn limits_anything(&self) -> bool {
+        self.limits_amounts() || self.counts != CountLimits::NONE
+    }
+
+    pub fn limits_amounts(&self) -> bool {
         self.limits.iter().any(|(_, limit)| limit < u64::MAX)
     }
 }
@@ -50,6 +80,7 @@ impl Default for ShareTerms {
         Self {
             reserved: PerBudget::of(0),
             limits: PerBudget::of(u64::MAX),
+            counts: CountLimits::NONE,
             weight: 0,
             lapses_after: None,
         }
@@ -75,6 +106,8 @@ pub struct Share<H: Types> {
     /// **G5** It is, or the group has an entry; and each entry's group has a share, where all are limited.
     pub is_named: bool,
     pub entries: BTreeSet<EntryId<H>>,
+    /// **G6** The number of their seats that are taken or promised.
+    pub seats: usize,
     pub instances: Amounts,
     pub code: Amounts,
     /// Its last use, as far as the core knows; nanoseconds since the clock's origin.
@@ -90,11 +123,18 @@ impl<H: Types> Share<H> {
             terms,
             is_named,
             entries: BTreeSet::new(),
+            seats: 0,
             instances: Amounts::ZERO,
             code: Amounts::ZERO,
             used_at: now,
             lapsed: false,
         }
+    }
+
+    /// How many more seats than it may have it would have with another `more`.
+    pub fn excess_seats(&self, more: usize) -> usize {
+        let most = usize_of(self.terms.counts.instances);
+        self.seats.saturating_add(more).saturating_sub(most)
     }
 
     pub fn holds(&self) -> Amounts {
