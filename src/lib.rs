@@ -152,7 +152,7 @@
 //! | `wasm_pool_hits_total` | counter | | | Leases of an instance that was there: idle, or handed over by the lease before | `hits` |
 //! | `wasm_pool_misses_total` | counter | | | Acquires that set out to make an instance, whether there was room for it or not | `misses` |
 //! | `wasm_pool_blocks_total` | counter | | | Acquires that queued for an instance | `blocks` |
-//! | `wasm_pool_refusals_total` | counter | | | Acquires and preparations that a budget refused | `refusals` |
+//! | `wasm_pool_refusals_total` | counter | | | Acquires and preparations that a budget refused, or a limit of their group | `refusals` |
 //! | `wasm_pool_growth_refusals_total` | counter | | | Times that growth of an instance was refused: the guest saw −1 | `growth_refusals` |
 //! | `wasm_pool_spares_total` | counter | | | Instances that were made before anybody asked for them | `spares_made` |
 //! | `wasm_pool_quarantines_total` | counter | | | Times that a function was refused from then on, for what its guests had done | `quarantines` |
@@ -176,7 +176,7 @@
 //! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
 //! | `wasm_pool_group_calls_total` | counter | | `group` | Calls of guests, of groups with series of their own and of all others | `bills` |
 //! | `wasm_pool_group_failures_total` | counter | | `group` | Calls and start functions that failed, likewise | `bills` |
-//! | `wasm_pool_group_refusals_total` | counter | | `group` | Requests that a budget refused, likewise | `bills` |
+//! | `wasm_pool_group_refusals_total` | counter | | `group` | Requests that a budget refused, or a limit of their group, likewise | `bills` |
 //! | `wasm_pool_group_guest_microseconds_total` | counter | microseconds | `group` | Time in guest code, likewise | `bills` |
 //! | `wasm_pool_group_memory_byte_seconds_total` | counter | | `group` | Bytes of memory, times the seconds that instances held them, likewise | `bills` |
 //!
@@ -266,12 +266,12 @@ pub use pool::{
     BudgetExceeded, BudgetStats, BuildError, CallError, CallLimit, CallTypes, Canceller, Clock,
     CodeOrigin, CompilationStats, Compiled, CompilerKills, DefineError, Definition, Dynamic,
     ErrorKind, ExportedFunc, Function, FunctionBill, FunctionName, FunctionStats, FunctionType,
-    GroupBill, GroupKey, GroupStats, GuestBytes, GuestFailures, Holder, IdleInstance, Imports,
-    ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError, ManualClock,
-    MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile, PrecompileError,
-    PrecompileOutcome, Precompiled, Prepared, Quarantine, Quarantined, Removal, Share, ShareError,
-    Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName, ValueType, WaitingFor,
-    WarmUpError,
+    GroupBill, GroupKey, GroupLimit, GroupStats, GuestBytes, GuestFailures, Holder, IdleInstance,
+    Imports, ImportsBuilder, ImportsError, InGroup, Lease, Limits, LimitsError, LookupError,
+    ManualClock, MemoryError, ModuleError, NameError, Pool, PoolBuilder, Precompile,
+    PrecompileError, PrecompileOutcome, Precompiled, Prepared, Quarantine, Quarantined, Removal,
+    Share, ShareError, Stats, SystemClock, Target, TextError, UnknownFunction, UnknownName,
+    ValueType, WaitingFor, WarmUpError,
 };
 #[cfg(feature = "config")]
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};

@@ -57,6 +57,7 @@ pub use api::function::{Function, InGroup};
 pub use api::function_name::{FunctionName, NameError, TextError};
 pub use api::function_type::{ArgumentsError, FunctionType, ValueType};
 pub use api::group_key::{AsGroup, GroupKey};
+pub use api::group_limit::GroupLimit;
 pub use api::guest_bytes::GuestBytes;
 pub use api::holders::Holder;
 pub use api::imports::{Imports, ImportsBuilder, ImportsError};

@@ -11,7 +11,7 @@ use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionLimits, FunctionSettings};
 use crate::pool::time::clock::nanos;
 use crate::runtime::{CallLimits, ModuleLimits, Runtime};
-use crate::state::{self, Expiry, Group, PerBudget, Policy, Reuse};
+use crate::state::{self, Expiry, Group, Policy, Reuse, ShareTerms};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
 /// give up warm instances for what comes free by itself in a moment; many more would be no promise. The
@@ -53,8 +53,8 @@ pub(crate) struct Settings {
     /// Whether the calls of threads can be cancelled by others.
     pub cancellable: bool,
     pub policy: Policy,
-    /// What the instances of a group may have of which nothing else is said.
-    pub group_limits: PerBudget<u64>,
+    /// The limits of a group of which nothing else is said.
+    pub group_terms: ShareTerms,
     /// What some groups are given.
     pub shares: Vec<(Group, Share)>,
     /// When functions are refused for what their guests do.
@@ -76,7 +76,7 @@ impl Settings {
             max_overtakes: MAX_OVERTAKES,
             keeps_ages: self.max_lifetime.is_some(),
             quarantine: self.quarantine.map(|quarantine| quarantine.rule()),
-            group_limits: self.group_limits,
+            group_terms: self.group_terms,
             max_spares: self.max_spares,
             bills: self.billing.map(|billing| billing.kept()),
         }

@@ -269,7 +269,7 @@ pub struct State<H: Types> {
     /// **C1** As many turns are taken as requests have one.
     compile_turns: CompileTurns<H>,
     closed: bool,
-    /// Requests that a budget refused.
+    /// Requests that a budget refused, or another limit of their group.
     refused: u64,
     /// How functions have behaved, or functions in groups; few have ever failed.
     ///
@@ -481,10 +481,16 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// Counts a request that a budget refused.
+    /// Counts a request that a budget refused, or another limit of its group.
     pub fn count_refusal(&mut self, id: RequestId<H>) {
         self.refused += 1;
         self.bill_refusal(id);
+    }
+
+    /// The same, of somebody who has no request yet.
+    pub fn count_refusal_of(&mut self, entry: EntryId<H>) {
+        self.refused += 1;
+        self.bill_refusal_of(entry);
     }
 
     fn claim(&self, id: InstanceId<H>, slots: &mut impl Slots<H>) -> bool {

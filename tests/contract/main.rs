@@ -21,6 +21,7 @@ mod defects;
 mod function_limits;
 mod fuzz;
 mod graceful_end;
+mod group_counts;
 mod group_limits;
 mod growth;
 mod guest_bytes;

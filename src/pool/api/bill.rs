@@ -24,7 +24,7 @@ pub struct Bill {
     pub blocks: u64,
     /// Times that a request lined up for room.
     pub room_waits: u64,
-    /// Requests that a budget refused.
+    /// Requests that a budget refused, or a limit of their group.
     pub refusals: u64,
     /// Times that growth of an instance was refused: the guest saw −1.
     pub growth_refusals: u64,

@@ -26,7 +26,7 @@ use crate::pool::time::clock::{Clock, nanos};
 use crate::pool::time::clock_thread::{ClockThread, channel};
 use crate::pool::time::timekeeper::Timekeeper;
 use crate::runtime::{EngineSettings, HostImports, ModuleLimits, Runtime, StoreData, share};
-use crate::state::{Budget, Group, PerBudget, Policy, Reuse};
+use crate::state::{Budget, Group, Policy, Reuse, ShareTerms};
 
 type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
 
@@ -103,7 +103,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 epoch_tick: Duration::from_millis(10),
                 cancellable: false,
                 policy: Policy::default(),
-                group_limits: PerBudget::of(u64::MAX),
+                group_terms: ShareTerms::default(),
                 shares: Vec::new(),
                 quarantine: None,
                 billing: None,

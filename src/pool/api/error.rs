@@ -9,6 +9,7 @@ use crate::compiler::CompilerError;
 use crate::pool::api::async_reason::AsyncReason;
 use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::function_type::ArgumentsError;
+use crate::pool::api::group_limit::GroupLimit;
 use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::target::Target;
 use crate::runtime::{GuestTrap, SharedError, StackTooSmall, SystemError};
@@ -129,6 +130,9 @@ impl fmt::Display for Because<'_> {
 pub enum WaitingFor {
     /// One of the entry's instances: all are leased.
     Instance,
+    /// One of the group's instances: it has as many as it may
+    /// ([`Share::max_instances`](crate::Share::max_instances)), all leased, or others of it came before.
+    GroupInstance,
     /// Room in a budget.
     Room,
     /// Another caller's compilation of the same module.
@@ -141,6 +145,7 @@ impl fmt::Display for WaitingFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Instance => "one of its instances, all leased",
+            Self::GroupInstance => "one of its group's instances, as many as it may have",
             Self::Room => "room in a budget",
             Self::Compilation => "the compilation of its module",
             Self::Compiler => "a turn to compile its module",
@@ -266,6 +271,14 @@ pub enum AcquireError {
         target: Arc<Target>,
         /// How long it will still be refused.
         time_left: Duration,
+    },
+    /// The group has a limit that is no budget, and this is beyond it.
+    #[error("{target}: {limit}")]
+    GroupLimit {
+        /// Who asked.
+        target: Arc<Target>,
+        /// Which.
+        limit: GroupLimit,
     },
     /// The function was removed.
     #[error("function {} was removed", target.signature)]
@@ -425,6 +438,7 @@ impl AcquireError {
             | Self::StackTooSmall { target, .. }
             | Self::AsyncRequired { target }
             | Self::Quarantined { target, .. }
+            | Self::GroupLimit { target, .. }
             | Self::Removed { target }
             | Self::TypeChanged { target, .. }
             | Self::Closed { target } => target,

@@ -7,6 +7,7 @@ use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::define_error::{DefineError, LookupError, UnknownFunction};
 use crate::pool::api::error::{AcquireError, CallError, ModuleError, WarmUpError};
+use crate::pool::api::group_limit::GroupLimit;
 use crate::pool::api::imports::ImportsError;
 use crate::pool::api::memory_error::MemoryError;
 use crate::pool::api::names::named;
@@ -152,6 +153,10 @@ kinds! {
         AcquireError::StartLimit { .. } => ErrorKind::Limit,
         AcquireError::System { .. } => ErrorKind::System,
         AcquireError::Instantiate { source, .. } => refused(source).unwrap_or(ErrorKind::Host),
+        AcquireError::GroupLimit { limit, .. } => match limit {
+            GroupLimit::Instances => ErrorKind::TooLarge,
+            GroupLimit::Waiting(_) => ErrorKind::Exhausted,
+        },
         AcquireError::Deadlock { .. }
         | AcquireError::StackTooSmall { .. }
         | AcquireError::AsyncRequired { .. } => ErrorKind::Misuse,

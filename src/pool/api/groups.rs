@@ -25,13 +25,36 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn max_group_memory(mut self, bytes: u64) -> Self {
-        self.settings.group_limits.set(Budget::Memory, bytes);
+        self.settings.group_terms.limits.set(Budget::Memory, bytes);
         self
     }
 
     /// The same for the fiber stacks of its tasks. Default: any number; 16 MiB in [`Self::strangers`].
     pub fn max_group_stack(mut self, bytes: u64) -> Self {
-        self.settings.group_limits.set(Budget::Stack, bytes);
+        self.settings.group_terms.limits.set(Budget::Stack, bytes);
+        self
+    }
+
+    /// Instances that each group may have at once of which [`Pool::set_group`] has said nothing, as by
+    /// [`Share::max_instances`]; `u32::MAX` for any number. Default: that.
+    pub fn max_group_instances(mut self, count: u32) -> Self {
+        self.settings.group_terms.counts.instances = count;
+        self
+    }
+
+    /// Requests of it that may wait at once, as by [`Share::max_waiting`]; `u32::MAX` for any number. Default: that; 64 in
+    /// [`Self::strangers`].
+    pub fn max_group_waiting(mut self, count: u32) -> Self {
+        self.settings.group_terms.counts.waiting = count;
+        self
+    }
+
+    /// Compilations that may run for it at once, as by [`Share::max_compilations`]; `u32::MAX` for any number. Default:
+    /// that.
+    ///
+    /// [`Self::build`] refuses 0, as [`BuildError::Share`].
+    pub fn max_group_compilations(mut self, count: u32) -> Self {
+        self.settings.group_terms.counts.compilations = count;
         self
     }
 
@@ -50,7 +73,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
 impl<T: Send + 'static> Pool<T> {
     /// Gives a group its share of the budgets from now on, in place of what it had; [`Share::new`] takes it away. The
     /// group need not have been used before. Groups that are never named here have nothing reserved, and the limits
-    /// that the builder gives to all ([`PoolBuilder::max_group_memory`]).
+    /// that the builder gives to all ([`PoolBuilder::max_group_memory`] and the others).
     ///
     /// Takes the pool's lock for a look at every pair of function and group; leases cost what they did. While
     /// anything is reserved, making room looks at what it may not take, and a sweep at every group that is named here.
@@ -83,6 +106,9 @@ impl<T: Send + 'static> Pool<T> {
 impl<T: Send + 'static> Shared<T> {
     /// What the builder was told of groups.
     pub(super) fn set_groups(&self) -> Result<(), BuildError> {
+        if self.settings.group_terms.counts.compilations == 0 {
+            return Err(BuildError::Share(ShareError::NoCompilations));
+        }
         let shares = self.settings.shares.iter();
         let mut set = shares.map(|(group, share)| self.set_group(group, *share));
         set.try_for_each(|set| set.map_err(BuildError::Share))

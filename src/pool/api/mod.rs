@@ -26,6 +26,7 @@ pub(crate) mod function;
 pub(crate) mod function_name;
 pub(crate) mod function_type;
 pub(crate) mod group_key;
+pub(crate) mod group_limit;
 pub(crate) mod groups;
 pub(crate) mod guest_bytes;
 pub(crate) mod holders;

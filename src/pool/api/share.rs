@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use crate::pool::time::clock::nanos;
-use crate::state::{self, Budget, Group, LIMITABLE, MAX_WEIGHT, PerBudget, ShareTerms};
+use crate::state::{
+    self, Budget, CountLimits, Group, LIMITABLE, MAX_WEIGHT, PerBudget, ShareTerms,
+};
 
 /// What a group is given of a pool's budgets: see [`Pool::set_group`](crate::Pool::set_group).
 ///
-/// A **limit** is what its instances may have at most: see [`Share::limit`].
+/// A **limit** is what it may have at most: bytes of its instances ([`Share::limit`]), instances
+/// ([`Share::max_instances`]), requests that wait ([`Share::max_waiting`]), compilations ([`Share::max_compilations`]).
 ///
 /// A **reservation** is what others cannot take from the group. It is not kept free: as long as the group does not
 /// use it, others do. But what the group holds of it stays, however much others ask for:
@@ -29,6 +32,7 @@ use crate::state::{self, Budget, Group, LIMITABLE, MAX_WEIGHT, PerBudget, ShareT
 pub struct Share {
     reserved: PerBudget<u64>,
     limits: PerBudget<u64>,
+    counts: CountLimits,
     weight: Option<u32>,
     lapses_after: Option<Duration>,
 }
@@ -42,6 +46,7 @@ impl Share {
         Self {
             reserved: PerBudget::of(0),
             limits: PerBudget::of(u64::MAX),
+            counts: CountLimits::NONE,
             weight: None,
             lapses_after: Some(Self::DEFAULT_LAPSE),
         }
@@ -64,6 +69,36 @@ impl Share {
     /// more, or is evicted.
     pub fn limit(mut self, budget: Budget, bytes: u64) -> Self {
         self.limits.set(budget, bytes);
+        self
+    }
+
+    /// The group may have so many instances at once, of all its functions, leased, idle and in the making together; and so
+    /// no more leases. 0 for none, `u32::MAX` for any number, as by default.
+    ///
+    /// A group that has as many gives up what it has idle for what it asks for, the longest idle first. With none idle, an
+    /// acquire waits as for a function that has as many instances as it may: until any lease of the group has ended, first come, first
+    /// served ([`WaitingFor::GroupInstance`](crate::WaitingFor::GroupInstance)). A group that may have none is refused at
+    /// once ([`GroupLimit::Instances`](crate::GroupLimit::Instances)). What a group has beyond a limit that is set later goes: at once if it is idle, and
+    /// otherwise when its lease ends.
+    pub fn max_instances(mut self, count: u32) -> Self {
+        self.counts.instances = count;
+        self
+    }
+
+    /// So many of its acquires may wait at once: for an instance, for room, for a compilation, or for a turn to compile. 0 for none,
+    /// `u32::MAX` for any number, as by default. Further ones are refused where they would have to wait
+    /// ([`GroupLimit::Waiting`](crate::GroupLimit::Waiting)); those that wait already are not. One that finds what it needs being destroyed waits
+    /// for that moment all the same.
+    pub fn max_waiting(mut self, count: u32) -> Self {
+        self.counts.waiting = count;
+        self
+    }
+
+    /// So many modules may be compiled for it at once, 1 or more; `u32::MAX` for any number, as by default, within
+    /// [`PoolBuilder::max_compilations`](crate::PoolBuilder::max_compilations). Further ones wait for a turn, which others of the
+    /// pool may have meanwhile. What is prepared or precompiled is compiled for no group.
+    pub fn max_compilations(mut self, count: u32) -> Self {
+        self.counts.compilations = count;
         self
     }
 
@@ -99,6 +134,7 @@ impl Share {
         ShareTerms {
             reserved: self.reserved,
             limits: self.limits,
+            counts: self.counts,
             weight: self.weight.unwrap_or(0),
             lapses_after: self.lapses_after.map(nanos),
         }
@@ -120,6 +156,9 @@ impl Share {
             .filter(|weight| !(1..=MAX_WEIGHT).contains(weight))
         {
             return Err(ShareError::Weight { weight });
+        }
+        if self.counts.compilations == 0 {
+            return Err(ShareError::NoCompilations);
         }
         match self.lapses_after {
             Some(Duration::ZERO) => Err(ShareError::LapsesAtOnce),
@@ -174,6 +213,9 @@ pub enum ShareError {
         /// What was set.
         weight: u32,
     },
+    /// A group for which nothing may be compiled would wait for ever.
+    #[error("a group for which nothing is compiled would wait for ever: 1 or more")]
+    NoCompilations,
     /// Whatever were reserved would not be, from the first sweep on.
     #[error("a reservation that lapses after no time at all reserves nothing")]
     LapsesAtOnce,
@@ -201,6 +243,16 @@ pub struct GroupStats {
         serde(serialize_with = "crate::pool::api::serde_fields::by_budget")
     )]
     limits: PerBudget<Option<u64>>,
+    /// Instances that it has, those in the making included.
+    pub instances: usize,
+    /// Instances that it may have, if that is limited.
+    pub max_instances: Option<u32>,
+    /// Its acquires that wait.
+    pub waiting: usize,
+    /// Acquires of it that may wait, if that is limited.
+    pub max_waiting: Option<u32>,
+    /// Compilations that may run for it at once, if that is limited.
+    pub max_compilations: Option<u32>,
     /// Its weight among those who wait for room, if it has one.
     pub weight: Option<u32>,
     /// Nobody has used it for so long that nothing is reserved for it, until it is used again.
@@ -208,8 +260,19 @@ pub struct GroupStats {
 }
 
 impl GroupStats {
-    pub(crate) fn of<H: state::Types>(share: &state::Share<H>) -> Self {
+    pub(crate) fn all<H: state::Types>(state: &state::State<H>) -> Vec<Self> {
+        let waiting = state.waiting_of_groups();
+        let waiting = |id| waiting.get(&id).copied().unwrap_or(0);
+        let shares = state.shares();
+        shares
+            .map(|(id, share)| Self::of(share, waiting(id)))
+            .collect()
+    }
+
+    fn of<H: state::Types>(share: &state::Share<H>, waiting: usize) -> Self {
         let holds = share.holds();
+        let counts = share.terms.counts;
+        let limited = |count: u32| Some(count).filter(|count| *count < u32::MAX);
         Self {
             group: share.group.clone(),
             reserved: share.terms.reserved,
@@ -217,6 +280,11 @@ impl GroupStats {
             limits: PerBudget::from_fn(|budget| {
                 Some(share.terms.limits[budget]).filter(|limit| *limit < u64::MAX)
             }),
+            instances: share.seats,
+            max_instances: limited(counts.instances),
+            waiting,
+            max_waiting: limited(counts.waiting),
+            max_compilations: limited(counts.compilations),
             weight: Some(share.terms.weight).filter(|weight| *weight > 0),
             lapsed: share.lapsed,
         }

@@ -143,7 +143,7 @@ pub struct Stats {
     pub compiler_crashes: u64,
     /// Modules whose code was evicted or dropped out.
     pub code_dropped: u64,
-    /// Acquires and preparations that a budget refused.
+    /// Acquires and preparations that a budget refused, or a limit of their group.
     pub refusals: u64,
     /// Times that growth of an instance was refused, over all functions that ever were: the guest saw −1.
     pub growth_refusals: u64,
@@ -325,7 +325,7 @@ impl<T: Send + 'static> Shared<T> {
             snapshot,
             hits,
             holders: Self::holders(state, &Budget::ALL, IN_STATS, None),
-            groups: state.shares().map(GroupStats::of).collect(),
+            groups: GroupStats::all(state),
             quarantined: Quarantined::all(state),
             quarantines: state.quarantines(),
             spares_made: state.spares_made(),

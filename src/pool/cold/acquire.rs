@@ -6,25 +6,27 @@ use std::time::Duration;
 
 use crate::pool::api::acquire_options::AcquireOptions;
 use crate::pool::api::error::{AcquireError, WaitingFor};
+use crate::pool::api::group_limit::GroupLimit;
 use crate::pool::api::target::Target;
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::hot::entry::Entry;
 use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread::thread_number;
-use crate::pool::shared::{RequestId, Shared, Signal};
+use crate::pool::shared::{Context, InstanceId, Locked, RequestId, Shared, Signal, State};
 use crate::pool::time::clock::nanos;
 use crate::pool::time::deadline::Deadline;
 use crate::pool::wait::block_on::block_on;
 use crate::pool::wait::policy::WaitPolicy;
 use crate::pool::wakeup::{Waiter, Wakeup};
 use crate::runtime::StackTooSmall;
-use crate::state::{SeatOffer, SeatWait, Ticket};
+use crate::state::{SeatOffer, SeatWait, Ticket, TooManyWait};
 
 /// What to do once the lock is let go.
 enum Step<T: Send + 'static> {
     Lease(Box<PooledInstance<T>>),
     Make(RequestId<T>),
-    Wait(Arc<Waiter<T>>, Ticket),
+    Wait(Arc<Waiter<T>>, Ticket, WaitingFor),
+    Again,
     Fail(AcquireError),
 }
 
@@ -84,10 +86,11 @@ impl<T: Send + 'static> Shared<T> {
             let wakeup = match self.find_seat(entry, wait_policy) {
                 Step::Lease(pooled) => return Ok(pooled),
                 Step::Make(request) => return self.make(entry, request, wait_policy).await,
-                Step::Wait(waiter, ticket) => {
-                    self.wait_for_seat(entry, &waiter, ticket, wait_policy)
+                Step::Wait(waiter, ticket, what) => {
+                    self.wait_for_seat(entry, &waiter, (ticket, what), wait_policy)
                         .await?
                 }
+                Step::Again => continue,
                 Step::Fail(error) => return Err(error),
             };
             match wakeup {
@@ -104,7 +107,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     fn find_seat(&self, entry: &Arc<Entry<T>>, wait_policy: WaitPolicy) -> Step<T> {
-        let (thread, near) = (thread_number(), entry.preferred_seat());
+        let near = entry.preferred_seat();
         self.with_state(|locked, cx| {
             let idle = match locked.state.try_seat_near(entry.id, near, cx) {
                 SeatOffer::Idle(id) => id,
@@ -118,25 +121,20 @@ impl<T: Send + 'static> Shared<T> {
                 }
                 SeatOffer::Gone => return Step::Fail(removed(&entry.target)),
                 SeatOffer::Closed => return Step::Fail(closed(&entry.target)),
-                SeatOffer::Full if wait_policy.deadline().is_none() => {
-                    return Step::Fail(would_block(&entry.target, WaitingFor::Instance));
-                }
-                SeatOffer::Full if locked.blocked.would_wait_for_itself(thread, entry) => {
-                    let target = entry.target.clone();
-                    return Step::Fail(AcquireError::Deadlock { target });
+                SeatOffer::Barred => {
+                    locked.state.count_refusal_of(entry.id);
+                    return Step::Fail(beyond_limit(&entry.target, GroupLimit::Instances));
                 }
                 SeatOffer::Full => {
-                    let waiter = Waiter::of(wait_policy, None);
-                    let (told, until) = (waiter.clone(), wait_policy.ends());
-                    match (locked.state).wait_for_seat(entry.id, told, until, &mut cx.slots) {
-                        SeatWait::Idle(id) => id,
-                        SeatWait::Queued(ticket) => {
-                            // A task has no thread that could wait for itself.
-                            if !wait_policy.is_of_a_task() {
-                                locked.blocked.begin(thread, entry.clone());
-                            }
-                            return Step::Wait(waiter, ticket);
-                        }
+                    match self.queue_up(locked, cx, entry, wait_policy, WaitingFor::Instance) {
+                        Ok(id) => id,
+                        Err(step) => return step,
+                    }
+                }
+                SeatOffer::GroupFull => {
+                    match self.queue_up(locked, cx, entry, wait_policy, WaitingFor::GroupInstance) {
+                        Ok(id) => id,
+                        Err(step) => return step,
                     }
                 }
             };
@@ -148,11 +146,49 @@ impl<T: Send + 'static> Shared<T> {
         })
     }
 
+    /// Waits for an instance that somebody else has, unless that would be in vain; or an instance whose lease has ended just
+    /// now.
+    fn queue_up(
+        &self,
+        locked: &mut Locked<T>,
+        cx: &mut Context<T>,
+        entry: &Arc<Entry<T>>,
+        wait_policy: WaitPolicy,
+        waiting_for: WaitingFor,
+    ) -> Result<InstanceId<T>, Step<T>> {
+        let (thread, target) = (thread_number(), &entry.target);
+        let Locked { state, blocked, .. } = locked;
+        if wait_policy.deadline().is_none() {
+            return Err(Step::Fail(would_block(target, waiting_for)));
+        }
+        if blocked.would_wait_for_itself(state, thread, entry.id) {
+            let target = target.clone();
+            return Err(Step::Fail(AcquireError::Deadlock { target }));
+        }
+        let waiter = Waiter::of(wait_policy, None);
+        let (told, until) = (waiter.clone(), wait_policy.ends());
+        match state.wait_for_seat(entry.id, told, until, &mut cx.slots) {
+            SeatWait::Idle(id) => Ok(id),
+            SeatWait::Queued(ticket) => {
+                // A task has no thread that could wait for itself.
+                if !wait_policy.is_of_a_task() {
+                    blocked.begin(thread, entry.id);
+                }
+                Err(Step::Wait(waiter, ticket, waiting_for))
+            }
+            SeatWait::Again => Err(Step::Again),
+            SeatWait::TooMany(TooManyWait(limit)) => {
+                state.count_refusal_of(entry.id);
+                Err(Step::Fail(beyond_limit(target, GroupLimit::Waiting(limit))))
+            }
+        }
+    }
+
     async fn wait_for_seat(
         &self,
         entry: &Arc<Entry<T>>,
         waiter: &Waiter<T>,
-        ticket: Ticket,
+        (ticket, waiting_for): (Ticket, WaitingFor),
         wait_policy: WaitPolicy,
     ) -> Result<Wakeup<T>, AcquireError> {
         let leave =
@@ -161,7 +197,7 @@ impl<T: Send + 'static> Shared<T> {
             target: &entry.target,
             waiter,
             wait_policy,
-            waiting_for: WaitingFor::Instance,
+            waiting_for,
         };
         let wakeup = self.wait(&in_queue, leave).await;
         if !wait_policy.is_of_a_task() {
@@ -198,6 +234,22 @@ pub(crate) fn closed(target: &Arc<Target>) -> AcquireError {
 pub(crate) fn stack_too_small(target: &Arc<Target>, source: StackTooSmall) -> AcquireError {
     let target = target.clone();
     AcquireError::StackTooSmall { target, source }
+}
+
+pub(crate) fn beyond_limit(target: &Arc<Target>, limit: GroupLimit) -> AcquireError {
+    let target = target.clone();
+    AcquireError::GroupLimit { target, limit }
+}
+
+/// Why a request may not wait, if too many of its group do already.
+pub(crate) fn refuse_to_wait<T: Send + 'static>(
+    state: &mut State<T>,
+    request: RequestId<T>,
+    target: &Arc<Target>,
+) -> Option<AcquireError> {
+    let TooManyWait(limit) = state.begin_to_wait(request).err()?;
+    state.count_refusal(request);
+    Some(beyond_limit(target, GroupLimit::Waiting(limit)))
 }
 
 pub(crate) fn would_block(target: &Arc<Target>, waiting_for: WaitingFor) -> AcquireError {

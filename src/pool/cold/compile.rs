@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::pool::api::error::{AcquireError, WaitingFor};
 use crate::pool::api::prepared::CodeOrigin;
 use crate::pool::api::target::Target;
-use crate::pool::cold::acquire::{closed, removed, would_block};
+use crate::pool::cold::acquire::{closed, refuse_to_wait, removed, would_block};
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::lead::{Lead, Ready};
 use crate::pool::cold::request_guard::{RequestGuard, compiles_here};
@@ -143,6 +143,9 @@ impl<T: Send + 'static> Shared<T> {
                     Step::Fail(would_block(target, WaitingFor::Compilation))
                 }
                 Prepare::Follow(module) | Prepare::Collected(module, _) => {
+                    if let Some(error) = refuse_to_wait(state, guard.id(), target) {
+                        return Step::Fail(error);
+                    }
                     let waiter = self.waiter_for_compilation(wait_policy, guard);
                     let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
                     match state.follow(module, guard.id(), told, until) {
@@ -154,6 +157,9 @@ impl<T: Send + 'static> Shared<T> {
                     Step::Fail(would_block(target, WaitingFor::Compiler))
                 }
                 Prepare::Queue { source } => {
+                    if let Some(error) = refuse_to_wait(state, guard.id(), target) {
+                        return Step::Fail(error);
+                    }
                     let waiter = self.waiter_for_compilation(wait_policy, guard);
                     let (told, until) = (waiter.clone(), wait_policy.ends_of_compilations());
                     let size = source.0.facts.compile_rank();

@@ -6,7 +6,7 @@ use crate::pool::api::budget_exceeded::BudgetExceeded;
 use crate::pool::api::error::{AcquireError, WaitingFor};
 use crate::pool::api::holders::IN_AN_ERROR;
 use crate::pool::api::target::Target;
-use crate::pool::cold::acquire::closed;
+use crate::pool::cold::acquire::{closed, refuse_to_wait};
 use crate::pool::cold::in_queue::InQueue;
 use crate::pool::cold::request_guard::RequestGuard;
 use crate::pool::shared::{Context, Locked, RequestId, Shared, Signal, State};
@@ -110,6 +110,9 @@ impl<'a, T: Send + 'static> Need<'a, T> {
         state: &mut State<T>,
         cx: &mut Context<T>,
     ) -> Reservation<T> {
+        if let Some(error) = refuse_to_wait(state, self.request, self.target) {
+            return Reservation::Refused(error);
+        }
         state.release_to_wait(self.request, &mut cx.out);
         let waiter = Waiter::of(wait_policy, Some(self.request));
         if (state.wait_for_room(self.request, waiter.clone(), &mut cx.slots)).is_none() {

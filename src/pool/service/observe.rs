@@ -116,7 +116,7 @@ const METRICS: &[Metric] = &[
         name: name::REFUSALS,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
-        what: "Acquires and preparations that a budget refused",
+        what: "Acquires and preparations that a budget refused, or a limit of their group",
     },
     Metric {
         name: name::GROWTH_REFUSALS,
@@ -260,7 +260,7 @@ const METRICS: &[Metric] = &[
         name: name::GROUP_REFUSALS,
         kind: Kind::Counter,
         unit: Some(Unit::Count),
-        what: "Requests that a budget refused, likewise",
+        what: "Requests that a budget refused, or a limit of their group, likewise",
     },
     Metric {
         name: name::GROUP_GUEST_TIME,

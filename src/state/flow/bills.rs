@@ -71,6 +71,11 @@ impl<H: Types> State<H> {
         self.bill_request(id, |bill| bill.refusals += 1);
     }
 
+    /// The same, of somebody who has no request.
+    pub(crate) fn bill_refusal_of(&mut self, entry: EntryId<H>) {
+        self.bill(entry, |bill| bill.refusals += 1);
+    }
+
     /// A call of the entry's guest has failed.
     pub fn bill_failure(&mut self, entry: EntryId<H>, failure: Failure) {
         self.bill(entry, |bill| bill.failures[failure as usize] += 1);

@@ -1,6 +1,8 @@
 //! How many requests of a group may wait at once, for whatever they wait for.
 
-use crate::state::{EntryId, Request, RequestId, State, Types};
+use alloc::collections::BTreeMap;
+
+use crate::state::{EntryId, RequestId, Share, ShareId, State, Types};
 
 /// As many requests of the group wait as may: so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +34,33 @@ impl<H: Types> State<H> {
         if most == u32::MAX {
             return None;
         }
-        let in_queues = share.entries.iter().map(|id| self.entries[*id].queue.len());
-        let waits = |r: &Request<H>| r.asleep_until.is_some() && r.seat.is_some();
-        let requests = self.requests.iter().map(|(_, request)| request);
-        let asleep = requests.filter(|r| waits(r) && self.share_of_request(r) == Some(id));
-        let waiting = in_queues.sum::<usize>() + asleep.count();
+        let waiting = self.in_queues_of(share) + self.asleep().filter(|of| *of == id).count();
         (waiting >= most as usize).then_some(TooManyWait(most))
+    }
+
+    /// How many of each group wait of which something was said.
+    pub fn waiting_of_groups(&self) -> BTreeMap<ShareId<H>, usize> {
+        let named = self.shares.iter().filter(|(_, share)| share.is_named);
+        let in_queues = named.map(|(id, share)| (id, self.in_queues_of(share)));
+        let mut all: BTreeMap<_, _> = in_queues.collect();
+        for share in self.asleep() {
+            if let Some(waiting) = all.get_mut(&share) {
+                *waiting += 1;
+            }
+        }
+        all
+    }
+
+    /// Those who wait for a seat.
+    fn in_queues_of(&self, share: &Share<H>) -> usize {
+        let entries = share.entries.iter();
+        entries.map(|id| self.entries[*id].queue.len()).sum()
+    }
+
+    /// The shares of those who have a seat, and wait for something else.
+    fn asleep(&self) -> impl Iterator<Item = ShareId<H>> + '_ {
+        let requests = self.requests.iter().map(|(_, request)| request);
+        let asleep = requests.filter(|r| r.asleep_until.is_some() && r.seat.is_some());
+        asleep.filter_map(|request| self.share_of_request(request))
     }
 }

@@ -334,9 +334,8 @@ impl<H: Types> State<H> {
     }
 
     /// Groups of which something was said.
-    pub fn shares(&self) -> impl Iterator<Item = &Share<H>> {
-        let all = self.shares.iter().map(|(_, share)| share);
-        all.filter(|share| share.is_named)
+    pub fn shares(&self) -> impl Iterator<Item = (ShareId<H>, &Share<H>)> {
+        self.shares.iter().filter(|(_, share)| share.is_named)
     }
 
     /// For whom this request needs room, which lacks `missing` of what it is to hold.

@@ -54,6 +54,13 @@ impl File {
         let b = with(b, f.max_compilations, |b, n| b.max_compilations(size(n.0)));
         let b = with(b, f.max_group_memory, |b, n| b.max_group_memory(n.0));
         let b = with(b, f.max_group_stack, |b, n| b.max_group_stack(n.0));
+        let b = with(b, f.max_group_instances, |b, n| {
+            b.max_group_instances(n.few())
+        });
+        let b = with(b, f.max_group_waiting, |b, n| b.max_group_waiting(n.few()));
+        let b = with(b, f.max_group_compilations, |b, n| {
+            b.max_group_compilations(n.few())
+        });
         let b = with(b, f.max_uses, |b, n| b.max_uses(n.0));
         let b = with(b, f.reuse, |b, reuse| b.reuse(reuse));
         let b = with(b, f.max_spares, |b, n| b.max_spares(size(n.0)));

@@ -11,6 +11,9 @@ use crate::state::Budget;
 pub(super) struct FileGroup {
     memory: Option<SizeLimit>,
     stack: Option<SizeLimit>,
+    max_instances: Option<Count>,
+    max_waiting: Option<Count>,
+    max_compilations: Option<Count>,
     reserve: FileReserve,
     weight: Option<Count>,
     lapses_after: Option<Timeout>,
@@ -52,9 +55,18 @@ impl FileGroup {
             let limit = limit.and_then(|limit| limit.0);
             share = share.limit(budget, limit.unwrap_or(u64::MAX));
         }
+        if let Some(count) = self.max_instances {
+            share = share.max_instances(count.few());
+        }
+        if let Some(count) = self.max_waiting {
+            share = share.max_waiting(count.few());
+        }
+        if let Some(count) = self.max_compilations {
+            share = share.max_compilations(count.few());
+        }
         if let Some(weight) = self.weight {
             // What is out of range here is so there as well.
-            share = share.weight(u32::try_from(weight.0).unwrap_or(u32::MAX));
+            share = share.weight(weight.few());
         }
         match self.lapses_after {
             Some(time) => share.lapses_after(time.0),

@@ -64,6 +64,9 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_compilations = 2
 ///     max_group_memory = "64Mi"
 ///     max_group_stack = "16Mi"
+///     max_group_instances = 16
+///     max_group_waiting = 64
+///     max_group_compilations = 1
 ///     max_uses = 1_000_000
 ///     reuse = "warm"                      # or "pristine": nobody gets an instance that was used before
 ///     max_spares = 8                      # of each function and group, where reuse is "pristine"
@@ -110,6 +113,9 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///
 ///     [groups.reports]                    # a group with a name
 ///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
+///     max_instances = 8                   # of all its functions together
+///     max_waiting = 100                   # more are refused where they would have to wait
+///     max_compilations = 1
 ///     reserve = { memory = "64Mi", code = "16Mi" }  # and stack, mappings, total, mapped: not evicted for others
 ///     lapses_after = "5m"                 # or "never"
 ///     weight = 2                          # among those who wait for room; 1 for others
@@ -183,6 +189,9 @@ pub(crate) struct File {
     max_compilations: Option<Count>,
     max_group_memory: Option<Size>,
     max_group_stack: Option<Size>,
+    max_group_instances: Option<Count>,
+    max_group_waiting: Option<Count>,
+    max_group_compilations: Option<Count>,
     max_uses: Option<Count>,
     reuse: Option<Reuse>,
     max_spares: Option<Count>,

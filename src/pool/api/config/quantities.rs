@@ -20,6 +20,13 @@ pub(crate) struct SizeLimit(pub Option<u64>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count(pub u64);
 
+impl Count {
+    /// What is more is no limit.
+    pub fn few(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
 /// A count, or no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CountLimit(pub Option<u64>);

@@ -33,6 +33,9 @@ const KEYS: &[(&str, Set)] = &[
     ("max_compilations = 1000", |b| b.max_compilations(1000)),
     ("max_group_memory = '64Mi'", |b| b.max_group_memory(64 << 20)),
     ("max_group_stack = '16Mi'", |b| b.max_group_stack(16 << 20)),
+    ("max_group_instances = 16", |b| b.max_group_instances(16)),
+    ("max_group_waiting = 64", |b| b.max_group_waiting(64)),
+    ("max_group_compilations = 1", |b| b.max_group_compilations(1)),
     ("max_uses = 77", |b| b.max_uses(77)),
     ("reuse = 'pristine'", |b| b.reuse(Reuse::Pristine)),
     ("max_spares = 3", |b| b.max_spares(3)),
@@ -48,6 +51,9 @@ const KEYS: &[(&str, Set)] = &[
     ("billing = { kept_groups = 7, metrics_groups = 3, exact_times = true }", |b| b.billing(Billing::new().kept_groups(7).metrics_groups(3).exact_times(true))),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
+    ("groups.reports = { max_instances = 8, max_waiting = 100, max_compilations = 2 }", |b| {
+        b.group("reports", Share::new().max_instances(8).max_waiting(100).max_compilations(2))
+    }),
     ("groups.reports.weight = 3", |b| b.group("reports", Share::new().weight(3))),
     ("groups.reports = { reserve = { code = '1Mi', mappings = 7 }, stack = '1Mi', lapses_after = 'never' }", |b| {
         let share = Share::new().reserve(Budget::Code, 1 << 20).reserve(Budget::Mappings, 7);
