@@ -10,7 +10,7 @@ use crate::fake::{Fake, Instance};
 use crate::pool::{Gone, Module, NONE, Pool};
 use crate::state::{
     CountLimits, EntryId, Group, Policy, Prepare, RemovalReason, RequestId, ReserveOutcome,
-    Returned, Reuse, SeatOffer, SeatWait, ShareTerms, Signal, Slots, Stamp, Ticket,
+    Returned, Reuse, SeatOffer, SeatWait, ShareTerms, Signal, Slots, Stamp, Ticket, TooManyWait,
 };
 
 /// Instances that an entry may have.
@@ -506,5 +506,57 @@ fn a_spare_in_the_making_gives_way_to_a_lease_of_its_group() {
             .iter()
             .all(|id| pool.state.instance(*id).is_some())
     );
+    assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
+fn as_many_wait_as_may_wherever_they_wait() {
+    let mut pool = Pool::new(Policy::Lru, &[]);
+    let terms = ShareTerms {
+        counts: CountLimits {
+            waiting: 2,
+            ..CountLimits::NONE
+        },
+        ..ShareTerms::default()
+    };
+    let set = (pool.state).set_share(&Group::from(1_u64), terms, &mut pool.cx);
+    assert_eq!(set, Ok(()));
+    let module = Module::new(0, 1);
+    for group in [1, 2] {
+        [(); SEATS].map(|()| pool.lease_in(group, module));
+    }
+    let [own, others] = [1, 2].map(|group| pool.entry(module, group));
+    let mut wait = |entry, waiter| {
+        let slots = &mut pool.cx.slots;
+        pool.state.wait_for_seat(entry, waiter, u64::MAX, slots)
+    };
+    let SeatWait::Queued(first) = wait(own, 1) else {
+        panic!("it may wait");
+    };
+    for waiter in 2..5 {
+        assert!(matches!(wait(others, waiter), SeatWait::Queued(_)));
+    }
+    // The second waits for room.
+    let second = pool.entry(Module::new(1, 1), 1);
+    let SeatOffer::Seat(request) = pool.state.try_seat(second, &mut pool.cx) else {
+        panic!("a vacant seat");
+    };
+    assert_eq!(pool.state.begin_to_wait(request), Ok(()));
+    let _place = pool.state.wait_for_room(request, 9, &mut pool.cx.slots);
+    pool.state.sleep_for_room(request, u64::MAX);
+    let SeatOffer::Seat(third) = pool.state.try_seat(second, &mut pool.cx) else {
+        panic!("a vacant seat");
+    };
+    let too_many = TooManyWait(2);
+    assert_eq!(pool.state.begin_to_wait(third), Err(too_many));
+    let slots = &mut pool.cx.slots;
+    let refused = pool.state.wait_for_seat(own, 10, u64::MAX, slots);
+    assert!(matches!(refused, SeatWait::TooMany(it) if it == too_many));
+    // Who has waited is not asked again.
+    assert_eq!(pool.state.begin_to_wait(request), Ok(()));
+    assert!(pool.state.leave_seat_queue(own, first, &mut pool.cx));
+    let mut waiting = pool.state.waiting_of_groups().into_values();
+    assert_eq!((waiting.next(), waiting.next()), (Some(1), None));
+    assert_eq!(pool.state.begin_to_wait(third), Ok(()));
     assert_eq!(pool.state.recount(), Ok(()));
 }

@@ -280,7 +280,7 @@ impl World {
 
     pub fn check_shares(&self) {
         let said: BTreeMap<u8, _> = (self.state.shares())
-            .map(|share| (share.group.number().expect("a number") as u8, share))
+            .map(|(_, share)| (share.group.number().expect("a number") as u8, share))
             .collect();
         let known: Vec<_> = self.model.shares.keys().copied().collect();
         assert_eq!(said.keys().copied().collect::<Vec<_>>(), known);
