@@ -21,7 +21,7 @@ mod records;
 mod recount;
 mod snapshot;
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -240,6 +240,8 @@ pub struct State<H: Types> {
     swept: Swept<H>,
     /// **F4** The functions whose instances may be idle for a time of their own.
     own_idle_times: BTreeSet<FunctionId<H>>,
+    /// **F5** The functions that are pinned, each with its module and the number of its instances.
+    pinned: BTreeMap<FunctionId<H>, (ModuleId<H>, usize)>,
     /// Instances made ahead of their leases.
     spares: SpareTable<H>,
     instances: Arena<Instance<H>>,
@@ -302,6 +304,7 @@ impl<H: Types> State<H> {
             shares: Shares::new(),
             swept: Swept::default(),
             own_idle_times: BTreeSet::new(),
+            pinned: BTreeMap::new(),
             spares: SpareTable::new(),
             instances: Arena::new(),
             recency: Recency::new(),

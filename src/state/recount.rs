@@ -3,6 +3,9 @@
 //! One check for each code, and one message, which begins with it. The codes stand on the records and fields
 //! that they govern, and in DESIGN.md; `tests/tidy.rs` compares the three.
 
+mod groups;
+
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -186,6 +189,16 @@ impl<H: Types> State<H> {
         must(gone.is_none(), || {
             "F3: somebody is judged who is gone".into()
         })?;
+        let pinned = self.functions.iter().filter(|(_, f)| f.terms.pinned);
+        let pinned: BTreeMap<_, _> = pinned
+            .map(|(id, f)| {
+                let entries = f.entries.values().map(|id| &self.entries[*id]);
+                (id, (f.module, entries.map(|e| e.taken().count()).sum()))
+            })
+            .collect();
+        must(pinned == self.pinned, || {
+            format!("F5: {pinned:?} are pinned, not {:?}", self.pinned)
+        })?;
         let own = self.functions.iter().filter(|(_, f)| f.terms.idle.is_own());
         let own: Vec<_> = own.map(|(id, _)| id).collect();
         let known = own.iter().filter(|id| self.own_idle_times.contains(id));
@@ -268,139 +281,6 @@ impl<H: Types> State<H> {
         must(right, || {
             let lost = lost.map(|(id, _)| id);
             format!("I4: {listed} of {live} are in the order of age, {lost:?} is not")
-        })
-    }
-
-    fn recount_shares(&self) -> Check {
-        must(self.shares.is_indexed(), || {
-            format!("G4: {} shares are not named once each", self.shares.len())
-        })?;
-        let mut entries = self.entries.iter();
-        let astray = entries.find(|(id, entry)| {
-            let share = self.shares.find(&entry.group);
-            let share = share.and_then(|share| self.shares.get(share));
-            share.is_some_and(|share| !share.entries.contains(id))
-        });
-        let with_share = self
-            .entries
-            .iter()
-            .filter(|(id, _)| self.share_of(*id).is_some());
-        let (with_share, mut listed) = (with_share.count(), self.shares.iter());
-        let listed = listed.by_ref().map(|(_, s)| s.entries.len()).sum::<usize>();
-        must(astray.is_none() && listed == with_share, || {
-            let astray = astray.map(|(id, _)| id);
-            format!("G1: {listed} of {with_share} entries are listed by shares; astray: {astray:?}")
-        })?;
-        let all_limited = self.config.group_terms.limits_anything();
-        let needed = |share: &Share<H>| share.is_named || !share.entries.is_empty();
-        let needless = self.shares.iter().find(|(_, share)| !needed(share));
-        let all_have_one = !all_limited || with_share == self.entries.len();
-        must(needless.is_none() && all_have_one, || {
-            let needless = needless.map(|(id, _)| id);
-            let entries = self.entries.len();
-            format!(
-                "G5: {needless:?} is needless, or {with_share} of {entries} entries have a share"
-            )
-        })?;
-        for (id, share) in self.shares.iter() {
-            let add = |all: Amounts, one: Amounts| all.saturating_add(&one);
-            let of_it = |i: &Instance<H>| self.share_of(i.entry) == Some(id);
-            let instances = self.instances.iter().filter(|(_, i)| of_it(i));
-            let instances = instances.map(|(_, i)| i.charge.amounts());
-            let instances = instances.fold(Amounts::ZERO, add);
-            must(instances == share.instances, || {
-                let counted = share.instances;
-                format!("G2: {id:?} holds {instances:?}, and {counted:?} are counted")
-            })?;
-            let own = share.entries.iter().map(|id| self.entries[*id].occupied());
-            let seats = own.sum::<usize>();
-            must(seats == share.seats, || {
-                let counted = share.seats;
-                format!("G6: {id:?} has {seats} seats, and {counted} are counted")
-            })?;
-            let used = (self.modules.iter()).filter(|(_, m)| m.users.contains(&id));
-            let code = used.map(|(_, m)| match &m.phase {
-                Phase::Loaded { charge, .. } => charge.amounts(),
-                _ => Amounts::ZERO,
-            });
-            let code = code.fold(Amounts::ZERO, add);
-            must(code == share.code, || {
-                let counted = share.code;
-                format!("G3: {id:?} uses code of {code:?}, and {counted:?} are counted")
-            })?;
-        }
-        let unlisted = self.modules.iter().find(|(_, module)| {
-            let live = module.live.iter().map(|id| &self.instances[*id]);
-            let named = |id: &ShareId<H>| self.shares.get(*id).is_some_and(|s| s.is_named);
-            let mut shares = live.filter_map(|i| self.share_of(i.entry)).filter(named);
-            let missing = shares.any(|share| !module.users.contains(&share));
-            missing || !module.users.is_empty() && !module.is_loaded()
-        });
-        none(unlisted, |(id, _)| {
-            format!("M10: the users of {id:?} are not those that have its instances")
-        })
-    }
-
-    fn recount_bills(&self) -> Check {
-        let Some(bills) = &self.bills else {
-            return Ok(());
-        };
-        let holds = |of_it: &dyn Fn(&Entry<H>) -> bool| {
-            let live = self.instances.iter();
-            let of_it = live.filter(|(_, i)| of_it(&self.entries[i.entry]));
-            of_it.fold(Amounts::ZERO, |sum, (_, i)| {
-                sum.saturating_add(&i.charge.amounts())
-            })
-        };
-        let entries = |of_it: &dyn Fn(&Entry<H>) -> bool| {
-            self.entries.iter().filter(|(_, e)| of_it(e)).count()
-        };
-        let by_group = bills.groups.iter().map(|(group, account)| {
-            let of_it = move |e: &Entry<H>| e.group == *group;
-            (account, holds(&of_it), entries(&of_it))
-        });
-        let by_function = bills.functions.iter().map(|(function, account)| {
-            let of_it = move |e: &Entry<H>| e.function == *function;
-            (account, holds(&of_it), entries(&of_it))
-        });
-        let accounts: Vec<_> = by_group.chain(by_function).collect();
-        let counted = |bills: usize| accounts.iter().take(bills).map(|(_, _, entries)| entries);
-        let of_groups: usize = counted(bills.groups.len()).sum();
-        let all: usize = counted(accounts.len()).sum();
-        let mut wrong = accounts
-            .iter()
-            .filter(|(account, _, entries)| account.entries != *entries);
-        let is_right = wrong.next().is_none();
-        must(
-            is_right && of_groups == self.entries.len() && all == 2 * of_groups,
-            || {
-                format!(
-                    "B2: {of_groups} of {} entries have a group's bill",
-                    self.entries.len()
-                )
-            },
-        )?;
-        let mut wrong = accounts
-            .iter()
-            .filter(|(account, holds, _)| account.holds != *holds);
-        none(wrong.next(), |(account, holds, _)| {
-            format!(
-                "B1: {holds:?} is held, and {:?} is on a bill",
-                account.holds
-            )
-        })?;
-        let mut instances = self.instances.iter();
-        let astray = instances.find(|(_, instance)| {
-            let alike = |(_, i): &(_, &Instance<H>)| {
-                i.module == instance.module && i.entry == instance.entry
-            };
-            let live = self.instances.iter().filter(alike).count();
-            bills.instances_of(instance.module, instance.entry) != live
-        });
-        let (counted, live) = (bills.all_instances(), self.instances.len());
-        must(astray.is_none() && counted == live, || {
-            let astray = astray.map(|(id, _)| id);
-            format!("B3: {counted} of {live} instances use code; not {astray:?}")
         })
     }
 
@@ -552,6 +432,10 @@ impl<H: Types> State<H> {
                 module.functions
             )
         })?;
+        let pinned = self.pinned.values().filter(|(of, _)| *of == id).count();
+        must(pinned == module.pinned as usize, || {
+            format!("M11: {id:?} counts {} pinned of {pinned}", module.pinned)
+        })?;
         let pins = self
             .requests
             .iter()
@@ -568,7 +452,7 @@ impl<H: Types> State<H> {
             .filter(|(_, d)| d.module == Some(id))
             .count();
         let counts = (module.live.len(), module.dying);
-        must(listed && counts == (live().count(), dying), || {
+        must(listed && counts == (live().count(), dying as u32), || {
             format!("M3: {id:?} lists {counts:?} live and dying, not its own ({dying} dying)")
         })?;
         must(module.live.is_empty() || module.is_loaded(), || {

@@ -379,7 +379,8 @@ impl World {
         self.model.requests.remove(&id);
         let unused = self.model.is_unused(key);
         let leaves = self.model.collected_for.contains(&key);
-        let retained = self.model.policy.retains_code() && !leaves;
+        let pinned = self.model.is_key_pinned(key);
+        let retained = (self.model.policy.retains_code() || pinned) && !leaves;
         assert_eq!(code.stays, retained || !unused, "C-M4");
         self.seen.note("prepared");
         self.seen
@@ -501,6 +502,11 @@ impl World {
                     outlook.evictable != outlook.surely_evictable && shortage.reserved > 0;
                 self.seen
                     .note_if(reserved, "refused beside what is reserved");
+                let guards = self.model.guards(id, &target, &outlook.missing);
+                self.seen.note_if(
+                    reserved && guards.is_of_pins_alone(),
+                    "waits for what is pinned",
+                );
                 // What is about to be put back seems idle to a mere look.
                 let idle = outlook.evictable[budget];
                 let is_idle = shortage.reserved + shortage.evictable <= idle;

@@ -30,6 +30,7 @@ mod lease;
 mod limited;
 mod model;
 mod noisy_neighbour;
+mod pins;
 mod policy_choices;
 mod pool;
 mod quarantine;
@@ -91,6 +92,8 @@ const INTERESTING: &[&str] = &[
     "lifetime",
     "loaded",
     "lowered limits repaid",
+    "stays though idle for too long",
+    "waits for what is pinned",
     "module evicted with its instances",
     "module failed",
     "module of no function compiled",

@@ -24,13 +24,19 @@ pub struct Guards {
     groups: BTreeSet<u8>,
     /// That somebody's own, from which it takes before it takes what others have.
     own: Option<u8>,
+    /// Functions are pinned: from that somebody, too.
+    pins: bool,
     /// That somebody stays within its own, and takes what is theirs if all else is not enough.
     breaks: bool,
 }
 
 impl Guards {
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.own.is_none()
+        self.groups.is_empty() && self.own.is_none() && !self.pins
+    }
+
+    pub fn is_of_pins_alone(&self) -> bool {
+        self.groups.is_empty() && self.own.is_none() && self.pins && !self.breaks
     }
 }
 
@@ -103,6 +109,7 @@ impl Model {
         Guards {
             own: groups.iter().copied().find(is_own),
             groups: groups.into_iter().filter(|group| !is_own(group)).collect(),
+            pins: self.is_any_pinned(),
             breaks,
         }
     }
@@ -116,7 +123,7 @@ impl Model {
     pub fn check_kept(&self, guards: &Guards, missing: &Sums, gone: &[Instance], dropped: &[u8]) {
         if self.takes_too_much(guards, gone, dropped) {
             assert!(guards.breaks, "what is reserved was taken");
-            let others = self.evictable_beside(&guards.groups);
+            let others = self.evictable_beside(&guards.groups, guards.pins);
             assert!(!covers(&others, missing), "taken in vain");
         }
         let own: BTreeSet<u8> = guards.own.into_iter().collect();
@@ -126,7 +133,7 @@ impl Model {
         };
         if self.takes_too_much(&of_own, gone, dropped) {
             let all: BTreeSet<u8> = guards.groups.union(&of_own.groups).copied().collect();
-            let others = self.evictable_beside(&all);
+            let others = self.evictable_beside(&all, guards.pins);
             assert!(!covers(&others, missing), "its own was taken in vain");
         }
     }
@@ -142,7 +149,7 @@ impl Model {
             let lost = code.fold(instances, |sum, (_, holds)| plus(sum, holds));
             let (held, reserved) = (self.holds(*group), self.shares[group].reserved);
             (0..7).any(|b| lost[b] > 0 && held[b] - lost[b] < reserved[b])
-        })
+        }) || guards.pins && self.takes_pinned(gone, dropped)
     }
 
     /// An idle instance that is not protected, and whose room would be enough for this request. Where another of its
@@ -156,7 +163,8 @@ impl Model {
             let of_it = |other: &Instance| self.group_of(*other) == group;
             let others = idle.iter().filter(|(other, _)| of_it(other));
             let mut unseen = self.instances.iter().filter(|(_, i)| i.unseen);
-            others.count() == 1 && !unseen.any(|(other, _)| of_it(other))
+            let mine = others.count() == 1 && !unseen.any(|(other, _)| of_it(other));
+            mine && !self.has_pinned_sibling(id)
         };
         let is_enough = |(id, i): &&(Instance, &MInstance)| {
             is_alone(*id)
@@ -168,27 +176,30 @@ impl Model {
 
     pub fn is_guarded(&self, guards: &Guards, id: Instance) -> bool {
         let group = self.group_of(id);
-        guards.groups.contains(&group) || guards.own == Some(group)
+        let is_pinned = guards.pins && self.is_of_pinned(id);
+        guards.groups.contains(&group) || guards.own == Some(group) || is_pinned
     }
 
     /// What the request finds if it needs it.
     pub fn surely_evictable(&self, guards: &Guards) -> Sums {
         match guards.breaks {
             true => self.evictable(),
-            false => self.evictable_beside(&guards.groups),
+            false => self.evictable_beside(&guards.groups, guards.pins),
         }
     }
 
-    /// What is idle, of nobody who is protected.
-    fn evictable_beside(&self, groups: &BTreeSet<u8>) -> Sums {
+    /// What is idle, of nobody who is protected, and of no function that is pinned.
+    fn evictable_beside(&self, groups: &BTreeSet<u8>, pins: bool) -> Sums {
         let idle = self.idle();
         let idle = idle
             .iter()
-            .filter(|(id, _)| !groups.contains(&self.group_of(*id)));
+            .filter(|(id, _)| !groups.contains(&self.group_of(*id)))
+            .filter(|(id, _)| !(pins && self.is_of_pinned(*id)));
         let instances = total(idle.map(|(_, i)| &i.holds));
         let of_nobody = |key: u8| {
             let uses = |group: &u8| self.shares[group].users_of.contains(&key);
-            self.may_drop(key) && !groups.iter().any(uses)
+            let is_pinned = pins && self.is_key_pinned(key);
+            self.may_drop(key) && !is_pinned && !groups.iter().any(uses)
         };
         let free = self.loaded().filter(|(key, _)| of_nobody(*key));
         let modules = total(free.map(|(_, holds)| holds));

@@ -405,6 +405,7 @@ impl World {
                 max_instances,
                 idle,
                 reuse,
+                pinned: number / KEYS / 48 % 2 == 1,
             },
         )
     }
@@ -662,12 +663,12 @@ impl World {
             _ => expiry.idle,
         };
         let trimmed = self.spares_to_trim(expiry);
-        let goes = |(id, i): &&(Instance, &MInstance)| {
-            over(i.last.at, time_of(i))
-                || over(i.created_at, expiry.lifetime)
-                || trimmed.contains(id)
-        };
-        let expected: BTreeSet<_> = idle.iter().filter(goes).map(|(id, _)| *id).collect();
+        let is_idle =
+            |(id, i): &&(Instance, &MInstance)| over(i.last.at, time_of(i)) || trimmed.contains(id);
+        let is_too_old = |(_, i): &&(Instance, &MInstance)| over(i.created_at, expiry.lifetime);
+        let too_idle: BTreeSet<_> = idle.iter().filter(is_idle).map(|(id, _)| *id).collect();
+        let too_old = idle.iter().filter(is_too_old).map(|(id, _)| *id).collect();
+        let expected: BTreeSet<_> = too_idle.union(&too_old).copied().collect();
         for (id, i) in &idle {
             let others = over(i.last.at, expiry.idle);
             let goes = expected.contains(id);
@@ -680,7 +681,7 @@ impl World {
         while self.state.sweep(expiry, &mut self.cx) {}
         let gone: BTreeSet<_> = self.cx.out.destroy.iter().filter_map(buried).collect();
         self.seen.note_if(!trimmed.is_empty(), "spares trimmed");
-        assert_eq!(gone, expected, "idle or alive for too long");
+        self.check_swept(&gone, &too_idle, &too_old);
         self.absorb(None);
     }
 

@@ -370,7 +370,8 @@ impl<H: Types> State<H> {
         }
         let unnamed = module.functions == 0;
         let leaves = module.collected_for.is_some();
-        if unnamed || leaves || self.closed || !self.config.policy.retains_code() {
+        let stays = module.pinned > 0 || self.config.policy.retains_code();
+        if unnamed || leaves || self.closed || !stays {
             self.unload(id, None, out);
         }
         if unnamed && let Some(module) = self.modules.remove(id) {

@@ -13,6 +13,7 @@
 //! Only the first in the queue collects: so nobody waits for what another waiter keeps. When it is served
 //! or gives up, what it has left goes back, and the next is looked at.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::plan::OF_CODE;
@@ -137,7 +138,8 @@ impl<H: Types> State<H> {
         let leaves = self.modules[instance.module].collected_for.is_some();
         let helps = |b: Budget| instance.charge.amounts().get(b) > 0 || leaves && is_of_code(b);
         let by = self.claimant(by, &self.target_of(by), &lacks).at_last();
-        lacks.iter().any(|(b, lacks)| lacks > 0 && helps(b)) && !self.is_protected(&by, id)
+        let stays = self.is_protected(&by, id) || self.is_kept(&by, id, &BTreeSet::new());
+        lacks.iter().any(|(b, lacks)| lacks > 0 && helps(b)) && !stays
     }
 
     /// Modules whose code is needed still when all else has been given up: nobody begins to use them any
@@ -169,7 +171,8 @@ impl<H: Types> State<H> {
             let frees = charge.amounts();
             let helps = |b: Budget| wanted[b] > 0 && frees.get(b) > 0;
             let is_useless = Some(module) == own || !Budget::ALL.into_iter().any(helps);
-            if is_useless || self.is_module_protected(&by, module, |_| false) {
+            let stays = self.is_code_kept(&by, module);
+            if is_useless || stays || self.is_module_protected(&by, module, |_| false) {
                 self.open_module(module, &mut cx.out);
                 continue;
             }

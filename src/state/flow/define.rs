@@ -52,6 +52,7 @@ impl<H: Types> State<H> {
         });
         self.names.insert(&self.functions, id);
         self.note_idle_time(id);
+        self.note_pinned(id);
         self.begin_function_bill(id);
         id
     }
@@ -106,10 +107,11 @@ impl<H: Types> State<H> {
         let old = core::mem::replace(&mut function.module, module);
         function.definition = new.definition;
         function.version += 1;
-        function.terms = new.terms;
+        let was_pinned = core::mem::replace(&mut function.terms, new.terms).pinned;
         let version = function.version;
         let entries: Vec<_> = function.entries.values().copied().collect();
         self.note_idle_time(id);
+        self.note_pinned(id);
         for &id in &entries {
             // Some are forgotten on the way, when too many are unused.
             if let Some(entry) = self.entries.get(id) {
@@ -124,11 +126,15 @@ impl<H: Types> State<H> {
             self.fit_seats(entry, cx);
         }
         self.release_module_name(old, &mut cx.out);
+        if was_pinned {
+            self.wake_room(&mut cx.out);
+        }
         Ok(id)
     }
 
     /// Forgets a function. Idle instances go now, leased ones when their lease ends.
     pub fn remove(&mut self, id: FunctionId<H>, cx: &mut Context<H, impl Slots<H>>) -> bool {
+        self.note_unpinned(id);
         let Some(function) = self.functions.remove(id) else {
             return false;
         };
@@ -146,6 +152,9 @@ impl<H: Types> State<H> {
         }
         self.end_function_bill(id);
         self.release_module_name(function.module, &mut cx.out);
+        if function.terms.pinned {
+            self.wake_room(&mut cx.out);
+        }
         true
     }
 

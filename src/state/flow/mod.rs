@@ -11,6 +11,7 @@ pub mod define;
 pub mod group_limits;
 pub mod group_seats;
 pub mod group_waits;
+pub mod pins;
 pub mod plan;
 pub mod quarantine;
 pub mod release;

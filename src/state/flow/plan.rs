@@ -262,7 +262,9 @@ impl<H: Types> State<H> {
         if module.pins > 0 || module.dying > 0 || plan.doomed.contains(&id) {
             return None;
         }
-        if self.is_module_protected(&plan.by, id, |id| plan.claimed.contains(id)) {
+        if self.is_code_kept(&plan.by, id)
+            || self.is_module_protected(&plan.by, id, |id| plan.claimed.contains(id))
+        {
             return None;
         }
         let mut frees = charge.amounts();
@@ -302,7 +304,9 @@ impl<H: Types> State<H> {
             }
             let frees = self.instances[id].charge.amounts();
             let helps = budgets.iter().any(|b| plan.lacks(*b) && frees.get(*b) > 0);
-            if helps && !self.is_protected(&plan.by, id) && self.claim(id, slots) {
+            let stays =
+                self.is_protected(&plan.by, id) || self.is_kept(&plan.by, id, &plan.claimed);
+            if helps && !stays && self.claim(id, slots) {
                 self.note_instance_taken(&mut plan.by, id);
                 plan.add(Victim::Instance(id), frees);
             }

@@ -90,6 +90,7 @@ impl<H: Types> State<H> {
             true => self.now,
             false => instance.known.at,
         };
+        self.note_gone(instance.entry);
         self.note_lost(instance.entry, &instance.charge.amounts(), used_at);
         self.bill_lost(instance.entry, &instance.charge.amounts());
         let function = self.entries[instance.entry].function;

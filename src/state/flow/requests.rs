@@ -58,6 +58,7 @@ impl<H: Types> State<H> {
             true => self.spares.made += 1,
             false => record.history.used(stamp),
         }
+        self.note_live(entry);
         self.note_held(entry, &held);
         self.bill_held(entry, &held);
         self.note_user(entry, module);

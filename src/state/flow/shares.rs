@@ -74,6 +74,11 @@ impl<H: Types> Claimant<H> {
         self
     }
 
+    /// Whether it takes what is pinned.
+    pub(crate) fn takes_pinned(&self) -> bool {
+        self.reach == Reach::All && self.is_within
+    }
+
     fn spares(&self, share: ShareId<H>) -> bool {
         match self.reach {
             Reach::Surplus => true,
@@ -275,10 +280,11 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// The entry's group holds more than before, and so more beyond what is reserved for it: that may be what
-    /// somebody waits for.
+    /// The entry's group holds more than before, and so more beyond what is reserved for it, or its function more than the
+    /// one instance that is pinned: that may be what somebody waits for.
     pub(crate) fn wake_room_beyond_share(&mut self, entry: EntryId<H>, out: &mut Effects<H>) {
-        if self.share_of(entry).is_some() {
+        let is_pinned = self.pinned.contains_key(&self.entries[entry].function);
+        if is_pinned || self.share_of(entry).is_some() {
             self.wake_room(out);
         }
     }
@@ -439,11 +445,13 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// What a plan that was not enough has left because it is reserved for others.
+    /// What a plan that was not enough has left because it is reserved for others, or pinned.
     pub(crate) fn left_to_others(&self, plan: &Plan<H>, slots: &impl Slots<H>) -> Amounts {
-        match plan.by.reach == Reach::All || plan.in_vain.is_some() {
-            true => Amounts::ZERO,
-            false => self.idle(plan, slots).all.beyond(&plan.freed),
+        let has_pinned = !self.pinned.is_empty() && !plan.by.takes_pinned();
+        let leaves = plan.by.reach != Reach::All || has_pinned;
+        match leaves && plan.in_vain.is_none() {
+            true => self.idle(plan, slots).all.beyond(&plan.freed),
+            false => Amounts::ZERO,
         }
     }
 }

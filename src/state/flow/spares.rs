@@ -4,6 +4,7 @@
 //! in the order of last use, as what was never used, and so it is the first to go when room is needed. None is ever made
 //! at the expense of anything else: what makes spares takes room that is free, and gives up if there is none.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::upkeep::{BATCH, Expiry, Swept};
@@ -241,7 +242,8 @@ impl<H: Types> State<H> {
         ready.sort_by_key(|instance| self.instances[*instance].created_at);
         let mut left = ready.len();
         for instance in ready.into_iter().take(spares.fewest) {
-            if self.claim(instance, &mut cx.slots) {
+            let stays = self.is_last_pinned(instance, &BTreeSet::new());
+            if !stays && self.claim(instance, &mut cx.slots) {
                 self.observe(instance, self.last_used(instance, &cx.slots), &cx.slots);
                 self.dismiss(instance, RemovalReason::Idle, None, cx);
                 left -= 1;

@@ -1,5 +1,6 @@
 //! What happens without a request: time passes, limits change, the pool closes.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
@@ -89,7 +90,8 @@ impl<H: Types> State<H> {
             for id in taken {
                 let used = self.last_used(id, &cx.slots);
                 let is_over = self.now.saturating_sub(used.at) >= time;
-                if is_over && self.claim(id, &mut cx.slots) {
+                let stays = self.is_last_pinned(id, &BTreeSet::new());
+                if is_over && !stays && self.claim(id, &mut cx.slots) {
                     self.observe(id, used, &cx.slots);
                     self.dismiss(id, RemovalReason::Idle, None, cx);
                 }
@@ -148,7 +150,8 @@ impl<H: Types> State<H> {
                 return Swept::Lifetime(None);
             }
             after = Some((known, id));
-            if !self.has_own_idle_time(id) && self.claim(id, &mut cx.slots) {
+            let stays = self.has_own_idle_time(id) || self.is_last_pinned(id, &BTreeSet::new());
+            if !stays && self.claim(id, &mut cx.slots) {
                 self.dismiss(id, RemovalReason::Idle, None, cx);
             }
         }
@@ -200,7 +203,24 @@ impl<H: Types> State<H> {
                 instances += 1;
             }
         }
+        if code.is_empty() && instances == 0 {
+            return self.relieve_of_pinned(count, &mut cx.out);
+        }
         code.len() + instances
+    }
+
+    /// There is nothing else: code that nobody uses goes although functions pin it.
+    fn relieve_of_pinned(&mut self, count: usize, out: &mut Effects<H>) -> usize {
+        let pinned = self.pinned.values().map(|(module, _)| *module);
+        let unused = pinned.filter(|id| {
+            let module = &self.modules[*id];
+            module.is_loaded() && module.is_unused()
+        });
+        let unused: BTreeSet<_> = unused.take(count).collect();
+        for id in &unused {
+            self.unload(*id, None, out);
+        }
+        unused.len()
     }
 
     fn sweep_code(&mut self, code_idle: Option<u64>, out: &mut Effects<H>) -> Swept<H> {

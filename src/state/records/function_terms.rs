@@ -44,6 +44,8 @@ pub struct FunctionTerms {
     pub max_instances: Option<NonZeroU16>,
     pub idle: IdleTime,
     pub reuse: Reuse,
+    /// Whether its code and one instance stay, whoever else needs the room.
+    pub pinned: bool,
 }
 
 impl Default for FunctionTerms {
@@ -52,6 +54,7 @@ impl Default for FunctionTerms {
             max_instances: None,
             idle: IdleTime::OF_THE_POOL,
             reuse: Reuse::Warm,
+            pinned: false,
         }
     }
 }

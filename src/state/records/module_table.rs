@@ -61,7 +61,7 @@ impl<H: Types> Candidate<H> {
 /// Invariants, but for modules that are touched:
 /// - **M8** `candidates` holds each module once whose code is loaded, and that no request has pinned and no
 ///   dying instance runs; with its history. `charged` is what their code is charged.
-/// - **M9** `unused` holds each loaded module once that nobody uses, under its last use.
+/// - **M9** `unused` holds each loaded module once that nobody uses and no function pins, under its last use.
 pub struct ModuleTable<H: Types> {
     records: Arena<Module<H>>,
     touched: Vec<ModuleId<H>>,
@@ -252,7 +252,7 @@ fn charge_of<H: Types>(module: &Module<H>) -> Amounts {
 }
 
 fn is_unused_code<H: Types>(module: &Module<H>) -> bool {
-    module.is_loaded() && module.is_unused()
+    module.is_loaded() && module.is_unused() && module.pinned == 0
 }
 
 /// For ids that a numbered invariant says are alive.

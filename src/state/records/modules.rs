@@ -31,6 +31,7 @@ pub struct CompileNeed {
 /// Invariants:
 /// - **M1** `functions` is the number of functions whose module this is.
 /// - **M2** `pins` is the number of requests that have pinned it; its code is not evicted meanwhile.
+/// - **M11** `pinned` is the number of functions whose module this is and that are pinned.
 /// - **M3** `live` holds exactly its live instances; `dying` counts those being destroyed.
 /// - **M4** an instance is live only while its module's code is loaded, and so charged.
 /// - **M5** a module that nobody uses (no function, pin, live or dying instance) has no record.
@@ -44,6 +45,7 @@ pub struct Module<H: Types> {
     pub source: H::Source,
     pub functions: usize,
     pub pins: usize,
+    pub pinned: u32,
     /// Somebody's plan for room has passed it over because it was pinned.
     pub wanted: bool,
     /// The request that collects its code: nobody else begins to use it.
@@ -51,7 +53,7 @@ pub struct Module<H: Types> {
     pub live: BTreeSet<InstanceId<H>>,
     /// Of groups that have something reserved, those that have made an instance of it since its code was loaded.
     pub users: BTreeSet<ShareId<H>>,
-    pub dying: usize,
+    pub dying: u32,
     pub phase: Phase<H>,
     /// Who waits for the flight to end, or for the code to be gone that is collected; empty when there is
     /// neither. It outlives the flight, so that
@@ -89,6 +91,7 @@ impl<H: Types> Module<H> {
             source,
             functions: 0,
             pins: 0,
+            pinned: 0,
             wanted: false,
             collected_for: None,
             live: BTreeSet::new(),
