@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use crate::fake::{Fake, Instance};
+use crate::fake::{Fake, Instance, Race};
 use crate::pool::{Gone, Module, NONE, Pool};
 use crate::state::{
     CountLimits, EntryId, Group, Policy, Prepare, RemovalReason, RequestId, ReserveOutcome,
@@ -560,5 +560,56 @@ fn as_many_wait_as_may_wherever_they_wait() {
     let mut waiting = pool.state.waiting_of_groups().into_values();
     assert_eq!((waiting.next(), waiting.next()), (Some(1), None));
     assert_eq!(pool.state.begin_to_wait(third), Ok(()));
+    assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
+fn a_lease_that_ends_while_somebody_begins_to_wait_is_not_missed() {
+    let mut pool = Pool::new(Policy::Lru, &[]);
+    let set = (pool.state).set_share(&Group::from(1_u64), may_have(1), &mut pool.cx);
+    assert_eq!(set, Ok(()));
+    let (first, second) = (Module::new(0, 1), Module::new(1, 1));
+    let instance = pool.lease_in(1, first);
+    let home = pool.entry(first, 1);
+    let door = *pool.state.entry_handle(home).expect("its entry");
+    let entry = pool.entry(second, 1);
+    let offer = pool.state.try_seat(entry, &mut pool.cx);
+    assert!(matches!(offer, SeatOffer::GroupFull));
+    pool.cx.slots.mark_idle(door, 0);
+    pool.cx.slots.race = Some(Race {
+        door,
+        seat: 0,
+        instance,
+        sees_flag: false,
+    });
+    let slots = &mut pool.cx.slots;
+    let wait = pool.state.wait_for_seat(entry, 1, u64::MAX, slots);
+    assert!(matches!(wait, SeatWait::Again));
+    assert_eq!(pool.state.recount(), Ok(()));
+    let offer = pool.state.try_seat(entry, &mut pool.cx);
+    assert!(matches!(offer, SeatOffer::Seat(_)));
+    assert_eq!(pool.destroy().instances, [instance]);
+    assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
+fn whoever_is_late_gets_nothing_and_its_entry_is_as_unused_as_before() {
+    let mut pool = Pool::new(Policy::Lru, &[]);
+    let set = (pool.state).set_share(&Group::from(1_u64), may_have(1), &mut pool.cx);
+    assert_eq!(set, Ok(()));
+    let (first, second) = (Module::new(0, 1), Module::new(1, 1));
+    let instance = pool.lease_in(1, first);
+    let entry = pool.entry(second, 1);
+    let slots = &mut pool.cx.slots;
+    let wait = pool.state.wait_for_seat(entry, 1, 5, slots);
+    assert!(matches!(wait, SeatWait::Queued(_)));
+    pool.pass_until(9);
+    // Nobody is there to get the room of it.
+    let returned = pool.state.returned(instance, &mut pool.cx);
+    assert!(matches!(returned, Returned::Park));
+    let reason = RemovalReason::Discarded;
+    (pool.state).dismiss(instance, reason, None, &mut pool.cx);
+    assert_eq!(pool.cx.out.wake, [(1, Signal::Late)]);
+    pool.destroy();
     assert_eq!(pool.state.recount(), Ok(()));
 }

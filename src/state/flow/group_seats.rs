@@ -74,8 +74,8 @@ impl<H: Types> State<H> {
         None
     }
 
-    /// Makes room for so many more instances of a group: first the spares go that are being made for it. Whether anything
-    /// went; of what is idle, nothing goes in vain.
+    /// Makes room for so many more instances of a group, as far as it has any idle: first the spares go that are being made
+    /// for it. Whether anything went.
     fn shrink_group(
         &mut self,
         id: ShareId<H>,
@@ -94,21 +94,11 @@ impl<H: Types> State<H> {
                 shrinks = true;
             }
         }
-        let excess = excess(self);
-        let mut claimed = Vec::new();
         for (_, instance) in self.idle_of_share(id, &cx.slots) {
-            if claimed.len() < excess && self.claim(instance, &mut cx.slots) {
-                claimed.push(instance);
-            }
-        }
-        let is_enough = claimed.len() == excess || more == 0;
-        for instance in claimed {
-            if is_enough {
-                shrinks = true;
+            if excess(self) > 0 && self.claim(instance, &mut cx.slots) {
                 self.note_share_seen(instance, &cx.slots);
                 self.dismiss(instance, RemovalReason::Room, None, cx);
-            } else {
-                self.restore(instance, &mut cx.slots);
+                shrinks = true;
             }
         }
         shrinks
