@@ -23,6 +23,8 @@ pub(crate) struct FunctionLimits {
     pub max_instances: Option<u64>,
     /// Whether an instance is leased again.
     pub reuse: Option<Reuse>,
+    /// Whether its code and one instance stay.
+    pub pinned: Option<bool>,
     /// How long an instance may be idle; `Some(None)` for any time.
     pub idle_timeout: Option<Option<Duration>>,
 }
@@ -37,6 +39,7 @@ impl FunctionLimits {
             max_uses: self.max_uses.or(other.max_uses),
             max_instances: self.max_instances.or(other.max_instances),
             reuse: self.reuse.or(other.reuse),
+            pinned: self.pinned.or(other.pinned),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
         }
     }
@@ -54,6 +57,7 @@ impl FunctionLimits {
             max_instances: most.and_then(Result::ok).and_then(NonZeroU16::new),
             idle,
             reuse: self.reuse.unwrap_or_default(),
+            pinned: self.pinned.unwrap_or(false),
         }
     }
 

@@ -128,6 +128,7 @@ impl Settings {
             max_uses: Some(self.max_uses),
             max_instances: Some(self.max_instances_per_entry as u64),
             reuse: Some(self.reuse),
+            pinned: None,
             idle_timeout: None,
         };
         own.or(self.functions.of(name, arguments)).or(all)

@@ -36,6 +36,7 @@ pub struct FunctionSnapshot<H: Types> {
     pub arguments: Arc<str>,
     pub definition: H::Definition,
     pub counts: FunctionCounts,
+    pub pinned: bool,
     pub code_loaded: bool,
     /// Bytes of its module's code, now or when it was last loaded.
     pub code_bytes: u64,
@@ -96,6 +97,7 @@ impl<H: Types> State<H> {
             arguments: f.arguments.clone(),
             definition: f.definition.clone(),
             counts: f.counts,
+            pinned: f.terms.pinned,
             code_loaded: module.is_loaded(),
             code_bytes: module.code_bytes.unwrap_or(0),
         }

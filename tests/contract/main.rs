@@ -31,6 +31,7 @@ mod instances;
 mod making_room;
 mod modules;
 mod names;
+mod pinned;
 mod pristine;
 mod promises;
 mod quarantine;

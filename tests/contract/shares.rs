@@ -62,7 +62,7 @@ fn what_is_reserved_outlasts_a_flood() {
     };
     assert_eq!((short.evictable, short.reserved), (0, memory(2)));
     let told = format!(
-        ". {} bytes are idle and reserved for other groups. The other {} are",
+        ". {} bytes are idle, and reserved for other groups or pinned. The other {} are",
         memory(2),
         memory(2)
     );

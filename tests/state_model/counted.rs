@@ -546,6 +546,13 @@ fn as_many_wait_as_may_wherever_they_wait() {
     assert_eq!(pool.state.begin_to_wait(request), Ok(()));
     let _place = pool.state.wait_for_room(request, 9, &mut pool.cx.slots);
     pool.state.sleep_for_room(request, u64::MAX);
+    let foreign = pool.entry(Module::new(2, 1), 2);
+    let SeatOffer::Seat(of_another) = pool.state.try_seat(foreign, &mut pool.cx) else {
+        panic!("a vacant seat");
+    };
+    let _place = pool.state.wait_for_room(of_another, 8, &mut pool.cx.slots);
+    pool.state.sleep_for_room(of_another, u64::MAX);
+    assert_eq!(pool.state.waiting_of_groups().into_values().next(), Some(2));
     let SeatOffer::Seat(third) = pool.state.try_seat(second, &mut pool.cx) else {
         panic!("a vacant seat");
     };
@@ -557,6 +564,7 @@ fn as_many_wait_as_may_wherever_they_wait() {
     // Who has waited is not asked again.
     assert_eq!(pool.state.begin_to_wait(request), Ok(()));
     assert!(pool.state.leave_seat_queue(own, first, &mut pool.cx));
+    // One of its own, and one of another's.
     let mut waiting = pool.state.waiting_of_groups().into_values();
     assert_eq!((waiting.next(), waiting.next()), (Some(1), None));
     assert_eq!(pool.state.begin_to_wait(third), Ok(()));

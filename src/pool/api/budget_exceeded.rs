@@ -24,7 +24,8 @@ pub struct BudgetExceeded {
     /// What of it is kept, or will be, for a request that has waited for room and was passed by too many
     /// others: they are refused now.
     pub promised: u64,
-    /// What of it is idle, and was left because it is reserved for other groups: see [`Share`](crate::Share).
+    /// What of it is idle, and was left because it is reserved for other groups ([`Share`](crate::Share)), or pinned
+    /// ([`Definition::pinned`](crate::Definition::pinned)).
     pub reserved: u64,
     /// Whether it is the limit of the group that asked ([`Share::limit`](crate::Share::limit)), and not the pool's: then what
     /// is charged, evictable and held is that group's alone.
@@ -85,7 +86,7 @@ impl fmt::Display for BudgetExceeded {
         if *reserved > 0 {
             write!(
                 f,
-                ". {reserved} {unit} are idle and reserved for other groups"
+                ". {reserved} {unit} are idle, and reserved for other groups or pinned"
             )?;
         }
         let in_use = charged.saturating_sub(*evictable).saturating_sub(*reserved);

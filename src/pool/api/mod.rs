@@ -36,6 +36,7 @@ pub(crate) mod lease;
 pub(crate) mod limits;
 pub(crate) mod memory_error;
 pub(crate) mod names;
+mod pinned;
 pub(crate) mod precompile;
 mod prepare;
 pub(crate) mod prepared;

@@ -69,6 +69,8 @@ pub struct FunctionStats {
     pub idle: usize,
     /// Instances leased now.
     pub leased: usize,
+    /// Whether its code and one instance stay: see [`Definition::pinned`](crate::Definition::pinned).
+    pub pinned: bool,
     /// Whether its module's code is mapped now.
     pub code_loaded: bool,
     /// Bytes of its module's code, now or when it was last mapped; shared with every function of
@@ -391,6 +393,7 @@ impl<T: Send + 'static> Shared<T> {
                     growth_refusals: f.counts.growth_refusals,
                     idle,
                     leased,
+                    pinned: f.pinned,
                     code_loaded: f.code_loaded,
                     code_bytes: f.code_bytes,
                 }

@@ -50,7 +50,7 @@ pub struct Shortage {
     pub evictable: u64,
     /// What is kept of this budget, or will be, for a request that has waited for long.
     pub promised: u64,
-    /// What is idle of it and was left, because it is reserved for other groups.
+    /// What is idle of it and was left, because it is reserved for other groups, or pinned.
     pub reserved: u64,
     /// Whether it is the limit of one group, and what is charged and evictable is that group's.
     pub of_group: bool,

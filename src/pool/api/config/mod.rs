@@ -110,6 +110,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     reuse = "pristine"
 ///     max_instances = 2                   # of each group, at most max_instances_per_entry
 ///     idle_timeout = "1h"                 # or "never"
+///     pinned = true                       # its code and one instance stay
 ///
 ///     [groups.reports]                    # a group with a name
 ///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
@@ -262,6 +263,7 @@ struct FileFunction {
     max_uses: Option<Count>,
     max_instances: Option<Count>,
     reuse: Option<Reuse>,
+    pinned: Option<bool>,
     idle_timeout: Option<Timeout>,
 }
 
@@ -274,6 +276,7 @@ impl FileFunction {
             max_uses: self.max_uses.map(|uses| uses.0),
             max_instances: self.max_instances.map(|count| count.0),
             reuse: self.reuse,
+            pinned: self.pinned,
             idle_timeout: self.idle_timeout.map(|time| time.0),
         }
     }
