@@ -222,9 +222,9 @@ fn each_invariant_has_one_place_one_message_and_one_row() {
         lines.flat_map(|line| codes(line, "**", "** ")).collect()
     });
     let mut docs: Vec<_> = docs.collect::<Vec<Vec<_>>>().concat();
-    let recounts = sources
-        .iter()
-        .filter(|(path, _)| path.contains("state/recount") || path.ends_with("pool/shared.rs"));
+    let recounts = sources.iter().filter(|(path, _)| {
+        path.to_string_lossy().contains("state/recount") || path.ends_with("pool/shared.rs")
+    });
     let mut messages: Vec<_> = recounts
         .flat_map(|(_, text)| codes(text, "\"", ": "))
         .collect();
