@@ -82,8 +82,13 @@ impl<H: Types> State<H> {
                 break;
             }
         }
-        let modules = if of.is_some() { 0 } else { BATCH };
-        for (id, module) in self.modules.iter().take(modules) {
+        let share = of.map(|group| self.shares.find(group));
+        let is_meant = |module: &Module<H>| match share {
+            None => true,
+            Some(share) => share.is_some_and(|share| module.users.contains(&share)),
+        };
+        let modules = self.modules.iter().take(BATCH);
+        for (id, module) in modules.filter(|(_, module)| is_meant(module)) {
             let (held, in_use) = match &module.phase {
                 Phase::Loaded { charge, .. } => {
                     (charge.amounts(), self.is_in_use(module, &is_leased))

@@ -29,7 +29,6 @@ use hashbrown::HashMap;
 pub use flow::bills::AllBills;
 pub use flow::code::{FlightUse, Prepare, PreparedCode};
 pub use flow::define::{DefineRefused, NewFunction};
-pub use flow::group_limits::LIMITABLE;
 pub use flow::group_waits::TooManyWait;
 pub use flow::quarantine::Quarantined;
 pub use flow::release::Returned;

@@ -156,21 +156,66 @@ fn c_r8_a_group_at_its_limit_waits_for_no_room() {
 }
 
 #[test]
-fn c_r8_only_what_instances_take_can_be_limited() {
+fn c_r8_code_that_a_group_uses_is_limited_and_others_keep_theirs() {
     let pool = quiet().build().unwrap();
-    for budget in Budget::ALL {
-        let set = pool.set_group(1, Share::new().limit(budget, 1 << 20));
-        match budget {
-            Budget::Memory | Budget::Stack => set.unwrap(),
-            _ => {
-                let error = set.unwrap_err();
-                assert_eq!(error, ShareError::NotLimitable { budget });
-            }
-        }
-        pool.set_group(1, Share::new().limit(budget, u64::MAX))
-            .unwrap();
+    let f: [F; 3] = functions(&pool);
+    f[0].call("free", ()).unwrap();
+    let code = charged(&pool, Budget::Code);
+    let share = Share::new().limit(Budget::Code, 2 * code);
+    pool.set_group("capped", share).unwrap();
+    for f in &f {
+        f.call("capped", ()).unwrap();
+        f.call("free", ()).unwrap();
     }
-    assert!(pool.stats().groups.is_empty());
+    let stats = check(&pool);
+    // All code is there, and two of the three are the group's.
+    assert_eq!((stats.modules_loaded, stats.compilations), (3, 3));
+    assert_eq!(
+        (stats.idle, stats.groups[0].holds(Budget::Code)),
+        (3 + 2, 2 * code)
+    );
+    let uses = |f: &F| f.try_acquire("capped").unwrap().uses();
+    assert_eq!([uses(&f[1]), uses(&f[2])], [2, 2]);
+    let held = [&f[1], &f[2]].map(|f| f.acquire("capped").unwrap());
+    let short = is_beyond(f[0].acquire("capped"));
+    assert_eq!((short.budget, short.requested), (Budget::Code, code));
+    assert_eq!(
+        (short.charged, short.limit, short.evictable),
+        (2 * code, 2 * code, 0)
+    );
+    assert_eq!(short.holders.len(), 2, "{short}");
+    drop(held);
+    f[0].call("capped", ()).unwrap();
+    assert_eq!(check(&pool).compilations, 3);
+}
+
+#[test]
+fn c_r8_every_budget_can_be_limited() {
+    let pool = quiet().build().unwrap();
+    let [f, g, h] = functions(&pool);
+    g.call("free", ()).unwrap();
+    h.prepare().unwrap();
+    for budget in Budget::ALL {
+        let group = budget.name();
+        pool.set_group(group, Share::new().limit(budget, 0))
+            .unwrap();
+        // Of these, threads' leases of what is loaded take nothing.
+        let takes_none = [Budget::Compile, Budget::Stack].contains(&budget);
+        match g.call(group, ()) {
+            Ok(_) => assert!(takes_none, "{budget}"),
+            Err(wasm_pool::CallError::Acquire(error)) => {
+                assert!(!takes_none, "{budget}");
+                assert_eq!(is_beyond::<()>(Err(error)).budget, budget);
+            }
+            Err(other) => panic!("{other}"),
+        }
+        if budget == Budget::Compile {
+            assert_eq!(is_beyond(f.acquire(group)).budget, budget);
+        }
+        pool.set_group(group, Share::new()).unwrap();
+        h.call(group, ()).unwrap();
+    }
+    assert!(check(&pool).groups.is_empty());
 }
 
 #[test]

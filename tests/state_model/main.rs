@@ -28,6 +28,7 @@ mod finish;
 mod found;
 mod lease;
 mod limited;
+mod limited_code;
 mod model;
 mod noisy_neighbour;
 mod pins;

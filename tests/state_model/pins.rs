@@ -231,3 +231,17 @@ fn what_is_not_pinned_any_more_goes() {
     assert_eq!(pool.destroy(), went(&[kept], &[1]));
     assert_eq!(pool.state.recount(), Ok(()));
 }
+
+#[test]
+fn who_waits_for_room_hears_of_another_instance_of_what_is_pinned() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 8)]);
+    pool.terms = pinned();
+    let kept = pool.idle(of_memory(1, 4));
+    let waiting = pool.wait(NONE.memory(6));
+    let _second = pool.lease_in(2, of_memory(1, 4));
+    assert!(pool.is_woken(), "there is another one now");
+    let room = (pool.state).reserve(waiting, NONE.memory(4), &mut pool.cx);
+    assert_eq!(room, ReserveOutcome::Evicting);
+    assert_eq!(pool.destroy(), went(&[kept], &[]));
+    assert_eq!(pool.state.recount(), Ok(()));
+}

@@ -35,7 +35,7 @@ impl Pool {
     }
 
     /// Somebody waits for this much; the waiter's number is 77.
-    fn wait(&mut self, need: Amounts) -> crate::state::RequestId<Fake> {
+    pub fn wait(&mut self, need: Amounts) -> crate::state::RequestId<Fake> {
         let request = self.state.begin_growth(None);
         let room = self.state.reserve(request, need, &mut self.cx);
         assert!(matches!(room, ReserveOutcome::Refused(_)), "{room:?}");
@@ -46,7 +46,7 @@ impl Pool {
         request
     }
 
-    fn is_woken(&mut self) -> bool {
+    pub fn is_woken(&mut self) -> bool {
         let woken = std::mem::take(&mut self.cx.out.wake);
         woken.contains(&(77, Signal::Retry))
     }

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use crate::pool::time::clock::nanos;
-use crate::state::{
-    self, Budget, CountLimits, Group, LIMITABLE, MAX_WEIGHT, PerBudget, ShareTerms,
-};
+use crate::state::{self, Budget, CountLimits, Group, MAX_WEIGHT, PerBudget, ShareTerms};
 
 /// What a group is given of a pool's budgets: see [`Pool::set_group`](crate::Pool::set_group).
 ///
-/// A **limit** is what it may have at most: bytes of its instances ([`Share::limit`]), instances
+/// A **limit** is what it may have at most: of a budget ([`Share::limit`]), instances
 /// ([`Share::max_instances`]), requests that wait ([`Share::max_waiting`]), compilations ([`Share::max_compilations`]).
 ///
 /// A **reservation** is what others cannot take from the group. It is not kept free: as long as the group does not
@@ -59,16 +57,19 @@ impl Share {
         self
     }
 
-    /// The group's instances may have so many bytes of a budget at most, of [`Budget::Memory`] or [`Budget::Stack`], idle,
-    /// leased and in the making together; 0 for none, `u64::MAX` for any number, as by default. Code belongs to no
-    /// group, and cannot be limited.
+    /// The group may have so much of a budget at most, in its unit; 0 for nothing, `u64::MAX` for any amount, as by default.
+    /// What counts is what its instances take, idle, leased and in the making; what its compilations take; and the code
+    /// that it uses, in full, as for a reservation.
     ///
-    /// A group at its limit gives up its own idle instances for what it asks for, the longest idle first. If that is not enough, the
+    /// A group at its limit gives up its own for what it asks for: idle instances, the longest idle first; and code, with its own idle
+    /// instances of it. Code that it gives up is not taken from others who use it, and may stay in the pool's cache; the group answers for it
+    /// no more, until it has an instance of it again. If that is not enough, the
     /// request is refused at once ([`BudgetExceeded::of_group`](crate::BudgetExceeded::of_group)), even if it would wait for
-    /// room: what it lacks nobody else can give it. What the group has beyond a limit that is set later stays until it asks for
+    /// room: what it lacks nobody else can give it. (So a limit of [`Budget::Compile`] refuses what would be the second compilation at
+    /// once, where [`Self::max_compilations`] lets it wait.) What the group has beyond a limit that is set later stays until it asks for
     /// more, or is evicted.
-    pub fn limit(mut self, budget: Budget, bytes: u64) -> Self {
-        self.limits.set(budget, bytes);
+    pub fn limit(mut self, budget: Budget, amount: u64) -> Self {
+        self.limits.set(budget, amount);
         self
     }
 
@@ -145,12 +146,6 @@ impl Share {
             let budget = Budget::Compile;
             return Err(ShareError::NotReservable { budget });
         }
-        let mut limited = Budget::ALL
-            .into_iter()
-            .filter(|b| self.limits[*b] < u64::MAX);
-        if let Some(budget) = limited.find(|b| !LIMITABLE.contains(b)) {
-            return Err(ShareError::NotLimitable { budget });
-        }
         if let Some(weight) = self
             .weight
             .filter(|weight| !(1..=MAX_WEIGHT).contains(weight))
@@ -198,12 +193,6 @@ pub enum ShareError {
     /// Nothing of this budget can be reserved.
     #[error("nothing of the {budget} budget is ever evicted, so nothing of it can be reserved")]
     NotReservable {
-        /// Which budget.
-        budget: Budget,
-    },
-    /// Instances of one group alone take nothing of this budget that could be told apart.
-    #[error("the {budget} budget cannot be limited for a group: only memory and stack can")]
-    NotLimitable {
         /// Which budget.
         budget: Budget,
     },
@@ -295,7 +284,7 @@ impl GroupStats {
         self.reserved[budget]
     }
 
-    /// What its instances may have of a budget, if that is limited.
+    /// What it may have of a budget, if that is limited.
     pub fn limit(&self, budget: Budget) -> Option<u64> {
         self.limits[budget]
     }

@@ -1,19 +1,26 @@
-//! What the instances of a group may have at most.
+//! How many bytes and mappings a group may have at most.
 //!
-//! Asked before the budgets are: a group at its limit first gives up idle instances of its own, and is refused if that
-//! is not enough. It never waits for room for that: whoever waits in the one line for room stands before others, and what
-//! this one lacks only its own group can give. Evicting for a limit takes nothing of what others hold, so no
-//! plan is made; a budget may lack room all the same, and then the instances have gone for nothing but the limit.
+//! Asked before the budgets are: a group at its limit first gives up idle instances of its own, and code that only such
+//! instances use of it, and is refused if that is not enough. It never waits for room for that: whoever waits in the one line for room
+//! stands before others, and what this one lacks only its own group can give. What goes for a limit is nothing that others hold,
+//! so no plan is made; a budget may lack room all the same, and then it has gone for nothing but the limit.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::plan::OF_CODE;
 use crate::state::{
-    Amounts, Budget, Context, EntryId, InstanceId, PerBudget, RemovalReason, Request, RequestId,
-    ShareId, Shortage, Slots, Stamp, State, Types,
+    Amounts, Budget, Context, EntryId, InstanceId, ModuleId, PerBudget, Phase, RemovalReason,
+    Request, RequestId, ShareId, Shortage, Slots, Stamp, State, Types,
 };
 
-/// What instances take that belong to one group alone. Code does not.
-pub const LIMITABLE: [Budget; 2] = [Budget::Memory, Budget::Stack];
+/// What a group gives up of its own.
+struct Own<H: Types> {
+    instances: Vec<InstanceId<H>>,
+    /// Code that it does not answer for any more when its instances are gone. Others may use it, and it stays as the policy says.
+    module: Option<ModuleId<H>>,
+    frees: Amounts,
+}
 
 impl<H: Types> State<H> {
     /// Sees to it that this request's group stays within its limits when it holds so much; whether instances were evicted
@@ -31,15 +38,14 @@ impl<H: Types> State<H> {
         if excess.iter().all(|(_, excess)| excess == 0) {
             return Ok(false);
         }
-        let idle = self.idle_of_share(share, &cx.slots);
-        let charges = idle.iter().map(|(_, id)| self.charge_of(*id));
-        let evictable = charges.fold(Amounts::ZERO, |all, one| all.saturating_add(&one));
-        if LIMITABLE.iter().all(|b| excess[*b] <= evictable.get(*b))
-            && self.evict_for_limit(&idle, &excess, cx)
-        {
-            return Ok(true);
+        let (victims, frees) = self.victims_of_share(share, id, &excess, &mut cx.slots);
+        if excess.iter().all(|(b, excess)| excess <= frees.get(b)) {
+            return Ok(self.give_up(share, victims, cx));
         }
-        Err(self.beyond_limit(share, id, target, &evictable))
+        for instance in victims.into_iter().flat_map(|own| own.instances) {
+            self.restore(instance, &mut cx.slots);
+        }
+        Err(self.beyond_limit(share, id, target, &frees))
     }
 
     /// Whether this request's group would be beyond its limits if it held so much.
@@ -56,16 +62,42 @@ impl<H: Types> State<H> {
         self.share_of(entry?)
     }
 
-    /// What the group's instances have, and those that its requests make or grow, but for this one.
-    fn has_in_share(&self, share: ShareId<H>, but: RequestId<H>) -> Amounts {
-        let instances = self.shares.get(share).map(|share| share.instances);
+    /// What the group's instances have, and those that its requests make or grow, but for this one; and the code that it
+    /// answers for, or is about to.
+    fn has_in_share(&self, id: ShareId<H>, but: RequestId<H>) -> Amounts {
         let requests = self.requests.iter();
-        let others = requests
-            .filter(|(id, request)| *id != but && self.share_of_request(request) == Some(share));
-        others.fold(instances.unwrap_or(Amounts::ZERO), |all, (_, request)| {
-            let held = request.held.amounts().saturating_add(&request.expected);
-            all.saturating_add(&held)
-        })
+        let others: Vec<_> = requests
+            .filter(|(id, _)| *id != but)
+            .filter(|(_, request)| self.share_of_request(request) == Some(id))
+            .collect();
+        let holds = self.shares.get(id).map(|share| share.holds());
+        let all = others
+            .iter()
+            .fold(holds.unwrap_or(Amounts::ZERO), |all, (_, request)| {
+                let held = request.held.amounts().saturating_add(&request.expected);
+                all.saturating_add(&held)
+            });
+        let own = self.requests[but].module;
+        let pinned = others.iter().filter_map(|(_, request)| request.module);
+        let pinned: BTreeSet<_> = pinned.filter(|module| Some(*module) != own).collect();
+        let codes = pinned.into_iter().map(|module| self.new_code(id, module));
+        codes.fold(all, |all, code| all.saturating_add(&code))
+    }
+
+    /// What the group's part of the code grows by when it has an instance of this module.
+    fn new_code(&self, share: ShareId<H>, module: ModuleId<H>) -> Amounts {
+        let module = &self.modules[module];
+        match &module.phase {
+            Phase::Loaded { charge, .. } if !module.users.contains(&share) => charge.amounts(),
+            _ => Amounts::ZERO,
+        }
+    }
+
+    /// What a request is to hold, with the code that its instance will run.
+    fn asked_for(&self, share: ShareId<H>, id: RequestId<H>, target: &Amounts) -> Amounts {
+        let module = self.requests[id].module;
+        let code = module.map_or(Amounts::ZERO, |module| self.new_code(share, module));
+        target.saturating_add(&code)
     }
 
     fn excess(&self, id: ShareId<H>, request: RequestId<H>, target: &Amounts) -> PerBudget<u64> {
@@ -75,11 +107,150 @@ impl<H: Types> State<H> {
         if !share.terms.limits_amounts() {
             return PerBudget::default();
         }
-        let all = self.has_in_share(id, request).saturating_add(target);
-        PerBudget::from_fn(|b| match LIMITABLE.contains(&b) && target.get(b) > 0 {
+        let asked_for = self.asked_for(id, request, target);
+        let all = self.has_in_share(id, request).saturating_add(&asked_for);
+        PerBudget::from_fn(|b| match asked_for.get(b) > 0 {
             true => all.get(b).saturating_sub(share.terms.limits[b]),
             false => 0,
         })
+    }
+
+    /// What goes for a limit, claimed: code that the group has not used for longest, if it has too much of that, with the group's
+    /// instances of it; then its instances, the longest idle first; then code again, for the sums that it counts in. What they bring,
+    /// which may not be enough. Takes a look at each of the group's instances.
+    fn victims_of_share(
+        &self,
+        share: ShareId<H>,
+        id: RequestId<H>,
+        excess: &PerBudget<u64>,
+        slots: &mut impl Slots<H>,
+    ) -> (Vec<Own<H>>, Amounts) {
+        let (mut victims, mut frees) = (Vec::<Own<H>>::new(), Amounts::ZERO);
+        let helps = |own: &Amounts, frees: &Amounts, budgets: &[Budget]| {
+            let lacks = |b: &Budget| frees.get(*b) < excess[*b] && own.get(*b) > 0;
+            budgets.iter().any(lacks)
+        };
+        let add = |own: Own<H>, victims: &mut Vec<_>, frees: &mut Amounts| {
+            *frees = frees.saturating_add(&own.frees);
+            victims.push(own);
+        };
+        let codes = match OF_CODE.iter().any(|b| excess[*b] > 0) {
+            true => self.own_code(share, id, slots),
+            false => Vec::new(),
+        };
+        for module in &codes {
+            let code = self.code_charge(*module);
+            if helps(&code, &frees, &[Budget::Code])
+                && let Some(own) = self.claim_own_code(share, *module, slots)
+            {
+                add(own, &mut victims, &mut frees);
+            }
+        }
+        let is_taken = |victims: &[Own<H>], id| victims.iter().any(|v| v.instances.contains(&id));
+        for (_, instance) in self.idle_of_share(share, slots) {
+            let charge = self.charge_of(instance);
+            if helps(&charge, &frees, &Budget::ALL)
+                && !is_taken(&victims, instance)
+                && self.claim(instance, slots)
+            {
+                let own = Own {
+                    instances: Vec::from([instance]),
+                    module: None,
+                    frees: charge,
+                };
+                add(own, &mut victims, &mut frees);
+            }
+        }
+        for module in codes {
+            let is_given_up = victims.iter().any(|v| v.module == Some(module));
+            if !is_given_up && helps(&self.code_charge(module), &frees, &OF_CODE) {
+                // Its idle instances are claimed already, if they help.
+                if let Some(own) = self.claim_rest_of_code(share, module, &victims, slots) {
+                    add(own, &mut victims, &mut frees);
+                }
+            }
+        }
+        (victims, frees)
+    }
+
+    fn code_charge(&self, id: ModuleId<H>) -> Amounts {
+        match &self.modules[id].phase {
+            Phase::Loaded { charge, .. } => charge.amounts(),
+            _ => Amounts::ZERO,
+        }
+    }
+
+    /// The group's instances of a module.
+    fn own_instances(&self, share: ShareId<H>, module: ModuleId<H>) -> Vec<InstanceId<H>> {
+        let live = self.modules[module].live.iter().copied();
+        let of_it = |id: &InstanceId<H>| self.share_of(self.instances[*id].entry) == Some(share);
+        live.filter(of_it).collect()
+    }
+
+    /// The code that a group may give up, but for what its requests need: the longest unused by it first.
+    fn own_code(
+        &self,
+        share: ShareId<H>,
+        id: RequestId<H>,
+        slots: &impl Slots<H>,
+    ) -> Vec<ModuleId<H>> {
+        let own = self.requests[id].module;
+        let requests = self.requests.iter().map(|(_, request)| request);
+        let of_it = requests.filter(|r| self.share_of_request(r) == Some(share));
+        let needed: BTreeSet<_> = of_it.filter_map(|r| r.module).chain(own).collect();
+        let used = self
+            .modules
+            .iter()
+            .filter(|(_, m)| m.users.contains(&share));
+        let used = used.map(|(id, _)| id).filter(|id| !needed.contains(id));
+        let mut codes: Vec<_> = used
+            .map(|module| {
+                let instances = self.own_instances(share, module);
+                let seen = instances.iter().map(|id| self.last_used(*id, slots));
+                let last = seen.max();
+                (last.unwrap_or(Stamp::NEVER), module)
+            })
+            .collect();
+        codes.sort_unstable();
+        codes.into_iter().map(|(_, module)| module).collect()
+    }
+
+    fn claim_own_code(
+        &self,
+        share: ShareId<H>,
+        module: ModuleId<H>,
+        slots: &mut impl Slots<H>,
+    ) -> Option<Own<H>> {
+        self.claim_rest_of_code(share, module, &[], slots)
+    }
+
+    /// All of the group's instances of a module that are not claimed yet; none, if one is leased.
+    fn claim_rest_of_code(
+        &self,
+        share: ShareId<H>,
+        module: ModuleId<H>,
+        claimed: &[Own<H>],
+        slots: &mut impl Slots<H>,
+    ) -> Option<Own<H>> {
+        let mut own = Own {
+            instances: Vec::new(),
+            module: Some(module),
+            frees: self.code_charge(module),
+        };
+        for instance in self.own_instances(share, module) {
+            if claimed.iter().any(|v| v.instances.contains(&instance)) {
+                continue;
+            }
+            if !self.claim(instance, slots) {
+                for instance in own.instances {
+                    self.restore(instance, slots);
+                }
+                return None;
+            }
+            own.frees = own.frees.saturating_add(&self.charge_of(instance));
+            own.instances.push(instance);
+        }
+        Some(own)
     }
 
     /// Its instances that seem to be idle, the longest idle first. Takes a look at each of the group's.
@@ -106,34 +277,27 @@ impl<H: Types> State<H> {
         self.instances[id].charge.amounts()
     }
 
-    /// Evicts as many as it takes, or none.
-    fn evict_for_limit(
+    /// What was claimed goes. Whether anything must be destroyed: code that others use is given up at once.
+    fn give_up(
         &mut self,
-        idle: &[(Stamp, InstanceId<H>)],
-        excess: &PerBudget<u64>,
+        share: ShareId<H>,
+        victims: Vec<Own<H>>,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> bool {
-        let (mut claimed, mut freed) = (Vec::new(), Amounts::ZERO);
-        let lacks = |freed: &Amounts, b: &Budget| freed.get(*b) < excess[*b];
-        for (_, id) in idle {
-            let frees = self.charge_of(*id);
-            let helps = |b: &Budget| lacks(&freed, b) && frees.get(*b) > 0;
-            if LIMITABLE.iter().any(helps) && self.claim(*id, &mut cx.slots) {
-                freed = freed.saturating_add(&frees);
-                claimed.push(*id);
+        let mut destroys = false;
+        let mut modules = Vec::new();
+        for own in victims {
+            for instance in own.instances {
+                self.note_share_seen(instance, &cx.slots);
+                self.dismiss(instance, RemovalReason::Room, None, cx);
+                destroys = true;
             }
+            modules.extend(own.module);
         }
-        let is_enough = !LIMITABLE.iter().any(|b| lacks(&freed, b));
-        for id in claimed {
-            match is_enough {
-                true => {
-                    self.note_share_seen(id, &cx.slots);
-                    self.dismiss(id, RemovalReason::Room, None, cx);
-                }
-                false => self.restore(id, &mut cx.slots),
-            }
+        for module in modules {
+            self.end_use(share, module, &mut cx.out);
         }
-        is_enough
+        destroys
     }
 
     fn beyond_limit(
@@ -145,12 +309,12 @@ impl<H: Types> State<H> {
     ) -> Shortage {
         let excess = self.excess(id, request, target);
         let beyond = |b: &Budget| excess[*b].saturating_sub(evictable.get(*b));
-        let worst = LIMITABLE.into_iter().max_by_key(beyond);
+        let worst = Budget::ALL.into_iter().max_by_key(beyond);
         let budget = worst.unwrap_or(Budget::Memory);
         let share = self.shares.get(id);
         Shortage {
             budget,
-            requested: target.get(budget),
+            requested: self.asked_for(id, request, target).get(budget),
             limit: share.map_or(u64::MAX, |share| share.terms.limits[budget]),
             charged: self.has_in_share(id, request).get(budget),
             evictable: evictable.get(budget),

@@ -298,6 +298,21 @@ impl<H: Types> State<H> {
         }
     }
 
+    /// The group answers for the module's code no more, until it has an instance of it again.
+    pub(crate) fn end_use(&mut self, id: ShareId<H>, module: ModuleId<H>, out: &mut Effects<H>) {
+        let record = &mut self.modules[module];
+        if let Phase::Loaded { charge, .. } = &record.phase
+            && let Some(share) = self.shares.get_mut(id)
+        {
+            let charge = charge.amounts();
+            if record.users.remove(&id) {
+                share.code = share.code.beyond(&charge);
+                // Nobody protects it, unless others use it.
+                self.wake_room(out);
+            }
+        }
+    }
+
     /// What has not been used for long enough is not reserved until it is used again.
     pub(crate) fn review_shares(&mut self, cx: &mut Context<H, impl Slots<H>>) {
         let named = self.shares.iter().filter(|(_, share)| share.is_named);

@@ -50,7 +50,8 @@ fn usize_of(count: u32) -> usize {
 pub struct ShareTerms {
     /// So much of what the group holds is not evicted for others.
     pub reserved: PerBudget<u64>,
-    /// So much its instances may have at most; `u64::MAX` for any amount. Asked of `LIMITABLE` alone.
+    /// So much it may have at most; `u64::MAX` for any amount. Where nothing is said of a group, of code and of what code counts
+    /// in there is no limit: which it uses is not known.
     pub limits: PerBudget<u64>,
     pub counts: CountLimits,
     /// Of those who wait for room, as against 1 of groups of which nothing is said; 0 if it has none of its own.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::quantities::{Count, Size, SizeLimit, Timeout};
+use super::quantities::{Count, CountLimit, Size, SizeLimit, Timeout};
 use crate::pool::api::share::Share;
 use crate::state::Budget;
 
@@ -10,7 +10,12 @@ use crate::state::Budget;
 #[serde(default, deny_unknown_fields, expecting = "a section of a group")]
 pub(super) struct FileGroup {
     memory: Option<SizeLimit>,
+    code: Option<SizeLimit>,
+    compile: Option<SizeLimit>,
     stack: Option<SizeLimit>,
+    mappings: Option<CountLimit>,
+    total: Option<SizeLimit>,
+    mapped: Option<SizeLimit>,
     max_instances: Option<Count>,
     max_waiting: Option<Count>,
     max_compilations: Option<Count>,
@@ -46,13 +51,24 @@ impl FileGroup {
             (Budget::Total, bytes(reserve.total)),
             (Budget::Mapped, bytes(reserve.mapped)),
         ];
-        let limits = [(Budget::Memory, self.memory), (Budget::Stack, self.stack)];
+        let most = |size: Option<SizeLimit>| size.and_then(|size| size.0);
+        let limits = [
+            (Budget::Memory, most(self.memory)),
+            (Budget::Code, most(self.code)),
+            (Budget::Compile, most(self.compile)),
+            (Budget::Stack, most(self.stack)),
+            (
+                Budget::Mappings,
+                self.mappings.and_then(|mappings| mappings.0),
+            ),
+            (Budget::Total, most(self.total)),
+            (Budget::Mapped, most(self.mapped)),
+        ];
         let mut share = Share::new();
         for (budget, amount) in reserved {
             share = share.reserve(budget, amount.unwrap_or(0));
         }
         for (budget, limit) in limits {
-            let limit = limit.and_then(|limit| limit.0);
             share = share.limit(budget, limit.unwrap_or(u64::MAX));
         }
         if let Some(count) = self.max_instances {

@@ -113,7 +113,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     pinned = true                       # its code and one instance stay
 ///
 ///     [groups.reports]                    # a group with a name
-///     memory = "128Mi"                    # and stack: its instances have no more; each may be "unlimited"
+///     memory = "128Mi"                    # and code, compile, stack, mappings, total, mapped: it has no more; each may be "unlimited"
 ///     max_instances = 8                   # of all its functions together
 ///     max_waiting = 100                   # more are refused where they would have to wait
 ///     max_compilations = 1

@@ -51,8 +51,12 @@ const KEYS: &[(&str, Set)] = &[
     ("billing = { kept_groups = 7, metrics_groups = 3, exact_times = true }", |b| b.billing(Billing::new().kept_groups(7).metrics_groups(3).exact_times(true))),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
-    ("groups.reports = { max_instances = 8, max_waiting = 100, max_compilations = 2 }", |b| {
-        b.group("reports", Share::new().max_instances(8).max_waiting(100).max_compilations(2))
+    ("groups.batch = { max_instances = 8, max_waiting = 100, max_compilations = 2 }", |b| {
+        b.group("batch", Share::new().max_instances(8).max_waiting(100).max_compilations(2))
+    }),
+    ("groups.night = { code = '2Mi', compile = '3Mi', mappings = 9, total = '8Mi', mapped = 'unlimited' }", |b| {
+        let share = Share::new().limit(Budget::Code, 2 << 20).limit(Budget::Compile, 3 << 20);
+        b.group("night", share.limit(Budget::Mappings, 9).limit(Budget::Total, 8 << 20))
     }),
     ("groups.reports.weight = 3", |b| b.group("reports", Share::new().weight(3))),
     ("groups.reports = { reserve = { code = '1Mi', mappings = 7 }, stack = '1Mi', lapses_after = 'never' }", |b| {
