@@ -6,7 +6,8 @@ use crate::fake::Instance;
 use crate::model::{MFunction, MInstance, Model};
 use crate::pool::{Gone, Module, NONE, Pool, gone as went};
 use crate::state::{
-    Budget, Expiry, FunctionTerms, Group, IdleTime, PerBudget, Policy, ReserveOutcome, ShareTerms,
+    Budget, Expiry, FunctionTerms, Group, IdleTime, NewFunction, PerBudget, Policy, ReserveOutcome,
+    ShareTerms,
 };
 use crate::world::World;
 
@@ -244,4 +245,36 @@ fn who_waits_for_room_hears_of_another_instance_of_what_is_pinned() {
     assert_eq!(room, ReserveOutcome::Evicting);
     assert_eq!(pool.destroy(), went(&[kept], &[]));
     assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
+fn who_waits_for_room_hears_that_nothing_is_pinned_any_more() {
+    let named = |name: &str, terms| NewFunction {
+        name: name.into(),
+        arguments: "".into(),
+        definition: 0,
+        key: [1; 32],
+        source: 1,
+        terms,
+    };
+    for removed in [true, false] {
+        let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, 4)]);
+        for (name, terms) in [("f1", pinned()), ("other", FunctionTerms::default())] {
+            let defined = pool.state.define(named(name, terms));
+            assert!(defined.is_ok());
+        }
+        let id = pool.idle(of_memory(1, 1));
+        assert_eq!(pool.state.evict(&[id], &mut pool.cx), 1);
+        pool.destroy();
+        let _waiting = pool.wait(NONE.code(1));
+        if removed {
+            let function = pool.state.find("f1", "").expect("it is defined");
+            assert!(pool.state.remove(function, &mut pool.cx));
+        } else {
+            let loose = named("f1", FunctionTerms::default());
+            assert!(pool.state.replace(loose, &mut pool.cx).is_ok());
+        }
+        assert!(pool.is_woken(), "its code may go now");
+        assert_eq!(pool.state.recount(), Ok(()));
+    }
 }
