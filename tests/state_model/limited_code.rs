@@ -163,6 +163,35 @@ fn what_a_group_compiles_counts() {
     assert_eq!(room, ReserveOutcome::Granted);
 }
 
+#[test]
+fn code_that_requests_are_about_to_use_counts_once() {
+    let mut pool = Pool::new(Policy::CostAware, &[]);
+    for key in 0..3 {
+        pool.idle_in(9, module(key));
+    }
+    pool.limit_use(1, &[(Budget::Code, 6)]);
+    let mut ask = |key| {
+        let entry = pool.entry(module(key), 1);
+        let SeatOffer::Seat(request) = pool.state.try_seat(entry, &mut pool.cx) else {
+            panic!("a vacant seat");
+        };
+        pool.state.prepare(request, &mut pool.cx.out);
+        pool.state.reserve(request, NONE.memory(1), &mut pool.cx)
+    };
+    // Four of code; the same again; three more are too much.
+    assert_eq!(ask(2), ReserveOutcome::Granted);
+    assert_eq!(ask(2), ReserveOutcome::Granted);
+    let ReserveOutcome::Refused(shortage) = ask(1) else {
+        panic!("too much");
+    };
+    assert_eq!(
+        (shortage.requested, shortage.charged, shortage.limit),
+        (3, 4, 6)
+    );
+    assert_eq!(ask(0), ReserveOutcome::Granted);
+    assert_eq!(pool.state.recount(), Ok(()));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Lease { group: u64, key: u8 },

@@ -78,7 +78,11 @@ impl<H: Types> State<H> {
                 all.saturating_add(&held)
             });
         let own = self.requests[but].module;
-        let pinned = others.iter().filter_map(|(_, request)| request.module);
+        // Who has been granted nothing yet may be refused.
+        let granted = others.iter().filter(|(_, request)| {
+            request.held.amounts() != Amounts::ZERO || request.expected != Amounts::ZERO
+        });
+        let pinned = granted.filter_map(|(_, request)| request.module);
         let pinned: BTreeSet<_> = pinned.filter(|module| Some(*module) != own).collect();
         let codes = pinned.into_iter().map(|module| self.new_code(id, module));
         codes.fold(all, |all, code| all.saturating_add(&code))
