@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 
 use state::{
     Amounts, Budget, Config, Context, Destroy, EntryId, FunctionTerms, Group, InstanceId,
-    NewFunction, PerBudget, Policy, Prepare, RequestId, ReserveOutcome, Returned, SeatOffer, Slots,
-    Stamp, State, Types,
+    NewFunction, PerBudget, Policy, Prepare, RequestId, ReserveOutcome, Returned, SeatOffer,
+    ShareTerms, Slots, Stamp, State, Types,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,7 @@ impl Life {
             key: [7; 32],
             source: (),
             terms: FunctionTerms::default(),
+            owner: None,
         });
         let function = function.expect("an open pool takes a new name");
         let entry = self

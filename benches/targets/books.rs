@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::fake::{Doors, Fake, Instance};
 use crate::state::{
     Amounts, Budget, Config, Context, Destroy, Expiry, FunctionTerms, Group, NewFunction,
-    PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, State,
+    PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, ShareTerms, State,
 };
 
 const CODE: Amounts = Amounts::ZERO.code(1000).mappings(3);
@@ -74,6 +74,7 @@ impl Books {
             key,
             source: 0,
             terms: FunctionTerms::default(),
+            owner: None,
         });
         let function = function.expect("a new name");
         let doors = &mut self.cx.slots;

@@ -65,6 +65,7 @@ pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 use flow::choice::Chance;
 use flow::upkeep::Swept;
 use records::functions::Names;
+use records::owners::Owners;
 
 /// What the shell keeps with the records; the core only stores and returns it.
 pub trait Types: Sized {
@@ -223,6 +224,7 @@ pub struct State<H: Types> {
     ledger: Ledger,
     names: Names<H>,
     functions: Arena<Function<H>>,
+    owners: Owners<H>,
     modules: ModuleTable<H>,
     /// **S2** Names every module by its key, once.
     module_index: HashMap<ModuleKey, ModuleId<H>>,
@@ -294,6 +296,7 @@ impl<H: Types> State<H> {
             ledger: Ledger::new(limits),
             names: Names::new(),
             functions: Arena::new(),
+            owners: Owners::new(),
             modules: ModuleTable::new(),
             module_index: HashMap::new(),
             entries: Arena::new(),

@@ -189,6 +189,11 @@ impl<H: Types> State<H> {
         must(gone.is_none(), || {
             "F3: somebody is judged who is gone".into()
         })?;
+        let mut owned = self.owners.iter();
+        let gone = owned.find(|(id, _)| self.functions.get(*id).is_none());
+        must(gone.is_none() && self.owners.is_counted(), || {
+            format!("F6: {gone:?} is owned and gone, or the owners' numbers are wrong")
+        })?;
         let pinned = self.functions.iter().filter(|(_, f)| f.terms.pinned);
         let pinned: BTreeMap<_, _> = pinned
             .map(|(id, f)| {

@@ -7,8 +7,8 @@ use crate::common::polling::ByHand;
 use crate::common::*;
 use wasm_pool::wasmtime::Caller;
 use wasm_pool::{
-    AcquireError, BuildError, ErrorKind, Function, GroupLimit, Limits, Pool, Reuse, Share,
-    ShareError, StoreData, WaitingFor,
+    AcquireError, BuildError, DefineError, Definition, ErrorKind, Function, GroupLimit, Limits,
+    Pool, Reuse, Share, ShareError, StoreData, WaitingFor,
 };
 
 type F = Function<(), i32>;
@@ -119,7 +119,7 @@ fn c_r10_tasks_wait_for_their_group_and_may_be_dropped() {
     let [f, g, h] = functions(&pool);
     pool.set_group(1, of_instances(1)).unwrap();
     let held = f.acquire(1).unwrap();
-    let mut tasks = [g.clone(), h.clone(), g.clone()].map(|f| {
+    let tasks = [g.clone(), h.clone(), g.clone()].map(|f| {
         let mut task = ByHand::new(async move { f.call_async(1, ()).await });
         assert!(task.poll().is_none());
         task
@@ -389,4 +389,63 @@ fn c_r10_what_makes_no_sense_is_refused() {
             Err(BuildError::Share(ShareError::NoCompilations))
         ));
     }
+}
+
+#[test]
+fn c_r14_no_more_functions_are_defined_on_a_groups_behalf_than_may_be() {
+    let pool = quiet().max_group_definitions(2).build().unwrap();
+    pool.set_group("large", Share::new().max_definitions(3))
+        .unwrap();
+    let wasm = answering(1);
+    let of = |name: &str, owner: &'static str| definition(name, wasm.clone()).owner(owner);
+    let define = |definition: Definition| pool.define::<(), i32>(definition).map(drop);
+    for name in ["a", "b"] {
+        define(of(name, "small")).unwrap();
+    }
+    let error = define(of("c", "small")).unwrap_err();
+    let DefineError::TooMany { owner, limit, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((owner.to_string().as_str(), *limit), ("small", 2));
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let told = "c(): 2 functions are defined on behalf of group small, as many as may be";
+    assert_eq!(error.to_string(), told);
+    assert!(pool.function::<(), i32>("c").is_err());
+    // Others have their own, and nobody's are not counted.
+    for name in ["c", "d", "e"] {
+        define(of(name, "large")).unwrap();
+    }
+    define(definition("f", wasm.clone())).unwrap();
+    let stats = check(&pool);
+    let group = &stats.groups[0];
+    assert_eq!((group.definitions, group.max_definitions), (3, Some(3)));
+    assert!(matches!(
+        define(of("g", "large")),
+        Err(DefineError::TooMany { limit: 3, .. })
+    ));
+    // New code for what it has is no more, and keeps its owner.
+    pool.replace::<(), i32>(of("a", "small")).unwrap();
+    pool.replace::<(), i32>(definition("a", answering(2)))
+        .unwrap();
+    assert!(matches!(
+        define(of("g", "small")),
+        Err(DefineError::TooMany { .. })
+    ));
+    let taken = pool.replace::<(), i32>(of("f", "small")).map(drop);
+    assert!(matches!(taken, Err(DefineError::TooMany { .. })));
+    // A type may change, and the owner with it.
+    let changed = definition("b", memory_module(1, 0)).owner("other");
+    pool.replace::<(), i32>(changed.allow_type_change())
+        .unwrap();
+    define(of("g", "small")).unwrap();
+    pool.remove("g").unwrap();
+    define(of("h", "small")).unwrap();
+    assert_eq!(
+        pool.function::<(), i32>("a")
+            .unwrap()
+            .call("anybody", ())
+            .unwrap(),
+        2
+    );
+    check(&pool);
 }

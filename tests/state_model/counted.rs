@@ -9,8 +9,9 @@ use proptest::test_runner::TestRunner;
 use crate::fake::{Fake, Instance, Race};
 use crate::pool::{Gone, Module, NONE, Pool};
 use crate::state::{
-    CountLimits, EntryId, Group, Policy, Prepare, RemovalReason, RequestId, ReserveOutcome,
-    Returned, Reuse, SeatOffer, SeatWait, ShareTerms, Signal, Slots, Stamp, Ticket, TooManyWait,
+    CountLimits, DefineRefused, EntryId, FunctionTerms, Group, NewFunction, Policy, Prepare,
+    RemovalReason, RequestId, ReserveOutcome, Returned, Reuse, SeatOffer, SeatWait, ShareTerms,
+    Signal, Slots, Stamp, Ticket, TooManyWait,
 };
 
 /// Instances that an entry may have.
@@ -620,4 +621,61 @@ fn whoever_is_late_gets_nothing_and_its_entry_is_as_unused_as_before() {
     assert_eq!(pool.cx.out.wake, [(1, Signal::Late)]);
     pool.destroy();
     assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
+fn so_many_are_defined_on_a_groups_behalf_and_no_more() {
+    let mut pool = Pool::new(Policy::Lru, &[]);
+    let [quota, other] = [1_u64, 2].map(Group::from);
+    let terms = |definitions| ShareTerms {
+        counts: CountLimits {
+            definitions,
+            ..CountLimits::NONE
+        },
+        ..ShareTerms::default()
+    };
+    assert_eq!(pool.state.set_share(&quota, terms(2), &mut pool.cx), Ok(()));
+    let named = |name: &str, owner: Option<&Group>| NewFunction {
+        name: name.into(),
+        arguments: "".into(),
+        definition: 0,
+        key: [1; 32],
+        source: 1,
+        terms: FunctionTerms::default(),
+        owner: owner.cloned(),
+    };
+    let state = &mut pool.state;
+    let (a, b) = (named("a", Some(&quota)), named("b", Some(&quota)));
+    assert!(state.define(a).is_ok() && state.define(b).is_ok());
+    let too_many = DefineRefused::TooMany(2);
+    assert_eq!(state.define(named("c", Some(&quota))), Err(too_many));
+    assert!(state.find("c", "").is_none());
+    for owner in [None, Some(&other)] {
+        let name = if owner.is_some() { "c" } else { "d" };
+        assert!(state.define(named(name, owner)).is_ok());
+    }
+    // Whose it is already may have other code; another's may not become its own.
+    assert!(
+        state
+            .replace(named("a", Some(&quota)), &mut pool.cx)
+            .is_ok()
+    );
+    assert!(state.replace(named("a", None), &mut pool.cx).is_ok());
+    let taken = state.replace(named("c", Some(&quota)), &mut pool.cx);
+    assert_eq!(taken, Err(too_many));
+    let taken = state.replace_by_another(named("c", Some(&quota)), &mut pool.cx);
+    assert_eq!(taken, Err(too_many));
+    // What is given away leaves room, and so does what is removed.
+    let another = named("a", Some(&other));
+    assert!(state.replace_by_another(another, &mut pool.cx).is_ok());
+    assert!(state.define(named("e", Some(&quota))).is_ok());
+    assert_eq!(state.define(named("f", Some(&quota))), Err(too_many));
+    let id = state.find("e", "").expect("it is defined");
+    assert!(state.remove(id, &mut pool.cx));
+    assert!(state.define(named("f", Some(&quota))).is_ok());
+    assert_eq!(state.definitions_of(&quota), 2);
+    assert_eq!(state.set_share(&quota, terms(0), &mut pool.cx), Ok(()));
+    let more = named("g", Some(&quota));
+    assert_eq!(state.define(more), Err(DefineRefused::TooMany(0)));
+    assert_eq!(state.recount(), Ok(()));
 }

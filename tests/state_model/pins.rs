@@ -256,6 +256,7 @@ fn who_waits_for_room_hears_that_nothing_is_pinned_any_more() {
         key: [1; 32],
         source: 1,
         terms,
+        owner: None,
     };
     for removed in [true, false] {
         let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, 4)]);

@@ -36,6 +36,7 @@ pub struct Pool {
     pub cx: Context<Fake, Doors>,
     /// Of functions that are defined from now on.
     pub terms: FunctionTerms,
+    pub owner: Option<Group>,
 }
 
 /// What was destroyed, in order.
@@ -78,6 +79,7 @@ impl Pool {
             state: State::new(config, all),
             cx: Context::new(Doors::default()),
             terms: FunctionTerms::default(),
+            owner: None,
         }
     }
 
@@ -90,6 +92,7 @@ impl Pool {
             key: [module.key; 32],
             source: module.key,
             terms: self.terms,
+            owner: self.owner.clone(),
         };
         let known = self.state.find(&name, "");
         let function = known.unwrap_or_else(|| self.state.define(new).expect("a new name"));

@@ -381,6 +381,7 @@ impl World {
             key: [key; 32],
             source: key,
             terms,
+            owner: (definition % 4 < 3).then(|| Group::from(u64::from(definition % 4))),
         };
         (new, definition)
     }

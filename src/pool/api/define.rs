@@ -13,7 +13,7 @@ use crate::pool::defined::{Defined, InstanceLimits, fresh_uid};
 use crate::pool::shared::{Context, EntryId, FunctionId, Locked, ShellTypes};
 use crate::pool::time::clock::nanos;
 use crate::runtime::TypeText;
-use crate::state::{DefineRefused, NewFunction, signature};
+use crate::state::{DefineRefused, Group, NewFunction, signature};
 
 impl<T: Send + 'static> Pool<T> {
     /// Defines a function. Nothing is compiled yet; but the module's sections are read, so that
@@ -259,6 +259,7 @@ impl<T: Send + 'static> Pool<T> {
             key,
             source,
             terms: own.terms(),
+            owner: parts.owner,
         })
     }
 
@@ -276,6 +277,7 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): CallTypes,
     {
         let (target, defined) = (signature, new.definition.clone());
+        let owner = new.owner.clone();
         if defined.is_pristine() {
             self.shared.start_recycler();
         }
@@ -293,6 +295,11 @@ impl<T: Send + 'static> Pool<T> {
             Err(DefineRefused::Closed) => Err(DefineError::Closed { target }),
             Err(DefineRefused::Exists) => Err(DefineError::AlreadyDefined { target }),
             Err(DefineRefused::Unknown) => Err(DefineError::NotDefined { target }),
+            Err(DefineRefused::TooMany(limit)) => Err(DefineError::TooMany {
+                target,
+                owner: owner.unwrap_or(Group::NOBODY),
+                limit,
+            }),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::pool::api::build_error::LimitsError;
 use crate::pool::api::function_name::NameError;
 use crate::runtime::{ImportError, InspectError};
+use crate::state::Group;
 
 /// Why a function was not defined, or not replaced. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +125,19 @@ pub enum DefineError {
         /// The type of what was to replace it.
         new: String,
     },
+    /// As many functions are defined on its owner's behalf as may be: see
+    /// [`Share::max_definitions`](crate::Share::max_definitions).
+    #[error(
+        "{target}: {limit} functions are defined on behalf of group {owner}, as many as may be"
+    )]
+    TooMany {
+        /// The function.
+        target: Arc<str>,
+        /// On whose behalf it was to be defined.
+        owner: Group,
+        /// How many may be.
+        limit: u32,
+    },
     /// A limit of the definition needs what the engine was configured without.
     #[error("{target}: {setting} is set, but the engine was configured without {needs}")]
     EngineLacks {
@@ -205,6 +219,7 @@ impl DefineError {
             | Self::AlreadyDefined { target }
             | Self::NotDefined { target }
             | Self::TypeChanged { target, .. }
+            | Self::TooMany { target, .. }
             | Self::EngineLacks { target, .. }
             | Self::Limits { target, .. }
             | Self::Closed { target } => target,

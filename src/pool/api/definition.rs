@@ -17,7 +17,7 @@ use crate::pool::api::imports::Imports;
 use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts, Warmed};
 use crate::pool::function_settings::FunctionLimits;
 use crate::runtime::{Facts, HostImports, ModuleLimits, OwnNeeds, TypeText, inspect};
-use crate::state::signature;
+use crate::state::{Group, signature};
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
 ///
@@ -43,6 +43,7 @@ pub struct Definition {
     /// The export that instances are warmed up by.
     warm_up: Option<Arc<str>>,
     pub(super) limits: FunctionLimits,
+    pub(super) owner: Option<Group>,
     may_change_type: bool,
 }
 
@@ -59,6 +60,7 @@ impl Definition {
             ty: None,
             warm_up: None,
             limits: FunctionLimits::default(),
+            owner: None,
             may_change_type: false,
         }
     }
@@ -287,6 +289,7 @@ impl Definition {
             ty: self.ty,
             warm_up: self.warm_up,
             limits: self.limits,
+            owner: self.owner,
             may_change_type: self.may_change_type,
         })
     }
@@ -318,6 +321,7 @@ pub(crate) struct Parts {
     pub ty: Option<FunctionType>,
     pub warm_up: Option<Arc<str>>,
     pub limits: FunctionLimits,
+    pub owner: Option<Group>,
     pub may_change_type: bool,
 }
 

@@ -203,6 +203,7 @@ kinds! {
         }
         DefineError::AlreadyDefined { .. } | DefineError::TypeChanged { .. } => ErrorKind::Conflict,
         DefineError::NotDefined { .. } => ErrorKind::NotFound,
+        DefineError::TooMany { .. } => ErrorKind::TooLarge,
         DefineError::Closed { .. } => ErrorKind::Closed,
         DefineError::WarmUp { .. } => ErrorKind::Invalid,
         DefineError::ForeignImports { .. } | DefineError::EngineLacks { .. } => ErrorKind::Misuse,

@@ -1,6 +1,7 @@
 //! Giving groups their shares: to all, to some, from the start or while the pool runs.
 
 use crate::pool::api::build_error::BuildError;
+use crate::pool::api::definition::Definition;
 use crate::pool::api::group_key::AsGroup;
 use crate::pool::api::share::{Share, ShareError};
 use crate::pool::shared::Shared;
@@ -58,6 +59,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// Functions that may be defined on behalf of it, as by [`Share::max_definitions`]; `u32::MAX` for any number. Default: that; 64 in
+    /// [`Self::strangers`].
+    pub fn max_group_definitions(mut self, count: u32) -> Self {
+        self.settings.group_terms.counts.definitions = count;
+        self
+    }
+
     /// What a group is given from the start, as by [`Pool::set_group`]; what was given to it before is replaced.
     ///
     /// What makes no sense is an error of [`Self::build`], [`BuildError::Share`].
@@ -66,6 +74,30 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let shares = &mut self.settings.shares;
         shares.retain(|(other, _)| *other != group);
         shares.push((group, share));
+        self
+    }
+}
+
+impl Definition {
+    /// On whose behalf it is defined: it counts among the functions that this group may have defined
+    /// ([`Share::max_definitions`]), until it is removed, or replaced by one that names another owner. A replacement that names none leaves
+    /// the owner as it was. Who may call it is another thing: any group, as ever.
+    ///
+    /// ```
+    /// use wasm_pool::{DefineError, Definition, Pool};
+    ///
+    /// let pool: Pool = Pool::builder().max_group_definitions(1).build()?;
+    /// let wasm = wat::parse_str(r#"(module (func (export "f")))"#)?;
+    /// let function = |name: &'static str| Definition::new(name).export("f").wasm(wasm.clone()).owner("tenant");
+    /// pool.define::<(), ()>(function("tenant.a"))?;
+    /// let refused = pool.define::<(), ()>(function("tenant.b")).map(drop);
+    /// assert!(matches!(refused, Err(DefineError::TooMany { limit: 1, .. })));
+    /// pool.remove("tenant.a")?;
+    /// pool.define::<(), ()>(function("tenant.b"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn owner(mut self, group: impl AsGroup) -> Self {
+        self.owner = Some(group.key().to_group());
         self
     }
 }

@@ -48,7 +48,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// | [`Limits::memory`] | 256 MiB, for instances |
     /// | [`Limits::stack`] | 64 MiB, for tasks |
     /// | [`Self::max_group_memory`], [`Self::max_group_stack`] | 64 MiB, 16 MiB: a quarter each |
-    /// | [`Self::max_group_waiting`] | 64 |
+    /// | [`Self::max_group_waiting`], [`Self::max_group_definitions`] | 64 each |
     /// | [`Self::max_compilations`] | 1: others' turns come when it is over |
     /// | [`Self::compile_cooldown`] | 60 s |
     /// | [`Self::max_instance_memory`] | 16 MiB |
@@ -78,6 +78,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             .max_group_memory(64 << 20)
             .max_group_stack(16 << 20)
             .max_group_waiting(64)
+            .max_group_definitions(64)
             .max_compilations(1)
             .compile_cooldown(Duration::from_secs(60))
             .max_instance_memory(16 << 20)

@@ -8,7 +8,8 @@ use crate::state::{self, Budget, CountLimits, Group, MAX_WEIGHT, PerBudget, Shar
 /// What a group is given of a pool's budgets: see [`Pool::set_group`](crate::Pool::set_group).
 ///
 /// A **limit** is what it may have at most: of a budget ([`Share::limit`]), instances
-/// ([`Share::max_instances`]), requests that wait ([`Share::max_waiting`]), compilations ([`Share::max_compilations`]).
+/// ([`Share::max_instances`]), requests that wait ([`Share::max_waiting`]), compilations ([`Share::max_compilations`]), functions
+/// ([`Share::max_definitions`]).
 ///
 /// A **reservation** is what others cannot take from the group. It is not kept free: as long as the group does not
 /// use it, others do. But what the group holds of it stays, however much others ask for:
@@ -100,6 +101,14 @@ impl Share {
     /// pool may have meanwhile. What is prepared or precompiled is compiled for no group.
     pub fn max_compilations(mut self, count: u32) -> Self {
         self.counts.compilations = count;
+        self
+    }
+
+    /// So many functions may be defined on its behalf ([`Definition::owner`](crate::Definition::owner)), each overload for itself; 0 for none,
+    /// `u32::MAX` for any number, as by default. More is [`DefineError::TooMany`](crate::DefineError::TooMany). What there is beyond a
+    /// limit that is set later stays.
+    pub fn max_definitions(mut self, count: u32) -> Self {
+        self.counts.definitions = count;
         self
     }
 
@@ -242,6 +251,10 @@ pub struct GroupStats {
     pub max_waiting: Option<u32>,
     /// Compilations that may run for it at once, if that is limited.
     pub max_compilations: Option<u32>,
+    /// Functions that are defined on its behalf.
+    pub definitions: usize,
+    /// Functions that may be, if that is limited.
+    pub max_definitions: Option<u32>,
     /// Its weight among those who wait for room, if it has one.
     pub weight: Option<u32>,
     /// Nobody has used it for so long that nothing is reserved for it, until it is used again.
@@ -253,12 +266,13 @@ impl GroupStats {
         let waiting = state.waiting_of_groups();
         let waiting = |id| waiting.get(&id).copied().unwrap_or(0);
         let shares = state.shares();
-        shares
-            .map(|(id, share)| Self::of(share, waiting(id)))
-            .collect()
+        let of = |(id, share): (_, &state::Share<H>)| {
+            Self::of(share, waiting(id), state.definitions_of(&share.group))
+        };
+        shares.map(of).collect()
     }
 
-    fn of<H: state::Types>(share: &state::Share<H>, waiting: usize) -> Self {
+    fn of<H: state::Types>(share: &state::Share<H>, waiting: usize, definitions: usize) -> Self {
         let holds = share.holds();
         let counts = share.terms.counts;
         let limited = |count: u32| Some(count).filter(|count| *count < u32::MAX);
@@ -274,6 +288,8 @@ impl GroupStats {
             waiting,
             max_waiting: limited(counts.waiting),
             max_compilations: limited(counts.compilations),
+            definitions,
+            max_definitions: limited(counts.definitions),
             weight: Some(share.terms.weight).filter(|weight| *weight > 0),
             lapsed: share.lapsed,
         }

@@ -16,6 +16,8 @@ pub struct NewFunction<H: Types> {
     pub key: ModuleKey,
     pub source: H::Source,
     pub terms: FunctionTerms,
+    /// On whose behalf it is defined.
+    pub owner: Option<Group>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum DefineRefused {
     Exists,
     /// `replace` of a name and arguments that are not defined.
     Unknown,
+    /// As many are defined on the owner's behalf as may be: so many.
+    TooMany(u32),
 }
 
 impl<H: Types> State<H> {
@@ -35,8 +39,33 @@ impl<H: Types> State<H> {
         if self.find(&new.name, &new.arguments).is_some() {
             return Err(DefineRefused::Exists);
         }
+        self.may_own(new.owner.as_ref(), None)?;
         let module = self.module_for(new.key, new.source.clone());
         Ok(self.enlist(new, module))
+    }
+
+    /// Whether one more may be defined on this group's behalf, in place of another.
+    fn may_own(
+        &self,
+        owner: Option<&Group>,
+        replaced: Option<FunctionId<H>>,
+    ) -> Result<(), DefineRefused> {
+        let Some(owner) = owner else {
+            return Ok(());
+        };
+        let before = replaced.and_then(|id| self.owners.of(id));
+        let share = self.shares.find(owner).and_then(|id| self.shares.get(id));
+        let terms = share.map_or(&self.config.group_terms, |share| &share.terms);
+        let most = terms.counts.definitions;
+        if before == Some(owner) || self.owners.count(owner) < most as usize || most == u32::MAX {
+            return Ok(());
+        }
+        Err(DefineRefused::TooMany(most))
+    }
+
+    /// How many functions are defined on this group's behalf.
+    pub fn definitions_of(&self, owner: &Group) -> usize {
+        self.owners.count(owner)
     }
 
     fn enlist(&mut self, new: NewFunction<H>, module: ModuleId<H>) -> FunctionId<H> {
@@ -50,6 +79,9 @@ impl<H: Types> State<H> {
             entries: Default::default(),
             counts: FunctionCounts::default(),
         });
+        if let Some(owner) = new.owner {
+            self.owners.set(id, owner);
+        }
         self.names.insert(&self.functions, id);
         self.note_idle_time(id);
         self.note_pinned(id);
@@ -77,13 +109,15 @@ impl<H: Types> State<H> {
             return Err(DefineRefused::Closed);
         }
         let old = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
+        self.may_own(new.owner.as_ref(), Some(old))?;
         let counts = self.functions[old].counts;
         // Named before the old function goes, which may be of the same module.
         let module = self.module_for(new.key, new.source.clone());
         self.forget_failure(module);
         let bill = self.take_function_bill(old);
+        let owner = new.owner.clone().or_else(|| self.owners.of(old).cloned());
         self.remove(old, cx);
-        let id = self.enlist(new, module);
+        let id = self.enlist(NewFunction { owner, ..new }, module);
         self.add_to_function_bill(id, &bill);
         self.functions[id].counts = counts;
         Ok(id)
@@ -100,6 +134,10 @@ impl<H: Types> State<H> {
             return Err(DefineRefused::Closed);
         }
         let id = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
+        self.may_own(new.owner.as_ref(), Some(id))?;
+        if let Some(owner) = new.owner {
+            self.owners.set(id, owner);
+        }
         let module = self.module_for(new.key, new.source);
         // A replacement deserves a fresh try, whatever happened to the same bytes before.
         self.forget_failure(module);
@@ -135,6 +173,7 @@ impl<H: Types> State<H> {
     /// Forgets a function. Idle instances go now, leased ones when their lease ends.
     pub fn remove(&mut self, id: FunctionId<H>, cx: &mut Context<H, impl Slots<H>>) -> bool {
         self.note_unpinned(id);
+        self.owners.remove(id);
         let Some(function) = self.functions.remove(id) else {
             return false;
         };

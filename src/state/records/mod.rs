@@ -15,6 +15,7 @@ pub mod instances;
 pub mod ledger;
 pub mod module_table;
 pub mod modules;
+pub mod owners;
 pub mod policy;
 pub mod queue;
 pub mod recency;

@@ -21,10 +21,13 @@ pub struct CountLimits {
     pub waiting: u32,
     /// Turns to compile.
     pub compilations: u32,
+    /// Functions that are defined on its behalf.
+    pub definitions: u32,
 }
 
 impl CountLimits {
     pub const NONE: Self = Self {
+        definitions: u32::MAX,
         instances: u32::MAX,
         waiting: u32::MAX,
         compilations: u32::MAX,

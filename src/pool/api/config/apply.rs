@@ -61,6 +61,9 @@ impl File {
         let b = with(b, f.max_group_compilations, |b, n| {
             b.max_group_compilations(n.few())
         });
+        let b = with(b, f.max_group_definitions, |b, n| {
+            b.max_group_definitions(n.few())
+        });
         let b = with(b, f.max_uses, |b, n| b.max_uses(n.0));
         let b = with(b, f.reuse, |b, reuse| b.reuse(reuse));
         let b = with(b, f.max_spares, |b, n| b.max_spares(size(n.0)));

@@ -19,6 +19,7 @@ pub(super) struct FileGroup {
     max_instances: Option<Count>,
     max_waiting: Option<Count>,
     max_compilations: Option<Count>,
+    max_definitions: Option<Count>,
     reserve: FileReserve,
     weight: Option<Count>,
     lapses_after: Option<Timeout>,
@@ -79,6 +80,9 @@ impl FileGroup {
         }
         if let Some(count) = self.max_compilations {
             share = share.max_compilations(count.few());
+        }
+        if let Some(count) = self.max_definitions {
+            share = share.max_definitions(count.few());
         }
         if let Some(weight) = self.weight {
             // What is out of range here is so there as well.

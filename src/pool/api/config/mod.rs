@@ -67,6 +67,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_group_instances = 16
 ///     max_group_waiting = 64
 ///     max_group_compilations = 1
+///     max_group_definitions = 64          # of which it is the owner
 ///     max_uses = 1_000_000
 ///     reuse = "warm"                      # or "pristine": nobody gets an instance that was used before
 ///     max_spares = 8                      # of each function and group, where reuse is "pristine"
@@ -117,6 +118,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_instances = 8                   # of all its functions together
 ///     max_waiting = 100                   # more are refused where they would have to wait
 ///     max_compilations = 1
+///     max_definitions = 20                # of which it is the owner
 ///     reserve = { memory = "64Mi", code = "16Mi" }  # and stack, mappings, total, mapped: not evicted for others
 ///     lapses_after = "5m"                 # or "never"
 ///     weight = 2                          # among those who wait for room; 1 for others
@@ -193,6 +195,7 @@ pub(crate) struct File {
     max_group_instances: Option<Count>,
     max_group_waiting: Option<Count>,
     max_group_compilations: Option<Count>,
+    max_group_definitions: Option<Count>,
     max_uses: Option<Count>,
     reuse: Option<Reuse>,
     max_spares: Option<Count>,

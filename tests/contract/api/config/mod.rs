@@ -36,6 +36,7 @@ const KEYS: &[(&str, Set)] = &[
     ("max_group_instances = 16", |b| b.max_group_instances(16)),
     ("max_group_waiting = 64", |b| b.max_group_waiting(64)),
     ("max_group_compilations = 1", |b| b.max_group_compilations(1)),
+    ("max_group_definitions = 9", |b| b.max_group_definitions(9)),
     ("max_uses = 77", |b| b.max_uses(77)),
     ("reuse = 'pristine'", |b| b.reuse(Reuse::Pristine)),
     ("max_spares = 3", |b| b.max_spares(3)),
@@ -51,8 +52,8 @@ const KEYS: &[(&str, Set)] = &[
     ("billing = { kept_groups = 7, metrics_groups = 3, exact_times = true }", |b| b.billing(Billing::new().kept_groups(7).metrics_groups(3).exact_times(true))),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
-    ("groups.batch = { max_instances = 8, max_waiting = 100, max_compilations = 2 }", |b| {
-        b.group("batch", Share::new().max_instances(8).max_waiting(100).max_compilations(2))
+    ("groups.batch = { max_instances = 8, max_waiting = 100, max_compilations = 2, max_definitions = 7 }", |b| {
+        b.group("batch", Share::new().max_instances(8).max_waiting(100).max_compilations(2).max_definitions(7))
     }),
     ("groups.night = { code = '2Mi', compile = '3Mi', mappings = 9, total = '8Mi', mapped = 'unlimited' }", |b| {
         let share = Share::new().limit(Budget::Code, 2 << 20).limit(Budget::Compile, 3 << 20);
