@@ -117,22 +117,45 @@ fn code_that_only_the_group_uses_stays_as_the_policy_says() {
 
 #[test]
 fn a_sum_is_met_by_instances_first_and_then_by_code() {
-    let mut pool = Pool::new(Policy::CostAware, &[]);
-    for key in 0..3 {
-        pool.idle_in(9, module(key));
+    // Each takes one of memory, one of stack, and its code: 4 and 5, and 6 for one more.
+    for (limit, left) in [(11, 2 + 3), (9, 3), (6, 0)] {
+        let mut pool = Pool::new(Policy::CostAware, &[]);
+        for key in 0..3 {
+            pool.idle_in(9, module(key));
+        }
+        pool.limit_use(1, &[(Budget::Total, 9)]);
+        let first = pool.idle_in(1, module(0));
+        let second = pool.idle_in(1, module(1));
+        assert_eq!(pool.holds(1, Budget::Total), 4 + 5);
+        pool.limit_use(1, &[(Budget::Total, limit)]);
+        let used = pool.try_use(1, module(2));
+        let (_, gone) = used.expect("it has something to give up");
+        assert_eq!(gone.instances, [first, second]);
+        assert_eq!(pool.holds(1, Budget::Total), left + 6, "{limit}");
+        assert_eq!(pool.state.recount(), Ok(()));
     }
-    // Each takes one of memory, one of stack, and its code.
-    pool.limit_use(1, &[(Budget::Total, 11)]);
-    let first = pool.idle_in(1, module(0));
-    let second = pool.idle_in(1, module(1));
-    assert_eq!(pool.holds(1, Budget::Total), 2 + 2 + 2 + 3);
+}
+
+#[test]
+fn who_waits_for_room_hears_of_code_that_is_given_up() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, 7)]);
+    let shared = pool.idle_in(9, module(2));
+    let kept = pool.idle_in(1, module(1));
+    let mut terms = ShareTerms::default();
+    terms.reserved.set(Budget::Code, 3);
+    terms.limits.set(Budget::Code, 4);
+    let set = (pool.state).set_share(&Group::from(1), terms, &mut pool.cx);
+    assert_eq!(set, Ok(()));
+    assert_eq!(pool.state.evict(&[kept], &mut pool.cx), 1);
+    pool.destroy();
+    assert!(pool.is_idle(shared));
+    let _waiting = pool.wait(NONE.code(5));
+    // Another module, in place of the code that was kept for it.
     let (_, gone) = pool
         .try_use(1, module(2))
         .expect("it has something to give up");
-    assert_eq!(gone.instances, [first, second]);
-    // Both instances are not enough: 5 of code, and 4 + 2 more, are all that there may be.
-    assert_eq!(pool.holds(1, Budget::Total), 2 + 3 + 4 + 2);
-    assert_eq!(pool.state.recount(), Ok(()));
+    assert_eq!(gone, Gone::default());
+    assert!(pool.is_woken(), "nobody protects it any more");
 }
 
 #[test]
