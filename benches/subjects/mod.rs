@@ -19,6 +19,7 @@ pub mod host_memory;
 pub mod many;
 pub mod pristine;
 pub mod tasks;
+pub mod tenants;
 pub mod threads;
 pub mod warm;
 #[cfg(feature = "warm-up")]

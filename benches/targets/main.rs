@@ -15,6 +15,12 @@ mod books;
 #[allow(dead_code, reason = "of the model test, which uses all of it")]
 #[path = "../../tests/state_model/fake.rs"]
 mod fake;
+#[allow(dead_code, reason = "likewise")]
+#[path = "../../tests/state_model/noisy_neighbour.rs"]
+mod noisy_neighbour;
+#[allow(dead_code, reason = "likewise")]
+#[path = "../../tests/state_model/pool.rs"]
+mod pool;
 #[allow(dead_code, unused_imports, reason = "the pure core, alone")]
 #[path = "../../src/state/mod.rs"]
 mod state;
@@ -22,11 +28,12 @@ mod state;
 mod subjects;
 
 use books::Books;
+use noisy_neighbour::{Shape, found};
 #[cfg(feature = "warm-up")]
 use subjects::warm_up;
 use subjects::{
     JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, pool_of,
-    pristine, tasks, threads, warm,
+    pristine, tasks, tenants, threads, warm,
 };
 use wasm_pool::{Billing, Pool};
 
@@ -61,6 +68,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("warm", Report::warm),
     ("bills", Report::bills),
     ("pristine", Report::pristine),
+    ("tenants", Report::tenants),
     ("two-threads", Report::two_threads),
     ("tasks", Report::tasks),
     ("waits", Report::waits),
@@ -224,6 +232,28 @@ impl Report {
             "pristine, one after the other: {rate:.0} a second, {used:.1} us of the processors each"
         );
         self.effort = full;
+    }
+
+    /// What shares cost a warm lease; what a flood costs a tenant with a reservation, in the replay of the model test; and how
+    /// long a queue delays another group's.
+    fn tenants(&mut self) {
+        let (_without, add) = pool();
+        let (_with, shared) = tenants::with_shares();
+        let (without, with) = (&mut warm::resolved(&add), &mut warm::resolved(&shared));
+        let name = "warm, in a group with shares / without";
+        self.ratio(name, with, without, 1.05);
+        for policy in [state::Policy::ModuleLru, state::Policy::CostAware] {
+            let lost = Shape::ALL.map(|shape| {
+                let alone = found(policy, shape, false, false);
+                alone - found(policy, shape, true, true)
+            });
+            let name = format!("{policy:?}: points of a quiet tenant's hits lost in a flood");
+            self.line(&name, lost.into_iter().fold(0.0, f64::max), 0.1);
+        }
+        let crowd = self.effort.crowd / 100;
+        let turns = tenants::turns_before_anothers(crowd);
+        let name = format!("{crowd} of one group wait: turns before another's one");
+        self.line(&name, turns as f64, 1.0);
     }
 
     fn two_threads(&mut self) {

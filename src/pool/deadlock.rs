@@ -39,22 +39,22 @@ impl<T: Send + 'static> Blocked<T> {
         entry: EntryId<T>,
         visited: &mut Vec<EntryId<T>>,
     ) -> bool {
-        let Some(awaited) = state.awaited_seats(entry) else {
-            return false;
-        };
-        awaited
-            .into_iter()
-            .all(|(entry, seat)| match entry.slot(seat).calling() {
-                0 => false,
-                caller if caller == thread => true,
-                caller => self.waits_for.get(&caller).is_some_and(|next| {
-                    // An entry that is being looked at already adds no way out.
-                    if visited.contains(next) {
-                        return true;
-                    }
-                    visited.push(*next);
-                    self.all_wait_for(state, thread, *next, visited)
-                }),
-            })
+        let awaited = state.awaited_seats(entry);
+        // With none, it has been served, or told that it will not be.
+        !awaited.is_empty()
+            && awaited
+                .into_iter()
+                .all(|(entry, seat)| match entry.slot(seat).calling() {
+                    0 => false,
+                    caller if caller == thread => true,
+                    caller => self.waits_for.get(&caller).is_some_and(|next| {
+                        // An entry that is being looked at already adds no way out.
+                        if visited.contains(next) {
+                            return true;
+                        }
+                        visited.push(*next);
+                        self.all_wait_for(state, thread, *next, visited)
+                    }),
+                })
     }
 }

@@ -49,6 +49,7 @@ mod cancels;
 mod ends;
 mod explore;
 mod flights;
+mod group_seats;
 mod owned;
 mod prepare;
 mod pristine;

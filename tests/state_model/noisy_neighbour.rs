@@ -66,7 +66,7 @@ impl Dice {
 /// Which modules a tenant calls, and when. After those by which eviction policies were compared (`policy.md`); the real
 /// traces are not here.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Shape {
+pub enum Shape {
     /// By Zipf's law.
     Zipf,
     /// The same, and now and then each module once, one after the other.
@@ -76,6 +76,10 @@ enum Shape {
     /// Periods of a second to four minutes, one for each module, and every third of them at random; as functions in the
     /// cloud are called, most of them rarely.
     Periods,
+}
+
+impl Shape {
+    pub const ALL: [Self; 4] = [Self::Zipf, Self::Scans, Self::Bursts, Self::Periods];
 }
 
 /// Calls of a tenant.
@@ -280,7 +284,7 @@ impl Replay {
 }
 
 /// How many of the quiet tenant's calls find their code, in percent.
-fn found(policy: Policy, shape: Shape, floods: bool, reserved: bool) -> f64 {
+pub fn found(policy: Policy, shape: Shape, floods: bool, reserved: bool) -> f64 {
     let mut replay = Replay::new(policy, reserved);
     // The quiet tenant's calls are the same in each run.
     let mut quiet = Calls::new(shape, 1, GAP, MODULES);
@@ -323,7 +327,7 @@ fn found(policy: Policy, shape: Shape, floods: bool, reserved: bool) -> f64 {
 /// the shape (two by the ancestor's policy). Without that, the flood takes its code.
 #[test]
 fn a_flood_costs_a_quiet_tenant_nothing_of_what_is_reserved_for_it() {
-    for shape in [Shape::Zipf, Shape::Scans, Shape::Bursts, Shape::Periods] {
+    for shape in Shape::ALL {
         for policy in [Policy::Lru, Policy::ModuleLru, Policy::CostAware] {
             let alone = found(policy, shape, false, false);
             let flooded = found(policy, shape, true, false);

@@ -230,26 +230,21 @@ impl<H: Types> State<H> {
         all
     }
 
-    /// The seats of which one must be given up to serve who waits for this entry: those of the entry, or of its group. `None`
-    /// if an instance is being made for one of them.
-    pub fn awaited_seats(&self, id: EntryId<H>) -> Option<Vec<(&H::Entry, usize)>> {
-        let own = [id];
+    /// The seats of which one must be given up to serve who waits for this entry: those of the entry, or of its group. For
+    /// some of them an instance is still being made.
+    pub fn awaited_seats(&self, id: EntryId<H>) -> Vec<(&H::Entry, usize)> {
         let share = self.seat_limit_of(id);
-        let share = share.filter(|_| self.entries.get(id).is_some() && self.has_own_room(id));
+        let share = share.filter(|_| self.has_own_room(id));
         let entries: Vec<_> = match share {
             Some(share) => share.entries.iter().copied().collect(),
-            None => own.to_vec(),
+            None => Vec::from([id]),
         };
         let mut awaited = Vec::new();
         for entry in entries.into_iter().filter_map(|id| self.entries.get(id)) {
-            for (number, seat) in entry.seats.iter().enumerate() {
-                match seat {
-                    Seat::Vacant => {}
-                    Seat::Promised(_) => return None,
-                    Seat::Taken(_) => awaited.push((&entry.handle, number)),
-                }
-            }
+            let seats = entry.seats.iter().enumerate();
+            let occupied = seats.filter(|(_, seat)| !matches!(seat, Seat::Vacant));
+            awaited.extend(occupied.map(|(number, _)| (&entry.handle, number)));
         }
-        Some(awaited)
+        awaited
     }
 }
