@@ -1,13 +1,15 @@
 //! Who is next of those who wait for room: first come, first served within a group, and by weight between groups.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use proptest::prelude::*;
 
 use crate::fake::Fake;
 use crate::pool::{Module, NONE, Pool};
 use crate::state::{
-    Budget, EntryId, FairTags, Group, Policy, RequestId, ReserveOutcome, ShareTerms, Signal,
+    Budget, EntryId, FairTags, Group, Policy, RemovalReason, RequestId, ReserveOutcome, Returned,
+    SeatOffer, SeatWait, ShareTerms, Signal,
 };
 
 const STEP: u64 = 1 << 20;
@@ -255,4 +257,79 @@ proptest! {
     fn turns_come_as_plain_lists_say(ops in prop::collection::vec(op(), 1..80)) {
         run(ops);
     }
+}
+
+/// What is handed on within a group is a turn of that group: a queue for its instances delays nobody by more than that.
+#[test]
+fn an_instance_is_not_handed_on_before_anothers_turn() {
+    for weighs in [true, false] {
+        let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
+        let terms = ShareTerms {
+            weight: u32::from(weighs),
+            ..ShareTerms::default()
+        };
+        let loud = Group::from(1_u64);
+        assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+        let module = Module::new(1, 1);
+        pool.terms.max_instances = NonZeroU16::new(1);
+        let id = pool.lease_in(1, module);
+        let (home, quiet) = (pool.entry(module, 1), pool.entry(module, 2));
+        // Two of the loud group wait for its instance; then the quiet one waits for room.
+        for waiter in [1, 2] {
+            let slots = &mut pool.cx.slots;
+            let wait = pool.state.wait_for_seat(home, waiter, u64::MAX, slots);
+            assert!(matches!(wait, SeatWait::Queued(_)));
+        }
+        let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
+            panic!("a vacant seat");
+        };
+        let room = pool.state.reserve(request, NONE.memory(1), &mut pool.cx);
+        assert!(matches!(room, ReserveOutcome::Refused(_)));
+        let place = (pool.state).wait_for_room(request, 9, &mut pool.cx.slots);
+        assert!(place.is_some());
+        pool.state.sleep_for_room(request, u64::MAX);
+        let returned = pool.state.returned(id, &mut pool.cx);
+        if weighs {
+            assert!(matches!(returned, Returned::Retire(RemovalReason::Room)));
+            (pool.state).dismiss(id, RemovalReason::Room, None, &mut pool.cx);
+            pool.destroy();
+            let woken = std::mem::take(&mut pool.cx.out.wake);
+            assert!(woken.contains(&(9, Signal::Retry)), "{woken:?}");
+        } else {
+            assert!(
+                matches!(returned, Returned::Hand(1)),
+                "first come, first served"
+            );
+        }
+        assert_eq!(pool.state.recount(), Ok(()));
+    }
+}
+
+#[test]
+fn a_group_alone_hands_its_instances_on() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
+    let terms = ShareTerms {
+        weight: 1,
+        ..ShareTerms::default()
+    };
+    let loud = Group::from(1_u64);
+    assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+    let module = Module::new(1, 1);
+    pool.terms.max_instances = NonZeroU16::new(1);
+    let id = pool.lease_in(1, module);
+    let (home, other) = (pool.entry(module, 1), pool.entry(Module::new(2, 1), 1));
+    let slots = &mut pool.cx.slots;
+    let wait = pool.state.wait_for_seat(home, 1, u64::MAX, slots);
+    assert!(matches!(wait, SeatWait::Queued(_)));
+    let SeatOffer::Seat(request) = pool.state.try_seat(other, &mut pool.cx) else {
+        panic!("a vacant seat");
+    };
+    let place = (pool.state).wait_for_room(request, 9, &mut pool.cx.slots);
+    assert!(place.is_some());
+    pool.state.sleep_for_room(request, u64::MAX);
+    let returned = pool.state.returned(id, &mut pool.cx);
+    assert!(
+        matches!(returned, Returned::Hand(1)),
+        "within its own group"
+    );
 }

@@ -39,7 +39,9 @@ impl<H: Types> State<H> {
         if self.has_surplus(instance.entry) {
             return Returned::Retire(RemovalReason::Replaced);
         }
-        if self.is_collected(id) || self.is_awaited_in_group(instance.entry) {
+        let home = instance.entry;
+        if self.is_collected(id) || self.is_awaited_in_group(home) || self.is_turn_of_another(home)
+        {
             return Returned::Retire(RemovalReason::Room);
         }
         let (home, seat) = (instance.entry, instance.seat());
@@ -54,7 +56,10 @@ impl<H: Types> State<H> {
         }
         self.notify_late(late, &mut cx.out);
         match next {
-            Some((_, sleeper)) => Returned::Hand(sleeper.waiter),
+            Some((_, sleeper)) => {
+                self.note_handed_on(home);
+                Returned::Hand(sleeper.waiter)
+            }
             None => {
                 // Idle, it may be evicted for whoever waits for room.
                 self.wake_for_frees(&mut cx.out);

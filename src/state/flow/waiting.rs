@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::state::{
-    Amounts, Effects, Group, InstanceId, Request, RequestId, Signal, Sleeper, Slots, State, Ticket,
-    Types,
+    Amounts, Effects, EntryId, Group, InstanceId, Request, RequestId, Signal, Sleeper, Slots,
+    State, Ticket, Types,
 };
 
 impl<H: Types> State<H> {
@@ -50,14 +50,49 @@ impl<H: Types> State<H> {
         if !self.shares.has_weights {
             return self.fair.now().max(self.room_queue.last_tag());
         }
-        let request = &self.requests[id];
+        let group = self.beneficiary(&self.requests[id]).clone();
+        self.take_place(&group)
+    }
+
+    /// The group that a request makes an instance for, or makes one grow.
+    fn beneficiary(&self, request: &Request<H>) -> &Group {
         let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
         let entry = entry.and_then(|entry| self.entries.get(entry));
-        let group = entry.map_or(Group::NOBODY, |entry| entry.group.clone());
-        let share = self.shares.find(&group).and_then(|id| self.shares.get(id));
+        entry.map_or(&Group::NOBODY, |entry| &entry.group)
+    }
+
+    /// The next place of this group, by its weight.
+    fn take_place(&mut self, group: &Group) -> u64 {
+        let share = self.shares.find(group).and_then(|id| self.shares.get(id));
         let weight = share.map_or(1, |share| share.terms.weight.max(1));
         let waiting = self.room_queue.len();
-        self.fair.join(&group, weight, waiting)
+        self.fair.join(group, weight, waiting)
+    }
+
+    /// Where groups have weights, an instance that is handed on in its entry is a turn of that group. Whether it is another
+    /// group's turn, of those who wait for room: then it is to go, and whoever waits for it joins them.
+    pub(crate) fn is_turn_of_another(&self, home: EntryId<H>) -> bool {
+        let entry = &self.entries[home];
+        let is_fair = self.shares.has_weights && self.is_room_awaited();
+        if !is_fair || entry.queue.first_in_time(self.now).is_none() {
+            return false;
+        }
+        let others = self.requests.iter().filter_map(|(_, request)| {
+            let ticket = request.room_ticket?;
+            let is_late = request.asleep_until.is_some_and(|until| until <= self.now);
+            let is_other = *self.beneficiary(request) != entry.group;
+            (is_other && !is_late).then_some(ticket.tag)
+        });
+        let own = self.fair.next(&entry.group);
+        others.min().is_some_and(|other| other <= own)
+    }
+
+    /// An instance of the entry is handed on.
+    pub(crate) fn note_handed_on(&mut self, home: EntryId<H>) {
+        if self.shares.has_weights && self.is_room_awaited() {
+            let group = self.entries[home].group.clone();
+            self.take_place(&group);
+        }
     }
 
     /// The request that has queued for room sleeps from now on.

@@ -29,14 +29,18 @@ impl FairTags {
         Self::default()
     }
 
+    /// What the tag of somebody of this group would be who joined now.
+    pub fn next(&self, group: &Group) -> u64 {
+        self.now.max(self.ends.get(group).copied().unwrap_or(0))
+    }
+
     /// The tag of somebody of this group who joins now.
     pub fn join(&mut self, group: &Group, weight: u32, waiting: usize) -> u64 {
         if self.ends.len() > 2 * waiting + 16 {
             let now = self.now;
             self.ends.retain(|_, end| *end > now);
         }
-        let end = self.ends.get(group).copied().unwrap_or(0);
-        let tag = self.now.max(end);
+        let tag = self.next(group);
         let step = STEP / u64::from(weight.clamp(1, MAX_WEIGHT));
         self.ends.insert(group.clone(), tag.saturating_add(step));
         tag
