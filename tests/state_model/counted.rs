@@ -229,8 +229,7 @@ impl World {
     fn wait(&mut self, entry: Entry, group: u64) {
         self.naive.waiters += 1;
         let waiter = self.naive.waiters;
-        let wait =
-            (self.pool.state).wait_for_seat(entry, waiter, u64::MAX, &mut self.pool.cx.slots);
+        let wait = (self.pool.state).wait_for_seat(entry, waiter, u64::MAX, &mut self.pool.cx);
         let SeatWait::Queued(ticket) = wait else {
             panic!("no lease ends meanwhile");
         };
@@ -530,8 +529,8 @@ fn as_many_wait_as_may_wherever_they_wait() {
     }
     let [own, others] = [1, 2].map(|group| pool.entry(module, group));
     let mut wait = |entry, waiter| {
-        let slots = &mut pool.cx.slots;
-        pool.state.wait_for_seat(entry, waiter, u64::MAX, slots)
+        pool.state
+            .wait_for_seat(entry, waiter, u64::MAX, &mut pool.cx)
     };
     let SeatWait::Queued(first) = wait(own, 1) else {
         panic!("it may wait");
@@ -559,8 +558,7 @@ fn as_many_wait_as_may_wherever_they_wait() {
     };
     let too_many = TooManyWait(2);
     assert_eq!(pool.state.begin_to_wait(third), Err(too_many));
-    let slots = &mut pool.cx.slots;
-    let refused = pool.state.wait_for_seat(own, 10, u64::MAX, slots);
+    let refused = pool.state.wait_for_seat(own, 10, u64::MAX, &mut pool.cx);
     assert!(matches!(refused, SeatWait::TooMany(it) if it == too_many));
     // Who has waited is not asked again.
     assert_eq!(pool.state.begin_to_wait(request), Ok(()));
@@ -591,8 +589,7 @@ fn a_lease_that_ends_while_somebody_begins_to_wait_is_not_missed() {
         instance,
         sees_flag: false,
     });
-    let slots = &mut pool.cx.slots;
-    let wait = pool.state.wait_for_seat(entry, 1, u64::MAX, slots);
+    let wait = pool.state.wait_for_seat(entry, 1, u64::MAX, &mut pool.cx);
     assert!(matches!(wait, SeatWait::Again));
     assert_eq!(pool.state.recount(), Ok(()));
     let offer = pool.state.try_seat(entry, &mut pool.cx);
@@ -609,8 +606,7 @@ fn whoever_is_late_gets_nothing_and_its_entry_is_as_unused_as_before() {
     let (first, second) = (Module::new(0, 1), Module::new(1, 1));
     let instance = pool.lease_in(1, first);
     let entry = pool.entry(second, 1);
-    let slots = &mut pool.cx.slots;
-    let wait = pool.state.wait_for_seat(entry, 1, 5, slots);
+    let wait = pool.state.wait_for_seat(entry, 1, 5, &mut pool.cx);
     assert!(matches!(wait, SeatWait::Queued(_)));
     pool.pass_until(9);
     // Nobody is there to get the room of it.

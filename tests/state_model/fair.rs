@@ -276,8 +276,9 @@ fn an_instance_is_not_handed_on_before_anothers_turn() {
         let (home, quiet) = (pool.entry(module, 1), pool.entry(module, 2));
         // Two of the loud group wait for its instance; then the quiet one waits for room.
         for waiter in [1, 2] {
-            let slots = &mut pool.cx.slots;
-            let wait = pool.state.wait_for_seat(home, waiter, u64::MAX, slots);
+            let wait = pool
+                .state
+                .wait_for_seat(home, waiter, u64::MAX, &mut pool.cx);
             assert!(matches!(wait, SeatWait::Queued(_)));
         }
         let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
@@ -318,8 +319,7 @@ fn a_group_alone_hands_its_instances_on() {
     pool.terms.max_instances = NonZeroU16::new(1);
     let id = pool.lease_in(1, module);
     let (home, other) = (pool.entry(module, 1), pool.entry(Module::new(2, 1), 1));
-    let slots = &mut pool.cx.slots;
-    let wait = pool.state.wait_for_seat(home, 1, u64::MAX, slots);
+    let wait = pool.state.wait_for_seat(home, 1, u64::MAX, &mut pool.cx);
     assert!(matches!(wait, SeatWait::Queued(_)));
     let SeatOffer::Seat(request) = pool.state.try_seat(other, &mut pool.cx) else {
         panic!("a vacant seat");

@@ -132,9 +132,7 @@ impl World {
         let id = self.model.entries[entry].id;
         let first = self.model.entries[entry].queue.is_empty();
         let until = self.until(waiter);
-        let wait = self
-            .state
-            .wait_for_seat(id, waiter, until, &mut self.cx.slots);
+        let wait = self.state.wait_for_seat(id, waiter, until, &mut self.cx);
         self.absorb(None);
         match wait {
             SeatWait::Queued(ticket) => {

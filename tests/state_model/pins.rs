@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::fake::Instance;
+use crate::fake::{Fake, Instance};
 use crate::model::{MFunction, MInstance, Model};
 use crate::pool::{Gone, Module, NONE, Pool, gone as went};
 use crate::state::{
-    Budget, Expiry, FunctionTerms, Group, IdleTime, NewFunction, PerBudget, Policy, ReserveOutcome,
-    ShareTerms,
+    Budget, Expiry, FunctionId, FunctionTerms, Group, IdleTime, NewFunction, PerBudget, Policy,
+    ReserveOutcome, ShareTerms,
 };
 use crate::world::World;
 
@@ -42,9 +42,16 @@ impl Model {
     }
 
     /// Whether no instance of a pinned function would be left, or no code.
-    pub fn takes_pinned(&self, gone: &[Instance], dropped: &[u8]) -> bool {
+    /// What is of the one `own`'s is not asked.
+    pub fn takes_pinned(
+        &self,
+        gone: &[Instance],
+        dropped: &[u8],
+        own: Option<FunctionId<Fake>>,
+    ) -> bool {
         let takes_all = |id: &Instance| {
             let function = self.pinned_of(&self.instances[id]);
+            let function = function.filter(|f| Some(f.id) != own);
             function.is_some_and(|f| self.live_of(f).iter().all(|id| gone.contains(id)))
         };
         gone.iter().any(takes_all) || dropped.iter().any(|key| self.is_key_pinned(*key))

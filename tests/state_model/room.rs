@@ -207,7 +207,7 @@ impl Model {
         let evictable = self.evictable();
         let missing: Sums = core::array::from_fn(|b| over[b].saturating_sub(coming[b]));
         if covers(&evictable, &missing) {
-            self.check_victims(&Guards::default(), &missing, gone, dropped);
+            self.check_victims(&self.pins_alone(), &missing, gone, dropped);
             return;
         }
         let freed = self.freed_by(gone, dropped);

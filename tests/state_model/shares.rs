@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fake::Instance;
+use crate::fake::{Fake, Instance};
 use crate::model::{MInstance, Model, Place, Request, Step, Sums, plus, sums, total};
 use crate::room::{Outlook, by_source, covers};
-use crate::state::{Amounts, Budget, Group, PerBudget, ShareTerms};
+use crate::state::{Amounts, Budget, FunctionId, Group, PerBudget, ShareTerms};
 use crate::world::{GROUPS, World, pick};
 
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Guards {
     own: Option<u8>,
     /// Functions are pinned: from that somebody, too.
     pins: bool,
+    /// That somebody's function, which may take its own.
+    function: Option<FunctionId<Fake>>,
     /// That somebody stays within its own, and takes what is theirs if all else is not enough.
     breaks: bool,
 }
@@ -110,6 +112,7 @@ impl Model {
             own: groups.iter().copied().find(is_own),
             groups: groups.into_iter().filter(|group| !is_own(group)).collect(),
             pins: self.is_any_pinned(),
+            function: entry.map(|entry| self.entries[entry].function),
             breaks,
         }
     }
@@ -138,6 +141,15 @@ impl Model {
         }
     }
 
+    /// Nobody is protected but what is pinned, and that only as long as there is anything else.
+    pub fn pins_alone(&self) -> Guards {
+        Guards {
+            pins: self.is_any_pinned(),
+            breaks: true,
+            ..Guards::default()
+        }
+    }
+
     fn takes_too_much(&self, guards: &Guards, gone: &[Instance], dropped: &[u8]) -> bool {
         guards.groups.iter().any(|group| {
             let own = gone.iter().filter(|id| self.group_of(**id) == *group);
@@ -149,7 +161,7 @@ impl Model {
             let lost = code.fold(instances, |sum, (_, holds)| plus(sum, holds));
             let (held, reserved) = (self.holds(*group), self.shares[group].reserved);
             (0..7).any(|b| lost[b] > 0 && held[b] - lost[b] < reserved[b])
-        }) || guards.pins && self.takes_pinned(gone, dropped)
+        }) || guards.pins && self.takes_pinned(gone, dropped, guards.function)
     }
 
     /// An idle instance that is not protected, and whose room would be enough for this request. Where another of its

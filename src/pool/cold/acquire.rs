@@ -167,7 +167,7 @@ impl<T: Send + 'static> Shared<T> {
         }
         let waiter = Waiter::of(wait_policy, None);
         let (told, until) = (waiter.clone(), wait_policy.ends());
-        match state.wait_for_seat(entry.id, told, until, &mut cx.slots) {
+        match state.wait_for_seat(entry.id, told, until, cx) {
             SeatWait::Idle(id) => Ok(id),
             SeatWait::Queued(ticket) => {
                 // A task has no thread that could wait for itself.

@@ -84,7 +84,9 @@ impl<'a, T: Send + 'static> Need<'a, T> {
         if state.is_closed() {
             return Reservation::Refused(closed(self.target));
         }
-        let waits_for_room = wait_policy.waits_for_room() && state.can_ever_hold(&self.amounts);
+        let waits_for_room = wait_policy.waits_for_room()
+            && state.can_ever_hold(&self.amounts)
+            && !state.is_kept_out_by_pins(self.request, &self.amounts);
         let in_turn = !waits_for_room || self.is_in_turn(state);
         match in_turn.then(|| state.reserve(self.request, self.amounts, cx)) {
             Some(ReserveOutcome::Granted) => Reservation::Granted,
@@ -95,6 +97,10 @@ impl<'a, T: Send + 'static> Need<'a, T> {
             // What a group lacks of its own, nobody frees for it: it does not stand in the way of others.
             Some(ReserveOutcome::Refused(short)) if !waits_for_room || short.of_group => {
                 self.refuse(state, short)
+            }
+            // What is being destroyed already is waited for in any case.
+            Some(ReserveOutcome::AwaitFrees(_)) if state.begin_to_wait(self.request).is_err() => {
+                self.queue_for_frees(wait_policy, state, cx)
             }
             _ if waits_for_room => self.queue_for_room(in_turn, wait_policy, state, cx),
             _ => self.queue_for_frees(wait_policy, state, cx),

@@ -182,7 +182,10 @@ impl<H: Types> State<H> {
         self.note_idle_time(id);
         for entry in function.entries.into_values() {
             self.review_spares(entry);
-            let record = &mut self.entries[entry];
+            // Some are forgotten on the way, when too many are unused.
+            let Some(record) = self.entries.get_mut(entry) else {
+                continue;
+            };
             cx.slots.set_closed(&record.handle);
             let told = record.queue.drain().map(|waiter| (waiter, Signal::Gone));
             cx.out.wake.extend(told);

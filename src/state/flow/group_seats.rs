@@ -32,8 +32,7 @@ impl<H: Types> State<H> {
     /// The share of the entry's group, if that limits how many instances it has.
     pub(crate) fn limited_share_of(&self, id: EntryId<H>) -> Option<ShareId<H>> {
         let share = self.share_of(id)?;
-        let counts = self.shares.get(share)?.terms.counts;
-        (counts.instances < u32::MAX).then_some(share)
+        self.shares.get(share)?.limits_seats().then_some(share)
     }
 
     fn seat_limit_of(&self, id: EntryId<H>) -> Option<&Share<H>> {
@@ -64,19 +63,24 @@ impl<H: Types> State<H> {
         near: usize,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> Option<usize> {
-        let share = self.share_of(id)?;
-        while self.has_own_room(id) && self.is_group_full(id) && self.shrink_group(share, 1, cx) {
-            // Unless somebody of the group has waited for just that.
-            if let Some(seat) = self.free_seat(id, near, &mut cx.slots) {
-                return Some(seat);
-            }
+        let share = self.limited_share_of(id)?;
+        // What goes may leave entries unused, and too many of those: this one is not.
+        self.note_use(id);
+        let mut free = None;
+        while free.is_none()
+            && self.has_own_room(id)
+            && self.is_group_full(id)
+            && self.shrink_group(share, 1, cx)
+        {
+            // None, if somebody of the group has waited for just that.
+            free = self.free_seat(id, near, &mut cx.slots);
         }
-        None
+        free
     }
 
     /// Makes room for so many more instances of a group, as far as it has any idle: first the spares go that are being made
     /// for it. Whether anything went.
-    fn shrink_group(
+    pub(crate) fn shrink_group(
         &mut self,
         id: ShareId<H>,
         more: usize,
@@ -116,8 +120,14 @@ impl<H: Types> State<H> {
                 own.map(|(id, _)| id).collect()
             }
         };
-        if let Some(share) = share {
+        let is_limited = |id: &ShareId<H>| self.shares.get(*id).is_some_and(Share::limits_seats);
+        if let Some(share) = share.filter(is_limited) {
             self.shed(share, &entries, cx);
+            for id in &entries {
+                if self.entries.get(*id).is_some_and(|e| !e.queue.is_empty()) {
+                    self.add_seats_for_all(*id, 0, &mut cx.slots);
+                }
+            }
             self.serve_share(share, &mut cx.out);
         }
         for id in entries {
@@ -147,8 +157,36 @@ impl<H: Types> State<H> {
         }
     }
 
+    /// Who waits for an instance of the group, and is late, is told, and waits no more. One entry is used just now, and not
+    /// forgotten.
+    pub(crate) fn drop_late_of_share(
+        &mut self,
+        id: ShareId<H>,
+        in_use: Option<EntryId<H>>,
+        out: &mut Effects<H>,
+    ) {
+        let share = self.shares.get(id);
+        let entries = share.into_iter().flat_map(|share| &share.entries);
+        let awaited = entries.filter(|id| !self.entries[**id].queue.is_empty());
+        for id in awaited.copied().collect::<Vec<_>>() {
+            let Some(entry) = self.entries.get_mut(id) else {
+                continue;
+            };
+            let mut late = Vec::new();
+            entry.queue.drop_late(self.now, &mut late);
+            if late.is_empty() {
+                continue;
+            }
+            self.notify_late(late, out);
+            if in_use != Some(id) {
+                self.forget_if_unused(id, out);
+            }
+        }
+    }
+
     /// As far as there is room, whoever of the group came first has a seat.
     pub(crate) fn serve_share(&mut self, id: ShareId<H>, out: &mut Effects<H>) {
+        self.drop_late_of_share(id, None, out);
         loop {
             let Some(share) = self.shares.get(id).filter(|s| s.excess_seats(1) == 0) else {
                 return;
@@ -163,7 +201,6 @@ impl<H: Types> State<H> {
                 return;
             };
             self.offer(entry, seat, out);
-            self.forget_if_unused(entry, out);
         }
     }
 
@@ -173,7 +210,7 @@ impl<H: Types> State<H> {
         let Some(share) = self.seat_limit_of(home) else {
             return false;
         };
-        let first = |id: EntryId<H>| self.entries[id].queue.first_in_time(self.now);
+        let first = |id: EntryId<H>| self.entries[id].queue.first();
         let own = first(home);
         let others = share.entries.iter().copied().filter(|id| *id != home);
         let others = others.filter(|id| self.has_own_room(*id)).filter_map(first);
@@ -195,8 +232,7 @@ impl<H: Types> State<H> {
     }
 
     /// Asks all leases of the other entries of the group to report their ends, for somebody who is about to wait for this
-    /// one. False when one had ended just now. There are seats for all who wait, so that none has to be made when room
-    /// is found for them.
+    /// one, and makes a seat for it. False when one had ended just now.
     pub(crate) fn notify_on_releases_of_group(
         &mut self,
         id: EntryId<H>,
@@ -208,14 +244,21 @@ impl<H: Types> State<H> {
         };
         let others: Vec<_> = share.entries.iter().copied().filter(|o| *o != id).collect();
         let all = self.notify_on_releases_of(&others, slots);
-        let most = self.max_instances(id);
+        self.add_seats_for_all(id, 1, slots);
+        all
+    }
+
+    /// There are seats for all who wait for the entry, and so many more, as far as its group may have them: so none has to be
+    /// made when room is found for them.
+    fn add_seats_for_all(&mut self, id: EntryId<H>, more: usize, slots: &mut impl Slots<H>) {
+        let limit = self.seat_limit_of(id).map_or(usize::MAX, Share::most_seats);
+        let most = limit.min(self.max_instances(id));
         let entry = &mut self.entries[id];
-        let seats = most.min(entry.occupied() + entry.queue.len() + 1);
+        let seats = most.min(entry.occupied() + entry.queue.len() + more);
         while entry.seats.len() < seats {
             entry.add_seats(self.config.seats_per_entry);
             slots.add_seats(&entry.handle, entry.seats.len());
         }
-        all
     }
 
     /// Asks all leases of these entries to report their ends. False when one had ended just now, or what seems leased is

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeMap;
 
-use crate::state::{EntryId, RequestId, Share, ShareId, State, Types};
+use crate::state::{EntryId, Group, Queue, RequestId, Share, ShareId, State, Types};
 
 /// As many requests of the group wait as may: so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,11 @@ impl<H: Types> State<H> {
         if most == u32::MAX {
             return None;
         }
-        let waiting = self.in_queues_of(share) + self.asleep().filter(|of| *of == id).count();
-        (waiting >= most as usize).then_some(TooManyWait(most))
+        let in_queues = self.in_queues_of(share);
+        let others = || self.asleep().filter(|group| **group == share.group);
+        let is_too_many =
+            in_queues >= most as usize || in_queues + others().count() >= most as usize;
+        is_too_many.then_some(TooManyWait(most))
     }
 
     /// How many of each group wait of which something was said.
@@ -43,24 +46,27 @@ impl<H: Types> State<H> {
         let named = self.shares.iter().filter(|(_, share)| share.is_named);
         let in_queues = named.map(|(id, share)| (id, self.in_queues_of(share)));
         let mut all: BTreeMap<_, _> = in_queues.collect();
-        for share in self.asleep() {
-            if let Some(waiting) = all.get_mut(&share) {
+        for group in self.asleep() {
+            let share = self.shares.find(group);
+            if let Some(waiting) = share.and_then(|share| all.get_mut(&share)) {
                 *waiting += 1;
             }
         }
         all
     }
 
-    /// Those who wait for a seat.
+    /// Those who wait for a seat, and are not late.
     fn in_queues_of(&self, share: &Share<H>) -> usize {
-        let entries = share.entries.iter();
-        entries.map(|id| self.entries[*id].queue.len()).sum()
+        let queues = share.entries.iter().map(|id| &self.entries[*id].queue);
+        let in_time = |queue: &Queue<H>| queue.iter().filter(|s| s.until > self.now).count();
+        queues.map(in_time).sum()
     }
 
-    /// The shares of those who have a seat, and wait for something else.
-    fn asleep(&self) -> impl Iterator<Item = ShareId<H>> + '_ {
+    /// The groups of those who have a seat, and wait for something else.
+    fn asleep(&self) -> impl Iterator<Item = &Group> + '_ {
         let requests = self.requests.iter().map(|(_, request)| request);
-        let asleep = requests.filter(|r| r.asleep_until.is_some() && r.seat.is_some());
-        asleep.filter_map(|request| self.share_of_request(request))
+        let asleep = requests.filter(|r| r.asleep_until.is_some_and(|until| until > self.now));
+        let entries = asleep.filter_map(|request| request.seat.map(|(entry, _)| entry));
+        entries.map(|entry| &self.entries[entry].group)
     }
 }

@@ -1,12 +1,15 @@
 //! Functions that are pinned: their code stays, and one instance of them, whoever else needs the room.
 //!
 //! Whoever stays within what its own group has reserved takes them all the same, when nothing else is enough; so do limits
-//! that are lowered, a system without room, and an instance's own group at its limit.
+//! that are lowered, and a system without room. An instance also goes for another of its own function, and for its own group at a
+//! limit.
 
 use alloc::collections::BTreeSet;
 
 use super::shares::Claimant;
-use crate::state::{EntryId, FunctionId, InstanceId, ModuleId, State, Types};
+use crate::state::{
+    Amounts, EntryId, FunctionId, InstanceId, ModuleId, PerBudget, Phase, RequestId, State, Types,
+};
 
 impl<H: Types> State<H> {
     /// The function has come, has other terms, or is about to have another module.
@@ -73,11 +76,39 @@ impl<H: Types> State<H> {
         id: InstanceId<H>,
         claimed: &BTreeSet<InstanceId<H>>,
     ) -> bool {
-        !by.takes_pinned() && self.is_last_pinned(id, claimed)
+        let is_own = || {
+            let instance = self.instances.get(id);
+            instance.is_some_and(|i| by.is_for(self.entries[i.entry].function))
+        };
+        !by.takes_pinned() && self.is_last_pinned(id, claimed) && !is_own()
     }
 
     /// Whether a plan must leave this module's code where it is.
     pub(crate) fn is_code_kept(&self, by: &Claimant<H>, id: ModuleId<H>) -> bool {
         self.modules[id].pinned > 0 && !by.takes_pinned()
+    }
+
+    /// Whether what is pinned leaves no room for this, however long it waits: unless it may take that.
+    pub fn is_kept_out_by_pins(&self, id: RequestId<H>, target: &Amounts) -> bool {
+        if self.pinned.is_empty() {
+            return false;
+        }
+        let own = self.requests[id].module;
+        let modules: BTreeSet<_> = self.pinned.values().map(|(module, _)| *module).collect();
+        let codes = modules.into_iter().filter(|module| Some(*module) != own);
+        let codes = codes.map(|module| match &self.modules[module].phase {
+            Phase::Loaded { charge, .. } => charge.amounts(),
+            _ => Amounts::ZERO,
+        });
+        let kept = codes.fold(Amounts::ZERO, |all, code| all.saturating_add(&code));
+        let kept = kept.saturating_add(&self.standing.amounts());
+        let all = target.saturating_add(&kept);
+        let limits = self.ledger.limits();
+        let missing = PerBudget::from_fn(|b| match target.get(b) {
+            0 => 0,
+            _ => all.get(b).saturating_sub(limits[b]),
+        });
+        let lacks = missing.iter().any(|(_, missing)| missing > 0);
+        lacks && !self.claimant(id, target, &missing).at_last().takes_pinned()
     }
 }

@@ -41,11 +41,17 @@ impl<H: Types> State<H> {
         };
         self.quarantines += 1;
         for id in closed {
-            let entry = &mut self.entries[id];
+            let Some(entry) = self.entries.get_mut(id) else {
+                continue;
+            };
             // Every acquire and release takes the lock from now on.
             cx.slots.set_waited(&entry.handle, true);
             let waiting = entry.queue.drain().map(|waiter| (waiter, Signal::Retry));
+            let before = cx.out.wake.len();
             cx.out.wake.extend(waiting);
+            if cx.out.wake.len() > before {
+                self.forget_if_unused(id, &mut cx.out);
+            }
         }
     }
 

@@ -49,23 +49,46 @@ impl<H: Types> State<H> {
         near: usize,
         cx: &mut Context<H, impl Slots<H>>,
     ) -> SeatOffer<H> {
+        let offer = self.find_seat(id, near, cx);
+        let entry = self.entries.get(id);
+        if entry.is_some_and(|entry| entry.unused.is_none()) && self.limited_share_of(id).is_some()
+        {
+            // What made room for it may have come to nothing.
+            self.forget_if_unused(id, &mut cx.out);
+        }
+        offer
+    }
+
+    fn find_seat(
+        &mut self,
+        id: EntryId<H>,
+        near: usize,
+        cx: &mut Context<H, impl Slots<H>>,
+    ) -> SeatOffer<H> {
         if self.closed {
             return SeatOffer::Closed;
         }
         let Some(entry) = self.entries.get(id) else {
             return SeatOffer::Gone;
         };
-        let Some(function) = self.functions.get(entry.function) else {
+        if self.functions.get(entry.function).is_none() {
             return SeatOffer::Gone;
-        };
+        }
         if let Some(until) = self.quarantined_until(id) {
             return SeatOffer::Quarantined(until);
         }
         if !entry.queue.is_empty() {
-            return self.full(id);
+            if let Some(share) = self.limited_share_of(id) {
+                self.drop_late_of_share(share, Some(id), &mut cx.out);
+            }
+            if !self.entries[id].queue.is_empty() {
+                return self.full(id);
+            }
         }
+        let entry = &self.entries[id];
+        let version = self.functions.get(entry.function).map_or(0, |f| f.version);
+        let seats = entry.seats_from(near);
         self.open_if_it_may(id, &mut cx.slots);
-        let (version, seats) = (function.version, entry.seats_from(near));
         self.note_share_used(id);
         for seat in seats {
             let Seat::Taken(instance) = self.entries[id].seats[seat] else {
@@ -151,11 +174,20 @@ impl<H: Types> State<H> {
         if self.has_surplus(id) {
             cx.slots.set_waited(&self.entries[id].handle, true);
         }
-        while !self.entries[id].queue.is_empty() {
-            let Some(seat) = self.free_seat(id, 0, &mut cx.slots) else {
-                break;
-            };
-            self.offer(id, seat, &mut cx.out);
+        loop {
+            while !self.entries[id].queue.is_empty() {
+                let free = self.free_seat(id, 0, &mut cx.slots);
+                let Some(seat) = free.or_else(|| self.seat_from_group(id, 0, cx)) else {
+                    break;
+                };
+                self.offer(id, seat, &mut cx.out);
+            }
+            // Who waits on may wait for the group from now on.
+            if self.entries[id].queue.is_empty()
+                || self.notify_on_releases_of_group(id, &mut cx.slots)
+            {
+                return;
+            }
         }
     }
 
@@ -165,11 +197,12 @@ impl<H: Types> State<H> {
         id: EntryId<H>,
         waiter: H::Waiter,
         until: u64,
-        slots: &mut impl Slots<H>,
+        cx: &mut Context<H, impl Slots<H>>,
     ) -> SeatWait<H> {
         if let Some(too_many) = self.too_many_wait(id) {
             return SeatWait::TooMany(too_many);
         }
+        let slots = &mut cx.slots;
         let entry = &self.entries[id];
         let first = entry.queue.is_empty();
         slots.set_waited(&entry.handle, true);
@@ -183,8 +216,19 @@ impl<H: Types> State<H> {
                 return SeatWait::Idle(instance);
             }
         }
-        if !self.notify_on_releases_of_group(id, slots) {
-            self.open_if_it_may(id, slots);
+        while !self.notify_on_releases_of_group(id, &mut cx.slots) {
+            // A lease of the group ended just now: for whoever came first.
+            if !self.entries[id].queue.is_empty()
+                && let Some(share) = self.limited_share_of(id)
+                && self.shrink_group(share, 1, cx)
+            {
+                continue;
+            }
+            self.open_if_it_may(id, &mut cx.slots);
+            return SeatWait::Again;
+        }
+        if self.may_occupy(id) && self.entries[id].queue.is_empty() {
+            self.open_if_it_may(id, &mut cx.slots);
             return SeatWait::Again;
         }
         self.arrivals += 1;
@@ -260,6 +304,7 @@ impl<H: Types> State<H> {
         self.notify_late(late, out);
         if let Some((_, sleeper)) = next {
             let request = self.promise(id, seat);
+            self.requests[request].has_waited = true;
             out.wake.push((sleeper.waiter, Signal::Seat(request)));
         }
     }

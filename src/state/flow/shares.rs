@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 
 use super::plan::Plan;
 use crate::state::{
-    Amounts, Budget, Context, Effects, EntryId, Group, InstanceId, ModuleId, PerBudget, Phase,
-    RequestId, Share, ShareId, ShareTerms, Slots, State, Types,
+    Amounts, Budget, Context, Effects, EntryId, FunctionId, Group, InstanceId, ModuleId, PerBudget,
+    Phase, RequestId, Share, ShareId, ShareTerms, Slots, State, Types,
 };
 
 /// More would be reserved of a budget than it has.
@@ -44,6 +44,10 @@ pub(crate) struct Claimant<H: Types> {
     /// Whether it stays within what its own group has reserved.
     is_within: bool,
     reach: Reach,
+    /// Whether it takes what is pinned.
+    takes_pinned: bool,
+    /// The function that needs the room, which may take its own.
+    function: Option<FunctionId<H>>,
     taken: BTreeMap<ShareId<H>, Amounts>,
 }
 
@@ -54,6 +58,8 @@ impl<H: Types> Claimant<H> {
             share: None,
             is_within: true,
             reach: Reach::All,
+            takes_pinned: false,
+            function: None,
             taken: BTreeMap::new(),
         }
     }
@@ -63,6 +69,10 @@ impl<H: Types> Claimant<H> {
         self.reach = match self.reach {
             Reach::Surplus => Reach::Own,
             Reach::Own if self.is_within => Reach::All,
+            Reach::All if self.is_within && !self.takes_pinned => {
+                self.takes_pinned = true;
+                Reach::All
+            }
             Reach::Own | Reach::All => return false,
         };
         true
@@ -76,7 +86,12 @@ impl<H: Types> Claimant<H> {
 
     /// Whether it takes what is pinned.
     pub(crate) fn takes_pinned(&self) -> bool {
-        self.reach == Reach::All && self.is_within
+        self.takes_pinned
+    }
+
+    /// Whether it is for this function.
+    pub(crate) fn is_for(&self, function: FunctionId<H>) -> bool {
+        self.function == Some(function)
     }
 
     fn spares(&self, share: ShareId<H>) -> bool {
@@ -384,6 +399,10 @@ impl<H: Types> State<H> {
                 Some(_) => Reach::Surplus,
                 None => Reach::Own,
             },
+            takes_pinned: false,
+            function: entry
+                .and_then(|entry| self.entries.get(entry))
+                .map(|entry| entry.function),
             taken: BTreeMap::new(),
         }
     }

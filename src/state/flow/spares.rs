@@ -116,7 +116,7 @@ impl<H: Types> State<H> {
     /// A lease needs the seat more than a spare that is being made, and that whoever makes it may be held up with: it takes
     /// the seat, and the spare comes to nothing.
     pub(crate) fn take_seat_from_spare(&mut self, id: EntryId<H>) -> Option<usize> {
-        let seats = self.entries[id].seats.iter().enumerate();
+        let seats = self.entries.get(id)?.seats.iter().enumerate();
         let mut promised = seats.filter_map(|(seat, state)| match state {
             Seat::Promised(request) => Some((seat, *request)),
             Seat::Vacant | Seat::Taken(_) => None,

@@ -198,19 +198,30 @@ impl<H: Types> State<H> {
         while instances < count
             && let Some((_, id)) = self.next_by_recency(&mut cursor, &cx.slots)
         {
-            if self.claim(id, &mut cx.slots) {
+            let stays = self.is_last_pinned(id, &BTreeSet::new());
+            if !stays && self.claim(id, &mut cx.slots) {
                 self.dismiss(id, RemovalReason::Room, None, cx);
                 instances += 1;
             }
         }
         if code.is_empty() && instances == 0 {
-            return self.relieve_of_pinned(count, &mut cx.out);
+            return self.relieve_of_pinned(count, cx);
         }
         code.len() + instances
     }
 
-    /// There is nothing else: code that nobody uses goes although functions pin it.
-    fn relieve_of_pinned(&mut self, count: usize, out: &mut Effects<H>) -> usize {
+    /// There is nothing else: what is pinned goes, too.
+    fn relieve_of_pinned(&mut self, count: usize, cx: &mut Context<H, impl Slots<H>>) -> usize {
+        let (mut instances, mut cursor) = (0, None);
+        while instances < count
+            && !self.pinned.is_empty()
+            && let Some((_, id)) = self.next_by_recency(&mut cursor, &cx.slots)
+        {
+            if self.claim(id, &mut cx.slots) {
+                self.dismiss(id, RemovalReason::Room, None, cx);
+                instances += 1;
+            }
+        }
         let pinned = self.pinned.values().map(|(module, _)| *module);
         let unused = pinned.filter(|id| {
             let module = &self.modules[*id];
@@ -218,9 +229,9 @@ impl<H: Types> State<H> {
         });
         let unused: BTreeSet<_> = unused.take(count).collect();
         for id in &unused {
-            self.unload(*id, None, out);
+            self.unload(*id, None, &mut cx.out);
         }
-        unused.len()
+        instances + unused.len()
     }
 
     fn sweep_code(&mut self, code_idle: Option<u64>, out: &mut Effects<H>) -> Swept<H> {
@@ -279,8 +290,13 @@ impl<H: Types> State<H> {
             };
             cx.slots.set_closed(&entry.handle);
             let told = entry.queue.drain().map(|waiter| (waiter, Signal::Closed));
+            let before = cx.out.wake.len();
             cx.out.wake.extend(told);
+            let was_awaited = cx.out.wake.len() > before;
             self.dismiss_all(id, RemovalReason::Closed, cx);
+            if was_awaited {
+                self.forget_if_unused(id, &mut cx.out);
+            }
         }
         for queue in [&mut self.room_queue, &mut self.awaiting_frees] {
             cx.out

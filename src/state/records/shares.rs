@@ -137,8 +137,17 @@ impl<H: Types> Share<H> {
 
     /// How many more seats than it may have it would have with another `more`.
     pub fn excess_seats(&self, more: usize) -> usize {
-        let most = usize_of(self.terms.counts.instances);
-        self.seats.saturating_add(more).saturating_sub(most)
+        self.seats
+            .saturating_add(more)
+            .saturating_sub(self.most_seats())
+    }
+
+    pub fn limits_seats(&self) -> bool {
+        self.terms.counts.instances < u32::MAX
+    }
+
+    pub fn most_seats(&self) -> usize {
+        usize_of(self.terms.counts.instances)
     }
 
     pub fn holds(&self) -> Amounts {
