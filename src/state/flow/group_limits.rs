@@ -38,6 +38,11 @@ impl<H: Types> State<H> {
         if excess.iter().all(|(_, excess)| excess == 0) {
             return Ok(false);
         }
+        // A look before anything is claimed: what is taken out of its slots in vain is a miss to others.
+        let most = self.at_most_own(share, id, &cx.slots);
+        if excess.iter().any(|(b, excess)| excess > most.get(b)) {
+            return Err(self.beyond_limit(share, id, target, &most));
+        }
         let (victims, frees) = self.victims_of_share(share, id, &excess, &mut cx.slots);
         if excess.iter().all(|(b, excess)| excess <= frees.get(b)) {
             return Ok(self.give_up(share, victims, cx));
@@ -119,6 +124,20 @@ impl<H: Types> State<H> {
         })
     }
 
+    /// What a group could give up, by what seems to be idle.
+    fn at_most_own(&self, share: ShareId<H>, id: RequestId<H>, slots: &impl Slots<H>) -> Amounts {
+        let idle = self.idle_of_share(share, slots);
+        let charges = idle.iter().map(|(_, id)| self.charge_of(*id));
+        let idle: BTreeSet<_> = idle.iter().map(|(_, id)| *id).collect();
+        let codes = self.own_code(share, id, slots).into_iter();
+        let unused = codes.filter(|module| {
+            let own = self.own_instances(share, *module);
+            own.iter().all(|instance| idle.contains(instance))
+        });
+        let all = charges.chain(unused.map(|module| self.code_charge(module)));
+        all.fold(Amounts::ZERO, |all, one| all.saturating_add(&one))
+    }
+
     /// What goes for a limit, claimed: code that the group has not used for longest, if it has too much of that, with the group's
     /// instances of it; then its instances, the longest idle first; then code again, for the sums that it counts in. What they bring,
     /// which may not be enough. Takes a look at each of the group's instances.
@@ -129,13 +148,16 @@ impl<H: Types> State<H> {
         excess: &PerBudget<u64>,
         slots: &mut impl Slots<H>,
     ) -> (Vec<Own<H>>, Amounts) {
-        let (mut victims, mut frees) = (Vec::<Own<H>>::new(), Amounts::ZERO);
+        let (mut victims, mut frees) = (Vec::new(), Amounts::ZERO);
+        let mut given_up = BTreeSet::new();
         let helps = |own: &Amounts, frees: &Amounts, budgets: &[Budget]| {
             let lacks = |b: &Budget| frees.get(*b) < excess[*b] && own.get(*b) > 0;
             budgets.iter().any(lacks)
         };
-        let add = |own: Own<H>, victims: &mut Vec<_>, frees: &mut Amounts| {
+        let mut claimed = BTreeSet::new();
+        let mut add = |own: Own<H>, claimed: &mut BTreeSet<_>, frees: &mut Amounts| {
             *frees = frees.saturating_add(&own.frees);
+            claimed.extend(own.instances.iter().copied());
             victims.push(own);
         };
         let codes = match OF_CODE.iter().any(|b| excess[*b] > 0) {
@@ -145,16 +167,16 @@ impl<H: Types> State<H> {
         for module in &codes {
             let code = self.code_charge(*module);
             if helps(&code, &frees, &[Budget::Code])
-                && let Some(own) = self.claim_own_code(share, *module, slots)
+                && let Some(own) = self.claim_own_code(share, *module, &claimed, slots)
             {
-                add(own, &mut victims, &mut frees);
+                given_up.insert(*module);
+                add(own, &mut claimed, &mut frees);
             }
         }
-        let is_taken = |victims: &[Own<H>], id| victims.iter().any(|v| v.instances.contains(&id));
         for (_, instance) in self.idle_of_share(share, slots) {
             let charge = self.charge_of(instance);
             if helps(&charge, &frees, &Budget::ALL)
-                && !is_taken(&victims, instance)
+                && !claimed.contains(&instance)
                 && self.claim(instance, slots)
             {
                 let own = Own {
@@ -162,16 +184,16 @@ impl<H: Types> State<H> {
                     module: None,
                     frees: charge,
                 };
-                add(own, &mut victims, &mut frees);
+                add(own, &mut claimed, &mut frees);
             }
         }
         for module in codes {
-            let is_given_up = victims.iter().any(|v| v.module == Some(module));
-            if !is_given_up && helps(&self.code_charge(module), &frees, &OF_CODE) {
-                // Its idle instances are claimed already, if they help.
-                if let Some(own) = self.claim_rest_of_code(share, module, &victims, slots) {
-                    add(own, &mut victims, &mut frees);
-                }
+            // Its idle instances are claimed already, if they help.
+            if !given_up.contains(&module)
+                && helps(&self.code_charge(module), &frees, &OF_CODE)
+                && let Some(own) = self.claim_own_code(share, module, &claimed, slots)
+            {
+                add(own, &mut claimed, &mut frees);
             }
         }
         (victims, frees)
@@ -219,21 +241,12 @@ impl<H: Types> State<H> {
         codes.into_iter().map(|(_, module)| module).collect()
     }
 
+    /// All of the group's instances of a module that are not claimed yet; none, if one is leased.
     fn claim_own_code(
         &self,
         share: ShareId<H>,
         module: ModuleId<H>,
-        slots: &mut impl Slots<H>,
-    ) -> Option<Own<H>> {
-        self.claim_rest_of_code(share, module, &[], slots)
-    }
-
-    /// All of the group's instances of a module that are not claimed yet; none, if one is leased.
-    fn claim_rest_of_code(
-        &self,
-        share: ShareId<H>,
-        module: ModuleId<H>,
-        claimed: &[Own<H>],
+        claimed: &BTreeSet<InstanceId<H>>,
         slots: &mut impl Slots<H>,
     ) -> Option<Own<H>> {
         let mut own = Own {
@@ -242,7 +255,7 @@ impl<H: Types> State<H> {
             frees: self.code_charge(module),
         };
         for instance in self.own_instances(share, module) {
-            if claimed.iter().any(|v| v.instances.contains(&instance)) {
+            if claimed.contains(&instance) {
                 continue;
             }
             if !self.claim(instance, slots) {
