@@ -110,3 +110,25 @@ fn a_turn_to_compile_that_is_not_needed_is_passed_on() {
     ];
     run(1, 0, &ops);
 }
+
+/// A release that was late to report took hold of a spare, which was then idle for as long as it liked, and not.
+#[test]
+fn a_late_report_finds_a_spare() {
+    let ops = [
+        Op::Define(0, 0),
+        Op::Define(1, 187),
+        Op::Warm(1, 0x0F),
+        Op::Grow(0, 0),
+        Op::Step(0, 0),
+        Op::Race(0, 187),
+        // By one whose instances are leased once.
+        Op::Replace(1, 72),
+        Op::Warm(1, 0x8D),
+        Op::Spare,
+        Op::Step(0, 0),
+        Op::Step(0, 1),
+        Op::Report(0),
+        Op::Sweep(223),
+    ];
+    run(1, 0, &ops);
+}

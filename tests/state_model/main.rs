@@ -26,6 +26,7 @@ mod fair;
 mod fake;
 mod finish;
 mod found;
+mod group_waits;
 mod lease;
 mod limited;
 mod limited_code;

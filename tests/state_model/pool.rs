@@ -58,7 +58,39 @@ impl Pool {
         limits: &[(Budget, u64)],
         group_terms: ShareTerms,
     ) -> Self {
+        let mut all = PerBudget::from_fn(|_| 1_000_000);
+        for (budget, limit) in limits {
+            all.set(*budget, *limit);
+        }
+        Self::with(
+            Config {
+                group_terms,
+                ..Self::config(policy)
+            },
+            all,
+        )
+    }
+
+    /// Nothing is scarce, but that entries are forgotten when so many more are unused.
+    pub fn with_few_unused(max_unused_entries: usize) -> Self {
         let config = Config {
+            max_unused_entries,
+            ..Self::config(Policy::Lru)
+        };
+        Self::with(config, PerBudget::of(1_000_000))
+    }
+
+    /// Nothing is scarce, and so many may compile at once.
+    pub fn with_compilations(max_compilations: usize) -> Self {
+        let config = Config {
+            max_compilations,
+            ..Self::config(Policy::CostAware)
+        };
+        Self::with(config, PerBudget::of(1_000_000))
+    }
+
+    fn config(policy: Policy) -> Config {
+        Config {
             policy,
             seats_per_entry: 2,
             first_seats: 1,
@@ -67,14 +99,13 @@ impl Pool {
             max_overtakes: u64::MAX,
             keeps_ages: true,
             quarantine: None,
-            group_terms,
+            group_terms: ShareTerms::default(),
             max_spares: 4,
             bills: Some(3),
-        };
-        let mut all = PerBudget::from_fn(|_| 1_000_000);
-        for (budget, limit) in limits {
-            all.set(*budget, *limit);
         }
+    }
+
+    fn with(config: Config, all: PerBudget<u64>) -> Self {
         Self {
             state: State::new(config, all),
             cx: Context::new(Doors::default()),
@@ -138,6 +169,20 @@ impl Pool {
         let (door, seat) = (*door.expect("its entry"), instance.seat());
         self.cx.slots.mark_idle(door, seat);
         assert!(!self.cx.slots.put(door, seat, id), "nobody asks for it");
+    }
+
+    /// The entry's door of an instance, and its seat.
+    pub fn place_of(&self, id: Instance) -> (usize, usize) {
+        let instance = self.state.instance(id).expect("a live instance");
+        let door = self.state.entry_handle(instance.entry);
+        (*door.expect("its entry"), instance.seat())
+    }
+
+    /// Into its slot, by whoever has the lock.
+    pub fn put_back(&mut self, id: Instance) {
+        let (door, seat) = self.place_of(id);
+        self.cx.slots.slot(door, seat).clear_notify();
+        self.cx.slots.restore(&door, seat, id);
     }
 
     /// Another instance, idle.

@@ -11,7 +11,7 @@ use crate::quarantine::RULE;
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, FunctionTerms, Group, IdleTime,
     NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Reuse, ShareTerms, Signal,
-    Stamp, State,
+    State,
 };
 use crate::{
     fake::Instance,
@@ -667,9 +667,9 @@ impl World {
         let idle = self.model.idle();
         let time_of = |i: &MInstance| match self.model.function_of(i.entry).map(|f| f.terms) {
             // Spares go by what is needed of them.
-            _ if i.last == Stamp::NEVER => None,
+            _ if i.pristine => None,
             Some(terms) if terms.idle.is_own() => {
-                let own = terms.idle.own_nanos().filter(|_| !i.pristine);
+                let own = terms.idle.own_nanos();
                 own.map(|time| time + expiry.slack)
             }
             _ => expiry.idle,

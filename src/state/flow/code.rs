@@ -321,6 +321,7 @@ impl<H: Types> State<H> {
                 self.wake(sleeper, out);
             }
             self.notify_late(late, out);
+            self.wake_from_lines(module, out);
             self.end_turn(leader, out);
         }
     }

@@ -23,7 +23,7 @@ pub struct SpareToMake<H: Types> {
 
 impl<H: Types> State<H> {
     /// Whether each lease of this entry has an instance of its own.
-    fn is_pristine(&self, id: EntryId<H>) -> bool {
+    pub(crate) fn is_pristine(&self, id: EntryId<H>) -> bool {
         let entry = self.entries.get(id);
         let function = entry.and_then(|entry| self.functions.get(entry.function));
         function.is_some_and(|function| function.terms.reuse == Reuse::Pristine)

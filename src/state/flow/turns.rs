@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::state::{CompilePlace, Effects, Group, RequestId, Sleeper, State, Types};
+use crate::state::{CompilePlace, Effects, Group, ModuleId, RequestId, Sleeper, State, Types};
 
 impl<H: Types> State<H> {
     /// Work for no function asks for its turn: true when it has it, until it is abandoned. If not, it waits for
@@ -86,6 +86,29 @@ impl<H: Types> State<H> {
             Some(CompilePlace::Promised(group)) => self.compile_turns.give_back(&group),
             Some(CompilePlace::Turn(group, since)) => {
                 self.compile_turns.end(&group, self.now - since);
+            }
+        }
+    }
+
+    /// The module's flight has ended. Who waits to compile it, since its group has as many turns as it may, would wait beside
+    /// its code until one of those is over: it looks again.
+    pub(crate) fn wake_from_lines(&mut self, module: ModuleId<H>, out: &mut Effects<H>) {
+        if self.compile_turns.len() == 0 || !self.compile_turns.limits_groups() {
+            return;
+        }
+        let requests = self
+            .requests
+            .iter()
+            .filter(|(_, r)| r.module == Some(module));
+        let waiting = requests.filter_map(|(id, request)| match request.compiles.as_deref()? {
+            CompilePlace::Waiting(group, place) => Some((id, group.clone(), *place)),
+            CompilePlace::Promised(_) | CompilePlace::Turn(..) => None,
+        });
+        for (id, group, place) in waiting.collect::<Vec<_>>() {
+            let sleeper = self.compile_turns.leave(&group, place);
+            self.requests[id].compiles = None;
+            if let Some(sleeper) = sleeper {
+                self.wake(sleeper, out);
             }
         }
     }

@@ -150,7 +150,10 @@ impl<H: Types> State<H> {
                 return Swept::Lifetime(None);
             }
             after = Some((known, id));
-            let stays = self.has_own_idle_time(id) || self.is_last_pinned(id, &BTreeSet::new());
+            // Spares have a sweep of their own, whatever was taken for a use of theirs.
+            let stays = self.has_own_idle_time(id)
+                || self.is_pristine(self.instances[id].entry)
+                || self.is_last_pinned(id, &BTreeSet::new());
             if !stays && self.claim(id, &mut cx.slots) {
                 self.dismiss(id, RemovalReason::Idle, None, cx);
             }

@@ -120,6 +120,11 @@ impl<H: Types> CompileTurns<H> {
         };
     }
 
+    /// Whether any group has a limit of its own.
+    pub fn limits_groups(&self) -> bool {
+        self.most_of_each < usize::MAX || self.most_of.values().any(|most| *most < usize::MAX)
+    }
+
     /// Work for no group has no limit but that of all.
     fn most_of(&self, group: &Group) -> usize {
         match self.most_of.get(group) {
