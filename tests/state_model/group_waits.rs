@@ -89,33 +89,37 @@ fn entries_that_limits_leave_unused_are_forgotten_in_turn() {
 
 #[test]
 fn whoever_is_late_is_in_nobodys_way() {
-    let mut pool = Pool::new(Policy::Lru, &[]);
-    pool.limit_counts(|counts| (counts.instances, counts.waiting) = (1, 2));
-    let (first, second) = (pool.entry(module(0), OWN), pool.entry(module(1), OWN));
-    let held = pool.lease_in(OWN, module(1));
-    for (waiter, until) in [(1, 5), (2, 100)] {
-        assert!(matches!(
-            pool.queue_up(first, waiter, until),
-            SeatWait::Queued(_)
-        ));
+    for is_reported in [true, false] {
+        let mut pool = Pool::new(Policy::Lru, &[]);
+        pool.limit_counts(|counts| (counts.instances, counts.waiting) = (1, 3));
+        let [first, other] = [0, 2].map(|key| pool.entry(module(key), OWN));
+        let held = pool.lease_in(OWN, module(1));
+        for waiter in 1..4 {
+            assert!(matches!(
+                pool.queue_up(first, waiter, 5),
+                SeatWait::Queued(_)
+            ));
+        }
+        let too_many = TooManyWait(3);
+        assert!(matches!(pool.queue_up(first, 9, 100), SeatWait::TooMany(it) if it == too_many));
+        pool.pass_until(9);
+        // Late ones are not counted; and who comes later does not go before who came in time.
+        for (waiter, entry) in [(4, other), (5, first)] {
+            assert!(matches!(
+                pool.queue_up(entry, waiter, 100),
+                SeatWait::Queued(_)
+            ));
+        }
+        if is_reported {
+            let returned = pool.state.returned(held, &mut pool.cx);
+            assert!(matches!(returned, Returned::Retire(RemovalReason::Room)));
+        }
+        pool.discard(held);
+        let told = pool.told();
+        let late = [1, 2, 3].map(|waiter| (waiter, Signal::Late));
+        assert_eq!(told[..3], late);
+        assert!(matches!(told[3..], [(4, Signal::Seat(_))]), "{told:?}");
     }
-    assert!(matches!(
-        pool.queue_up(first, 3, 100),
-        SeatWait::TooMany(TooManyWait(2))
-    ));
-    pool.pass_until(9);
-    // Late ones are not counted; and who comes later does not go before who came in time.
-    let third = pool.entry(module(2), OWN);
-    assert!(matches!(pool.queue_up(third, 4, 100), SeatWait::Queued(_)));
-    let returned = pool.state.returned(held, &mut pool.cx);
-    assert!(matches!(returned, Returned::Retire(RemovalReason::Room)));
-    pool.discard(held);
-    let told = pool.told();
-    assert!(
-        matches!(told[..], [(1, Signal::Late), (2, Signal::Seat(_))]),
-        "{told:?}"
-    );
-    let _ = second;
 }
 
 #[test]

@@ -157,14 +157,8 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// Who waits for an instance of the group, and is late, is told, and waits no more. One entry is used just now, and not
-    /// forgotten.
-    pub(crate) fn drop_late_of_share(
-        &mut self,
-        id: ShareId<H>,
-        in_use: Option<EntryId<H>>,
-        out: &mut Effects<H>,
-    ) {
+    /// Who waits for an instance of the group, and is late, is told, and waits no more.
+    pub(crate) fn drop_late_of_share(&mut self, id: ShareId<H>, out: &mut Effects<H>) {
         let share = self.shares.get(id);
         let entries = share.into_iter().flat_map(|share| &share.entries);
         let awaited = entries.filter(|id| !self.entries[**id].queue.is_empty());
@@ -178,15 +172,13 @@ impl<H: Types> State<H> {
                 continue;
             }
             self.notify_late(late, out);
-            if in_use != Some(id) {
-                self.forget_if_unused(id, out);
-            }
+            self.forget_if_unused(id, out);
         }
     }
 
     /// As far as there is room, whoever of the group came first has a seat.
     pub(crate) fn serve_share(&mut self, id: ShareId<H>, out: &mut Effects<H>) {
-        self.drop_late_of_share(id, None, out);
+        self.drop_late_of_share(id, out);
         loop {
             let Some(share) = self.shares.get(id).filter(|s| s.excess_seats(1) == 0) else {
                 return;

@@ -41,7 +41,7 @@ impl<H: Types> State<H> {
         }
         let home = instance.entry;
         if let Some(share) = self.limited_share_of(home) {
-            self.drop_late_of_share(share, None, &mut cx.out);
+            self.drop_late_of_share(share, &mut cx.out);
         }
         let instance = &self.instances[id];
         if self.is_collected(id) || self.is_awaited_in_group(home) || self.is_turn_of_another(home)

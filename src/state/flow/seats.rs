@@ -78,12 +78,7 @@ impl<H: Types> State<H> {
             return SeatOffer::Quarantined(until);
         }
         if !entry.queue.is_empty() {
-            if let Some(share) = self.limited_share_of(id) {
-                self.drop_late_of_share(share, Some(id), &mut cx.out);
-            }
-            if !self.entries[id].queue.is_empty() {
-                return self.full(id);
-            }
+            return self.full(id);
         }
         let entry = &self.entries[id];
         let version = self.functions.get(entry.function).map_or(0, |f| f.version);
