@@ -353,6 +353,36 @@ fn c_r9_turns_for_room_go_by_weight() {
 }
 
 #[test]
+fn c_r9_a_queue_for_one_functions_instances_delays_another_group_by_one_turn() {
+    for weighted in [false, true] {
+        let limits = Limits::new().memory(instance_bytes(1));
+        let builder = quiet().limits(limits).max_instances_per_entry(1);
+        let pool = builder.build().unwrap();
+        let [f] = functions(&pool);
+        f.call("many", ()).unwrap();
+        if weighted {
+            pool.set_group("one", Share::new().weight(1)).unwrap();
+        }
+        let held = f.acquire("many").unwrap();
+        let mut waiting = Vec::new();
+        for group in ["many", "many", "many", "one"] {
+            let f = f.clone();
+            let mut task =
+                ByHand::new(async move { f.acquire_async_with(group, room_within(MINUTE)).await });
+            assert!(task.poll().is_none());
+            waiting.push((group, task));
+        }
+        drop(held);
+        let expected = match weighted {
+            false => ["many", "many", "many", "one"],
+            true => ["one", "many", "many", "many"],
+        };
+        assert_eq!(order_of(waiting), expected);
+        check(&pool);
+    }
+}
+
+#[test]
 fn c_r9_what_is_no_weight_is_refused() {
     let pool = quiet().build().unwrap();
     for weight in [0, 1001, u32::MAX] {

@@ -234,3 +234,40 @@ fn c_r13_a_configuration_pins_a_function() {
     pool.replace::<(), i32>(loose.pinned(false)).unwrap();
     other.call("g", ()).unwrap();
 }
+
+#[test]
+fn c_r13_who_would_wait_for_what_is_pinned_is_refused_at_once() {
+    let code = {
+        let pool = quiet().build().unwrap();
+        define(&pool, "f", memory_module(1, 0)).prepare().unwrap();
+        charged(&pool, Budget::Code)
+    };
+    let limits = Limits::new().code(2 * code);
+    let pool = quiet().limits(limits).wait_for_room(true).build().unwrap();
+    for salt in 0..2 {
+        define_pinned(&pool, &format!("vital{salt}"), salt)
+            .prepare()
+            .unwrap();
+    }
+    let other = define(&pool, "other", memory_module(1, 2));
+    assert_eq!(refused(other.acquire("g")).budget, Budget::Code);
+    // Whose code is pinned has it.
+    let vital: F = pool.function("vital0").unwrap();
+    vital.call("g", ()).unwrap();
+    pool.remove("vital1").unwrap();
+    other.call("g", ()).unwrap();
+    check(&pool);
+}
+
+#[test]
+fn c_r13_its_own_function_takes_it_for_another_group() {
+    let pool = with_room_for(2).build().unwrap();
+    let [vital, more] = [0, 1].map(|salt| define_pinned(&pool, &format!("f{salt}"), salt));
+    for f in [&vital, &more] {
+        f.call("a", ()).unwrap();
+    }
+    vital.call("b", ()).unwrap();
+    assert_eq!(uses(&vital, "b"), 2);
+    assert_eq!(uses(&more, "a"), 2, "the other's is not touched");
+    refused(define(&pool, "other", memory_module(1, 2)).acquire("a"));
+}

@@ -129,7 +129,8 @@ impl Share {
     ///
     /// Unless any group has a weight, room goes to who came first. If one has, turns go between groups by weight (by start-time
     /// fair queueing), and within a group to who came first: so however many wait of one group, they delay one of another by a turn.
-    /// Who waits for an *instance* waits for one of its own group and function, first come, first served.
+    /// An instance that is handed on within a group, to whoever waits for that, is a turn of the group, too. Who waits for an *instance*
+    /// waits for one of its own group, first come, first served.
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = Some(weight);
         self

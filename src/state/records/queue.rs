@@ -1,4 +1,4 @@
-//! First come, first served, or by tags where groups have weights; but what is past its deadline gets nothing.
+//! First come, first served, or by tags; but what is past its deadline gets nothing.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -10,7 +10,8 @@ use crate::state::Types;
 /// What a waiter keeps to leave the queue again. The least is first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
-    /// See `FairTags`; the same for all where nobody has a weight.
+    /// Of those who wait for room, see `FairTags`; the same for all where nobody has a weight. Of those who wait for an instance, when
+    /// they came.
     pub tag: u64,
     number: u64,
 }
