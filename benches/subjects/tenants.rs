@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use wasm_pool::{AcquireOptions, Budget, Definition, Function, Limits, Pool, Share};
 
-use super::{ADD, Add, pool_of};
+use super::{Add, pool_of};
 
 /// One module page, which is all that the memory budget has room for.
 const PAGE: &str = r#"(module (memory 1) (func (export "f")))"#;
