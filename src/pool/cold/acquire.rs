@@ -125,14 +125,12 @@ impl<T: Send + 'static> Shared<T> {
                     locked.state.count_refusal_of(entry.id);
                     return Step::Fail(beyond_limit(&entry.target, GroupLimit::Instances));
                 }
-                SeatOffer::Full => {
-                    match self.queue_up(locked, cx, entry, wait_policy, WaitingFor::Instance) {
-                        Ok(id) => id,
-                        Err(step) => return step,
-                    }
-                }
-                SeatOffer::GroupFull => {
-                    match self.queue_up(locked, cx, entry, wait_policy, WaitingFor::GroupInstance) {
+                full @ (SeatOffer::Full | SeatOffer::GroupFull) => {
+                    let waiting_for = match full {
+                        SeatOffer::GroupFull => WaitingFor::GroupInstance,
+                        _ => WaitingFor::Instance,
+                    };
+                    match self.queue_up(locked, cx, entry, wait_policy, waiting_for) {
                         Ok(id) => id,
                         Err(step) => return step,
                     }

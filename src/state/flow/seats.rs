@@ -71,18 +71,16 @@ impl<H: Types> State<H> {
         let Some(entry) = self.entries.get(id) else {
             return SeatOffer::Gone;
         };
-        if self.functions.get(entry.function).is_none() {
+        let Some(function) = self.functions.get(entry.function) else {
             return SeatOffer::Gone;
-        }
+        };
         if let Some(until) = self.quarantined_until(id) {
             return SeatOffer::Quarantined(until);
         }
         if !entry.queue.is_empty() {
             return self.full(id);
         }
-        let entry = &self.entries[id];
-        let version = self.functions.get(entry.function).map_or(0, |f| f.version);
-        let seats = entry.seats_from(near);
+        let (version, seats) = (function.version, entry.seats_from(near));
         self.open_if_it_may(id, &mut cx.slots);
         self.note_share_used(id);
         for seat in seats {
