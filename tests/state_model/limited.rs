@@ -23,7 +23,7 @@ impl Pool {
     }
 
     /// As `lease_in`, where there may be no room; and what has gone for it. Its code is there already.
-    fn try_lease(&mut self, group: u64, module: Module) -> Result<(Instance, Gone), Shortage> {
+    pub fn try_lease(&mut self, group: u64, module: Module) -> Result<(Instance, Gone), Shortage> {
         let entry = self.entry(module, group);
         let crate::state::SeatOffer::Seat(request) = self.state.try_seat(entry, &mut self.cx)
         else {

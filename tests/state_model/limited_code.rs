@@ -6,9 +6,7 @@ use proptest::prelude::*;
 
 use crate::fake::Instance;
 use crate::pool::{Gone, Module, NONE, Pool, gone as went};
-use crate::state::{
-    Budget, Group, Policy, RemovalReason, ReserveOutcome, SeatOffer, ShareTerms, Shortage,
-};
+use crate::state::{Budget, Group, Policy, RemovalReason, ReserveOutcome, SeatOffer, ShareTerms};
 
 const GROUPS: std::ops::Range<u64> = 1..3;
 const MODULES: u8 = 5;
@@ -26,31 +24,6 @@ impl Pool {
         let set = (self.state).set_share(&Group::from(group), terms, &mut self.cx);
         assert_eq!(set, Ok(()));
         assert_eq!(self.state.recount(), Ok(()));
-    }
-
-    /// As `lease_in`, where the group may have too much; what has gone for it. Its code is there already.
-    fn try_use(&mut self, group: u64, module: Module) -> Result<(Instance, Gone), Shortage> {
-        let entry = self.entry(module, group);
-        let SeatOffer::Seat(request) = self.state.try_seat(entry, &mut self.cx) else {
-            panic!("no vacant seat");
-        };
-        self.state.prepare(request, &mut self.cx.out);
-        let holds = NONE.memory(module.memory).stack(1).mappings(1);
-        let mut gone = Gone::default();
-        loop {
-            match (self.state).reserve(request, holds, &mut self.cx) {
-                ReserveOutcome::Granted => break,
-                ReserveOutcome::Evicting => gone = self.destroy(),
-                ReserveOutcome::Refused(shortage) | ReserveOutcome::AwaitFrees(shortage) => {
-                    self.state.abandon(request, &mut self.cx.out);
-                    assert_eq!(self.destroy(), Gone::default(), "nobody goes in vain");
-                    return Err(shortage);
-                }
-            }
-        }
-        let stamp = self.cx.slots.next_stamp();
-        let born = (self.state).install(request, holds, stamp, &mut self.cx);
-        Ok((born.expect("nothing was replaced"), gone))
     }
 
     fn holds(&self, group: u64, budget: Budget) -> u64 {
@@ -75,12 +48,12 @@ fn a_group_gives_up_the_code_that_it_has_not_used_for_longest() {
     assert_eq!(pool.holds(1, Budget::Code), 5);
     // The first was used later, but four fit with neither.
     let (third, gone) = pool
-        .try_use(1, modules[2])
+        .try_lease(1, modules[2])
         .expect("it has something to give up");
     assert_eq!(gone.instances.len(), 2);
     assert!(gone.code.is_empty(), "others use it");
     assert_eq!(pool.holds(1, Budget::Code), 4);
-    let shortage = pool.try_use(1, modules[0]).unwrap_err();
+    let shortage = pool.try_lease(1, modules[0]).unwrap_err();
     assert_eq!(
         (
             shortage.budget,
@@ -92,7 +65,7 @@ fn a_group_gives_up_the_code_that_it_has_not_used_for_longest() {
     );
     pool.park(third);
     pool.limit_use(1, &[(Budget::Code, 6)]);
-    let (_, gone) = pool.try_use(1, modules[0]).expect("both fit");
+    let (_, gone) = pool.try_lease(1, modules[0]).expect("both fit");
     assert_eq!(gone, Gone::default());
     assert!(of_others.iter().all(|id| pool.is_idle(*id)));
     let _ = second;
@@ -107,7 +80,7 @@ fn code_that_only_the_group_uses_stays_as_the_policy_says() {
         let (_, gone) = {
             let other = pool.idle_in(9, module(1));
             assert!(pool.is_idle(other));
-            pool.try_use(1, module(1)).expect("in place of the first")
+            pool.try_lease(1, module(1)).expect("in place of the first")
         };
         assert_eq!(gone.instances, [first]);
         assert_eq!(gone.code.is_empty(), stays, "{policy:?}");
@@ -128,7 +101,7 @@ fn a_sum_is_met_by_instances_first_and_then_by_code() {
         let second = pool.idle_in(1, module(1));
         assert_eq!(pool.holds(1, Budget::Total), 4 + 5);
         pool.limit_use(1, &[(Budget::Total, limit)]);
-        let used = pool.try_use(1, module(2));
+        let used = pool.try_lease(1, module(2));
         let (_, gone) = used.expect("it has something to give up");
         assert_eq!(gone.instances, [first, second]);
         assert_eq!(pool.holds(1, Budget::Total), left + 6, "{limit}");
@@ -152,7 +125,7 @@ fn who_waits_for_room_hears_of_code_that_is_given_up() {
     let _waiting = pool.wait(NONE.code(5));
     // Another module, in place of the code that was kept for it.
     let (_, gone) = pool
-        .try_use(1, module(2))
+        .try_lease(1, module(2))
         .expect("it has something to give up");
     assert_eq!(gone, Gone::default());
     assert!(pool.is_woken(), "nobody protects it any more");
@@ -302,7 +275,7 @@ fn run(ops: Vec<Op>) -> (u32, u32) {
                     continue;
                 }
                 let expected = naive.victims(group, key);
-                match (expected, pool.try_use(group, module(key))) {
+                match (expected, pool.try_lease(group, module(key))) {
                     (Some((keys, mut victims)), Ok((id, mut gone))) => {
                         victims.sort_unstable();
                         gone.instances.sort_unstable();
