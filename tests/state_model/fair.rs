@@ -333,3 +333,39 @@ fn a_group_alone_hands_its_instances_on() {
         "within its own group"
     );
 }
+
+/// Each that is handed on is a step of the group, until it is another's turn; who is late has none.
+#[test]
+fn what_is_handed_on_is_a_turn_of_the_group() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
+    let terms = ShareTerms {
+        weight: 1,
+        ..ShareTerms::default()
+    };
+    let loud = Group::from(1_u64);
+    assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+    let module = Module::new(1, 1);
+    let [home, quiet] = [1, 2].map(|group| {
+        pool.terms.max_instances = NonZeroU16::new(if group == 1 { 1 } else { 2 });
+        pool.entry(Module::new(group as u8, 1), group)
+    });
+    let id = pool.lease_in(1, module);
+    // Of the quiet one's two, which are a step apart, the first is late.
+    for (waiter, until) in [(8, 5), (9, u64::MAX)] {
+        let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
+            panic!("a vacant seat");
+        };
+        let place = (pool.state).wait_for_room(request, waiter, &mut pool.cx.slots);
+        assert!(place.is_some());
+        pool.state.sleep_for_room(request, until);
+    }
+    pool.pass_until(9);
+    for waiter in [1, 2] {
+        let wait = (pool.state).wait_for_seat(home, waiter, u64::MAX, &mut pool.cx);
+        assert!(matches!(wait, SeatWait::Queued(_)));
+    }
+    let returned = pool.state.returned(id, &mut pool.cx);
+    assert!(matches!(returned, Returned::Hand(1)), "its own turn");
+    let returned = pool.state.returned(id, &mut pool.cx);
+    assert!(matches!(returned, Returned::Retire(RemovalReason::Room)));
+}
