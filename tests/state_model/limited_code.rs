@@ -111,8 +111,8 @@ fn a_sum_is_met_by_instances_first_and_then_by_code() {
 
 #[test]
 fn who_waits_for_room_hears_of_code_that_is_given_up() {
-    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, 7)]);
-    let shared = pool.idle_in(9, module(2));
+    let limits = [(Budget::Code, 7), (Budget::Memory, 1)];
+    let mut pool = Pool::new(Policy::CostAware, &limits);
     let kept = pool.idle_in(1, module(1));
     let mut terms = ShareTerms::default();
     terms.reserved.set(Budget::Code, 3);
@@ -121,13 +121,15 @@ fn who_waits_for_room_hears_of_code_that_is_given_up() {
     assert_eq!(set, Ok(()));
     assert_eq!(pool.state.evict(&[kept], &mut pool.cx), 1);
     pool.destroy();
-    assert!(pool.is_idle(shared));
-    let _waiting = pool.wait(NONE.code(5));
-    // Another module, in place of the code that was kept for it.
-    let (_, gone) = pool
-        .try_lease(1, module(2))
-        .expect("it has something to give up");
-    assert_eq!(gone, Gone::default());
+    let _leased = pool.lease_in(9, module(2));
+    let _waiting = pool.wait(NONE.code(3));
+    // Another module, in place of the code that was kept for it; that there is no room for its instance is another thing.
+    let shortage = pool.try_lease(1, module(2)).unwrap_err();
+    assert_eq!(
+        (shortage.budget, shortage.of_group),
+        (Budget::Memory, false)
+    );
+    assert_eq!(pool.holds(1, Budget::Code), 0);
     assert!(pool.is_woken(), "nobody protects it any more");
 }
 

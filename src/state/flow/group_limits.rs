@@ -39,11 +39,11 @@ impl<H: Types> State<H> {
             return Ok(false);
         }
         // A look before anything is claimed: what is taken out of its slots in vain is a miss to others.
-        let most = self.at_most_own(share, id, &cx.slots);
+        let most = self.at_most_own(share, &cx.slots);
         if excess.iter().any(|(b, excess)| excess > most.get(b)) {
             return Err(self.beyond_limit(share, id, target, &most));
         }
-        let (victims, frees) = self.victims_of_share(share, id, &excess, &mut cx.slots);
+        let (victims, frees) = self.victims_of_share(share, &excess, &mut cx.slots);
         if excess.iter().all(|(b, excess)| excess <= frees.get(b)) {
             return Ok(self.give_up(share, victims, cx));
         }
@@ -125,11 +125,11 @@ impl<H: Types> State<H> {
     }
 
     /// What a group could give up, by what seems to be idle.
-    fn at_most_own(&self, share: ShareId<H>, id: RequestId<H>, slots: &impl Slots<H>) -> Amounts {
+    fn at_most_own(&self, share: ShareId<H>, slots: &impl Slots<H>) -> Amounts {
         let idle = self.idle_of_share(share, slots);
         let charges = idle.iter().map(|(_, id)| self.charge_of(*id));
         let idle: BTreeSet<_> = idle.iter().map(|(_, id)| *id).collect();
-        let codes = self.own_code(share, id, slots).into_iter();
+        let codes = self.own_code(share, slots).into_iter();
         let unused = codes.filter(|module| {
             let own = self.own_instances(share, *module);
             own.iter().all(|instance| idle.contains(instance))
@@ -144,7 +144,6 @@ impl<H: Types> State<H> {
     fn victims_of_share(
         &self,
         share: ShareId<H>,
-        id: RequestId<H>,
         excess: &PerBudget<u64>,
         slots: &mut impl Slots<H>,
     ) -> (Vec<Own<H>>, Amounts) {
@@ -161,7 +160,7 @@ impl<H: Types> State<H> {
             victims.push(own);
         };
         let codes = match OF_CODE.iter().any(|b| excess[*b] > 0) {
-            true => self.own_code(share, id, slots),
+            true => self.own_code(share, slots),
             false => Vec::new(),
         };
         for module in &codes {
@@ -214,16 +213,10 @@ impl<H: Types> State<H> {
     }
 
     /// The code that a group may give up, but for what its requests need: the longest unused by it first.
-    fn own_code(
-        &self,
-        share: ShareId<H>,
-        id: RequestId<H>,
-        slots: &impl Slots<H>,
-    ) -> Vec<ModuleId<H>> {
-        let own = self.requests[id].module;
+    fn own_code(&self, share: ShareId<H>, slots: &impl Slots<H>) -> Vec<ModuleId<H>> {
         let requests = self.requests.iter().map(|(_, request)| request);
         let of_it = requests.filter(|r| self.share_of_request(r) == Some(share));
-        let needed: BTreeSet<_> = of_it.filter_map(|r| r.module).chain(own).collect();
+        let needed: BTreeSet<_> = of_it.filter_map(|r| r.module).collect();
         let used = self
             .modules
             .iter()
