@@ -369,3 +369,31 @@ fn what_is_handed_on_is_a_turn_of_the_group() {
     let returned = pool.state.returned(id, &mut pool.cx);
     assert!(matches!(returned, Returned::Retire(RemovalReason::Room)));
 }
+
+/// Who waits for code is not served by an instance of another module, which is handed on.
+#[test]
+fn what_is_of_no_use_to_who_waits_is_handed_on() {
+    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, 1)]);
+    let terms = ShareTerms {
+        weight: 1,
+        ..ShareTerms::default()
+    };
+    let loud = Group::from(1_u64);
+    assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+    let module = Module::new(1, 1);
+    pool.terms.max_instances = NonZeroU16::new(1);
+    let id = pool.lease_in(1, module);
+    let (home, quiet) = (pool.entry(module, 1), pool.entry(Module::new(2, 1), 2));
+    let wait = (pool.state).wait_for_seat(home, 1, u64::MAX, &mut pool.cx);
+    assert!(matches!(wait, SeatWait::Queued(_)));
+    let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
+        panic!("a vacant seat");
+    };
+    let room = pool.state.reserve(request, NONE.code(1), &mut pool.cx);
+    assert!(matches!(room, ReserveOutcome::Refused(_)));
+    let place = (pool.state).wait_for_room(request, 9, &mut pool.cx.slots);
+    assert!(place.is_some());
+    pool.state.sleep_for_room(request, u64::MAX);
+    let returned = pool.state.returned(id, &mut pool.cx);
+    assert!(matches!(returned, Returned::Hand(1)), "it brings no code");
+}

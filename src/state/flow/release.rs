@@ -44,8 +44,7 @@ impl<H: Types> State<H> {
             self.drop_late_of_share(share, &mut cx.out);
         }
         let instance = &self.instances[id];
-        if self.is_collected(id) || self.is_awaited_in_group(home) || self.is_turn_of_another(home)
-        {
+        if self.is_collected(id) || self.is_awaited_in_group(home) || self.is_turn_of_another(id) {
             return Returned::Retire(RemovalReason::Room);
         }
         let (home, seat) = (instance.entry, instance.seat());

@@ -23,6 +23,11 @@ pub(crate) fn sum(a: &Amounts, b: &Amounts) -> Amounts {
     a.checked_add(b).expect("L1: charges of one ledger add up")
 }
 
+/// Of a set of budgets.
+pub(crate) const fn bit(budget: Budget) -> u8 {
+    1 << budget as u8
+}
+
 impl<H: Types> State<H> {
     /// Makes the request hold `target`, evicting what is idle if that is needed and enough.
     pub fn reserve(
@@ -100,6 +105,8 @@ impl<H: Types> State<H> {
             // It fits under every limit, but the sum leaves `u64`: it never will.
             return ReserveOutcome::Refused(self.ledger.shortage(&need, &missing, &Amounts::ZERO));
         }
+        let lacking = Budget::ALL.into_iter().filter(|b| missing[*b] > 0);
+        self.requests[id].lacks = lacking.fold(0, |bits, b| bits | bit(b));
         if self.may_collect(id) {
             return self.collect(id, target, cx);
         }

@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
+use super::room::bit;
 use crate::state::{
-    Amounts, Effects, EntryId, Group, InstanceId, Request, RequestId, Signal, Sleeper, Slots,
-    State, Ticket, Types,
+    Amounts, Budget, Effects, EntryId, Group, InstanceId, Request, RequestId, Signal, Sleeper,
+    Slots, State, Ticket, Types,
 };
 
 impl<H: Types> State<H> {
@@ -70,18 +71,22 @@ impl<H: Types> State<H> {
     }
 
     /// Where groups have weights, an instance that is handed on in its entry is a turn of that group. Whether it is another
-    /// group's turn, of those who wait for room: then it is to go, and whoever waits for it joins them.
-    pub(crate) fn is_turn_of_another(&self, home: EntryId<H>) -> bool {
-        let entry = &self.entries[home];
+    /// group's turn, of those who wait for room that this one takes: then it is to go, and whoever waits for it joins them.
+    pub(crate) fn is_turn_of_another(&self, id: InstanceId<H>) -> bool {
+        let instance = &self.instances[id];
+        let entry = &self.entries[instance.entry];
         let is_fair = self.shares.has_weights && self.is_room_awaited();
         if !is_fair || entry.queue.first_in_time(self.now).is_none() {
             return false;
         }
+        let brings = instance.charge.amounts();
         let others = self.requests.iter().filter_map(|(_, request)| {
             let ticket = request.room_ticket?;
             let is_late = request.asleep_until.is_some_and(|until| until <= self.now);
             let is_other = *self.beneficiary(request) != entry.group;
-            (is_other && !is_late).then_some(ticket.tag)
+            let helps = |b: Budget| brings.get(b) > 0 && request.lacks & bit(b) != 0;
+            let is_helped = Budget::ALL.into_iter().any(helps);
+            (is_other && !is_late && is_helped).then_some(ticket.tag)
         });
         let own = self.fair.next(&entry.group);
         others.min().is_some_and(|other| other <= own)

@@ -41,6 +41,8 @@ pub struct Request<H: Types> {
     pub room_ticket: Option<Ticket>,
     /// Its place among those who compile, or wait for that. Few have one, so that it has a box of its own.
     pub compiles: Option<Box<CompilePlace>>,
+    /// The budgets that had no room for it when it looked last, as bits; all, before it has looked.
+    pub lacks: u8,
     /// It has been let wait: nobody asks again whether it may.
     pub has_waited: bool,
     /// How many had passed those who wait for room when it began to.
@@ -70,6 +72,7 @@ impl<H: Types> Request<H> {
             asleep_until: None,
             room_ticket: None,
             compiles: None,
+            lacks: u8::MAX,
             has_waited: false,
             since: None,
             held: Charge::NONE,
