@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::fake::Fake;
 use crate::pool::{Module, NONE, Pool};
 use crate::state::{
-    Budget, EntryId, FairTags, Group, Policy, RemovalReason, RequestId, ReserveOutcome, Returned,
-    SeatOffer, SeatWait, ShareTerms, Signal,
+    Amounts, Budget, EntryId, FairTags, Group, Policy, RemovalReason, RequestId, ReserveOutcome,
+    Returned, SeatOffer, SeatWait, ShareTerms, Signal,
 };
 
 const STEP: u64 = 1 << 20;
@@ -259,17 +259,38 @@ proptest! {
     }
 }
 
+impl Pool {
+    /// The group whose instance is asked for again and again.
+    fn weigh_the_loud(&mut self, weight: u32) {
+        let terms = ShareTerms {
+            weight,
+            ..ShareTerms::default()
+        };
+        let loud = Group::from(1_u64);
+        assert_eq!(self.state.set_share(&loud, terms, &mut self.cx), Ok(()));
+    }
+
+    /// Somebody waits for room for an instance of this entry; the waiter's number is 9.
+    fn wait_with_seat(&mut self, entry: EntryId<Fake>, looks_for: Option<Amounts>) {
+        let SeatOffer::Seat(request) = self.state.try_seat(entry, &mut self.cx) else {
+            panic!("a vacant seat");
+        };
+        if let Some(need) = looks_for {
+            let room = self.state.reserve(request, need, &mut self.cx);
+            assert!(matches!(room, ReserveOutcome::Refused(_)));
+        }
+        let place = (self.state).wait_for_room(request, 9, &mut self.cx.slots);
+        assert!(place.is_some());
+        self.state.sleep_for_room(request, u64::MAX);
+    }
+}
+
 /// What is handed on within a group is a turn of that group: a queue for its instances delays nobody by more than that.
 #[test]
 fn an_instance_is_not_handed_on_before_anothers_turn() {
     for weighs in [true, false] {
         let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
-        let terms = ShareTerms {
-            weight: u32::from(weighs),
-            ..ShareTerms::default()
-        };
-        let loud = Group::from(1_u64);
-        assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+        pool.weigh_the_loud(u32::from(weighs));
         let module = Module::new(1, 1);
         pool.terms.max_instances = NonZeroU16::new(1);
         let id = pool.lease_in(1, module);
@@ -281,14 +302,7 @@ fn an_instance_is_not_handed_on_before_anothers_turn() {
                 .wait_for_seat(home, waiter, u64::MAX, &mut pool.cx);
             assert!(matches!(wait, SeatWait::Queued(_)));
         }
-        let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
-            panic!("a vacant seat");
-        };
-        let room = pool.state.reserve(request, NONE.memory(1), &mut pool.cx);
-        assert!(matches!(room, ReserveOutcome::Refused(_)));
-        let place = (pool.state).wait_for_room(request, 9, &mut pool.cx.slots);
-        assert!(place.is_some());
-        pool.state.sleep_for_room(request, u64::MAX);
+        pool.wait_with_seat(quiet, Some(NONE.memory(1)));
         let returned = pool.state.returned(id, &mut pool.cx);
         if weighs {
             assert!(matches!(returned, Returned::Retire(RemovalReason::Room)));
@@ -309,24 +323,14 @@ fn an_instance_is_not_handed_on_before_anothers_turn() {
 #[test]
 fn a_group_alone_hands_its_instances_on() {
     let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
-    let terms = ShareTerms {
-        weight: 1,
-        ..ShareTerms::default()
-    };
-    let loud = Group::from(1_u64);
-    assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+    pool.weigh_the_loud(1);
     let module = Module::new(1, 1);
     pool.terms.max_instances = NonZeroU16::new(1);
     let id = pool.lease_in(1, module);
     let (home, other) = (pool.entry(module, 1), pool.entry(Module::new(2, 1), 1));
     let wait = pool.state.wait_for_seat(home, 1, u64::MAX, &mut pool.cx);
     assert!(matches!(wait, SeatWait::Queued(_)));
-    let SeatOffer::Seat(request) = pool.state.try_seat(other, &mut pool.cx) else {
-        panic!("a vacant seat");
-    };
-    let place = (pool.state).wait_for_room(request, 9, &mut pool.cx.slots);
-    assert!(place.is_some());
-    pool.state.sleep_for_room(request, u64::MAX);
+    pool.wait_with_seat(other, None);
     let returned = pool.state.returned(id, &mut pool.cx);
     assert!(
         matches!(returned, Returned::Hand(1)),
@@ -338,12 +342,7 @@ fn a_group_alone_hands_its_instances_on() {
 #[test]
 fn what_is_handed_on_is_a_turn_of_the_group() {
     let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
-    let terms = ShareTerms {
-        weight: 1,
-        ..ShareTerms::default()
-    };
-    let loud = Group::from(1_u64);
-    assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+    pool.weigh_the_loud(1);
     let module = Module::new(1, 1);
     let [home, quiet] = [1, 2].map(|group| {
         pool.terms.max_instances = NonZeroU16::new(if group == 1 { 1 } else { 2 });
@@ -374,26 +373,14 @@ fn what_is_handed_on_is_a_turn_of_the_group() {
 #[test]
 fn what_is_of_no_use_to_who_waits_is_handed_on() {
     let mut pool = Pool::new(Policy::CostAware, &[(Budget::Code, 1)]);
-    let terms = ShareTerms {
-        weight: 1,
-        ..ShareTerms::default()
-    };
-    let loud = Group::from(1_u64);
-    assert_eq!(pool.state.set_share(&loud, terms, &mut pool.cx), Ok(()));
+    pool.weigh_the_loud(1);
     let module = Module::new(1, 1);
     pool.terms.max_instances = NonZeroU16::new(1);
     let id = pool.lease_in(1, module);
     let (home, quiet) = (pool.entry(module, 1), pool.entry(Module::new(2, 1), 2));
     let wait = (pool.state).wait_for_seat(home, 1, u64::MAX, &mut pool.cx);
     assert!(matches!(wait, SeatWait::Queued(_)));
-    let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
-        panic!("a vacant seat");
-    };
-    let room = pool.state.reserve(request, NONE.code(1), &mut pool.cx);
-    assert!(matches!(room, ReserveOutcome::Refused(_)));
-    let place = (pool.state).wait_for_room(request, 9, &mut pool.cx.slots);
-    assert!(place.is_some());
-    pool.state.sleep_for_room(request, u64::MAX);
+    pool.wait_with_seat(quiet, Some(NONE.code(1)));
     let returned = pool.state.returned(id, &mut pool.cx);
     assert!(matches!(returned, Returned::Hand(1)), "it brings no code");
 }
