@@ -80,6 +80,7 @@
 //! | `mappings` | VMAs | as memory, code and stacks |
 //! | `total` | bytes of the first four together | |
 //! | `mapped` | bytes of code and stacks together | |
+//! | `instances` | instances: idle, leased and in the making | as memory |
 //!
 //! Idle and leased instances are charged alike. A charge is released when the kernel has the
 //! memory back. What is not charged: the pool's own books (at most 512 bytes for each function, and the wasm
@@ -170,8 +171,8 @@
 //! | `wasm_pool_compile_peak_percent` | histogram | percent | | Of what was reserved for a compilation in a process of its own, how much it had at its peak | |
 //! | `wasm_pool_load_seconds` | histogram | seconds | | Time to map and link compiled code | |
 //! | `wasm_pool_wait_seconds` | histogram | seconds | `outcome` | Time of one wait of an acquire or a preparation: for an instance, for room, or for a compilation | |
-//! | `wasm_pool_charged` | gauge | bytes, or mappings | `budget` | Charged to a budget: bytes, or mappings | `budget(..).charged` |
-//! | `wasm_pool_limit` | gauge | bytes, or mappings | `budget` | Limit of a budget that has one: bytes, or mappings | `budget(..).limit` |
+//! | `wasm_pool_charged` | gauge | bytes, or a count | `budget` | Charged to a budget: bytes, or a count | `budget(..).charged` |
+//! | `wasm_pool_limit` | gauge | bytes, or a count | `budget` | Limit of a budget that has one: bytes, or a count | `budget(..).limit` |
 //! | `wasm_pool_instances` | gauge | | `state` | Instances that are idle, and that are leased | `idle`, `leased` |
 //! | `wasm_pool_modules_loaded` | gauge | | | Modules whose code is mapped | `modules_loaded` |
 //! | `wasm_pool_group_calls_total` | counter | | `group` | Calls of guests, of groups with series of their own and of all others | `bills` |

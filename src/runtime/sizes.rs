@@ -135,6 +135,7 @@ impl InstanceNeeds {
         Amounts::ZERO
             .memory(self.fixed.saturating_add(bytes))
             .mappings(self.mappings)
+            .instances(1)
     }
 }
 

@@ -196,6 +196,18 @@ fn c_r8_every_budget_can_be_limited() {
     g.call("free", ()).unwrap();
     h.prepare().unwrap();
     for budget in Budget::ALL {
+        if budget == Budget::Instances {
+            // The same as `max_instances`, which `group_counts` is about.
+            let share = Share::new().limit(budget, 3);
+            assert_eq!(share, Share::new().max_instances(3));
+            assert_eq!(share.limit_of(budget), Some(3));
+            pool.set_group("counted", share).unwrap();
+            assert_eq!(pool.stats().groups[0].limit(budget), Some(3));
+            pool.set_group("counted", Share::new().limit(budget, u64::MAX))
+                .unwrap();
+            assert!(pool.stats().groups.is_empty());
+            continue;
+        }
         let group = budget.name();
         pool.set_group(group, Share::new().limit(budget, 0))
             .unwrap();

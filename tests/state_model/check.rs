@@ -31,8 +31,8 @@ impl World {
                 "C-B1: {budget} is over its limit by {now}, was {before}"
             );
         }
-        self.seen.note_if(over != [0; 7], "overdraft");
-        assert_eq!(self.state.is_overdrawn(), over != [0; 7]);
+        self.seen.note_if(over != [0; 8], "overdraft");
+        assert_eq!(self.state.is_overdrawn(), over != [0; 8]);
         self.model.over = over;
         for (id, request) in &self.model.requests {
             assert_eq!(self.state.held(*id), Some(request.held), "{id:?} holds");

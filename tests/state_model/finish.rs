@@ -22,7 +22,7 @@ impl World {
         self.give_all_up();
         self.free_all();
         self.check();
-        assert_eq!(self.model.charged(), [0; 7], "C-B6: nothing is left");
+        assert_eq!(self.model.charged(), [0; 8], "C-B6: nothing is left");
         assert!(*self.state.ledger().charged() == Amounts::ZERO);
         assert!(self.model.instances.is_empty() && self.model.dying.is_empty());
     }

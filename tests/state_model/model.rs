@@ -11,7 +11,7 @@ use crate::state::{
 };
 
 /// One number per budget, the total last.
-pub type Sums = [u64; 7];
+pub type Sums = [u64; 8];
 pub type Request = RequestId<Fake>;
 pub type Dying = DyingId<Fake>;
 
@@ -25,7 +25,7 @@ pub fn plus(a: Sums, b: &Amounts) -> Sums {
 }
 
 pub fn total<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Sums {
-    all.into_iter().fold([0; 7], plus)
+    all.into_iter().fold([0; 8], plus)
 }
 
 /// How many pass whoever waits for room before it collects.
@@ -38,6 +38,7 @@ pub const MEMORY: usize = 0;
 pub const CODE: usize = 1;
 pub const COMPILE: usize = 2;
 pub const STACK: usize = 3;
+pub const INSTANCES: usize = 7;
 
 #[derive(Debug)]
 pub struct MFunction {
@@ -254,8 +255,8 @@ impl Model {
         Self {
             policy,
             max_compilations,
-            limits: [0; 7],
-            over: [0; 7],
+            limits: [0; 8],
+            over: [0; 8],
             functions: (0..names).map(|_| None).collect(),
             entries: Vec::new(),
             modules: BTreeMap::new(),

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::fake::Instance;
 use crate::model::{
-    CODE, COMPILE, MEMORY, MInstance, Model, Place, Request, STACK, Step, Sums, plus, sums, total,
+    CODE, COMPILE, INSTANCES, MEMORY, MInstance, Model, Place, Request, STACK, Step, Sums, plus,
+    sums, total,
 };
 use crate::shares::Guards;
 use crate::state::Amounts;
@@ -33,7 +34,7 @@ pub enum Verdict {
 
 impl Outlook {
     pub fn is_granted(&self) -> bool {
-        covers(&[0; 7], &self.missing)
+        covers(&[0; 8], &self.missing)
     }
 
     /// Whether it may come to this. How much of a protected group's is left to others depends on the order in which it is
@@ -61,7 +62,7 @@ impl Outlook {
     fn verdict_with(&self, evictable: &Sums) -> Verdict {
         let all = |b: usize| evictable[b] + self.coming[b] + self.of_spares[b];
         let both = core::array::from_fn(all);
-        if covers(&[0; 7], &self.missing) {
+        if covers(&[0; 8], &self.missing) {
             Verdict::Granted
         } else if covers(&self.coming, &self.missing) {
             Verdict::Soon
@@ -75,19 +76,24 @@ impl Outlook {
     }
 }
 
-/// Memory and stacks come from instances, code from modules, mappings and sums from both, and what compilations hold
+/// Memory, stacks and instances come from instances, code from modules, mappings and sums from both, and what compilations hold
 /// from nobody.
 pub fn by_source(instances: &Sums, modules: &Sums) -> Sums {
     core::array::from_fn(|b| match b {
-        MEMORY | STACK => instances[b],
+        MEMORY | STACK | INSTANCES => instances[b],
         CODE => modules[b],
         COMPILE => 0,
         _ => instances[b] + modules[b],
     })
 }
 
+/// Whether code takes of it.
+fn is_of_code(b: usize) -> bool {
+    b == CODE || (STACK + 1..INSTANCES).contains(&b)
+}
+
 pub fn covers(freed: &Sums, missing: &Sums) -> bool {
-    (0..7).all(|b| missing[b] <= freed[b])
+    (0..8).all(|b| missing[b] <= freed[b])
 }
 
 impl Model {
@@ -117,14 +123,14 @@ impl Model {
     /// What others wait for beyond what their victims will bring (it is there, and is theirs: only
     /// another budget keeps them from holding it already); and what is dying for nobody.
     fn awaited(&self, target: Option<Request>) -> (Sums, Sums) {
-        let mut earmarked = [0; 7];
+        let mut earmarked = [0; 8];
         let mut coming = total(self.dying.values().map(|d| &d.holds));
         let heirs = self.requests.iter().filter(|(_, r)| r.expects);
         for (id, request) in heirs.filter(|(id, _)| Some(**id) != target) {
             let victims = self.dying.values().filter(|d| d.heir == Some(*id));
             let bring = total(victims.map(|d| &d.holds));
             let wait = sums(&request.target.beyond(&request.held));
-            for b in 0..7 {
+            for b in 0..8 {
                 earmarked[b] += wait[b].saturating_sub(bring[b]);
                 coming[b] -= wait[b].min(bring[b]);
             }
@@ -162,7 +168,7 @@ impl Model {
         if self.keeps(&guards, &[id], &[]) {
             return false;
         }
-        (0..7).any(|b| lacks[b] > 0 && (holds[b] > 0 || leaves && (b == CODE || b > STACK)))
+        (0..8).any(|b| lacks[b] > 0 && (holds[b] > 0 || leaves && is_of_code(b)))
     }
 
     /// Whether whoever collects evicted what helps, and nobody else.
@@ -194,7 +200,7 @@ impl Model {
                 .map(|(_, i)| &i.holds),
         );
         let code = lacks[CODE] > freed[CODE];
-        let beyond = (STACK + 1..7).any(|b| lacks[b] > freed[b] + live[b]);
+        let beyond = (STACK + 1..INSTANCES).any(|b| lacks[b] > freed[b] + live[b]);
         assert!(
             code || beyond || self.collected_for.is_empty(),
             "a module leaves in vain"
@@ -262,7 +268,7 @@ impl Model {
         self.check_needed(missing, gone, dropped);
         self.check_kept(guards, missing, gone, dropped);
         self.check_recency(guards, missing, gone, dropped);
-        let only_code = (0..7).all(|b| b == CODE || missing[b] == 0);
+        let only_code = (0..8).all(|b| b == CODE || missing[b] == 0);
         if only_code {
             assert!(loose.is_empty(), "C-R3: {loose:?} freed no code");
         }

@@ -44,14 +44,14 @@ impl Guards {
 
 /// What may be reserved: of one budget or another, little or much.
 const TERMS: [(Sums, Option<u64>); 8] = [
-    ([0; 7], None),
-    ([4, 0, 0, 0, 0, 0, 0], None),
-    ([9, 0, 0, 0, 0, 0, 0], Some(14)),
-    ([0, 4, 0, 0, 0, 0, 0], Some(14)),
-    ([0, 12, 0, 0, 0, 0, 0], None),
-    ([3, 4, 0, 2, 1, 0, 0], None),
-    ([0, 0, 0, 0, 0, 14, 5], Some(14)),
-    ([60, 0, 0, 0, 0, 0, 0], None),
+    ([0; 8], None),
+    ([4, 0, 0, 0, 0, 0, 0, 0], None),
+    ([9, 0, 0, 0, 0, 0, 0, 0], Some(14)),
+    ([0, 4, 0, 0, 0, 0, 0, 0], Some(14)),
+    ([0, 12, 0, 0, 0, 0, 0, 0], None),
+    ([3, 4, 0, 2, 1, 0, 0, 1], None),
+    ([0, 0, 0, 0, 0, 14, 5, 0], Some(14)),
+    ([60, 0, 0, 0, 0, 0, 0, 0], None),
 ];
 
 impl Model {
@@ -103,7 +103,7 @@ impl Model {
         let own_share = own.and_then(|own| self.shares.get_key_value(&own));
         let breaks = own_share.is_some_and(|(group, share)| {
             let all = plus(self.holds(*group), target);
-            (0..7).all(|b| missing[b] == 0 || all[b] <= share.reserved[b])
+            (0..8).all(|b| missing[b] == 0 || all[b] <= share.reserved[b])
         });
         let shares = self.shares.iter().filter(|(_, share)| !share.lapsed);
         let groups: BTreeSet<u8> = shares.map(|(group, _)| *group).collect();
@@ -160,7 +160,7 @@ impl Model {
                 .filter(|(key, _)| dropped.contains(key) && users_of.contains(key));
             let lost = code.fold(instances, |sum, (_, holds)| plus(sum, holds));
             let (held, reserved) = (self.holds(*group), self.shares[group].reserved);
-            (0..7).any(|b| lost[b] > 0 && held[b] - lost[b] < reserved[b])
+            (0..8).any(|b| lost[b] > 0 && held[b] - lost[b] < reserved[b])
         }) || guards.pins && self.takes_pinned(gone, dropped, guards.function)
     }
 
@@ -233,7 +233,7 @@ impl World {
         let all = others.fold(reserved, |sum, (_, share)| {
             core::array::from_fn(|b| sum[b] + share.reserved[b])
         });
-        let fits = (0..7).all(|b| reserved[b] == 0 || all[b] <= self.model.limits[b]);
+        let fits = (0..8).all(|b| reserved[b] == 0 || all[b] <= self.model.limits[b]);
         let terms = ShareTerms {
             reserved: PerBudget::from_fn(|b| reserved[b as usize]),
             lapses_after,
@@ -243,7 +243,7 @@ impl World {
         let set = (self.state).set_share(&name, terms, &mut self.cx);
         assert_eq!(set.is_ok(), fits, "{set:?}");
         self.seen.note_if(!fits, "reservation refused");
-        if fits && reserved == [0; 7] {
+        if fits && reserved == [0; 8] {
             self.model.shares.remove(&group);
         } else if fits {
             self.seen.note("reserved");

@@ -96,7 +96,7 @@ impl World {
             };
         }
         let outlook = self.model.outlook(id, &target);
-        let may = !self.model.closed && !self.is_room_awaited() && self.model.overdraft() == [0; 7];
+        let may = !self.model.closed && !self.is_room_awaited() && self.model.overdraft() == [0; 8];
         let has_room = self.state.reserve_for_spare(id, target);
         assert!(self.cx.out.destroy.is_empty(), "nothing goes for a spare");
         assert_eq!(has_room, may && outlook.is_granted(), "{outlook:?}");

@@ -73,6 +73,11 @@ impl Limits {
         self.with(Budget::Mapped, Some(bytes))
     }
 
+    /// Instances at once, of all functions and groups: idle, leased and in the making.
+    pub fn instances(self, count: u64) -> Self {
+        self.with(Budget::Instances, Some(count))
+    }
+
     /// The limit of one budget; `None` when it has none.
     pub fn get(&self, budget: Budget) -> Option<u64> {
         self.0[budget]

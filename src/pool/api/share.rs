@@ -15,7 +15,7 @@ use crate::state::{self, Budget, CountLimits, Group, MAX_WEIGHT, PerBudget, Shar
 /// use it, others do. But what the group holds of it stays, however much others ask for:
 ///
 /// - its **instances**, idle ones too, count in [`Memory`](Budget::Memory), [`Stack`](Budget::Stack),
-///   [`Mappings`](Budget::Mappings) and [`Total`](Budget::Total);
+///   [`Mappings`](Budget::Mappings), [`Total`](Budget::Total) and [`Instances`](Budget::Instances);
 /// - the **code** of each module that it has made an instance of since that was loaded counts in
 ///   [`Code`](Budget::Code), [`Mapped`](Budget::Mapped), [`Mappings`](Budget::Mappings) and [`Total`](Budget::Total), with or
 ///   without an instance now. Code is charged to the pool once, and each group that uses it answers for all of it, as
@@ -69,7 +69,12 @@ impl Share {
     /// room: what it lacks nobody else can give it. (So a limit of [`Budget::Compile`] refuses what would be the second compilation at
     /// once, where [`Self::max_compilations`] lets it wait.) What the group has beyond a limit that is set later stays until it asks for
     /// more, or is evicted.
+    ///
+    /// Of [`Budget::Instances`] it is the same as [`Self::max_instances`], which waits.
     pub fn limit(mut self, budget: Budget, amount: u64) -> Self {
+        if budget == Budget::Instances {
+            return self.max_instances(u32::try_from(amount).unwrap_or(u32::MAX));
+        }
         self.limits.set(budget, amount);
         self
     }
@@ -138,7 +143,7 @@ impl Share {
 
     /// The limit of a budget, if it has one.
     pub fn limit_of(&self, budget: Budget) -> Option<u64> {
-        Some(self.limits[budget]).filter(|limit| *limit < u64::MAX)
+        limit_of(&self.limits, &self.counts, budget)
     }
 
     pub(super) fn terms(&self) -> ShareTerms {
@@ -170,6 +175,18 @@ impl Share {
             _ => Ok(()),
         }
     }
+}
+
+/// The limit of a budget, if it has one: that of instances is kept among the counts.
+fn limit_of(limits: &PerBudget<u64>, counts: &CountLimits, budget: Budget) -> Option<u64> {
+    match budget {
+        Budget::Instances => limited(counts.instances).map(u64::from),
+        _ => Some(limits[budget]).filter(|limit| *limit < u64::MAX),
+    }
+}
+
+fn limited(count: u32) -> Option<u32> {
+    Some(count).filter(|count| *count < u32::MAX)
 }
 
 impl Default for Share {
@@ -276,14 +293,11 @@ impl GroupStats {
     fn of<H: state::Types>(share: &state::Share<H>, waiting: usize, definitions: usize) -> Self {
         let holds = share.holds();
         let counts = share.terms.counts;
-        let limited = |count: u32| Some(count).filter(|count| *count < u32::MAX);
         Self {
             group: share.group.clone(),
             reserved: share.terms.reserved,
             holds: PerBudget::from_fn(|budget| holds.get(budget)),
-            limits: PerBudget::from_fn(|budget| {
-                Some(share.terms.limits[budget]).filter(|limit| *limit < u64::MAX)
-            }),
+            limits: PerBudget::from_fn(|budget| limit_of(&share.terms.limits, &counts, budget)),
             instances: share.seats,
             max_instances: limited(counts.instances),
             waiting,

@@ -224,13 +224,13 @@ const METRICS: &[Metric] = &[
         name: name::CHARGED,
         kind: Kind::Gauge,
         unit: None,
-        what: "Charged to a budget: bytes, or mappings",
+        what: "Charged to a budget: bytes, or a count",
     },
     Metric {
         name: name::LIMIT,
         kind: Kind::Gauge,
         unit: None,
-        what: "Limit of a budget that has one: bytes, or mappings",
+        what: "Limit of a budget that has one: bytes, or a count",
     },
     Metric {
         name: name::INSTANCES,
@@ -418,7 +418,7 @@ mod tests {
             let unit = match metric.unit {
                 Some(Unit::Count) => "",
                 Some(unit) => unit.as_str(),
-                None => "bytes, or mappings",
+                None => "bytes, or a count",
             };
             (metric.name, kind, unit, metric.what)
         });

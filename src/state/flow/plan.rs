@@ -222,6 +222,7 @@ impl<H: Types> State<H> {
             Budget::Mappings,
             Budget::Total,
             Budget::Mapped,
+            Budget::Instances,
         ];
         self.claim_instances(plan, &by_recency, slots);
         // Every idle instance is claimed now, so what is left to give up is code.

@@ -21,11 +21,13 @@ pub enum Budget {
     Total,
     /// Bytes of code and stacks together: what is mapped beside the instances' memories.
     Mapped,
+    /// Instances, idle, leased and in the making.
+    Instances,
 }
 
 impl Budget {
     /// Every budget, in the order in which reports list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Memory,
         Self::Code,
         Self::Compile,
@@ -33,6 +35,7 @@ impl Budget {
         Self::Mappings,
         Self::Total,
         Self::Mapped,
+        Self::Instances,
     ];
 
     /// The name that errors, metrics and reports use.
@@ -45,13 +48,15 @@ impl Budget {
             Self::Mappings => "mappings",
             Self::Total => "total",
             Self::Mapped => "mapped",
+            Self::Instances => "instances",
         }
     }
 
-    /// What one unit of the budget is: "bytes", or "mappings".
+    /// What one unit of the budget is: "bytes", "mappings" or "instances".
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Mappings => "mappings",
+            Self::Instances => "instances",
             _ => "bytes",
         }
     }
@@ -70,7 +75,9 @@ pub struct Amounts {
     code: u64,
     compile: u64,
     stack: u64,
-    mappings: u64,
+    /// Counts have half a word each: every instance keeps its amounts.
+    mappings: u32,
+    instances: u32,
 }
 
 impl Amounts {
@@ -80,6 +87,7 @@ impl Amounts {
         compile: 0,
         stack: 0,
         mappings: 0,
+        instances: 0,
     };
 
     pub const fn memory(mut self, bytes: u64) -> Self {
@@ -102,8 +110,15 @@ impl Amounts {
         self
     }
 
+    /// More than a `u32` can count reads as `u32::MAX`, which no system grants.
     pub const fn mappings(mut self, count: u64) -> Self {
-        self.mappings = count;
+        self.mappings = few(count);
+        self
+    }
+
+    /// As for mappings.
+    pub const fn instances(mut self, count: u64) -> Self {
+        self.instances = few(count);
         self
     }
 
@@ -114,7 +129,8 @@ impl Amounts {
             Budget::Code => self.code,
             Budget::Compile => self.compile,
             Budget::Stack => self.stack,
-            Budget::Mappings => self.mappings,
+            Budget::Mappings => self.mappings.into(),
+            Budget::Instances => self.instances.into(),
             Budget::Total => self
                 .memory
                 .saturating_add(self.code)
@@ -124,7 +140,7 @@ impl Amounts {
         }
     }
 
-    /// The sum, or `None` when a field or the total leaves `u64`.
+    /// The sum, or `None` when it cannot be counted.
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
         let sum = self.zip(other, u64::checked_add)?;
         sum.memory
@@ -134,7 +150,7 @@ impl Amounts {
         Some(sum)
     }
 
-    /// The sum, with fields that stop at the end of `u64`: for needs, which are then refused.
+    /// The sum, with fields that stop at the greatest that they can count: for needs, which are then refused.
     pub fn saturating_add(&self, other: &Self) -> Self {
         self.each(other, u64::saturating_add)
     }
@@ -160,7 +176,8 @@ impl Amounts {
             code: f(self.code, other.code),
             compile: f(self.compile, other.compile),
             stack: f(self.stack, other.stack),
-            mappings: f(self.mappings, other.mappings),
+            mappings: few(f(self.mappings.into(), other.mappings.into())),
+            instances: few(f(self.instances.into(), other.instances.into())),
         }
     }
 
@@ -170,8 +187,18 @@ impl Amounts {
             code: f(self.code, other.code)?,
             compile: f(self.compile, other.compile)?,
             stack: f(self.stack, other.stack)?,
-            mappings: f(self.mappings, other.mappings)?,
+            mappings: u32::try_from(f(self.mappings.into(), other.mappings.into())?).ok()?,
+            instances: u32::try_from(f(self.instances.into(), other.instances.into())?).ok()?,
         })
+    }
+}
+
+/// `u32::try_from`, in constants.
+const fn few(count: u64) -> u32 {
+    if count > u32::MAX as u64 {
+        u32::MAX
+    } else {
+        count as u32
     }
 }
 

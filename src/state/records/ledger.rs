@@ -216,12 +216,14 @@ impl Ledger {
             bytes -= part;
             part
         };
+        let count = |b: Budget| need.get(b).min(free(b));
         Amounts::ZERO
             .memory(take(Budget::Memory))
             .code(take(Budget::Code))
             .compile(take(Budget::Compile))
             .stack(take(Budget::Stack))
-            .mappings(need.get(Budget::Mappings).min(free(Budget::Mappings)))
+            .mappings(count(Budget::Mappings))
+            .instances(count(Budget::Instances))
     }
 
     /// The shortage to report: of the budgets that lack something, the one that lacks the largest

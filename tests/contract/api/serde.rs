@@ -31,7 +31,7 @@ fn settings_are_written_and_read() {
         limits,
         json!({
             "memory": 1 << 20, "code": null, "compile": null, "stack": null,
-            "mappings": null, "total": 5 << 20, "mapped": null
+            "mappings": null, "total": 5 << 20, "mapped": null, "instances": null
         }),
     );
     let some: Limits = from_value(json!({"memory": 1 << 20})).unwrap();

@@ -14,7 +14,7 @@ fn limits_error(builder: PoolBuilder) -> LimitsError {
 
 type Setter = fn(Limits, u64) -> Limits;
 
-const BUDGETS: [(&str, Setter); 7] = [
+const BUDGETS: [(&str, Setter); 8] = [
     ("memory", Limits::memory),
     ("code", Limits::code),
     ("compile", Limits::compile),
@@ -22,6 +22,7 @@ const BUDGETS: [(&str, Setter); 7] = [
     ("mappings", Limits::mappings),
     ("total", Limits::total),
     ("mapped", Limits::mapped),
+    ("instances", Limits::instances),
 ];
 
 #[test]

@@ -1,6 +1,7 @@
-//! C-B1, C-B2, C-B5 to C-B8: what is charged, when it is given back, which limits make sense, and what a
+//! C-B1, C-B2, C-B5 to C-B9: what is charged, when it is given back, which limits make sense, and what a
 //! refusal says.
 
+mod instances;
 mod limits;
 mod refusals;
 

@@ -126,6 +126,7 @@ impl FileLimits {
             (Budget::Mappings, self.mappings.map(|limit| limit.0)),
             (Budget::Total, self.total.map(|limit| limit.0)),
             (Budget::Mapped, self.mapped.map(|limit| limit.0)),
+            (Budget::Instances, self.instances.map(|limit| limit.0)),
         ];
         let said = said.into_iter();
         said.fold(limits, |limits, (budget, limit)| match limit {

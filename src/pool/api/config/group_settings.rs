@@ -38,6 +38,7 @@ struct FileReserve {
     mappings: Option<Count>,
     total: Option<Size>,
     mapped: Option<Size>,
+    instances: Option<Count>,
 }
 
 impl FileGroup {
@@ -51,6 +52,7 @@ impl FileGroup {
             (Budget::Mappings, reserve.mappings.map(|count| count.0)),
             (Budget::Total, bytes(reserve.total)),
             (Budget::Mapped, bytes(reserve.mapped)),
+            (Budget::Instances, reserve.instances.map(|count| count.0)),
         ];
         let most = |size: Option<SizeLimit>| size.and_then(|size| size.0);
         let limits = [

@@ -94,6 +94,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     total = "1Gi"
 ///     mapped = "56Mi"
 ///     mappings = 49152                    # these are counted
+///     instances = 1000
 ///
 ///     [module_limits]                     # each may be "unlimited"
 ///     wasm_bytes = "8Mi"
@@ -119,7 +120,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_waiting = 100                   # more are refused where they would have to wait
 ///     max_compilations = 1
 ///     max_definitions = 20                # of which it is the owner
-///     reserve = { memory = "64Mi", code = "16Mi" }  # and stack, mappings, total, mapped: not evicted for others
+///     reserve = { memory = "64Mi", code = "16Mi" }  # and stack, mappings, total, mapped, instances: not evicted for others
 ///     lapses_after = "5m"                 # or "never"
 ///     weight = 2                          # among those who wait for room; 1 for others
 ///
@@ -233,6 +234,7 @@ struct FileLimits {
     mappings: Option<CountLimit>,
     total: Option<SizeLimit>,
     mapped: Option<SizeLimit>,
+    instances: Option<CountLimit>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -60,8 +60,9 @@ const KEYS: &[(&str, Set)] = &[
         b.group("night", share.limit(Budget::Mappings, 9).limit(Budget::Total, 8 << 20))
     }),
     ("groups.reports.weight = 3", |b| b.group("reports", Share::new().weight(3))),
-    ("groups.reports = { reserve = { code = '1Mi', mappings = 7 }, stack = '1Mi', lapses_after = 'never' }", |b| {
+    ("groups.reports = { reserve = { code = '1Mi', mappings = 7, instances = 2 }, stack = '1Mi', lapses_after = 'never' }", |b| {
         let share = Share::new().reserve(Budget::Code, 1 << 20).reserve(Budget::Mappings, 7);
+        let share = share.reserve(Budget::Instances, 2);
         b.group("reports", share.limit(Budget::Stack, 1 << 20).lapses_after(None))
     }),
     ("compiler.warm = 3", |b| b.compile_in(CompilerProcess::this_program().warm(3))),
@@ -82,6 +83,7 @@ const KEYS: &[(&str, Set)] = &[
     ("limits.total = 123456789", |b| b.limits(Limits::new().total(123_456_789))),
     ("limits.mapped = '9000000KB'", |b| b.limits(Limits::new().mapped(9_000_000_000))),
     ("limits.mappings = 9", |b| b.limits(Limits::new().mappings(9))),
+    ("limits.instances = 9", |b| b.limits(Limits::new().instances(9))),
     ("limits.mappings = 'unlimited'", |b| b.limits(Limits::new().with(Budget::Mappings, None))),
 ];
 
