@@ -256,6 +256,8 @@ pub struct State<H: Types> {
     dying: Arena<Dying<H>>,
     /// What is held for as long as the pool is open, by nobody's request: see [`Self::keep_standing`].
     standing: Charge,
+    /// What is held until the pool is gone: see [`Self::set_aside`].
+    set_aside: Charge,
     /// Who waits until there is room in the budgets.
     room_queue: Queue<H>,
     /// Their places, where groups have weights.
@@ -315,6 +317,7 @@ impl<H: Types> State<H> {
             requests: Arena::new(),
             dying: Arena::new(),
             standing: Charge::NONE,
+            set_aside: Charge::NONE,
             room_queue: Queue::new(),
             fair: FairTags::new(),
             awaiting_frees: Queue::new(),
@@ -373,7 +376,7 @@ impl<H: Types> State<H> {
         self.dying.iter().map(|(id, _)| id)
     }
 
-    /// Whether it is closed, and nothing is charged, promised or asked for any more.
+    /// Whether it is closed, and nothing is charged but what is set aside, and nothing promised or asked for any more.
     pub fn is_drained(&self) -> bool {
         self.closed
             && self.instances.is_empty()
@@ -415,16 +418,21 @@ impl<H: Types> State<H> {
         !self.requests.is_empty()
     }
 
+    /// What no eviction frees.
+    fn always_held(&self) -> Amounts {
+        (self.standing.amounts()).saturating_add(&self.set_aside.amounts())
+    }
+
     /// Whether this could be reserved if nothing else were charged but what stands.
     pub fn can_ever_hold(&self, amounts: &Amounts) -> bool {
-        let amounts = amounts.saturating_add(&self.standing.amounts());
+        let amounts = amounts.saturating_add(&self.always_held());
         let fits = |b: Budget| amounts.get(b) <= self.ledger.limits()[b];
         Budget::ALL.into_iter().all(fits)
     }
 
     /// The most of `compile` that could be reserved beside this if nothing else were charged but what stands.
     pub fn most_to_compile(&self, beside: &Amounts) -> u64 {
-        let held = beside.saturating_add(&self.standing.amounts());
+        let held = beside.saturating_add(&self.always_held());
         let left = |b: Budget| self.ledger.limits()[b].saturating_sub(held.get(b));
         left(Budget::Compile).min(left(Budget::Total))
     }

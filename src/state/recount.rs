@@ -138,7 +138,7 @@ impl<H: Types> State<H> {
             Phase::Loaded { charge, .. } => charge.amounts(),
             _ => Amounts::ZERO,
         });
-        let standing = core::iter::once(self.standing.amounts());
+        let standing = core::iter::once(self.always_held());
         let all = instances.chain(requests).chain(dying);
         let mut all = all.chain(modules).chain(standing);
         let sum = all.try_fold(Amounts::ZERO, |sum, part| sum.checked_add(&part));

@@ -38,6 +38,7 @@ mod pool;
 mod quarantine;
 mod reserved;
 mod room;
+mod set_aside;
 mod shares;
 mod spares;
 mod turns;

@@ -101,7 +101,7 @@ impl<H: Types> State<H> {
             _ => Amounts::ZERO,
         });
         let kept = codes.fold(Amounts::ZERO, |all, code| all.saturating_add(&code));
-        let kept = kept.saturating_add(&self.standing.amounts());
+        let kept = kept.saturating_add(&self.always_held());
         let all = target.saturating_add(&kept);
         let limits = self.ledger.limits();
         let missing = PerBudget::from_fn(|b| match target.get(b) {

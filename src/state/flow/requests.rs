@@ -148,6 +148,14 @@ impl<H: Types> State<H> {
         self.abandon(id, out);
     }
 
+    /// So much is held from now on, until the pool is gone; or nothing, if the limits have no room for it.
+    pub fn set_aside(&mut self, amounts: &Amounts) -> bool {
+        let charge = self.ledger.reserve(amounts);
+        let fits = charge.is_some();
+        self.set_aside.merge(charge.unwrap_or_default());
+        fits
+    }
+
     /// Nothing stands any more.
     pub fn end_standing(&mut self, out: &mut Effects<H>) {
         let charge = self.standing.take();
