@@ -278,7 +278,8 @@ pub use pool::{
 pub use pool::{ArtifactSettings, Config, ConfigError, ConfigPlace};
 pub use runtime::{
     GuestTrap, INSTANCE_OVERHEAD, ImportError, InspectError, MissingImport, ModuleLimit,
-    ModuleLimits, ModuleTooLarge, Report, SharedError, StackTooSmall, StoreData, SystemError,
+    ModuleLimits, ModuleTooLarge, PoolingAllocator, Report, SharedError, StackTooSmall, StoreData,
+    SystemError,
 };
 pub use state::{Budget, Group, Policy, RemovalReason, Reuse};
 /// The wasmtime that the pool is built on: its types are in this crate's API.

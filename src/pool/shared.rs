@@ -332,10 +332,20 @@ impl<T: Send + 'static> Shared<T> {
     /// New limits hold from now on; see `Pool::set_limits`.
     pub fn set_limits(&self, limits: crate::pool::Limits) -> Result<(), LimitsError> {
         limits.validate()?;
+        let limits = self.settings.within_places(limits);
         self.with_state(|locked, cx| {
             locked.state.set_limits(limits.per_budget(), cx);
         });
         Ok(())
+    }
+
+    /// The places for instances are charged for as long as the pool is.
+    pub fn set_places_aside(&self) {
+        if let Some(places) = self.runtime.places() {
+            let amounts = places.amounts();
+            let fits = self.with_state(|locked, _| locked.state.set_aside(&amounts));
+            debug_assert!(fits, "the limits were checked for {amounts:?}");
+        }
     }
 
     /// The system refuses what the budgets grant: evicts so many that are idle, and destroys them;

@@ -8,6 +8,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy
 use super::epoch::Epoch;
 use super::heap::{self, Heap, TypeRegistry};
 use super::inspect::Facts;
+use super::pooling::Places;
 use super::raw::ChargedStacks;
 use super::sizes;
 use crate::artifacts::EngineKey;
@@ -29,6 +30,8 @@ pub(crate) struct Runtime {
     compiler: Config,
     key: EngineKey,
     epoch: Arc<Epoch>,
+    /// Made ahead, for memories, tables and stacks.
+    places: Option<Places>,
     types: Arc<TypeRegistry>,
 }
 
@@ -82,9 +85,17 @@ pub(crate) fn compiler_config(of: &Config) -> wasmtime::Result<(Config, EngineKe
 }
 
 impl Runtime {
-    /// With an engine of the pool's own.
-    pub fn new(settings: EngineSettings) -> wasmtime::Result<Self> {
-        Self::with_engine(Engine::new(&settings.config())?)
+    /// With an engine of the pool's own, whose instances are made on demand or in these places.
+    pub fn new(settings: EngineSettings, places: Option<Places>) -> wasmtime::Result<Self> {
+        let mut config = settings.config();
+        if let Some(places) = &places {
+            config.allocation_strategy(places.strategy());
+            // A stack that has been given back would stay resident otherwise.
+            config.async_stack_zeroing(true);
+        }
+        let mut runtime = Self::with_engine(Engine::new(&config)?)?;
+        runtime.places = places;
+        Ok(runtime)
     }
 
     pub fn with_engine(engine: Engine) -> wasmtime::Result<Self> {
@@ -95,6 +106,7 @@ impl Runtime {
             compiler,
             key,
             epoch,
+            places: None,
             types: Arc::default(),
         })
     }
@@ -121,11 +133,7 @@ impl Runtime {
 
     /// The first size of an instance's GC heap, if a module of these facts has one.
     pub fn gc_heap(&self, facts: &Facts) -> Option<u64> {
-        let engine = &self.engine;
-        let collects = facts.collects
-            && engine.get_collector().is_some()
-            && engine.get_wasm_features().contains(WasmFeatures::GC_TYPES);
-        collects.then(|| engine.get_gc_heap_initial_size())
+        gc_heap(&self.engine, facts)
     }
 
     /// Heap of such a module and of its instances.
@@ -163,10 +171,27 @@ impl Runtime {
         self.engine.get_max_wasm_stack()
     }
 
-    /// What a fiber stack takes.
-    pub fn stack_amounts(&self) -> Amounts {
-        sizes::stack_amounts(self.engine.get_async_stack_size() as u64)
+    /// Where instances lie, if that is made ahead.
+    pub fn places(&self) -> Option<&Places> {
+        self.places.as_ref()
     }
+
+    /// What a fiber stack takes. The mappings of places are there already.
+    pub fn stack_amounts(&self) -> Amounts {
+        let stack = sizes::stack_amounts(self.engine.get_async_stack_size() as u64);
+        match self.places {
+            Some(_) => stack.mappings(0),
+            None => stack,
+        }
+    }
+}
+
+/// The first size of an instance's GC heap in this engine: see [`Runtime::gc_heap`].
+pub(crate) fn gc_heap(engine: &Engine, facts: &Facts) -> Option<u64> {
+    let collects = facts.collects
+        && engine.get_collector().is_some()
+        && engine.get_wasm_features().contains(WasmFeatures::GC_TYPES);
+    collects.then(|| engine.get_gc_heap_initial_size())
 }
 
 /// Whether an engine keeps images of a module's initial memory: see [`Runtime::keeps_images`].

@@ -15,6 +15,10 @@ use super::sections::Reader;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Facts {
     pub memories: u32,
+    /// Of those, what is made for each instance to import.
+    pub own_memories: u32,
+    /// Tables that it declares.
+    pub tables: u32,
     /// Sum of the declared minimums of its own memories.
     pub memory_bytes: u64,
     /// Sum of the declared minimums of its own tables.
@@ -132,6 +136,7 @@ impl Facts {
     /// What each instance gets of its own, to import, is charged as what the module declares.
     pub fn add_own(&mut self, own: &OwnNeeds) {
         self.memories = self.memories.saturating_add(own.memories);
+        self.own_memories = own.memories;
         self.memory_bytes = self.memory_bytes.saturating_add(own.memory_bytes);
         self.table_elements = self.table_elements.saturating_add(own.table_elements);
         self.largest_table = self.largest_table.max(own.largest_table);

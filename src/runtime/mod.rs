@@ -17,6 +17,7 @@ mod instance;
 mod link;
 mod meter;
 mod module_limits;
+mod pooling;
 mod raw;
 mod sections;
 mod signature;
@@ -33,7 +34,7 @@ pub(crate) use code::{Code, CodeNeeds, LoadFailure, Unmapped, compile};
 pub(crate) use compile_heap::compile_heap;
 #[cfg(all(target_os = "linux", feature = "compiler"))]
 pub(crate) use engine::compiler_config;
-pub(crate) use engine::{EngineSettings, Runtime};
+pub(crate) use engine::{EngineSettings, Runtime, gc_heap};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
@@ -45,6 +46,7 @@ pub(crate) use instance::{
     resolve_exports, runs_as_task_only, set_yields,
 };
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
+pub(crate) use pooling::Places;
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
     InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
@@ -61,6 +63,7 @@ pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;
 pub use module_limits::{ModuleLimit, ModuleLimits, ModuleTooLarge};
+pub use pooling::PoolingAllocator;
 pub use sizes::INSTANCE_OVERHEAD;
 pub use stack::StackTooSmall;
 pub use system::SystemError;

@@ -334,6 +334,7 @@ impl<'a> Reader<'a> {
         let elements = table.ty.initial;
         let facts = &mut self.facts;
         facts.heap.add(1, heap::TABLE);
+        facts.tables = facts.tables.saturating_add(1);
         facts.table_elements = facts.table_elements.saturating_add(elements);
         facts.largest_table = facts.largest_table.max(elements);
         facts.collects |= is_collected(ValType::Ref(table.ty.element_type));

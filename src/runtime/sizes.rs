@@ -107,21 +107,23 @@ impl InstanceNeeds {
     pub fn of(facts: &Facts, runtime: &Runtime) -> Self {
         let heap = runtime.heap(facts).instance;
         let gc_heap = runtime.gc_heap(facts);
-        let per_memory = match facts.has_data {
-            true => MAPPINGS_PER_MEMORY_WITH_DATA,
-            false => MAPPINGS_PER_MEMORY,
-        };
-        let of_gc_heap = gc_heap.map_or(0, |_| MAPPINGS_PER_MEMORY);
         let tables = table_bytes(facts.table_elements);
+        let (of_memories, of_tables) = match runtime.places() {
+            None => (mappings_on_demand(facts, gc_heap.is_some()), 0),
+            // What is made for it to import is made on demand all the same.
+            Some(_) => (
+                u64::from(facts.own_memories) * MAPPINGS_PER_MEMORY,
+                u64::from(facts.tables) * PAGE,
+            ),
+        };
+        let overhead = INSTANCE_OVERHEAD.saturating_add(of_tables);
         Self {
-            fixed: INSTANCE_OVERHEAD.saturating_add(heap.saturating_sub(INCLUDED_BYTES)),
+            fixed: overhead.saturating_add(heap.saturating_sub(INCLUDED_BYTES)),
             metered: facts
                 .memory_bytes
                 .saturating_add(tables)
                 .saturating_add(gc_heap.unwrap_or(0)),
-            mappings: (u64::from(facts.memories) * per_memory)
-                .saturating_add(of_gc_heap)
-                .saturating_add(heap_mappings(heap.saturating_add(tables))),
+            mappings: of_memories.saturating_add(heap_mappings(heap.saturating_add(tables))),
         }
     }
 
@@ -137,6 +139,15 @@ impl InstanceNeeds {
             .mappings(self.mappings)
             .instances(1)
     }
+}
+
+/// Of memories, and of a GC heap if there is one.
+fn mappings_on_demand(facts: &Facts, collects: bool) -> u64 {
+    let per_memory = match facts.has_data {
+        true => MAPPINGS_PER_MEMORY_WITH_DATA,
+        false => MAPPINGS_PER_MEMORY,
+    };
+    u64::from(facts.memories) * per_memory + u64::from(collects) * MAPPINGS_PER_MEMORY
 }
 
 /// A fiber stack: its bytes in whole pages, one mapping for them and one for the guard.

@@ -1,4 +1,5 @@
-//! What the operating system refuses: memory, address space, mappings, files, threads.
+//! What the operating system refuses: memory, address space, mappings, files, threads; and places, by an allocator that has
+//! made them ahead.
 
 use std::error::Error;
 use std::fmt;
@@ -6,9 +7,10 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use wasmtime::OutOfMemory;
+use wasmtime::{OutOfMemory, PoolConcurrencyLimitError};
 
-/// The operating system refused something; its `source`, the [`io::Error`], is what it said.
+/// The operating system refused something; its `source`, the [`io::Error`], is what it said. Of the same kind as a lack of memory
+/// is that a pooling allocator has no place left, which others than the pool may occupy.
 #[derive(Debug, Clone)]
 pub struct SystemError(Arc<io::Error>);
 
@@ -49,6 +51,9 @@ pub(crate) fn refused_by_system(error: &wasmtime::Error) -> Option<io::Error> {
         }
         if let Some(errno) = cause.downcast_ref::<Errno>() {
             return Some((*errno).into());
+        }
+        if let Some(full) = cause.downcast_ref::<PoolConcurrencyLimitError>() {
+            return Some(io::Error::new(ErrorKind::OutOfMemory, full.to_string()));
         }
         let no_heap = cause.is::<OutOfMemory>();
         no_heap.then(|| ErrorKind::OutOfMemory.into())

@@ -9,7 +9,10 @@ fn what_is_set_aside_is_charged_and_stays() {
         Policy::CostAware,
         &[(Budget::Memory, 10), (Budget::Mappings, 10)],
     );
-    assert!(!pool.state.set_aside(&NONE.memory(11)), "more than there is");
+    assert!(
+        !pool.state.set_aside(&NONE.memory(11)),
+        "more than there is"
+    );
     assert_eq!(*pool.state.ledger().charged(), NONE);
     assert!(pool.state.set_aside(&NONE.memory(3).mappings(4)));
     assert!(pool.state.set_aside(&NONE.memory(1)));

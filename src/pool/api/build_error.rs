@@ -34,15 +34,18 @@ pub enum LimitsError {
         min: u64,
     },
     /// Not even one instance could be had.
-    #[error("{field} is {value} bytes, but {what} needs {needed}: no instance could ever be made")]
+    #[error(
+        "{field} is {value} {unit}, but {what} needs {needed}: no instance could ever be made",
+        unit = if *field == "mappings" { field } else { "bytes" }
+    )]
     NeverFits {
         /// Which setting.
         field: &'static str,
-        /// What it was set to, in bytes.
+        /// What it was set to, in bytes, or mappings.
         value: u64,
         /// What does not fit.
         what: &'static str,
-        /// What that needs, in bytes.
+        /// What that needs, in the same unit.
         needed: u64,
     },
 }
@@ -81,6 +84,9 @@ pub enum BuildError {
         /// What wasmtime's `Config` must enable for it.
         needs: &'static str,
     },
+    /// [`PoolBuilder::pooling_allocator`](crate::PoolBuilder::pooling_allocator) is for the pool's own engine.
+    #[error("a pooling allocator is set, and an engine of the host's own, which has an allocator")]
+    EngineHasAllocator,
     /// What a group is given makes no sense: see [`PoolBuilder::group`](crate::PoolBuilder::group).
     #[error("what a group is given makes no sense")]
     Share(#[source] ShareError),

@@ -13,7 +13,7 @@ use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::check_compiler::check_compiler;
 #[cfg(feature = "config")]
 use crate::pool::api::config::ArtifactSettings;
-use crate::pool::api::limits::{LARGEST, Limits, check_lease, check_range};
+use crate::pool::api::limits::{LARGEST, Limits, check_at_most, check_lease, check_range};
 use crate::pool::api::quarantine::Quarantine;
 use crate::pool::cold::compile_hooks::CompileHooks;
 use crate::pool::defined::InstanceLimits;
@@ -25,10 +25,10 @@ use crate::pool::shared::{Hook, MakeData, Parts, Shared};
 use crate::pool::time::clock::{Clock, nanos};
 use crate::pool::time::clock_thread::{ClockThread, channel};
 use crate::pool::time::timekeeper::Timekeeper;
-use crate::runtime::{EngineSettings, HostImports, ModuleLimits, Runtime, StoreData, share};
-use crate::state::{Budget, Group, Policy, Reuse, ShareTerms};
+use crate::runtime::{HostImports, ModuleLimits, Runtime, StoreData};
+use crate::state::{Group, Policy, Reuse, ShareTerms};
 
-type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
+pub(super) type Imports<T> = dyn FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send;
 
 /// Settings of a pool to be built. What is not set has the default that its method names.
 pub struct PoolBuilder<T: Send + 'static = ()> {
@@ -37,13 +37,13 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     /// Set by the host, as opposed to derived from the limits.
     max_instance_memory: Option<u64>,
     max_idle_memory: Option<u64>,
-    max_wasm_stack: usize,
+    pub(super) max_wasm_stack: usize,
     /// `None`: as [`PoolBuilder::async_stack_size`] says.
-    async_stack_size: Option<usize>,
-    backtraces: bool,
-    engine: Option<Engine>,
-    linker: Option<Linker<StoreData<T>>>,
-    imports: Vec<Box<Imports<T>>>,
+    pub(super) async_stack_size: Option<usize>,
+    pub(super) backtraces: bool,
+    pub(super) engine: Option<Engine>,
+    pub(super) linker: Option<Linker<StoreData<T>>>,
+    pub(super) imports: Vec<Box<Imports<T>>>,
     artifacts: Option<Artifacts>,
     pub(super) compile_in: CompileIn,
     /// To be opened, if there are no `artifacts`.
@@ -63,25 +63,23 @@ const SHORTEST_TICK: u64 = 100_000;
 /// Bytes that a process can address on today's machines. A module that declares more is refused when it is
 /// defined, and not by the system, for which all that is idle would be evicted first.
 const ADDRESS_SPACE: u64 = 1 << 47;
-/// Of a fiber stack, for the host's functions and wasmtime's own frames.
-const STACK_MARGIN: usize = 128 << 10;
 /// Each may take a thread.
 const MOST_COMPILATIONS: usize = 1024;
 /// Beyond it there is no stack, nor a place for one: a stack is address space, if nothing else.
 const LARGEST_STACK: u64 = 1 << 30;
-/// Fiber stacks are whole pages on any system.
-const STACK_STEP: usize = 64 << 10;
 
 impl<T: Send + 'static> PoolBuilder<T> {
     pub(crate) fn new(make: impl Fn(&str, &Group) -> T + Send + Sync + 'static) -> Self {
         Self {
             name: "default".into(),
             settings: Settings {
+                allocator: None,
                 limits: Limits::new(),
                 instance: InstanceLimits {
                     // More than a process can address: the budgets decide.
                     memory: ADDRESS_SPACE,
                     table_elements: 100_000,
+                    counts_gc_heaps: false,
                 },
                 modules: ModuleLimits::new(),
                 max_idle_memory: u64::MAX,
@@ -278,55 +276,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// Bytes of the fiber stack that an instance has once a task has called it, rounded up to
-    /// 64 KiB, at most 1 GiB; a guard comes on top. What [`Self::max_wasm_stack`] leaves of it is for the host's
-    /// functions: at least 128 KiB. Unless set, 1 MiB, or what `max_wasm_stack` needs. With an engine
-    /// of the host's own, that one's `async_stack_size` counts instead: it is charged once for each
-    /// instance that a task has called, whatever allocator makes it.
-    pub fn async_stack_size(mut self, bytes: usize) -> Self {
-        self.async_stack_size = Some(bytes);
-        self
-    }
-
-    /// Bytes of the caller's stack that a guest may use, for the pool's own engine: at most 1 GiB. A
-    /// thread must have 128 KiB more, or its calls are refused. Default: 512 KiB.
-    pub fn max_wasm_stack(mut self, bytes: usize) -> Self {
-        self.max_wasm_stack = bytes;
-        self
-    }
-
-    /// Whether traps carry a backtrace, as text, for the pool's own engine. Costs 15 % more code
-    /// and some 40 µs per trap. Default: no.
-    pub fn backtraces(mut self, collect: bool) -> Self {
-        self.backtraces = collect;
-        self
-    }
-
-    /// The host's own engine. If calls have a timeout, the pool moves its epoch: no one else
-    /// should, another pool included. If its memories may move to grow (a reservation
-    /// smaller than they can become), they are there twice while they do. Modules are still compiled in throwaway engines of the same
-    /// configuration. Default: the pool makes one that suits its other settings.
-    pub fn engine(mut self, engine: Engine) -> Self {
-        self.engine = Some(engine);
-        self
-    }
-
-    /// The host's own linker, made with the engine that is passed to [`Self::engine`].
-    pub fn linker(mut self, linker: Linker<StoreData<T>>) -> Self {
-        self.linker = Some(linker);
-        self
-    }
-
-    /// Adds imports to the linker: host functions, WASI, generated bindings. Every definition has them;
-    /// [`Pool::imports`] makes others for some, and memories, tables and globals of each instance's own.
-    pub fn imports(
-        mut self,
-        add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send + 'static,
-    ) -> Self {
-        self.imports.push(Box::new(add));
-        self
-    }
-
     /// Functions whose guests fail again and again are refused for a while. Default: none are, but in
     /// [`Self::strangers`].
     ///
@@ -428,6 +377,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
+        shared.set_places_aside();
         shared.set_groups()?;
         shared.keep_compilers()?;
         if self.housekeeper {
@@ -447,15 +397,10 @@ impl<T: Send + 'static> PoolBuilder<T> {
         limits.validate()?;
         let seats = settings.max_instances_per_entry as u64;
         let tick = nanos(settings.epoch_tick);
-        let at_most = |field, value, max| match value {
-            0 => Err(LimitsError::Zero { field }),
-            _ if value > max => Err(LimitsError::TooLarge { field, value, max }),
-            _ => Ok(()),
-        };
-        at_most("max_instances_per_entry", seats, 1 << 16)?;
+        check_at_most("max_instances_per_entry", seats, 1 << 16)?;
         let compilations = settings.max_compilations as u64;
-        at_most("max_compilations", compilations, MOST_COMPILATIONS as u64)?;
-        at_most("epoch_tick", tick, LARGEST)?;
+        check_at_most("max_compilations", compilations, MOST_COMPILATIONS as u64)?;
+        check_at_most("epoch_tick", tick, LARGEST)?;
         if tick < SHORTEST_TICK {
             return Err(LimitsError::TooSmall {
                 field: "epoch_tick",
@@ -463,9 +408,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 min: SHORTEST_TICK,
             });
         }
-        at_most("max_wasm_stack", self.max_wasm_stack as u64, LARGEST_STACK)?;
+        check_at_most("max_wasm_stack", self.max_wasm_stack as u64, LARGEST_STACK)?;
         if let Some(bytes) = self.async_stack_size {
-            at_most("async_stack_size", bytes as u64, LARGEST_STACK)?;
+            check_at_most("async_stack_size", bytes as u64, LARGEST_STACK)?;
         }
         check_range("max_uses", settings.max_uses)?;
         check_range("max_table_elements", settings.instance.table_elements)?;
@@ -484,50 +429,14 @@ impl<T: Send + 'static> PoolBuilder<T> {
             limits.validate_instance(bytes)?;
             settings.instance.memory = bytes;
         }
+        self.checked_allocator()?;
+        let settings = &mut self.settings;
         settings.max_idle_memory = settings.instance.memory;
         if let Some(bytes) = self.max_idle_memory {
             check_range("max_idle_memory", bytes)?;
             settings.max_idle_memory = bytes;
         }
         Ok(())
-    }
-
-    fn stack_size(&self) -> usize {
-        let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
-        let size = self.async_stack_size.unwrap_or(needed.max(1 << 20));
-        size.saturating_add(STACK_STEP - 1) / STACK_STEP * STACK_STEP
-    }
-
-    /// Stacks have room for guest and host.
-    pub(super) fn validate_stack_size(&self) -> Result<(), LimitsError> {
-        let needed = self.max_wasm_stack.saturating_add(STACK_MARGIN);
-        let size = self.stack_size();
-        if self.engine.is_none() && size < needed {
-            return Err(LimitsError::NeverFits {
-                field: "async_stack_size",
-                value: size as u64,
-                what: "max_wasm_stack with 128 KiB for the host's functions",
-                needed: needed as u64,
-            });
-        }
-        Ok(())
-    }
-
-    /// The budgets have room for stacks.
-    fn validate_stacks(&self, runtime: &Runtime) -> Result<(), LimitsError> {
-        let stack = runtime.stack_amounts().get(Budget::Stack);
-        let leases = self.settings.max_instances_per_entry as u64;
-        self.settings.limits.validate_stacks(stack, leases)
-    }
-
-    fn engine_settings(&self) -> EngineSettings {
-        EngineSettings {
-            interrupt: self.settings.interrupts(),
-            fuel: self.settings.counts_fuel(),
-            max_wasm_stack: self.max_wasm_stack,
-            async_stack_size: self.stack_size(),
-            backtraces: self.backtraces,
-        }
     }
 
     /// The processes that compile, if any are to.
@@ -538,46 +447,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let own = self.engine.is_none().then(|| self.engine_settings());
         let compilers = Compilers::start(process.clone(), own, runtime.key());
         compilers.map(Some).map_err(BuildError::Compiler)
-    }
-
-    fn runtime(&self) -> Result<Runtime, BuildError> {
-        let Some(engine) = &self.engine else {
-            let settings = self.engine_settings();
-            return Runtime::new(settings).map_err(|error| BuildError::Engine(share(error)));
-        };
-        let runtime = Runtime::with_engine(engine.clone())
-            .map_err(|error| BuildError::Engine(share(error)))?;
-        if self.settings.counts_fuel() && !runtime.meters_fuel() {
-            return Err(BuildError::EngineLacks {
-                setting: "fuel",
-                needs: "consume_fuel",
-            });
-        }
-        if self.settings.interrupts() && !runtime.interrupts() {
-            let of_time = self.settings.call_timeout.is_some() || !self.settings.cancellable;
-            return Err(BuildError::EngineLacks {
-                setting: if of_time {
-                    "call_timeout"
-                } else {
-                    "cancellable_calls"
-                },
-                needs: "epoch_interruption",
-            });
-        }
-        Ok(runtime)
-    }
-
-    fn link(&mut self, runtime: &Runtime) -> Result<Linker<StoreData<T>>, BuildError> {
-        let engine = runtime.engine();
-        let mut linker = match self.linker.take() {
-            Some(linker) if Engine::same(linker.engine(), engine) => linker,
-            Some(_) => return Err(BuildError::ForeignLinker),
-            None => Linker::new(engine),
-        };
-        for add in self.imports.drain(..) {
-            add(&mut linker).map_err(|error| BuildError::Engine(share(error)))?;
-        }
-        Ok(linker)
     }
 }
 

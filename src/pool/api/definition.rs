@@ -16,7 +16,9 @@ use crate::pool::api::function_type::FunctionType;
 use crate::pool::api::imports::Imports;
 use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts, Warmed};
 use crate::pool::function_settings::FunctionLimits;
-use crate::runtime::{Facts, HostImports, ModuleLimits, OwnNeeds, TypeText, inspect};
+use crate::runtime::{
+    Facts, HostImports, ModuleLimit, ModuleLimits, OwnNeeds, TypeText, gc_heap, inspect,
+};
 use crate::state::{Group, signature};
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
@@ -372,6 +374,15 @@ impl Parts {
             })?;
         let declared = declared.clone();
         self.check_warm_up(&facts, own == OwnNeeds::default())?;
+        // What is made for it to import lies elsewhere.
+        if limits.counts_gc_heaps && gc_heap(engine, &facts).is_some() {
+            let memories = u64::from(facts.memories) + 1;
+            let checked = modules.check(ModuleLimit::Memories, memories);
+            checked.map_err(|too_large| DefineError::Module {
+                target: function(),
+                source: too_large.into(),
+            })?;
+        }
         facts.add_own(&own);
         if facts.memory_bytes > limits.memory {
             return Err(DefineError::MemoryTooLarge {

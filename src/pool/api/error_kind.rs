@@ -226,7 +226,9 @@ kinds! {
     BuildError: |error| match error {
         BuildError::Limits(error) => error.kind(),
         BuildError::Engine(_) | BuildError::Share(_) => ErrorKind::Invalid,
-        BuildError::ForeignLinker | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
+        BuildError::ForeignLinker
+        | BuildError::EngineHasAllocator
+        | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
         #[cfg(feature = "config")]
         BuildError::Artifacts(_) => ErrorKind::System,
         BuildError::Housekeeper(_) => ErrorKind::System,

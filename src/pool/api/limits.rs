@@ -173,6 +173,15 @@ pub(crate) fn check_range(field: &'static str, value: u64) -> Result<(), LimitsE
     }
 }
 
+/// Not zero, and no more than this.
+pub(crate) fn check_at_most(field: &'static str, value: u64, max: u64) -> Result<(), LimitsError> {
+    match value {
+        0 => Err(LimitsError::Zero { field }),
+        _ if value > max => Err(LimitsError::TooLarge { field, value, max }),
+        _ => Ok(()),
+    }
+}
+
 /// What every lease starts with lets a guest run at all.
 pub(crate) fn check_lease(fuel: Option<u64>, time: Option<Duration>) -> Result<(), LimitsError> {
     let zero = |field| Err(LimitsError::Zero { field });
