@@ -8,9 +8,12 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy
 use super::epoch::Epoch;
 use super::heap::{self, Heap, TypeRegistry};
 use super::inspect::Facts;
+use super::meter::GrowthAccount;
 use super::pooling::Places;
 use super::raw::ChargedStacks;
 use super::sizes;
+use super::stack_area::StackArea;
+use super::stack_quota::StackQuota;
 use crate::artifacts::EngineKey;
 use crate::state::Amounts;
 
@@ -32,6 +35,8 @@ pub(crate) struct Runtime {
     epoch: Arc<Epoch>,
     /// Made ahead, for memories, tables and stacks.
     places: Option<Places>,
+    /// Where stacks lie, if in places.
+    stacks: Option<StackArea>,
     types: Arc<TypeRegistry>,
 }
 
@@ -95,6 +100,7 @@ impl Runtime {
         }
         let mut runtime = Self::with_engine(Engine::new(&config)?)?;
         runtime.places = places;
+        runtime.stacks = places.and_then(|_| StackArea::of(&runtime.engine));
         Ok(runtime)
     }
 
@@ -107,6 +113,7 @@ impl Runtime {
             key,
             epoch,
             places: None,
+            stacks: None,
             types: Arc::default(),
         })
     }
@@ -174,6 +181,11 @@ impl Runtime {
     /// Where instances lie, if that is made ahead.
     pub fn places(&self) -> Option<&Places> {
         self.places.as_ref()
+    }
+
+    /// What one instance may spend on fiber stacks, of which one is charged already.
+    pub fn stack_quota(&self, account: Arc<dyn GrowthAccount>) -> Arc<StackQuota> {
+        StackQuota::new(self.stack_amounts(), self.stacks, account)
     }
 
     /// What a fiber stack takes. The mappings of places are there already.

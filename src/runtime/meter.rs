@@ -202,10 +202,11 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        let limit = u64::from(self.max_table_elements);
+        // A place that was made for as many as the limit says has that as its maximum: then the limit refuses.
+        if maximum.is_some_and(|maximum| desired > maximum && (maximum as u64) < limit) {
             return Ok(false);
         }
-        let limit = u64::from(self.max_table_elements);
         if desired as u64 > limit {
             return self.refuse(Refusal::Table {
                 requested: desired as u64,

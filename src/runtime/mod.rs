@@ -23,6 +23,7 @@ mod sections;
 mod signature;
 mod sizes;
 mod stack;
+mod stack_area;
 mod stack_quota;
 mod system;
 mod waker_cell;

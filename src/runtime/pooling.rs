@@ -79,7 +79,7 @@ impl Places {
     pub fn amounts(&self) -> Amounts {
         let (instances, memories, _) = self.allocator.counts();
         let (instances, memories) = (u64::from(instances), u64::from(memories));
-        let kept = whole_pages(self.allocator.keep_resident).min(whole_pages(self.memory_bytes()));
+        let kept = self.kept_bytes();
         let mappings = memories * MAPPINGS_PER_MEMORY + MAPPINGS_PER_STACK;
         Amounts::ZERO
             .memory((instances * memories).saturating_mul(kept))
@@ -89,6 +89,12 @@ impl Places {
     /// The most that a memory can have in its place.
     fn memory_bytes(&self) -> u64 {
         self.max_memory.min(RESERVATION)
+    }
+
+    /// Bytes of each that stay resident.
+    fn kept_bytes(&self) -> u64 {
+        let kept = self.allocator.keep_resident.min(self.memory_bytes());
+        whole_pages(kept)
     }
 
     /// What wasmtime is told. Not its scan of the page map, which takes a page that the kernel is moving, or has
@@ -105,7 +111,7 @@ impl Places {
             .max_tables_per_module(tables)
             .max_memory_size(bytes(self.memory_bytes()))
             .table_elements(bytes(self.table_elements))
-            .linear_memory_keep_resident(bytes(self.allocator.keep_resident))
+            .linear_memory_keep_resident(bytes(self.kept_bytes()))
             // A place keeps the mapping of its last module's data; whether it does is charged for.
             .max_unused_warm_slots(instances)
             // The budgets bound what follows, as on demand.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::meter::GrowthAccount;
 use super::stack::{self, StackBounds};
+use super::stack_area::StackArea;
 use crate::state::Amounts;
 use crate::sync::{Mutex, thread_local};
 
@@ -24,6 +25,8 @@ struct Contents {
     stacks: Vec<StackBounds>,
     /// What one takes.
     stack: Amounts,
+    /// Where others lie that were made ahead, as they were found to be.
+    area: Option<StackArea>,
     account: Arc<dyn GrowthAccount>,
 }
 
@@ -63,12 +66,17 @@ pub(crate) struct Opened {
 
 impl StackQuota {
     /// With one stack charged already.
-    pub fn new(stack: Amounts, account: Arc<dyn GrowthAccount>) -> Arc<Self> {
+    pub(super) fn new(
+        stack: Amounts,
+        area: Option<StackArea>,
+        account: Arc<dyn GrowthAccount>,
+    ) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Contents {
             charged: 1,
             exist: 0,
             stacks: Vec::new(),
             stack,
+            area,
             account,
         })))
     }
@@ -100,7 +108,8 @@ impl StackQuota {
         let on = |stack_quota: &Arc<Self>| {
             let stack_quota = stack_quota.0.lock();
             let mut stacks = stack_quota.stacks.iter().copied();
-            stacks.find(|stack| stack.below(here).is_some())
+            let own = stacks.find(|stack| stack.below(here).is_some());
+            own.or_else(|| stack_quota.area?.stack_at(here))
         };
         OPEN.with(|open| open.borrow().iter().find_map(on))
     }

@@ -32,6 +32,7 @@ mod making_room;
 mod modules;
 mod names;
 mod pinned;
+mod places;
 mod pristine;
 mod promises;
 mod quarantine;

@@ -104,8 +104,8 @@ impl<T: Send + 'static> Shared<T> {
             self.timekeeper.keep_ticking();
         }
         let account = || Account::of_request(entry, guard.id());
-        let stack_quota = (wait_policy.is_of_a_task())
-            .then(|| StackQuota::new(self.runtime.stack_amounts(), Arc::new(account())));
+        let stack_quota =
+            (wait_policy.is_of_a_task()).then(|| self.runtime.stack_quota(Arc::new(account())));
         let meter = Meter::new(
             Box::new(account()),
             ready.defined.max_memory,

@@ -25,7 +25,7 @@ use crate::pool::hot::pooled_instance::PooledInstance;
 use crate::pool::hot::thread_cache;
 use crate::pool::shared::{InstanceId, Shared};
 use crate::pool::wait::policy::WaitPolicy;
-use crate::runtime::{CallFailure, StackQuota, set_yields};
+use crate::runtime::{CallFailure, set_yields};
 use crate::state::RemovalReason;
 
 /// A guest's call, on its fiber.
@@ -336,7 +336,7 @@ impl<P, R, T: Send + 'static> Lease<'_, P, R, T> {
         pool.charge_stack(&entry.target, pooled.id, wait_policy)
             .await?;
         let account = Arc::new(Account::of_instance(&entry, pooled.id, pooled.seat));
-        let stack_quota = StackQuota::new(pool.runtime.stack_amounts(), account);
+        let stack_quota = pool.runtime.stack_quota(account);
         pooled.instance.set_stack_quota(stack_quota);
         Ok(())
     }

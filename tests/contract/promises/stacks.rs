@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use pollster::block_on;
-use wasm_pool::{AcquireError, CallError, Definition, Function, Lease, Limits, Pool, PoolBuilder};
+use wasm_pool::{
+    AcquireError, CallError, Definition, Function, Lease, Limits, Pool, PoolBuilder,
+    PoolingAllocator,
+};
 
 use crate::common::child::is_child;
 use crate::common::*;
@@ -41,6 +44,11 @@ fn starting() -> Vec<u8> {
         (start $start)
         (func (export "f") (result i32) (i32.const 1)))"#)
 }
+
+/// Stacks of tasks that are made on demand, and such that were made ahead.
+const BUILDERS: [fn() -> PoolBuilder; 2] = [one_at_a_time, || {
+    one_at_a_time().pooling_allocator(PoolingAllocator::for_instances(2000))
+}];
 
 /// Nearly as many frames as `max_wasm_stack` has room for.
 const DEEP: i32 = 9_000;
@@ -119,13 +127,15 @@ fn promise_10_guests_and_hosts_call_each_other_in_a_task_as_deep_as_they_like() 
     ) {
         return;
     }
-    for frames in [0, 300, 3_000, DEEP] {
-        let again = Box::new(move |f: &Nested, level| f.call(level, frames).map(drop));
-        let scene = scene(one_at_a_time(), again);
-        block_on(scene.f.call_async("task", frames)).unwrap();
-        scene.was_refused();
-        // Again, with what is warm now.
-        block_on(scene.f.call_async("task", frames)).unwrap();
+    for builder in BUILDERS {
+        for frames in [0, 300, 3_000, DEEP] {
+            let again = Box::new(move |f: &Nested, level| f.call(level, frames).map(drop));
+            let scene = scene(builder(), again);
+            block_on(scene.f.call_async("task", frames)).unwrap();
+            scene.was_refused();
+            // Again, with what is warm now.
+            block_on(scene.f.call_async("task", frames)).unwrap();
+        }
     }
 }
 
@@ -137,30 +147,32 @@ fn promise_10_every_way_into_a_guest_looks_at_the_stack_of_a_task() {
     ) {
         return;
     }
-    type Way = fn(&mut Lease<'static, i32, i32>) -> Result<(), CallError>;
-    let ways: [Way; 3] = [
-        |lease| lease.call(DEEP).map(drop),
-        |lease| {
-            let deep = lease.export::<i32, i32>("deep")?;
-            deep.call(lease, DEEP).map(drop)
-        },
-        |lease| lease.pass_bytes(b"text").map(drop),
-    ];
-    for way in ways {
-        // Leased beforehand: what refuses is the call itself.
-        let held: Arc<Mutex<Vec<Lease<'static, i32, i32>>>> = Arc::default();
-        let leases = held.clone();
-        let again = Box::new(move |_: &Nested, _| {
-            let mut lease = leases.lock().unwrap().pop().unwrap();
-            way(&mut lease)
-        });
-        let scene = scene(one_at_a_time(), again);
-        for group in 0..9_u64 {
-            held.lock().unwrap().push(scene.f.acquire(group).unwrap());
+    for builder in BUILDERS {
+        type Way = fn(&mut Lease<'static, i32, i32>) -> Result<(), CallError>;
+        let ways: [Way; 3] = [
+            |lease| lease.call(DEEP).map(drop),
+            |lease| {
+                let deep = lease.export::<i32, i32>("deep")?;
+                deep.call(lease, DEEP).map(drop)
+            },
+            |lease| lease.pass_bytes(b"text").map(drop),
+        ];
+        for way in ways {
+            // Leased beforehand: what refuses is the call itself.
+            let held: Arc<Mutex<Vec<Lease<'static, i32, i32>>>> = Arc::default();
+            let leases = held.clone();
+            let again = Box::new(move |_: &Nested, _| {
+                let mut lease = leases.lock().unwrap().pop().unwrap();
+                way(&mut lease)
+            });
+            let scene = scene(builder(), again);
+            for group in 0..9_u64 {
+                held.lock().unwrap().push(scene.f.acquire(group).unwrap());
+            }
+            block_on(scene.f.call_async("task", DEEP)).unwrap();
+            scene.was_refused();
+            held.lock().unwrap().clear();
         }
-        block_on(scene.f.call_async("task", DEEP)).unwrap();
-        scene.was_refused();
-        held.lock().unwrap().clear();
     }
 }
 
@@ -172,35 +184,37 @@ fn promise_10_start_functions_and_hooks_look_at_the_stack_of_a_task() {
     ) {
         return;
     }
-    // A start function.
-    let other: Arc<OnceLock<Function<(), i32>>> = Arc::default();
-    let starts = other.clone();
-    let again = move |_: &Nested, level| {
-        let started = starts.get().unwrap().acquire(level);
-        started.map(drop).map_err(CallError::from)
-    };
-    let started = scene(one_at_a_time(), Box::new(again));
-    let definition = Definition::new("starting").wasm(starting()).export("f");
-    other.set(started.pool.define(definition).unwrap()).unwrap();
-    block_on(started.f.call_async("task", DEEP)).unwrap();
-    started.was_refused();
-
-    // A create hook: of a thread's acquire, and of a task's.
-    for is_async in [false, true] {
-        let hooked = one_at_a_time().on_create(|store, instance| {
-            let deep = instance.get_typed_func::<i32, i32>(&mut *store, "deep")?;
-            deep.call(store, DEEP).map(drop)
-        });
-        let again = move |f: &Nested, level| match is_async {
-            false => f.acquire(level).map(drop).map_err(CallError::from),
-            true => {
-                let leased = block_on(f.acquire_async(level));
-                leased.map(drop).map_err(CallError::from)
-            }
+    for builder in BUILDERS {
+        // A start function.
+        let other: Arc<OnceLock<Function<(), i32>>> = Arc::default();
+        let starts = other.clone();
+        let again = move |_: &Nested, level| {
+            let started = starts.get().unwrap().acquire(level);
+            started.map(drop).map_err(CallError::from)
         };
-        let created = scene(hooked, Box::new(again));
-        block_on(created.f.call_async("task", DEEP)).unwrap();
-        created.was_refused();
+        let started = scene(builder(), Box::new(again));
+        let definition = Definition::new("starting").wasm(starting()).export("f");
+        other.set(started.pool.define(definition).unwrap()).unwrap();
+        block_on(started.f.call_async("task", DEEP)).unwrap();
+        started.was_refused();
+
+        // A create hook: of a thread's acquire, and of a task's.
+        for is_async in [false, true] {
+            let hooked = builder().on_create(|store, instance| {
+                let deep = instance.get_typed_func::<i32, i32>(&mut *store, "deep")?;
+                deep.call(store, DEEP).map(drop)
+            });
+            let again = move |f: &Nested, level| match is_async {
+                false => f.acquire(level).map(drop).map_err(CallError::from),
+                true => {
+                    let leased = block_on(f.acquire_async(level));
+                    leased.map(drop).map_err(CallError::from)
+                }
+            };
+            let created = scene(hooked, Box::new(again));
+            block_on(created.f.call_async("task", DEEP)).unwrap();
+            created.was_refused();
+        }
     }
 }
 
@@ -212,25 +226,27 @@ fn promise_10_a_hook_for_which_there_is_no_stack_costs_its_instance() {
     ) {
         return;
     }
-    let recycled = one_at_a_time().on_recycle(|store, instance| {
-        let deep = instance.get_typed_func::<i32, i32>(&mut *store, "deep")?;
-        deep.call(store, DEEP).map(drop)
-    });
-    let held: Arc<Mutex<Option<Lease<'static, i32, i32>>>> = Arc::default();
-    let lease = held.clone();
-    let again = move |_: &Nested, _| {
-        // The lease ends here, half way down the fiber.
-        drop(lease.lock().unwrap().take());
-        Ok(())
-    };
-    let scene = scene(recycled, Box::new(again));
-    *held.lock().unwrap() = Some(scene.f.acquire(1).unwrap());
-    let mut task = block_on(scene.f.acquire_async("task")).unwrap();
-    block_on(task.call_async(DEEP)).unwrap();
-    let stats = check(&scene.pool);
-    assert_eq!((stats.idle, stats.leased), (0, 1));
-    drop(task);
-    assert_eq!(check(&scene.pool).idle, 1, "on a whole stack");
+    for builder in BUILDERS {
+        let recycled = builder().on_recycle(|store, instance| {
+            let deep = instance.get_typed_func::<i32, i32>(&mut *store, "deep")?;
+            deep.call(store, DEEP).map(drop)
+        });
+        let held: Arc<Mutex<Option<Lease<'static, i32, i32>>>> = Arc::default();
+        let lease = held.clone();
+        let again = move |_: &Nested, _| {
+            // The lease ends here, half way down the fiber.
+            drop(lease.lock().unwrap().take());
+            Ok(())
+        };
+        let scene = scene(recycled, Box::new(again));
+        *held.lock().unwrap() = Some(scene.f.acquire(1).unwrap());
+        let mut task = block_on(scene.f.acquire_async("task")).unwrap();
+        block_on(task.call_async(DEEP)).unwrap();
+        let stats = check(&scene.pool);
+        assert_eq!((stats.idle, stats.leased), (0, 1));
+        drop(task);
+        assert_eq!(check(&scene.pool).idle, 1, "on a whole stack");
+    }
 }
 
 #[test]
@@ -241,20 +257,22 @@ fn promise_10_tasks_within_tasks_have_a_stack_each() {
     ) {
         return;
     }
-    // Every second level is a task of its own, on a stack of its own; then the one goes on on the
-    // stack of the other.
-    let levels = 12;
-    let again = move |f: &Nested, level: u64| {
-        if level < levels {
-            block_on(f.call_async(level, DEEP)).map(drop)
-        } else {
-            f.call(level, DEEP).map(drop)
-        }
-    };
-    let scene = scene(one_at_a_time(), Box::new(again));
-    block_on(scene.f.call_async("task", DEEP)).unwrap();
-    assert_eq!(scene.levels.load(Ordering::SeqCst) as u64, levels + 1);
-    scene.was_refused();
+    for builder in BUILDERS {
+        // Every second level is a task of its own, on a stack of its own; then the one goes on on the
+        // stack of the other.
+        let levels = 12;
+        let again = move |f: &Nested, level: u64| {
+            if level < levels {
+                block_on(f.call_async(level, DEEP)).map(drop)
+            } else {
+                f.call(level, DEEP).map(drop)
+            }
+        };
+        let scene = scene(builder(), Box::new(again));
+        block_on(scene.f.call_async("task", DEEP)).unwrap();
+        assert_eq!(scene.levels.load(Ordering::SeqCst) as u64, levels + 1);
+        scene.was_refused();
+    }
 }
 
 #[test]
@@ -265,22 +283,24 @@ fn promise_10_a_task_that_goes_between_threads_is_known_on_each() {
     ) {
         return;
     }
-    let again = Box::new(move |f: &Nested, level| f.call(level, DEEP).map(drop));
-    let Scene {
-        f, refusals, pool, ..
-    } = scene(one_at_a_time(), again);
-    let mut lease = block_on(f.acquire_async("task")).unwrap();
-    for _ in 0..5 {
-        let thread = thread::spawn(move || {
-            // What this thread calls on its own stack is no matter of the fiber's.
-            block_on(lease.call_async(DEEP)).unwrap();
-            lease
-        });
-        lease = thread.join().unwrap();
+    for builder in BUILDERS {
+        let again = Box::new(move |f: &Nested, level| f.call(level, DEEP).map(drop));
+        let Scene {
+            f, refusals, pool, ..
+        } = scene(builder(), again);
+        let mut lease = block_on(f.acquire_async("task")).unwrap();
+        for _ in 0..5 {
+            let thread = thread::spawn(move || {
+                // What this thread calls on its own stack is no matter of the fiber's.
+                block_on(lease.call_async(DEEP)).unwrap();
+                lease
+            });
+            lease = thread.join().unwrap();
+        }
+        assert_eq!(refusals.lock().unwrap().len(), 5);
+        drop(lease);
+        check(&pool);
     }
-    assert_eq!(refusals.lock().unwrap().len(), 5);
-    drop(lease);
-    check(&pool);
 }
 
 #[test]
@@ -291,15 +311,17 @@ fn promise_10_a_stack_budget_bounds_tasks_within_tasks() {
     ) {
         return;
     }
-    let again = move |f: &Nested, level| match block_on(f.call_async(level, DEEP)) {
-        Err(CallError::Acquire(AcquireError::BudgetExceeded(_))) => Ok(()),
-        other => other.map(drop),
-    };
-    let limits = Limits::new().stack(4 << 20);
-    let scene = scene(one_at_a_time().limits(limits), Box::new(again));
-    block_on(scene.f.call_async("task", DEEP)).unwrap();
-    assert_eq!(scene.levels.load(Ordering::SeqCst), 4);
-    check(&scene.pool);
+    for builder in BUILDERS {
+        let again = move |f: &Nested, level| match block_on(f.call_async(level, DEEP)) {
+            Err(CallError::Acquire(AcquireError::BudgetExceeded(_))) => Ok(()),
+            other => other.map(drop),
+        };
+        let limits = Limits::new().stack(4 << 20);
+        let scene = scene(builder().limits(limits), Box::new(again));
+        block_on(scene.f.call_async("task", DEEP)).unwrap();
+        assert_eq!(scene.levels.load(Ordering::SeqCst), 4);
+        check(&scene.pool);
+    }
 }
 
 // Threads ────────────────────────────────────────────────────────────────────────────────────────
