@@ -10,6 +10,7 @@ mod bookkeeping;
 mod hostile_modules;
 mod import_sizes;
 mod modules;
+mod places;
 mod promised_bookkeeping;
 mod true_sizes;
 

@@ -85,3 +85,28 @@ fn images() -> u64 {
         .map(|image| fs::metadata(image.path()).unwrap().blocks() * 512)
         .sum()
 }
+
+/// Large parts of the address space that this process has mapped.
+pub fn large_areas() -> Vec<(u64, u64)> {
+    let large = |region: &Region| region.to - region.from >= 1 << 20;
+    let regions = regions().into_iter().filter(large);
+    regions.map(|region| (region.from, region.to)).collect()
+}
+
+/// Bytes in these parts of the address space that are resident and of no file.
+pub fn anonymous_within(areas: &[(u64, u64)]) -> u64 {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut counts, mut bytes) = (false, 0);
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if let Some((from, to)) = first.split_once('-').filter(|_| !first.ends_with(':')) {
+            let address = |hex| u64::from_str_radix(hex, 16).unwrap();
+            let (from, to) = (address(from), address(to));
+            counts = areas.iter().any(|area| area.0 <= from && to <= area.1);
+        } else if first == "Anonymous:" && counts {
+            bytes += words.next().unwrap().parse::<u64>().unwrap() << 10;
+        }
+    }
+    bytes
+}
