@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use wasm_pool::{Pool, PoolBuilder, Reuse};
+use wasm_pool::{Pool, PoolBuilder, PoolingAllocator, Reuse};
 use wasmtime::{Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, Store};
 
 use super::by_hand::{self, Held};
@@ -30,9 +30,19 @@ fn wait_for_spares(pool: &Pool) {
     }
 }
 
+/// Instances are made on demand.
+pub fn on_demand() -> PoolBuilder {
+    Pool::builder()
+}
+
+/// Instances lie in places of wasmtime's pooling allocator.
+pub fn in_places() -> PoolBuilder {
+    Pool::builder().pooling_allocator(PoolingAllocator::for_instances(1024))
+}
+
 /// Acquire, call, release while spares last: what the caller waits for.
-pub fn while_spares_last() -> Subject {
-    let (pool, add) = pristine(Pool::builder());
+pub fn while_spares_last(builder: PoolBuilder) -> Subject {
+    let (pool, add) = pristine(builder);
     let group = add.in_group(1);
     // As many at once want as many spares.
     drop((0..SPARES).map(|_| group.acquire()).collect::<Vec<_>>());
@@ -98,8 +108,8 @@ fn in_rounds(n: u64, wait: impl Fn(), call: impl Fn(i64) -> i64) -> Duration {
 
 /// One after the other, however fast they are made: what the whole takes. With it, what the process has used of
 /// its processors, in nanoseconds for each lease.
-pub fn sustained(n: u64) -> (Duration, f64) {
-    let (_pool, add) = pristine(Pool::builder());
+pub fn sustained(builder: PoolBuilder, n: u64) -> (Duration, f64) {
+    let (_pool, add) = pristine(builder);
     let group = add.in_group(1);
     group.call((1, 1)).expect("adds");
     let (began, used) = (Instant::now(), processor_time());
@@ -111,8 +121,8 @@ pub fn sustained(n: u64) -> (Duration, f64) {
 }
 
 /// The same where each lease makes its instance and destroys it.
-pub fn without_spares() -> Subject {
-    let (_pool, add) = pool_of(Pool::builder().max_uses(1));
+pub fn without_spares(builder: PoolBuilder) -> Subject {
+    let (_pool, add) = pool_of(builder.max_uses(1));
     let group: &'static _ = Box::leak(Box::new(add.in_group(1)));
     Subject::calls("without spares", move |a, b| {
         group.call((a, b)).expect("adds")

@@ -202,7 +202,8 @@ impl Report {
     fn pristine(&mut self) {
         let (_pool, add) = pool();
         let warm = &mut warm::resolved(&add);
-        let spare = &mut pristine::while_spares_last();
+        let spare = &mut pristine::while_spares_last(pristine::on_demand());
+        let spare_in_places = &mut pristine::while_spares_last(pristine::in_places());
         let fresh = &mut pristine::fresh_pooled();
         let few = Effort {
             calls: self.effort.calls / 50,
@@ -211,26 +212,35 @@ impl Report {
         let full = std::mem::replace(&mut self.effort, few);
         let name = "pristine, while spares last / fresh, pooling allocator";
         self.ratio(name, spare, fresh, 0.2);
+        let name = "the same, in places";
+        self.ratio(name, spare_in_places, fresh, 0.2);
         let name = "pristine, while spares last / warm, resolved entry";
         self.ratio(name, spare, warm, 1.3);
         let by_hand = &mut pristine::made_ahead_by_hand();
         let name = "pristine, while spares last / made ahead, by hand";
         self.ratio(name, spare, by_hand, 1.3);
-        let without = &mut pristine::without_spares();
+        let without = &mut pristine::without_spares(pristine::in_places());
+        let name = "pristine, without spares, in places / fresh, pooling allocator";
+        self.ratio(name, without, fresh, 1.2);
+        let without = &mut pristine::without_spares(pristine::on_demand());
         let on_demand = &mut pristine::fresh_on_demand();
         let name = "pristine, without spares / fresh, on demand";
         self.ratio(name, without, on_demand, 1.2);
         let leases = self.effort.calls;
-        let [mut rate, mut used] = [Vec::new(), Vec::new()];
-        for _ in 0..self.effort.rounds {
-            let (took, nanos) = pristine::sustained(leases);
-            rate.push(leases as f64 / took.as_secs_f64());
-            used.push(nanos / 1e3);
-        }
-        let (rate, used) = (median(rate), median(used));
-        println!(
-            "pristine, one after the other: {rate:.0} a second, {used:.1} us of the processors each"
-        );
+        let mut sustained = |how: &str, builder: fn() -> PoolBuilder| {
+            let [mut rate, mut used] = [Vec::new(), Vec::new()];
+            for _ in 0..self.effort.rounds {
+                let (took, nanos) = pristine::sustained(builder(), leases);
+                rate.push(leases as f64 / took.as_secs_f64());
+                used.push(nanos / 1e3);
+            }
+            let (rate, used) = (median(rate), median(used));
+            println!(
+                "pristine, one after the other, {how}: {rate:.0} a second, {used:.1} us of the processors each"
+            );
+        };
+        sustained("on demand", pristine::on_demand);
+        sustained("in places", pristine::in_places);
         self.effort = full;
     }
 

@@ -87,6 +87,9 @@ impl File {
         if let Some(billing) = &f.billing {
             b = b.billing(billing.billing());
         }
+        if let Some(allocator) = &f.pooling_allocator {
+            b = b.pooling_allocator(allocator.allocator());
+        }
         if let Some(compiler) = &f.compiler {
             b = b.compile_in(compiler.process());
         }

@@ -6,6 +6,7 @@ mod billing_settings;
 mod compiler_settings;
 mod config_error;
 mod group_settings;
+mod pooling_settings;
 mod quantities;
 mod quarantine_settings;
 mod units;
@@ -26,6 +27,7 @@ use crate::state::{Budget, Policy, Reuse};
 use billing_settings::FileBilling;
 use compiler_settings::FileCompiler;
 use group_settings::FileGroup;
+use pooling_settings::FilePoolingAllocator;
 use quantities::{Count, CountLimit, Size, SizeLimit, Time, Timeout};
 use quarantine_settings::FileQuarantine;
 
@@ -136,6 +138,12 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     metrics_groups = 0                  # with series of their own
 ///     exact_times = false
 ///
+///     [pooling_allocator]                 # places for instances, made ahead
+///     instances = 1000                    # at once; the rest may be left out
+///     memories = 1                        # of each
+///     tables = 1
+///     keep_resident = "64Ki"
+///
 ///     [artifacts]                         # compiled code beyond the life of a pool
 ///     memory = "64Mi"                     # a tier in memory
 ///     memory_artifacts = 256
@@ -222,6 +230,7 @@ pub(crate) struct File {
     compiler: Option<FileCompiler>,
     quarantine: Option<FileQuarantine>,
     billing: Option<FileBilling>,
+    pooling_allocator: Option<FilePoolingAllocator>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{from_value, json, to_value};
 use wasm_pool::{
     Billing, Budget, Codec, CompilerProcess, Config, Limits, ModuleLimit, ModuleLimits, Policy,
-    Pool, PoolBuilder, Quarantine, Reuse, Share,
+    Pool, PoolBuilder, PoolingAllocator, Quarantine, Reuse, Share,
 };
 
 use crate::common::{check, define_with_pages, quiet};
@@ -50,6 +50,10 @@ const KEYS: &[(&str, Set)] = &[
         b.module_limits(ModuleLimits::new().with(ModuleLimit::Locals, 9))
     }),
     ("billing = { kept_groups = 7, metrics_groups = 3, exact_times = true }", |b| b.billing(Billing::new().kept_groups(7).metrics_groups(3).exact_times(true))),
+    ("pooling_allocator = { instances = 7, memories = 2, tables = 3, keep_resident = '4Ki' }", |b| {
+        let allocator = PoolingAllocator::for_instances(7).memories(2).tables(3);
+        b.pooling_allocator(allocator.keep_resident(4096))
+    }),
     ("quarantine = { failures = 7, within = '9s' }", |b| b.quarantine(Quarantine::after(7, Duration::from_secs(9)))),
     ("groups.reports.memory = '9Mi'", |b| b.group("reports", Share::new().limit(Budget::Memory, 9 << 20))),
     ("groups.batch = { max_instances = 8, max_waiting = 100, max_compilations = 2, max_definitions = 7 }", |b| {

@@ -108,6 +108,9 @@ const IMPOSSIBLE: &[(&str, usize, &str, &str)] = &[
     // The preset's limit, which is written nowhere else.
     ("max_instance_memory = '2Gi'\npreset = 'scylla'", 2, "memory", "grown to max_instance_memory needs"),
     ("[artifacts]\nmemory = 0", 2, "memory", "is zero"),
+    ("[pooling_allocator]\ninstances = 0", 2, "pooling_allocator.instances", "is zero"),
+    ("[pooling_allocator]\ninstances = 9\nmemories = 101", 3, "pooling_allocator.memories", "too much"),
+    ("limits.mappings = 60\n[pooling_allocator]\ninstances = 10", 1, "mappings", "needs 63"),
     ("[quarantine]\nwithin = '1s'\nfailures = 0", 3, "quarantine.failures", "is zero"),
     ("[quarantine]\nwithin = '1s'\nfailures = 5\nlongest = '1ms'", 4, "quarantine.longest", "which is too little"),
 ];
