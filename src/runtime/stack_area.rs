@@ -4,11 +4,9 @@ use std::fs;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 
-use wasmtime::{Engine, Func, Store};
+use wasmtime::{Caller, Engine, Func, Store};
 
 use super::stack::StackBounds;
 
@@ -95,21 +93,20 @@ impl Mapping {
 
 /// An address on a fiber's stack: a task of a store that has nothing else runs on one.
 fn somewhere_on_a_fiber(engine: &Engine) -> Option<usize> {
-    let found = Arc::new(AtomicUsize::new(0));
-    let mut store = Store::new(engine, ());
+    let mut store = Store::new(engine, None);
     if engine.get_epoch_interruption() {
         store.set_epoch_deadline(1 << 60);
     }
-    let note = found.clone();
-    let look = Func::wrap_async(&mut store, move |_, ()| {
+    let look = Func::wrap_async(&mut store, |mut caller: Caller<'_, Option<usize>>, ()| {
         let here = 0u8;
-        note.store((&raw const here).addr(), Ordering::Relaxed);
+        *caller.data_mut() = Some((&raw const here).addr());
         Box::new(async {})
     });
-    let call = pin!(look.call_async(&mut store, &[], &mut []));
-    let done = call.poll(&mut Context::from_waker(Waker::noop()));
-    let address = found.load(Ordering::Relaxed);
-    (done.is_ready() && address != 0).then_some(address)
+    {
+        let call = pin!(look.call_async(&mut store, &[], &mut []));
+        let _ = call.poll(&mut Context::from_waker(Waker::noop()));
+    }
+    *store.data()
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ const KEYS: &[(&str, Set)] = &[
     ("limits.stack = '1Ti'", |b| b.limits(Limits::new().stack(1 << 40))),
     ("limits.total = 123456789", |b| b.limits(Limits::new().total(123_456_789))),
     ("limits.mapped = '9000000KB'", |b| b.limits(Limits::new().mapped(9_000_000_000))),
-    ("limits.mappings = 9", |b| b.limits(Limits::new().mappings(9))),
+    ("limits.mappings = 999", |b| b.limits(Limits::new().mappings(999))),
     ("limits.instances = 9", |b| b.limits(Limits::new().instances(9))),
     ("limits.mappings = 'unlimited'", |b| b.limits(Limits::new().with(Budget::Mappings, None))),
 ];
