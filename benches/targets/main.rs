@@ -35,7 +35,7 @@ use subjects::{
     JSON, REGEX, Subject, artifacts, bookkeeping, cold, eviction, heap, many, pool, pool_of,
     pristine, tasks, tenants, threads, warm,
 };
-use wasm_pool::{Billing, Pool};
+use wasm_pool::{Billing, Pool, PoolBuilder};
 
 #[global_allocator]
 static ALLOCATOR: heap::Counting = heap::Counting;

@@ -65,6 +65,7 @@ pub use snapshot::{EntrySnapshot, FunctionSnapshot, Snapshot};
 use flow::choice::Chance;
 use flow::upkeep::Swept;
 use records::functions::Names;
+pub use records::owners::Owner;
 use records::owners::Owners;
 
 /// What the shell keeps with the records; the core only stores and returns it.

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use crate::fake::{Fake, Instance, Race};
 use crate::pool::{Gone, Module, NONE, Pool};
 use crate::state::{
-    CountLimits, DefineRefused, EntryId, FunctionTerms, Group, NewFunction, Policy, Prepare,
+    CountLimits, DefineRefused, EntryId, FunctionTerms, Group, NewFunction, Owner, Policy, Prepare,
     RemovalReason, RequestId, ReserveOutcome, Returned, Reuse, SeatOffer, SeatWait, ShareTerms,
     Signal, Slots, Stamp, Ticket, TooManyWait,
 };
@@ -638,7 +638,10 @@ fn so_many_are_defined_on_a_groups_behalf_and_no_more() {
         key: [1; 32],
         source: 1,
         terms: FunctionTerms::default(),
-        owner: owner.cloned(),
+        owner: owner.cloned().map(|group| Owner {
+            group,
+            answers: false,
+        }),
     };
     let state = &mut pool.state;
     let (a, b) = (named("a", Some(&quota)), named("b", Some(&quota)));

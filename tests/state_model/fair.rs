@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::fake::Fake;
 use crate::pool::{Module, NONE, Pool};
 use crate::state::{
-    Amounts, Budget, EntryId, FairTags, Group, Policy, RemovalReason, RequestId, ReserveOutcome,
-    Returned, SeatOffer, SeatWait, ShareTerms, Signal,
+    Amounts, Budget, EntryId, FairTags, Group, Owner, Policy, RemovalReason, RequestId,
+    ReserveOutcome, Returned, SeatOffer, SeatWait, ShareTerms, Signal,
 };
 
 const STEP: u64 = 1 << 20;
@@ -117,6 +117,21 @@ fn a_thousand_of_one_group_delay_one_of_another_by_one_turn() {
     let another = line.join(3);
     let served: Vec<_> = (0..4).map(|_| line.serve().unwrap()).collect();
     assert_eq!(served, [many[300], one, another, many[301]]);
+}
+
+#[test]
+fn calls_of_a_function_that_counts_for_its_owner_are_the_owners_turns() {
+    let mut line = Line::new(&[(9, 1)]);
+    let group = Group::from(9_u64);
+    let answers = true;
+    line.pool.owner = Some(Owner { group, answers });
+    for group in [4, 5] {
+        let entry = line.pool.entry(Module::new(2, 1), group);
+        line.entries.insert(group, entry);
+    }
+    let [first, second, third, anothers] = [4, 4, 5, 1].map(|group| line.join(group));
+    let served: Vec<_> = std::iter::from_fn(|| line.serve()).collect();
+    assert_eq!(served, [first, anothers, second, third]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Pool {
         wait
     }
 
-    fn seat(&mut self, entry: EntryId<Fake>) -> Option<RequestId<Fake>> {
+    pub fn seat(&mut self, entry: EntryId<Fake>) -> Option<RequestId<Fake>> {
         let offer = self.state.try_seat(entry, &mut self.cx);
         assert_eq!(self.state.recount(), Ok(()));
         match offer {
@@ -40,7 +40,7 @@ impl Pool {
         std::mem::take(&mut self.cx.out.wake)
     }
 
-    fn discard(&mut self, id: Instance) {
+    pub fn discard(&mut self, id: Instance) {
         let reason = RemovalReason::Discarded;
         self.state.dismiss(id, reason, None, &mut self.cx);
         self.destroy();

@@ -443,13 +443,14 @@ impl MEntry {
     pub fn new(
         id: crate::state::EntryId<crate::fake::Fake>,
         function: crate::state::FunctionId<crate::fake::Fake>,
-        group: u8,
+        (group, share): (u8, u8),
         seats: usize,
     ) -> Self {
         Self {
             id,
             function,
             group,
+            share,
             seats: vec![MSeat::Vacant; seats],
             queue: Default::default(),
             handles: 0,

@@ -19,6 +19,7 @@ extern crate alloc;
 mod state;
 
 mod acquire;
+mod answered;
 mod billed;
 mod check;
 mod counted;

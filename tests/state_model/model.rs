@@ -79,6 +79,8 @@ pub struct MEntry {
     pub id: EntryId<Fake>,
     pub function: FunctionId<Fake>,
     pub group: u8,
+    /// In which group's share it counts.
+    pub share: u8,
     pub seats: Vec<MSeat>,
     pub queue: VecDeque<Queued>,
     /// Handles that keep it.
@@ -705,7 +707,7 @@ impl Model {
     /// A request of this size joins its group's line.
     pub fn join_line(&mut self, id: Request, size: u64) -> Sleep {
         let seat = self.requests[&id].seat;
-        let group = seat.map(|(entry, _)| self.entries[entry].group);
+        let group = seat.map(|(entry, _)| self.entries[entry].share);
         self.request(id).size = size;
         let served = self.served.get(&group).copied().unwrap_or(0);
         Sleep::Compilers(group, served + size)

@@ -2,7 +2,7 @@
 
 use crate::fake::{Doors, Fake, Instance};
 use crate::state::{
-    Amounts, Budget, Config, Context, Destroy, EntryId, FunctionTerms, Group, NewFunction,
+    Amounts, Budget, Config, Context, Destroy, EntryId, FunctionTerms, Group, NewFunction, Owner,
     PerBudget, Policy, Prepare, ReserveOutcome, SeatOffer, ShareTerms, Slots, State,
 };
 
@@ -36,7 +36,7 @@ pub struct Pool {
     pub cx: Context<Fake, Doors>,
     /// Of functions that are defined from now on.
     pub terms: FunctionTerms,
-    pub owner: Option<Group>,
+    pub owner: Option<Owner>,
 }
 
 /// What was destroyed, in order.

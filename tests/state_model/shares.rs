@@ -56,7 +56,7 @@ const TERMS: [(Sums, Option<u64>); 8] = [
 
 impl Model {
     pub fn share_of(&mut self, entry: usize) -> Option<&mut MShare> {
-        let group = self.entries[entry].group;
+        let group = self.entries[entry].share;
         self.shares.get_mut(&group)
     }
 
@@ -86,7 +86,7 @@ impl Model {
     }
 
     fn group_of(&self, id: Instance) -> u8 {
-        self.entries[self.instances[&id].entry].group
+        self.entries[self.instances[&id].entry].share
     }
 
     /// Who is protected from this request, which lacks so much of what it wants to hold.
@@ -99,7 +99,7 @@ impl Model {
         let entry = request.seat.map(|(entry, _)| entry).or(grows);
         // Who has left for good is no group's any more.
         let entry = entry.filter(|entry| !self.entries[*entry].gone);
-        let own = entry.map(|entry| self.entries[entry].group);
+        let own = entry.map(|entry| self.entries[entry].share);
         let own_share = own.and_then(|own| self.shares.get_key_value(&own));
         let breaks = own_share.is_some_and(|(group, share)| {
             let all = plus(self.holds(*group), target);

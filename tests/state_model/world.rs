@@ -10,8 +10,8 @@ use crate::model::{
 use crate::quarantine::RULE;
 use crate::state::{
     Amounts, Config, Context, Destroy, Effects, EntryId, Expiry, FunctionTerms, Group, IdleTime,
-    NewFunction, PerBudget, Policy, QuarantineRule, RemovalReason, Reuse, ShareTerms, Signal,
-    State,
+    NewFunction, Owner, PerBudget, Policy, QuarantineRule, RemovalReason, Reuse, ShareTerms,
+    Signal, State,
 };
 use crate::{
     fake::Instance,
@@ -20,6 +20,9 @@ use crate::{
 
 pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 pub const GROUPS: u64 = 3;
+/// The function that counts in this group's share.
+const ANSWERED: usize = 3;
+const ANSWERS: u8 = 1;
 pub const KEYS: u8 = 3;
 /// What module `key` needs: its code, and an instance's memory and stack.
 pub const CODE_BYTES: [u64; KEYS as usize] = [4, 7, 11];
@@ -367,6 +370,17 @@ impl World {
 
     // Names: ──────────────────────────────────────────────────────────────────────────────────
 
+    /// One function counts in one group's share, whoever calls it.
+    fn owner(name: usize, definition: u32) -> Owner {
+        let answers = name == ANSWERED;
+        let group = match answers {
+            true => ANSWERS.into(),
+            false => u64::from(definition % 4),
+        };
+        let group = Group::from(group);
+        Owner { group, answers }
+    }
+
     fn new_function(
         &mut self,
         name: usize,
@@ -381,7 +395,8 @@ impl World {
             key: [key; 32],
             source: key,
             terms,
-            owner: (definition % 4 < 3).then(|| Group::from(u64::from(definition % 4))),
+            owner: Some(Self::owner(name, definition))
+                .filter(|_| name == ANSWERED || definition % 4 < 3),
         };
         (new, definition)
     }
@@ -554,9 +569,12 @@ impl World {
             return Some(known);
         };
         assert_eq!((new, door), (id, self.model.entries.len()));
+        let is_answered = usize::from(name) % NAMES.len() == ANSWERED;
+        let group = number as u8;
+        let groups = (group, if is_answered { ANSWERS } else { group });
         self.model
             .entries
-            .push(crate::model::MEntry::new(id, function, number as u8, 1));
+            .push(crate::model::MEntry::new(id, function, groups, 1));
         self.model.entries[door].used = self.model.number();
         self.absorb(None);
         Some(door)

@@ -277,7 +277,7 @@ impl<T: Send + 'static> Pool<T> {
         (P, R): CallTypes,
     {
         let (target, defined) = (signature, new.definition.clone());
-        let owner = new.owner.clone();
+        let owner = new.owner.as_ref().map(|owner| owner.group.clone());
         if defined.is_pristine() {
             self.shared.start_recycler();
         }

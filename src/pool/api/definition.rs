@@ -19,7 +19,7 @@ use crate::pool::function_settings::FunctionLimits;
 use crate::runtime::{
     Facts, HostImports, ModuleLimit, ModuleLimits, OwnNeeds, TypeText, gc_heap, inspect,
 };
-use crate::state::{Group, signature};
+use crate::state::{Owner, signature};
 
 /// A function to define: a name and argument types, the wasm it comes from, the export it calls.
 ///
@@ -45,7 +45,7 @@ pub struct Definition {
     /// The export that instances are warmed up by.
     warm_up: Option<Arc<str>>,
     pub(super) limits: FunctionLimits,
-    pub(super) owner: Option<Group>,
+    pub(super) owner: Option<Owner>,
     may_change_type: bool,
 }
 
@@ -323,7 +323,7 @@ pub(crate) struct Parts {
     pub ty: Option<FunctionType>,
     pub warm_up: Option<Arc<str>>,
     pub limits: FunctionLimits,
-    pub owner: Option<Group>,
+    pub owner: Option<Owner>,
     pub may_change_type: bool,
 }
 

@@ -6,7 +6,7 @@ use crate::pool::api::group_key::AsGroup;
 use crate::pool::api::share::{Share, ShareError};
 use crate::pool::shared::Shared;
 use crate::pool::{Pool, PoolBuilder};
-use crate::state::{Budget, Group};
+use crate::state::{Budget, Group, Owner};
 
 impl<T: Send + 'static> PoolBuilder<T> {
     /// Bytes of memory that the instances of each group may have together of which [`Pool::set_group`] has said nothing, as
@@ -97,7 +97,37 @@ impl Definition {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn owner(mut self, group: impl AsGroup) -> Self {
-        self.owner = Some(group.key().to_group());
+        let group = group.key().to_group();
+        let answers = false;
+        self.owner = Some(Owner { group, answers });
+        self
+    }
+
+    /// As [`Self::owner`]; and what the function takes counts in this group's share, in place of the groups' that call it. So a
+    /// tenant that brings a function, and does not call it, has what others' calls of it take within its own reservation, limits,
+    /// weight and counts ([`Pool::set_group`]); and where each function is to have a share of its own, it is named after it:
+    ///
+    /// ```
+    /// use wasm_pool::{AcquireError, Budget, Definition, Function, Pool, Share};
+    ///
+    /// let pool: Pool = Pool::builder().build()?;
+    /// pool.set_group("f", Share::new().limit(Budget::Memory, 200_000))?;
+    /// let wasm = wat::parse_str(r#"(module (memory 2) (func (export "f")))"#)?;
+    /// let f: Function<(), ()> = pool.define(Definition::new("f").wasm(wasm).accountable("f"))?;
+    /// let _lease = f.acquire("alice")?;
+    /// let Err(AcquireError::BudgetExceeded(error)) = f.acquire("bob") else { panic!() };
+    /// assert!(error.of_group);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Instances are not shared across groups for that. Bills ([`PoolBuilder::billing`]) name who has called, and in reports and
+    /// refusals that list who holds what it is the calling group that holds. A replacement that says neither this nor `owner` leaves both as they were; one
+    /// that changes in whose share the function counts is another function of the same name: what was leased of the old one ends
+    /// in the old one's share.
+    pub fn accountable(mut self, group: impl AsGroup) -> Self {
+        let group = group.key().to_group();
+        let answers = true;
+        self.owner = Some(Owner { group, answers });
         self
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::state::{
     Context, Effects, Entry, EntryId, Function, FunctionCounts, FunctionId, FunctionTerms, Group,
-    Judged, Module, ModuleId, ModuleKey, RemovalReason, Signal, Slots, State, Types,
+    Judged, Module, ModuleId, ModuleKey, Owner, RemovalReason, Signal, Slots, State, Types,
 };
 
 /// What `define` and `replace` are given.
@@ -16,8 +16,8 @@ pub struct NewFunction<H: Types> {
     pub key: ModuleKey,
     pub source: H::Source,
     pub terms: FunctionTerms,
-    /// On whose behalf it is defined.
-    pub owner: Option<Group>,
+    /// On whose behalf it is defined; a replacement that says nothing leaves it as it was.
+    pub owner: Option<Owner>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +47,14 @@ impl<H: Types> State<H> {
     /// Whether one more may be defined on this group's behalf, in place of another.
     fn may_own(
         &self,
-        owner: Option<&Group>,
+        owner: Option<&Owner>,
         replaced: Option<FunctionId<H>>,
     ) -> Result<(), DefineRefused> {
-        let Some(owner) = owner else {
+        let Some(owner) = owner.map(|owner| &owner.group) else {
             return Ok(());
         };
         let before = replaced.and_then(|id| self.owners.of(id));
+        let before = before.map(|owner| &owner.group);
         let share = self.shares.find(owner).and_then(|id| self.shares.get(id));
         let terms = share.map_or(&self.config.group_terms, |share| &share.terms);
         let most = terms.counts.definitions;
@@ -61,6 +62,13 @@ impl<H: Types> State<H> {
             return Ok(());
         }
         Err(DefineRefused::TooMany(most))
+    }
+
+    /// Whether another group's share would have what the function takes. Its entries stay with the shares that they
+    /// are in, so that it is another function then.
+    fn counts_for_another(&self, id: FunctionId<H>, new: &NewFunction<H>) -> bool {
+        let old = self.owners.of(id).and_then(Owner::answerable);
+        (new.owner.as_ref()).is_some_and(|new| new.answerable() != old)
     }
 
     /// How many functions are defined on this group's behalf.
@@ -134,6 +142,9 @@ impl<H: Types> State<H> {
             return Err(DefineRefused::Closed);
         }
         let id = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
+        if self.counts_for_another(id, &new) {
+            return self.replace_by_another(new, cx);
+        }
         self.may_own(new.owner.as_ref(), Some(id))?;
         if let Some(owner) = new.owner {
             self.owners.set(id, owner);
@@ -231,6 +242,10 @@ impl<H: Types> State<H> {
             Entry::new(function, group.clone(), handle, seats)
         });
         record.entries.insert(group.clone(), entry);
+        let owner = self.owners.of(function);
+        if let Some(group) = owner.and_then(Owner::answerable) {
+            self.shares.set_answerable(entry, group.clone());
+        }
         self.find_share(entry);
         self.enter_bills(entry);
         self.forget_if_unused(entry, out);
@@ -289,7 +304,8 @@ impl<H: Types> State<H> {
             return;
         };
         self.entry_changes += 1;
-        self.leave_share(id, &entry.group);
+        let answerable = self.shares.forget_answerable(id);
+        self.leave_share(id, answerable.as_ref().unwrap_or(&entry.group));
         self.conducts.remove(&Judged::Entry(id));
         self.spares.forget(id);
         if let Some(function) = self.functions.get_mut(entry.function) {

@@ -116,8 +116,9 @@ impl<H: Types> State<H> {
             // Nothing is said of it any more.
             None => {
                 let entries = self.entries.iter();
-                let own = entries.filter(|(_, e)| e.group == *group && !e.queue.is_empty());
-                own.map(|(id, _)| id).collect()
+                let waited = entries.filter(|(_, e)| !e.queue.is_empty());
+                let waited = waited.map(|(id, _)| id);
+                waited.filter(|id| self.share_group(*id) == group).collect()
             }
         };
         let is_limited = |id: &ShareId<H>| self.shares.get(*id).is_some_and(Share::limits_seats);

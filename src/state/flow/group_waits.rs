@@ -67,6 +67,6 @@ impl<H: Types> State<H> {
         let requests = self.requests.iter().map(|(_, request)| request);
         let asleep = requests.filter(|r| r.asleep_until.is_some_and(|until| until > self.now));
         let entries = asleep.filter_map(|request| request.seat.map(|(entry, _)| entry));
-        entries.map(|entry| &self.entries[entry].group)
+        entries.map(|entry| self.share_group(entry))
     }
 }

@@ -164,8 +164,8 @@ impl<H: Types> State<H> {
     fn begin_share(&mut self, group: &Group, terms: ShareTerms) {
         let is_named = !terms.say_nothing();
         let entries = self.entries.iter();
-        let own = entries.filter(|(_, entry)| entry.group == *group);
-        let own: Vec<_> = own.map(|(id, _)| id).collect();
+        let own = entries.map(|(id, _)| id);
+        let own: Vec<_> = own.filter(|id| self.share_group(*id) == group).collect();
         let terms = match is_named {
             true => terms,
             false => self.config.group_terms,
@@ -211,7 +211,7 @@ impl<H: Types> State<H> {
         }
         let terms = self.config.group_terms;
         if terms.limits_anything() {
-            let group = self.entries[entry].group.clone();
+            let group = self.share_group(entry).clone();
             let id = (self.shares).insert(Share::new(group, terms, false, self.now));
             self.join_share(entry, id);
         }
@@ -234,8 +234,17 @@ impl<H: Types> State<H> {
         // Most pools have none.
         match self.shares.is_empty() {
             true => None,
-            false => self.shares.find(&self.entries.get(entry)?.group),
+            false => {
+                self.entries.get(entry)?;
+                self.shares.find(self.share_group(entry))
+            }
         }
+    }
+
+    /// The group in whose share an entry counts: its own, or who answers for its function.
+    pub(crate) fn share_group(&self, entry: EntryId<H>) -> &Group {
+        let answerable = self.shares.answerable(entry);
+        answerable.unwrap_or_else(|| &self.entries[entry].group)
     }
 
     fn share_mut(&mut self, entry: EntryId<H>) -> Option<&mut Share<H>> {

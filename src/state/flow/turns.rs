@@ -138,10 +138,11 @@ impl<H: Types> State<H> {
         }
     }
 
-    /// The group that a request is for; nobody's, of what makes no instance.
+    /// The group in whose share a request counts; nobody's, of what makes no instance.
     pub(crate) fn group_of(&self, id: RequestId<H>) -> Group {
         let seat = self.requests[id].seat;
-        let entry = seat.and_then(|(entry, _)| self.entries.get(entry));
-        entry.map_or(Group::NOBODY, |entry| entry.group.clone())
+        let entry = seat.map(|(entry, _)| entry);
+        let entry = entry.filter(|entry| self.entries.get(*entry).is_some());
+        entry.map_or(Group::NOBODY, |entry| self.share_group(entry).clone())
     }
 }

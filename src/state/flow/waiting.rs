@@ -55,11 +55,11 @@ impl<H: Types> State<H> {
         self.take_place(&group)
     }
 
-    /// The group that a request makes an instance for, or makes one grow.
+    /// The group in whose share an instance counts that a request makes, or makes grow.
     fn beneficiary(&self, request: &Request<H>) -> &Group {
         let entry = request.seat.map(|(entry, _)| entry).or(request.grows);
-        let entry = entry.and_then(|entry| self.entries.get(entry));
-        entry.map_or(&Group::NOBODY, |entry| &entry.group)
+        let entry = entry.filter(|entry| self.entries.get(*entry).is_some());
+        entry.map_or(&Group::NOBODY, |entry| self.share_group(entry))
     }
 
     /// The next place of this group, by its weight.
@@ -80,22 +80,23 @@ impl<H: Types> State<H> {
             return false;
         }
         let brings = instance.charge.amounts();
+        let group = self.share_group(instance.entry);
         let others = self.requests.iter().filter_map(|(_, request)| {
             let ticket = request.room_ticket?;
             let is_late = request.asleep_until.is_some_and(|until| until <= self.now);
-            let is_other = *self.beneficiary(request) != entry.group;
+            let is_other = self.beneficiary(request) != group;
             let helps = |b: Budget| brings.get(b) > 0 && request.lacks & bit(b) != 0;
             let is_helped = Budget::ALL.into_iter().any(helps);
             (is_other && !is_late && is_helped).then_some(ticket.tag)
         });
-        let own = self.fair.next(&entry.group);
+        let own = self.fair.next(group);
         others.min().is_some_and(|other| other <= own)
     }
 
     /// An instance of the entry is handed on.
     pub(crate) fn note_handed_on(&mut self, home: EntryId<H>) {
         if self.shares.has_weights && self.is_room_awaited() {
-            let group = self.entries[home].group.clone();
+            let group = self.share_group(home).clone();
             self.take_place(&group);
         }
     }

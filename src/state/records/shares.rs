@@ -1,6 +1,6 @@
 //! What groups have reserved, what they may have, and what they hold.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
@@ -172,6 +172,10 @@ pub struct Shares<H: Types> {
     all: Arena<Share<H>>,
     /// **G4** Names every share by its group, once.
     index: HashMap<Group, ShareId<H>>,
+    /// Entries that count in another group's share than their own: in that of who answers for their function.
+    ///
+    /// **G7** Each of them is there.
+    answerable: BTreeMap<EntryId<H>, Group>,
     /// Whether any group has a weight.
     pub has_weights: bool,
 }
@@ -181,12 +185,32 @@ impl<H: Types> Shares<H> {
         Self {
             all: Arena::new(),
             index: HashMap::new(),
+            answerable: BTreeMap::new(),
             has_weights: false,
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// The entry counts in this group's share.
+    pub fn set_answerable(&mut self, entry: EntryId<H>, group: Group) {
+        self.answerable.insert(entry, group);
+    }
+
+    /// In which group's share an entry counts, if not in its own group's.
+    pub fn answerable(&self, entry: EntryId<H>) -> Option<&Group> {
+        self.answerable.get(&entry)
+    }
+
+    pub fn forget_answerable(&mut self, entry: EntryId<H>) -> Option<Group> {
+        self.answerable.remove(&entry)
+    }
+
+    /// The entries that count in another group's share.
+    pub fn answered_for(&self) -> impl Iterator<Item = EntryId<H>> {
+        self.answerable.keys().copied()
     }
 
     pub fn len(&self) -> usize {

@@ -15,7 +15,7 @@ impl<H: Types> State<H> {
         })?;
         let mut entries = self.entries.iter();
         let astray = entries.find(|(id, entry)| {
-            let share = self.shares.find(&entry.group);
+            let share = self.shares.find(self.share_group(*id));
             let share = share.and_then(|share| self.shares.get(share));
             share.is_some_and(|share| !share.entries.contains(id))
         });
@@ -28,6 +28,11 @@ impl<H: Types> State<H> {
         must(astray.is_none() && listed == with_share, || {
             let astray = astray.map(|(id, _)| id);
             format!("G1: {listed} of {with_share} entries are listed by shares; astray: {astray:?}")
+        })?;
+        let mut answered = self.shares.answered_for();
+        let gone = answered.find(|id| self.entries.get(*id).is_none());
+        must(gone.is_none(), || {
+            format!("G7: {gone:?} counts in another group's share, and is not there")
         })?;
         let all_limited = self.config.group_terms.limits_anything();
         let needed = |share: &Share<H>| share.is_named || !share.entries.is_empty();
