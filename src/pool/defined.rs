@@ -131,8 +131,6 @@ impl<T> Clone for Source<T> {
 pub(crate) struct InstanceLimits {
     pub memory: u64,
     pub table_elements: u64,
-    /// Whether a GC heap takes the place of a memory.
-    pub counts_gc_heaps: bool,
 }
 
 impl<T: 'static> Source<T> {

@@ -10,7 +10,7 @@ use crate::pool::api::share::Share;
 use crate::pool::defined::InstanceLimits;
 use crate::pool::function_settings::{FunctionLimits, FunctionSettings};
 use crate::pool::time::clock::nanos;
-use crate::runtime::{CallLimits, ModuleLimits, PoolingAllocator, Runtime};
+use crate::runtime::{CallLimits, ModuleLimits, Places, PoolingAllocator, Runtime};
 use crate::state::{self, Expiry, Group, Policy, Reuse, ShareTerms};
 
 /// How many leases and reservations pass a request that waits for room before room is kept for it. Fewer would
@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// Of the pool's own engine; `None`: instances are made on demand.
     pub allocator: Option<PoolingAllocator>,
+    /// What that makes, or the host's own engine has.
+    pub places: Option<Places>,
     pub instance: InstanceLimits,
     pub modules: ModuleLimits,
     /// Bytes of memory that an instance may keep when idle.

@@ -333,6 +333,9 @@ impl<T: Send + 'static> Shared<T> {
     pub fn set_limits(&self, limits: crate::pool::Limits) -> Result<(), LimitsError> {
         limits.validate()?;
         let limits = self.settings.within_places(limits);
+        if let Some(places) = self.runtime.places() {
+            limits.validate_places(&places.amounts(), 0)?;
+        }
         self.with_state(|locked, cx| {
             locked.state.set_limits(limits.per_budget(), cx);
         });
@@ -340,12 +343,15 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// The places for instances are charged for as long as the pool is.
-    pub fn set_places_aside(&self) {
-        if let Some(places) = self.runtime.places() {
-            let amounts = places.amounts();
-            let fits = self.with_state(|locked, _| locked.state.set_aside(&amounts));
-            debug_assert!(fits, "the limits were checked for {amounts:?}");
-        }
+    pub fn set_places_aside(&self) -> Result<(), LimitsError> {
+        let Some(places) = self.runtime.places() else {
+            return Ok(());
+        };
+        let amounts = places.amounts();
+        self.settings.limits.validate_places(&amounts, 0)?;
+        let fits = self.with_state(|locked, _| locked.state.set_aside(&amounts));
+        debug_assert!(fits, "the limits have room for {amounts:?}");
+        Ok(())
     }
 
     /// The system refuses what the budgets grant: evicts so many that are idle, and destroys them;

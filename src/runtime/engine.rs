@@ -91,29 +91,32 @@ pub(crate) fn compiler_config(of: &Config) -> wasmtime::Result<(Config, EngineKe
 
 impl Runtime {
     /// With an engine of the pool's own, whose instances are made on demand or in these places.
-    pub fn new(settings: EngineSettings, places: Option<Places>) -> wasmtime::Result<Self> {
+    pub fn new(settings: EngineSettings, planned: Option<Places>) -> wasmtime::Result<Self> {
         let mut config = settings.config();
-        if let Some(places) = &places {
+        if let Some(places) = &planned {
             config.allocation_strategy(places.strategy());
             // A stack that has been given back would stay resident otherwise.
             config.async_stack_zeroing(true);
         }
         let mut runtime = Self::with_engine(Engine::new(&config)?)?;
-        runtime.places = places;
-        runtime.stacks = places.and_then(|_| StackArea::of(&runtime.engine));
+        if let (Some(places), Some(planned)) = (&mut runtime.places, planned) {
+            places.instances = planned.instances;
+        }
         Ok(runtime)
     }
 
     pub fn with_engine(engine: Engine) -> wasmtime::Result<Self> {
         let (compiler, key) = compiler_config(engine.config())?;
         let epoch = Arc::new(Epoch::new(engine.clone()));
+        let places = Places::of(&engine);
+        let stacks = places.and_then(|places| StackArea::of(&engine, places.stacks()));
         Ok(Self {
             engine,
             compiler,
             key,
             epoch,
-            places: None,
-            stacks: None,
+            places,
+            stacks,
             types: Arc::default(),
         })
     }

@@ -47,10 +47,11 @@ pub(crate) use instance::{
     resolve_exports, runs_as_task_only, set_yields,
 };
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
-pub(crate) use pooling::Places;
+pub(crate) use pooling::{Places, Unfit};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
+    InstanceNeeds, MAPPINGS_PER_MODULE, READ_BUFFERS, artifact_estimate, code_estimate,
+    load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;

@@ -171,7 +171,7 @@ impl ModuleLimits {
     }
 
     /// An error if there is more.
-    pub(crate) fn check(&self, what: ModuleLimit, found: u64) -> Result<(), ModuleTooLarge> {
+    pub(super) fn check(&self, what: ModuleLimit, found: u64) -> Result<(), ModuleTooLarge> {
         self.check_in(what, found, None)
     }
 

@@ -1,12 +1,11 @@
 //! Places for instances, made ahead by wasmtime's pooling allocator.
 
-use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::sizes::whole_pages;
+use super::inspect::Facts;
+use super::sizes::whole_host_pages;
 use crate::state::Amounts;
 
-/// Bytes of address space that wasmtime sets aside for a memory, whatever allocator makes it.
-const RESERVATION: u64 = 4 << 30;
 /// A memory in its place, with initial data: what is accessible before that, the data, what is accessible behind it,
 /// and the rest of the place. Empty places keep what their last instance had.
 const MAPPINGS_PER_MEMORY: u64 = 4;
@@ -26,19 +25,46 @@ pub struct PoolingAllocator {
     keep_resident: u64,
 }
 
-/// The allocator of an engine, with what the pool's other settings say of its places.
+/// The places of an engine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Places {
-    pub allocator: PoolingAllocator,
+    /// Instances for which there is room whatever they have; `None` where nobody has seen to that.
+    pub instances: Option<u32>,
+    memories: u32,
+    tables: u32,
+    stacks: u32,
+    /// GC heaps, each of which takes the place of a memory as well.
+    pub gc_heaps: u32,
+    pub memories_per_instance: u32,
+    pub tables_per_instance: u32,
     /// Bytes that one memory may have.
     pub max_memory: u64,
     /// Elements that one table may have.
     pub table_elements: u64,
+    /// Bytes of each that stay resident.
+    memory_keeps: u64,
+    table_keeps: u64,
+    stack_keeps: u64,
+}
+
+/// What a pooling allocator must not be told, and why.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unfit {
+    pub setting: &'static str,
+    pub why: &'static str,
+}
+
+/// What a module needs, and an allocator has not made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lack {
+    pub what: &'static str,
+    pub needed: u32,
+    pub there: u32,
 }
 
 impl PoolingAllocator {
-    /// Places for so many instances at once, idle ones included: 1 to 32,768. Each takes 4 GiB of address space, of
-    /// which a process has 128 TiB.
+    /// Places for so many instances at once, idle ones included: 1 to 32,000, and as many as the mappings budget has room for
+    /// (8,191, by default). Each memory takes 4 GiB of address space, of which a process has 128 TiB.
     pub const fn for_instances(count: u32) -> Self {
         Self {
             instances: count,
@@ -49,13 +75,14 @@ impl PoolingAllocator {
     }
 
     /// Linear memories that an instance may have in its place, its GC heap counted as one: 1 to 100. Default: 1. A module that
-    /// declares more is refused when it is defined.
+    /// needs more is refused when it is defined.
     pub const fn memories(mut self, count: u32) -> Self {
         self.memories = count;
         self
     }
 
-    /// Tables that an instance may have in its place, 0 to 100. Default: 1.
+    /// Tables that an instance may have in its place, 0 to 100. Default: 1. Each takes address space for
+    /// [`PoolBuilder::max_table_elements`](crate::PoolBuilder::max_table_elements).
     pub const fn tables(mut self, count: u32) -> Self {
         self.tables = count;
         self
@@ -75,48 +102,132 @@ impl PoolingAllocator {
 }
 
 impl Places {
+    /// As the pool's own engine is to have them, for memories and tables of up to so much.
+    pub fn planned(allocator: PoolingAllocator, max_memory: u64, table_elements: u64) -> Self {
+        let (instances, memories, tables) = allocator.counts();
+        Self {
+            instances: Some(instances),
+            memories: instances.saturating_mul(memories),
+            tables: instances.saturating_mul(tables),
+            stacks: instances,
+            gc_heaps: 0,
+            memories_per_instance: memories,
+            tables_per_instance: tables,
+            max_memory,
+            table_elements,
+            memory_keeps: whole_host_pages(allocator.keep_resident.min(max_memory)),
+            table_keeps: 0,
+            stack_keeps: 0,
+        }
+    }
+
+    /// Those of an engine, if it has any.
+    pub fn of(engine: &Engine) -> Option<Self> {
+        let config = engine.get_pooling_config()?;
+        let max_memory = config.get_max_memory_size() as u64;
+        let kept = |bytes: usize, of: u64| whole_host_pages((bytes as u64).min(of));
+        Some(Self {
+            instances: None,
+            memories: config.get_total_memories(),
+            tables: config.get_total_tables(),
+            stacks: config.get_total_stacks(),
+            gc_heaps: config.get_total_gc_heaps(),
+            memories_per_instance: config.get_max_memories_per_module(),
+            tables_per_instance: config.get_max_tables_per_module(),
+            max_memory,
+            table_elements: config.get_table_elements() as u64,
+            memory_keeps: kept(config.get_memory_keep_resident(), max_memory),
+            table_keeps: kept(config.get_table_keep_resident(), u64::MAX),
+            stack_keeps: kept(
+                config.get_async_stack_keep_resident(),
+                engine.get_async_stack_size() as u64,
+            ),
+        })
+    }
+
+    /// Why no pool can keep its promises with this engine's places, if that is so.
+    pub fn unfit(engine: &Engine) -> Option<Unfit> {
+        let config = engine.get_pooling_config()?;
+        if !matches!(config.get_pagemap_scan(), Enabled::No) {
+            let setting = "pagemap_scan";
+            // A page that the kernel is moving, or has swapped out, is taken for one that nobody has written to.
+            let why = "what one instance has written, the next may then read";
+            return Some(Unfit { setting, why });
+        }
+        if config.get_decommit_batch_size() > 1 {
+            let setting = "decommit_batch_size";
+            let why = "memory that waits to be given back is charged to nobody";
+            return Some(Unfit { setting, why });
+        }
+        None
+    }
+
+    /// What an instance of a module needs, and no place has.
+    pub fn lack(&self, facts: &Facts, collects: bool) -> Option<Lack> {
+        // What is made for it to import lies elsewhere.
+        let own = facts.memories.saturating_sub(facts.own_memories);
+        let memories = own.saturating_add(collects.into());
+        // (Where there are fewer, and the host knows of it, they may still be enough.)
+        let heaps = self.instances.filter(|_| collects).unwrap_or(0);
+        let needs = [
+            (
+                memories,
+                self.memories_per_instance,
+                "memories for an instance (a GC heap is one)",
+            ),
+            (
+                facts.tables,
+                self.tables_per_instance,
+                "tables for an instance",
+            ),
+            (heaps, self.gc_heaps, "GC heaps, one for each place"),
+        ];
+        let mut lacks = needs
+            .into_iter()
+            .filter(|(needed, there, _)| needed > there);
+        let (needed, there, what) = lacks.next()?;
+        Some(Lack {
+            what,
+            needed,
+            there,
+        })
+    }
+
     /// What they take for as long as the engine is, empty or not.
     pub fn amounts(&self) -> Amounts {
-        let (instances, memories, _) = self.allocator.counts();
-        let (instances, memories) = (u64::from(instances), u64::from(memories));
-        let kept = self.kept_bytes();
-        let mappings = memories * MAPPINGS_PER_MEMORY + MAPPINGS_PER_STACK;
+        let all = |count: u32, each: u64| u64::from(count).saturating_mul(each);
+        let memory = all(self.memories, self.memory_keeps);
+        let memory = memory.saturating_add(all(self.tables, self.table_keeps));
+        let mappings = all(self.memories, MAPPINGS_PER_MEMORY);
+        let mappings = mappings + all(self.stacks, MAPPINGS_PER_STACK) + AREAS;
         Amounts::ZERO
-            .memory((instances * memories).saturating_mul(kept))
-            .mappings(instances * mappings + AREAS)
+            .memory(memory)
+            .stack(all(self.stacks, self.stack_keeps))
+            .mappings(mappings)
     }
 
-    /// The most that a memory can have in its place.
-    fn memory_bytes(&self) -> u64 {
-        self.max_memory.min(RESERVATION)
-    }
-
-    /// Bytes of each that stay resident.
-    fn kept_bytes(&self) -> u64 {
-        let kept = self.allocator.keep_resident.min(self.memory_bytes());
-        whole_pages(kept)
-    }
-
-    /// What wasmtime is told. Not its scan of the page map, which takes a page that the kernel is moving, or has
-    /// swapped out, for one that nobody has written to: the next instance then reads what the last one wrote.
+    /// What wasmtime is told. Not its scan of the page map: see [`Self::unfit`].
     pub(super) fn strategy(&self) -> InstanceAllocationStrategy {
-        let (instances, memories, tables) = self.allocator.counts();
         let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         let mut config = PoolingAllocationConfig::new();
         config
-            .total_stacks(instances)
-            .total_memories(instances.saturating_mul(memories))
-            .total_tables(instances.saturating_mul(tables))
-            .max_memories_per_module(memories)
-            .max_tables_per_module(tables)
-            .max_memory_size(bytes(self.memory_bytes()))
+            .total_stacks(self.stacks)
+            .total_memories(self.memories)
+            .total_tables(self.tables)
+            .max_memories_per_module(self.memories_per_instance)
+            .max_tables_per_module(self.tables_per_instance)
+            .max_memory_size(bytes(self.max_memory))
             .table_elements(bytes(self.table_elements))
-            .linear_memory_keep_resident(bytes(self.kept_bytes()))
+            .linear_memory_keep_resident(bytes(self.memory_keeps))
             // A place keeps the mapping of its last module's data; whether it does is charged for.
-            .max_unused_warm_slots(instances)
+            .max_unused_warm_slots(self.memories)
             // The budgets bound what follows, as on demand.
             .total_core_instances(u32::MAX)
             .max_core_instance_size(1 << 30);
         InstanceAllocationStrategy::Pooling(config)
+    }
+
+    pub(super) fn stacks(&self) -> u32 {
+        self.stacks
     }
 }

@@ -31,7 +31,7 @@ const MAPPINGS_PER_MEMORY: u64 = 3;
 /// With initial data also its image, and what is accessible behind that.
 const MAPPINGS_PER_MEMORY_WITH_DATA: u64 = 5;
 /// What stands before the text, the text, and what stands behind it.
-const MAPPINGS_PER_MODULE: u64 = 3;
+pub(crate) const MAPPINGS_PER_MODULE: u64 = 3;
 /// The least that an allocator maps by itself (that of glibc).
 const LARGE_BLOCK: u64 = 128 << 10;
 /// So many lists of a loaded module may be that large, at most: one for each table, and for each kind
@@ -42,6 +42,19 @@ pub(crate) const PAGE: u64 = 4 << 10;
 
 pub(crate) fn whole_pages(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
+/// Pages of this machine's kernel, which may be larger: what an allocator keeps is in whole ones.
+pub(crate) fn host_page() -> u64 {
+    #[cfg(unix)]
+    let page = rustix::param::page_size() as u64;
+    #[cfg(not(unix))]
+    let page = PAGE;
+    page
+}
+
+pub(super) fn whole_host_pages(bytes: u64) -> u64 {
+    (bytes.checked_next_multiple_of(host_page())).unwrap_or(u64::MAX)
 }
 
 /// What a loaded module takes: its code, mapped in whole pages; the initial contents of its memories,
@@ -113,7 +126,7 @@ impl InstanceNeeds {
             // What is made for it to import is made on demand all the same.
             Some(_) => (
                 u64::from(facts.own_memories) * MAPPINGS_PER_MEMORY,
-                u64::from(facts.tables) * PAGE,
+                u64::from(facts.tables) * host_page(),
             ),
         };
         let overhead = INSTANCE_OVERHEAD.saturating_add(of_tables);

@@ -63,6 +63,14 @@ impl StackBounds {
         }
     }
 
+    pub fn start(&self) -> usize {
+        self.low
+    }
+
+    pub fn end(&self) -> usize {
+        self.low + self.size
+    }
+
     /// Bytes from its lower end to `here`, if that is on it.
     #[inline]
     pub fn below(&self, here: usize) -> Option<usize> {

@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 
 use wasmtime::{Caller, Engine, Func, Store};
 
+use super::sizes::host_page;
 use super::stack::StackBounds;
 
 /// Stacks of one size side by side, each with its guard below it.
@@ -29,16 +30,25 @@ struct Mapping {
 }
 
 impl StackArea {
-    /// That of an engine with a pooling allocator, which nobody uses yet. `None` where the kernel does not say.
-    pub fn of(engine: &Engine) -> Option<Self> {
+    /// That of an engine whose pooling allocator has so many. `None` where the kernel does not say.
+    pub fn of(engine: &Engine, count: u32) -> Option<Self> {
         let here = somewhere_on_a_fiber(engine)?;
-        let maps = fs::read_to_string("/proc/self/maps").ok()?;
-        Self::around(
-            here,
-            engine.get_async_stack_size(),
-            rustix::param::page_size(),
-            &maps,
-        )
+        let maps = fs::read("/proc/self/maps").ok()?;
+        let page = host_page() as usize;
+        let stack = engine.get_async_stack_size().next_multiple_of(page);
+        let maps = String::from_utf8_lossy(&maps);
+        Self::around(here, stack, page, &maps)?.at_most(here, count)
+    }
+
+    /// As others may lie beside them: no more than so many on either side.
+    fn at_most(mut self, here: usize, count: u32) -> Option<Self> {
+        let reach = (self.page + self.stack).checked_mul(count as usize)?;
+        let own = self.stack_at(here)?;
+        self.low = self.low.max(own.end().saturating_sub(reach));
+        self.end = self
+            .end
+            .min(own.start().saturating_sub(self.page).saturating_add(reach));
+        Some(self)
     }
 
     /// The stack that `here` is on.

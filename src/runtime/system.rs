@@ -21,6 +21,20 @@ impl SystemError {
     }
 }
 
+/// A pooling allocator has no place left.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct AllocatorFull(String);
+
+impl SystemError {
+    /// Whether it was not the system, but an allocator that has made its places ahead.
+    pub(crate) fn is_of_allocator(&self) -> bool {
+        self.0
+            .get_ref()
+            .is_some_and(|source| source.is::<AllocatorFull>())
+    }
+}
+
 impl From<io::Error> for SystemError {
     fn from(error: io::Error) -> Self {
         Self(Arc::new(error))
@@ -29,7 +43,10 @@ impl From<io::Error> for SystemError {
 
 impl fmt::Display for SystemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the operating system's answer")
+        f.write_str(match self.is_of_allocator() {
+            true => "the engine's allocator has no place left",
+            false => "the operating system's answer",
+        })
     }
 }
 
@@ -53,7 +70,8 @@ pub(crate) fn refused_by_system(error: &wasmtime::Error) -> Option<io::Error> {
             return Some((*errno).into());
         }
         if let Some(full) = cause.downcast_ref::<PoolConcurrencyLimitError>() {
-            return Some(io::Error::new(ErrorKind::OutOfMemory, full.to_string()));
+            let full = AllocatorFull(full.to_string());
+            return Some(io::Error::new(ErrorKind::OutOfMemory, full));
         }
         let no_heap = cause.is::<OutOfMemory>();
         no_heap.then(|| ErrorKind::OutOfMemory.into())

@@ -420,7 +420,7 @@ impl<H: Types> State<H> {
     }
 
     /// What no eviction frees.
-    fn always_held(&self) -> Amounts {
+    pub(crate) fn always_held(&self) -> Amounts {
         (self.standing.amounts()).saturating_add(&self.set_aside.amounts())
     }
 

@@ -87,6 +87,14 @@ pub enum BuildError {
     /// [`PoolBuilder::pooling_allocator`](crate::PoolBuilder::pooling_allocator) is for the pool's own engine.
     #[error("a pooling allocator is set, and an engine of the host's own, which has an allocator")]
     EngineHasAllocator,
+    /// The host's engine has a pooling allocator with a setting under which no pool can keep its promises.
+    #[error("the engine's pooling allocator has {setting} set, and {why}")]
+    UnfitAllocator {
+        /// What of wasmtime's `PoolingAllocationConfig`.
+        setting: &'static str,
+        /// Why that cannot be.
+        why: &'static str,
+    },
     /// What a group is given makes no sense: see [`PoolBuilder::group`](crate::PoolBuilder::group).
     #[error("what a group is given makes no sense")]
     Share(#[source] ShareError),

@@ -35,7 +35,7 @@ pub struct PoolBuilder<T: Send + 'static = ()> {
     name: Arc<str>,
     pub(super) settings: Settings,
     /// Set by the host, as opposed to derived from the limits.
-    max_instance_memory: Option<u64>,
+    pub(super) max_instance_memory: Option<u64>,
     max_idle_memory: Option<u64>,
     pub(super) max_wasm_stack: usize,
     /// `None`: as [`PoolBuilder::async_stack_size`] says.
@@ -74,12 +74,12 @@ impl<T: Send + 'static> PoolBuilder<T> {
             name: "default".into(),
             settings: Settings {
                 allocator: None,
+                places: None,
                 limits: Limits::new(),
                 instance: InstanceLimits {
                     // More than a process can address: the budgets decide.
                     memory: ADDRESS_SPACE,
                     table_elements: 100_000,
-                    counts_gc_heaps: false,
                 },
                 modules: ModuleLimits::new(),
                 max_idle_memory: u64::MAX,
@@ -377,7 +377,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             observer: Observer::new(self.name, self.listener),
             housekeeper: Housekeeper::none(),
         });
-        shared.set_places_aside();
+        shared.set_places_aside()?;
         shared.set_groups()?;
         shared.keep_compilers()?;
         if self.housekeeper {
@@ -429,7 +429,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
             limits.validate_instance(bytes)?;
             settings.instance.memory = bytes;
         }
-        self.checked_allocator()?;
+        self.checked_places()?;
         let settings = &mut self.settings;
         settings.max_idle_memory = settings.instance.memory;
         if let Some(bytes) = self.max_idle_memory {

@@ -224,8 +224,9 @@ impl<T: Send + 'static> Pool<T> {
             ..most
         };
         let modules = &shared.settings.modules;
+        let places = shared.runtime.places();
         let (source, declared) =
-            parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits, modules)?;
+            parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits, modules, places)?;
         let same_type = replaced.filter(|old| old.declared == declared);
         if let Some(old) = replaced
             && same_type.is_none()

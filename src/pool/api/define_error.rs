@@ -79,6 +79,19 @@ pub enum DefineError {
         /// `max_table_elements`.
         limit: u64,
     },
+    /// The engine's pooling allocator has no place that an instance would fit into: see
+    /// [`PoolBuilder::pooling_allocator`](crate::PoolBuilder::pooling_allocator).
+    #[error("{target} needs {needed} {what}, and the engine's pooling allocator has made {there}")]
+    NoPlace {
+        /// The function.
+        target: Arc<str>,
+        /// What it needs more of than there is.
+        what: &'static str,
+        /// How many it needs.
+        needed: u32,
+        /// How many there are.
+        there: u32,
+    },
     /// The module can never be linked with what the host provides.
     #[error("{target} can never be linked")]
     Imports {
@@ -214,6 +227,7 @@ impl DefineError {
             | Self::MemoryTooLarge { target, .. }
             | Self::TableTooLarge { target, .. }
             | Self::Imports { target, .. }
+            | Self::NoPlace { target, .. }
             | Self::ForeignImports { target }
             | Self::WarmUp { target, .. }
             | Self::AlreadyDefined { target }

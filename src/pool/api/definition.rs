@@ -17,7 +17,7 @@ use crate::pool::api::imports::Imports;
 use crate::pool::defined::{CompileHeap, InstanceLimits, Source, SourceParts, Warmed};
 use crate::pool::function_settings::FunctionLimits;
 use crate::runtime::{
-    Facts, HostImports, ModuleLimit, ModuleLimits, OwnNeeds, TypeText, gc_heap, inspect,
+    Facts, HostImports, ModuleLimits, OwnNeeds, Places, TypeText, gc_heap, inspect,
 };
 use crate::state::{Owner, signature};
 
@@ -335,6 +335,7 @@ impl Parts {
         imports: &Arc<HostImports<T>>,
         limits: InstanceLimits,
         modules: &ModuleLimits,
+        places: Option<&Places>,
     ) -> Result<(Source<T>, FuncType), DefineError> {
         let function = || self.signature.clone();
         let Some(wasm) = self.wasm.clone() else {
@@ -374,16 +375,16 @@ impl Parts {
             })?;
         let declared = declared.clone();
         self.check_warm_up(&facts, own == OwnNeeds::default())?;
-        // What is made for it to import lies elsewhere.
-        if limits.counts_gc_heaps && gc_heap(engine, &facts).is_some() {
-            let memories = u64::from(facts.memories) + 1;
-            let checked = modules.check(ModuleLimit::Memories, memories);
-            checked.map_err(|too_large| DefineError::Module {
-                target: function(),
-                source: too_large.into(),
-            })?;
-        }
         facts.add_own(&own);
+        let collects = gc_heap(engine, &facts).is_some();
+        if let Some(lack) = places.and_then(|places| places.lack(&facts, collects)) {
+            return Err(DefineError::NoPlace {
+                target: function(),
+                what: lack.what,
+                needed: lack.needed,
+                there: lack.there,
+            });
+        }
         if facts.memory_bytes > limits.memory {
             return Err(DefineError::MemoryTooLarge {
                 target: function(),

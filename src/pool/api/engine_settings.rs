@@ -102,12 +102,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
 
     pub(super) fn runtime(&self) -> Result<Runtime, BuildError> {
         let Some(engine) = &self.engine else {
-            let runtime = Runtime::new(self.engine_settings(), self.settings.places());
+            let runtime = Runtime::new(self.engine_settings(), self.settings.places);
             return runtime.map_err(|error| BuildError::Engine(share(error)));
         };
         if self.settings.allocator.is_some() {
             return Err(BuildError::EngineHasAllocator);
         }
+        Self::check_engine(engine)?;
         let runtime = Runtime::with_engine(engine.clone())
             .map_err(|error| BuildError::Engine(share(error)))?;
         if self.settings.counts_fuel() && !runtime.meters_fuel() {

@@ -203,7 +203,7 @@ kinds! {
         }
         DefineError::AlreadyDefined { .. } | DefineError::TypeChanged { .. } => ErrorKind::Conflict,
         DefineError::NotDefined { .. } => ErrorKind::NotFound,
-        DefineError::TooMany { .. } => ErrorKind::TooLarge,
+        DefineError::TooMany { .. } | DefineError::NoPlace { .. } => ErrorKind::TooLarge,
         DefineError::Closed { .. } => ErrorKind::Closed,
         DefineError::WarmUp { .. } => ErrorKind::Invalid,
         DefineError::ForeignImports { .. } | DefineError::EngineLacks { .. } => ErrorKind::Misuse,
@@ -228,6 +228,7 @@ kinds! {
         BuildError::Engine(_) | BuildError::Share(_) => ErrorKind::Invalid,
         BuildError::ForeignLinker
         | BuildError::EngineHasAllocator
+        | BuildError::UnfitAllocator { .. }
         | BuildError::EngineLacks { .. } => ErrorKind::Misuse,
         #[cfg(feature = "config")]
         BuildError::Artifacts(_) => ErrorKind::System,

@@ -1,14 +1,17 @@
 //! Places for instances, made ahead: the setting, and what it makes of others.
 
-use crate::pool::api::build_error::LimitsError;
+use wasmtime::Engine;
+
+use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::builder::PoolBuilder;
 use crate::pool::api::limits::{Limits, check_at_most};
+use crate::pool::defined::InstanceLimits;
 use crate::pool::settings::Settings;
-use crate::runtime::{INSTANCE_OVERHEAD, ModuleLimit, Places, PoolingAllocator};
+use crate::runtime::{INSTANCE_OVERHEAD, MAPPINGS_PER_MODULE, Places, PoolingAllocator, Unfit};
 use crate::state::{Amounts, Budget};
 
 /// As many as a process has address space for.
-const MOST_INSTANCES: u64 = 1 << 15;
+const MOST_INSTANCES: u64 = 32_000;
 /// Memories and tables, as many as [`ModuleLimits::new`](crate::ModuleLimits::new) lets a module have.
 const MOST_PER_INSTANCE: u64 = 100;
 /// What wasmtime sets aside for a memory.
@@ -21,14 +24,18 @@ impl<T: Send + 'static> PoolBuilder<T> {
     ///
     /// - There are no more instances at once than places: [`Limits::instances`](crate::Limits::instances) is lowered to that.
     /// - What the places take as such is charged from the start, until the pool is gone (not until it is closed): 6 mappings for
-    ///   each, 4 more for each further memory, and what they keep resident. An instance is charged its memories, as ever.
+    ///   each, 4 more for each further memory, and what they keep resident. An instance is charged its memories, as ever; a table takes
+    ///   whole pages.
     /// - A memory has up to [`Self::max_instance_memory`], and at most 4 GiB. Modules with more memories or tables than a place has
-    ///   are refused when they are defined. What is made for an instance to import ([`Pool::imports`](crate::Pool::imports)) is
-    ///   made on demand.
-    /// - Fiber stacks lie in places, too. A host function that calls its guest again as a task takes a second one, which is
-    ///   not charged here; at most as many as there are places.
+    ///   are refused when they are defined ([`DefineError::NoPlace`](crate::DefineError::NoPlace)). What is made for an instance to
+    ///   import ([`Pool::imports`](crate::Pool::imports)) is made on demand.
+    /// - Fiber stacks lie in places, too, as many as there are instances. A host function that calls its guest again as a task takes a
+    ///   second one, which is charged to nobody here, and is the place of another's: who calls guests from host functions of tasks
+    ///   makes more places than it needs. Where they lie is looked up in `/proc/self/maps`; where that cannot be read, calls within
+    ///   tasks do not know what is left of their stacks.
     ///
-    /// Not with an engine of the host's own ([`Self::engine`]), which has its allocator. Default: instances are made on demand.
+    /// An engine of the host's own ([`Self::engine`]) has its own allocator. If that is a pooling one, what it keeps is charged in
+    /// the same way. Default: instances are made on demand.
     ///
     /// ```
     /// use wasm_pool::{Budget, Definition, Function, Pool, PoolingAllocator, Reuse};
@@ -49,49 +56,53 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// The allocator makes sense, and what follows from it holds: for instances, for modules, and for the budgets.
-    pub(super) fn checked_allocator(&mut self) -> Result<(), LimitsError> {
+    /// The places make sense, the pool's own or those of the host's engine; and what follows from them holds, for
+    /// instances and for the budgets.
+    pub(super) fn checked_places(&mut self) -> Result<(), LimitsError> {
         let settings = &mut self.settings;
-        let Some(allocator) = settings.allocator else {
+        if let Some(allocator) = settings.allocator {
+            let (instances, memories, tables) = allocator.counts();
+            let [memories, tables] = [memories, tables].map(u64::from);
+            let field = "pooling_allocator.instances";
+            check_at_most(field, instances.into(), MOST_INSTANCES)?;
+            check_at_most("pooling_allocator.memories", memories, MOST_PER_INSTANCE)?;
+            // There may be none.
+            check_at_most("pooling_allocator.tables", tables.max(1), MOST_PER_INSTANCE)?;
+            let InstanceLimits {
+                memory,
+                table_elements,
+            } = settings.instance;
+            let memory = memory.min(LARGEST_MEMORY);
+            settings.places = Some(Places::planned(allocator, memory, table_elements));
+        } else {
+            settings.places = self.engine.as_ref().and_then(Places::of);
+        }
+        let Some(places) = settings.places else {
             return Ok(());
         };
-        let (instances, memories, tables) = allocator.counts();
-        let (memories, tables) = (u64::from(memories), u64::from(tables));
-        let field = "pooling_allocator.instances";
-        check_at_most(field, instances.into(), MOST_INSTANCES)?;
-        check_at_most("pooling_allocator.memories", memories, MOST_PER_INSTANCE)?;
-        // There may be none.
-        check_at_most("pooling_allocator.tables", tables.max(1), MOST_PER_INSTANCE)?;
-        settings.instance.memory = settings.instance.memory.min(LARGEST_MEMORY);
-        settings.instance.counts_gc_heaps = true;
-        for (limit, count) in [
-            (ModuleLimit::Memories, memories),
-            (ModuleLimit::Tables, tables),
-        ] {
-            let count = settings.modules.get(limit).min(count);
-            settings.modules = settings.modules.with(limit, count);
-        }
+        let instance = &mut settings.instance;
+        instance.memory = instance.memory.min(places.max_memory);
+        instance.table_elements = instance.table_elements.min(places.table_elements);
         settings.limits = settings.within_places(settings.limits);
-        let places = settings.places().map(|places| places.amounts());
-        settings.limits.validate_places(&places.unwrap_or_default())
+        let largest = self.max_instance_memory.unwrap_or(0);
+        settings.limits.validate_places(&places.amounts(), largest)
+    }
+
+    /// What is brought by the host keeps what the pool promises.
+    pub(super) fn check_engine(engine: &Engine) -> Result<(), BuildError> {
+        match Places::unfit(engine) {
+            Some(Unfit { setting, why }) => Err(BuildError::UnfitAllocator { setting, why }),
+            None => Ok(()),
+        }
     }
 }
 
 impl Settings {
-    /// Where instances lie, if that is made ahead.
-    pub fn places(&self) -> Option<Places> {
-        self.allocator.map(|allocator| Places {
-            allocator,
-            max_memory: self.instance.memory,
-            table_elements: self.instance.table_elements,
-        })
-    }
-
-    /// No more instances than there are places.
+    /// No more instances than there are places, where each instance has one.
     pub fn within_places(&self, limits: Limits) -> Limits {
-        match self.allocator {
-            Some(allocator) => {
-                let places = u64::from(allocator.counts().0);
+        match self.places.and_then(|places| places.instances) {
+            Some(places) => {
+                let places = u64::from(places);
                 let instances = limits.get(Budget::Instances).unwrap_or(places);
                 limits.instances(instances.min(places))
             }
@@ -101,12 +112,14 @@ impl Settings {
 }
 
 impl Limits {
-    /// What the places take leaves room for an instance.
-    fn validate_places(&self, places: &Amounts) -> Result<(), LimitsError> {
+    /// What the places take leaves room for an instance with so much memory, and its module.
+    pub(crate) fn validate_places(&self, places: &Amounts, memory: u64) -> Result<(), LimitsError> {
+        let memory = memory.saturating_add(INSTANCE_OVERHEAD);
         for (budget, instance) in [
-            (Budget::Memory, INSTANCE_OVERHEAD),
-            (Budget::Mappings, 0),
-            (Budget::Total, INSTANCE_OVERHEAD),
+            (Budget::Memory, memory),
+            (Budget::Stack, 0),
+            (Budget::Mappings, MAPPINGS_PER_MODULE),
+            (Budget::Total, memory),
         ] {
             let value = self.get(budget).unwrap_or(u64::MAX);
             let needed = places.get(budget).saturating_add(instance);

@@ -1,6 +1,7 @@
 //! Making an instance: code, room, instantiation, a seat.
 
 use std::sync::Arc;
+use std::thread;
 
 use crate::pool::api::error::AcquireError;
 use crate::pool::cold::acquire::{closed, stack_too_small};
@@ -22,6 +23,10 @@ use crate::runtime::{
 };
 use crate::state::{Amounts, Stale, Stamp};
 
+/// How often a pooling allocator is asked again that has no place: it takes some for a moment itself, where code goes, and
+/// may miss one that comes free while it looks elsewhere.
+const LOOKS: usize = 16;
+
 /// An instance that has no seat yet.
 pub(crate) struct Made<T: Send + 'static> {
     instance: Instance<T>,
@@ -38,7 +43,7 @@ impl<T: Send + 'static> Shared<T> {
     ) -> Result<Box<PooledInstance<T>>, AcquireError> {
         entry.note_maker(wait_policy.is_of_a_task());
         let mut guard = RequestGuard::new(self, request);
-        let mut relief = Relief::default();
+        let (mut relief, mut looks) = (Relief::default(), LOOKS);
         loop {
             let ready;
             (guard, ready, wait_policy) = self.code_for(guard, &entry.target, wait_policy).await?;
@@ -63,6 +68,13 @@ impl<T: Send + 'static> Shared<T> {
                 .instantiate(&guard, entry, &ready, &code, wait_policy)
                 .await
             {
+                Err(AcquireError::System { source, .. })
+                    if looks > 0 && source.is_of_allocator() =>
+                {
+                    looks -= 1;
+                    thread::yield_now();
+                    continue;
+                }
                 Err(AcquireError::System { .. })
                     if relief.next().is_some_and(|n| self.relieve(n)) =>
                 {

@@ -126,7 +126,9 @@ impl<H: Types> State<H> {
             PerBudget::from_fn(|b| sum[b].saturating_add(share.terms.reserved[b]))
         });
         for (budget, requested) in terms.reserved.iter() {
+            // What is set aside can be nobody's.
             let limit = self.ledger.limits()[budget];
+            let limit = limit.saturating_sub(self.always_held().get(budget));
             if requested > 0 && requested.saturating_add(reserved[budget]) > limit {
                 return Err(Overcommitted {
                     budget,

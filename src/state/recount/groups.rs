@@ -14,7 +14,7 @@ impl<H: Types> State<H> {
             format!("G4: {} shares are not named once each", self.shares.len())
         })?;
         let mut entries = self.entries.iter();
-        let astray = entries.find(|(id, entry)| {
+        let astray = entries.find(|(id, _)| {
             let share = self.shares.find(self.share_group(*id));
             let share = share.and_then(|share| self.shares.get(share));
             share.is_some_and(|share| !share.entries.contains(id))

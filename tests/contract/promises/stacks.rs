@@ -47,7 +47,7 @@ fn starting() -> Vec<u8> {
 
 /// Stacks of tasks that are made on demand, and such that were made ahead.
 const BUILDERS: [fn() -> PoolBuilder; 2] = [one_at_a_time, || {
-    one_at_a_time().pooling_allocator(PoolingAllocator::for_instances(2000))
+    one_at_a_time().pooling_allocator(PoolingAllocator::for_instances(300))
 }];
 
 /// Nearly as many frames as `max_wasm_stack` has room for.
