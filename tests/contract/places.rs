@@ -509,15 +509,16 @@ fn c_b10_the_last_place_is_found_while_others_come_and_go() {
         .pooling_allocator(PoolingAllocator::for_instances(MANY))
         .max_instances_per_entry(MANY as usize)
         .policy(Policy::Lru)
+        .wait_for_room(true)
         .build()
         .unwrap();
-    let f: [_; 3] = functions(&pool);
+    let f: [_; 7] = functions(&pool);
     let held: Vec<_> = (0..MANY - 2).map(|_| f[0].acquire(1).unwrap()).collect();
     thread::scope(|scope| {
         for f in &f[1..] {
             // Its code goes with each instance.
             scope.spawn(move || {
-                for _ in 0..300 {
+                for _ in 0..60 {
                     f.acquire(1).unwrap().discard();
                 }
             });
