@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod accountable;
 mod api;
 mod artifacts;
 mod bad_input;

@@ -58,7 +58,7 @@ impl<T: Send + 'static> Pool<T> {
         })?;
         let signature = parts.signature.clone();
         let new = self.new_function::<P, R>(parts, Some(&old))?;
-        let keeps_type = new.definition.uid == old.uid;
+        let stays = new.definition.uid == old.uid;
         self.insert(signature, new, |locked, new, cx| {
             // Meanwhile the name may have been given to another function, which is not this one's
             // to replace: handles and threads' tables know functions by their uid.
@@ -67,7 +67,7 @@ impl<T: Send + 'static> Pool<T> {
             if !locked.state.is_closed() && current.is_none_or(|f| f.definition.uid != old.uid) {
                 return Err(DefineRefused::Unknown);
             }
-            match keeps_type {
+            match stays {
                 true => locked.state.replace(new, cx),
                 false => locked.state.replace_by_another(new, cx),
             }
@@ -189,6 +189,13 @@ impl<T: Send + 'static> Pool<T> {
         })
     }
 
+    fn counts_for_another(&self, parts: &Parts) -> bool {
+        self.shared.with_state(|locked, _| {
+            let old = locked.state.find(&parts.name, &parts.arguments);
+            old.is_some_and(|id| locked.state.counts_for_another(id, parts.owner.as_ref()))
+        })
+    }
+
     /// What the core is given: checked as far as the module's sections and the pool's settings show. Of the
     /// function that it replaces, it keeps the identity if it keeps the type, and the hits in any case.
     fn new_function<P, R>(
@@ -228,6 +235,8 @@ impl<T: Send + 'static> Pool<T> {
         let (source, declared) =
             parts.inspect::<(P, R), T>(self.engine(), &shared.imports, limits, modules, places)?;
         let same_type = replaced.filter(|old| old.declared == declared);
+        // What counts in another share is another function, which handles and threads' tables know by another uid.
+        let same = same_type.filter(|_| !self.counts_for_another(&parts));
         if let Some(old) = replaced
             && same_type.is_none()
             && !parts.may_change_type
@@ -238,7 +247,7 @@ impl<T: Send + 'static> Pool<T> {
                 target: parts.signature,
             });
         }
-        let uid = same_type.map_or_else(fresh_uid, |old| old.uid);
+        let uid = same.map_or_else(fresh_uid, |old| old.uid);
         let key = source.key(shared.runtime.key());
         let call_limits = (shared.settings).call_limits(own.fuel, own.timeout, &shared.runtime);
         let defined = Defined {

@@ -64,11 +64,11 @@ impl<H: Types> State<H> {
         Err(DefineRefused::TooMany(most))
     }
 
-    /// Whether another group's share would have what the function takes. Its entries stay with the shares that they
+    /// Whether another group's share would have what the function takes, once it is replaced on this one's behalf. Its entries stay with the shares that they
     /// are in, so that it is another function then.
-    fn counts_for_another(&self, id: FunctionId<H>, new: &NewFunction<H>) -> bool {
+    pub fn counts_for_another(&self, id: FunctionId<H>, new: Option<&Owner>) -> bool {
         let old = self.owners.of(id).and_then(Owner::answerable);
-        (new.owner.as_ref()).is_some_and(|new| new.answerable() != old)
+        new.is_some_and(|new| new.answerable() != old)
     }
 
     /// How many functions are defined on this group's behalf.
@@ -142,7 +142,7 @@ impl<H: Types> State<H> {
             return Err(DefineRefused::Closed);
         }
         let id = (self.find(&new.name, &new.arguments)).ok_or(DefineRefused::Unknown)?;
-        if self.counts_for_another(id, &new) {
+        if self.counts_for_another(id, new.owner.as_ref()) {
             return self.replace_by_another(new, cx);
         }
         self.may_own(new.owner.as_ref(), Some(id))?;
