@@ -108,7 +108,8 @@
 //!   - A pool without [`PoolBuilder::call_timeout`] (it has one by default), and one bulk instruction
 //!     (`memory.fill` and the like), which runs to its end: [`PoolBuilder::max_instance_memory`] bounds it.
 //!   - Stacks that the pool does not know: fibers of the host's own, or of an engine that the host has
-//!     brought. On a thread's own stack, a segment of `stacker`'s and the pool's own fibers, each way into a
+//!     brought (but for those of a pooling allocator, where `/proc/self/maps` can be read, as for the pool's own). On a thread's own
+//!     stack, a segment of `stacker`'s and the pool's own fibers, each way into a
 //!     guest looks first at what is left ([`StackTooSmall`]); guests that are called through
 //!     [`Lease::store_mut`] do not.
 //! - Foreign code (compilation, instantiation, guests, drops, hooks) never runs under a lock.

@@ -117,7 +117,8 @@ impl<T: Send + 'static> Pool<T> {
 
     /// Sets other limits, at once. Raised ones serve who waits for room; under lowered ones idle
     /// instances and unused code are evicted, and what leases still hold is reported as
-    /// [`BudgetStats::overdraft`] while new needs are refused.
+    /// [`BudgetStats::overdraft`] while new needs are refused. With a pooling allocator of the pool's own, instances are limited to
+    /// its places all the same.
     ///
     /// # Errors
     /// [`LimitsError`] if they make no sense; then nothing changes.

@@ -25,7 +25,7 @@ fn build(keep_resident: u64) -> Pool {
 }
 
 /// Modules whose instances lie differently in their places: without a memory, with data or none, at its start, in the
-/// middle and behind; two memories, and tables; and what compilers make.
+/// middle and behind; two memories, tables, and a GC heap.
 fn modules() -> Vec<(String, Vec<u8>)> {
     let texts = [
         "",

@@ -185,7 +185,7 @@ impl Bills {
     }
 
     /// What is on nobody's bill of what was charged, in the budget's unit times nanoseconds: what is in the making or being destroyed,
-    /// heap of compilers, standing processes, and code of which there are no instances.
+    /// heap of compilers, standing processes, places of a pooling allocator, and code of which there are no instances.
     pub fn unassigned(&self, budget: Budget) -> u128 {
         self.unassigned[budget]
     }

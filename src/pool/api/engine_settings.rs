@@ -37,7 +37,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// The host's own engine. If calls have a timeout, the pool moves its epoch: no one else
+    /// The host's own engine. With a pooling allocator, what its places keep is charged from the start, and its
+    /// `pagemap_scan` and `decommit_batch_size` are refused ([`BuildError::UnfitAllocator`]). If calls have a timeout, the pool moves its epoch: no one else
     /// should, another pool included. If its memories may move to grow (a reservation
     /// smaller than they can become), they are there twice while they do. Modules are still compiled in throwaway engines of the same
     /// configuration. Default: the pool makes one that suits its other settings.
