@@ -33,6 +33,8 @@ mod link;
 mod meter;
 #[path = "../../src/runtime/module_limits.rs"]
 mod module_limits;
+#[path = "../../src/runtime/pooling.rs"]
+mod pooling;
 #[path = "../../src/runtime/raw.rs"]
 mod raw;
 #[path = "../../src/runtime/sections.rs"]
@@ -43,6 +45,8 @@ mod signature;
 mod sizes;
 #[path = "../../src/runtime/stack.rs"]
 mod stack;
+#[path = "../../src/runtime/stack_area.rs"]
+mod stack_area;
 #[path = "../../src/runtime/stack_quota.rs"]
 mod stack_quota;
 #[path = "../../src/runtime/system.rs"]
@@ -61,7 +65,7 @@ pub(crate) use code::{
     Code, CodeNeeds, LoadFailure, STACK, Unmapped, attempts, compile, prepare, shared_engine,
 };
 pub(crate) use compile_heap::compile_heap;
-pub(crate) use engine::{EngineSettings, Runtime, compiler_config};
+pub(crate) use engine::{EngineSettings, Runtime, compiler_config, gc_heap};
 pub(crate) use epoch::Epoch;
 pub(crate) use failure::{CallFailure, classify, share};
 pub(crate) use host_code::{discard, guarded, wake};
@@ -73,9 +77,10 @@ pub(crate) use instance::{
     resolve_exports, runs_as_task_only, set_yields,
 };
 pub(crate) use meter::{GrowthAccount, Meter, Refusal};
+pub(crate) use pooling::{Places, Unfit};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
+    InstanceNeeds, MAPPINGS_PER_MODULE, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;
@@ -89,6 +94,7 @@ pub use imports::{ImportError, MissingImport};
 pub use inspect::InspectError;
 pub use instance::StoreData;
 pub use module_limits::{ModuleLimit, ModuleLimits, ModuleTooLarge};
+pub use pooling::PoolingAllocator;
 pub use sizes::INSTANCE_OVERHEAD;
 pub use stack::StackTooSmall;
 pub use system::SystemError;

@@ -1,7 +1,6 @@
 //! Making an instance: code, room, instantiation, a seat.
 
 use std::sync::Arc;
-use std::thread;
 
 use crate::pool::api::error::AcquireError;
 use crate::pool::cold::acquire::{closed, stack_too_small};
@@ -22,6 +21,7 @@ use crate::runtime::{
     share,
 };
 use crate::state::{Amounts, Stale, Stamp};
+use crate::sync::unchecked::thread;
 
 /// How often a pooling allocator is asked again that has no place: it takes some for a moment itself, where code goes, and
 /// may miss one that comes free while it looks elsewhere.
