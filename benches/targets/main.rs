@@ -227,7 +227,7 @@ impl Report {
         let name = "pristine, without spares / fresh, on demand";
         self.ratio(name, without, on_demand, 1.2);
         let leases = self.effort.calls;
-        let mut sustained = |how: &str, builder: fn() -> PoolBuilder| {
+        let sustained = |how: &str, builder: fn() -> PoolBuilder| {
             let [mut rate, mut used] = [Vec::new(), Vec::new()];
             for _ in 0..self.effort.rounds {
                 let (took, nanos) = pristine::sustained(builder(), leases);

@@ -80,7 +80,8 @@ pub(crate) use meter::{GrowthAccount, Meter, Refusal};
 pub(crate) use pooling::{Places, Unfit};
 pub(crate) use signature::matches_types;
 pub(crate) use sizes::{
-    InstanceNeeds, MAPPINGS_PER_MODULE, READ_BUFFERS, artifact_estimate, code_estimate, load_estimate,
+    InstanceNeeds, MAPPINGS_PER_MODULE, READ_BUFFERS, artifact_estimate, code_estimate,
+    load_estimate,
 };
 pub(crate) use stack::StackCheck;
 pub(crate) use stack_quota::StackQuota;

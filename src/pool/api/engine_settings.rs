@@ -54,7 +54,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// Adds imports to the linker: host functions, WASI, generated bindings. Every definition has them;
-    /// [`Pool::imports`] makes others for some, and memories, tables and globals of each instance's own.
+    /// [`Pool::imports`](crate::Pool::imports) makes others for some, and memories, tables and globals of each instance's own.
     pub fn imports(
         mut self,
         add: impl FnOnce(&mut Linker<StoreData<T>>) -> wasmtime::Result<()> + Send + 'static,
