@@ -7,7 +7,7 @@ use std::time::Duration;
 use pollster::block_on;
 use wasm_pool::{
     AcquireError, Artifacts, Budget, DefineError, Definition, ErrorKind, Function, MemoryStore,
-    ModuleError, Pool, PoolBuilder, Report, WarmUpError,
+    ModuleError, Pool, PoolBuilder, PoolingAllocator, Report, WarmUpError,
 };
 
 use crate::common::pools::{one_at_a_time, quiet, quiet_with_clock};
@@ -79,6 +79,19 @@ fn refused(builder: PoolBuilder, module: &str) -> (WarmUpError, ErrorKind) {
         }
         Some(other) => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn c_b10_the_only_place_serves_the_warm_up_and_then_its_instances() {
+    let allocator = PoolingAllocator::for_instances(1);
+    let pool = quiet().pooling_allocator(allocator).build().unwrap();
+    let f: Function<i32, i32> = pool.define(squares("f")).unwrap();
+    for group in 1..4 {
+        assert_eq!(f.call(group, 12).unwrap(), 144);
+    }
+    let stats = check(&pool);
+    assert_eq!((stats.warm_ups, stats.evictions), (1, 2));
+    assert_eq!(stats.budget(Budget::Instances).peak, 1);
 }
 
 #[test]
