@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub tables: u32,
     /// Sum of the declared minimums of its own memories.
     pub memory_bytes: u64,
+    /// The largest of them.
+    pub largest_memory: u64,
     /// Sum of the declared minimums of its own tables.
     pub table_elements: u64,
     /// The largest of them.

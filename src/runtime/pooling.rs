@@ -11,8 +11,14 @@ use crate::state::Amounts;
 const MAPPINGS_PER_MEMORY: u64 = 4;
 /// Each in a place of its own, with its guard.
 const MAPPINGS_PER_STACK: u64 = 2;
+/// Bytes of address space that wasmtime sets aside for a memory, whatever allocator makes it.
+const RESERVATION: u64 = 4 << 30;
 /// The three areas: memories, tables and stacks.
 const AREAS: u64 = 3;
+/// Places of the pool's own engine beyond those of its instances: where code goes, the allocator takes one for a moment itself, and
+/// of many it may miss one that comes free while it looks at others. Each thread that does so has one at a time.
+const SPARE_PLACES: u32 = 8;
+const BYTES_PER_TABLE_ELEMENT: u64 = 8;
 
 /// Wasmtime's pooling allocator, for the pool's own engine: memories, tables and fiber stacks lie in places that are
 /// made when the pool is built, so that an instance costs a few microseconds, and takes and gives back no mapping of the
@@ -58,13 +64,15 @@ pub(crate) struct Unfit {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lack {
     pub what: &'static str,
-    pub needed: u32,
-    pub there: u32,
+    pub needed: u64,
+    pub there: u64,
 }
 
 impl PoolingAllocator {
-    /// Places for so many instances at once, idle ones included: 1 to 32,000, and as many as the mappings budget has room for
-    /// (8,191, by default). Each memory takes 4 GiB of address space, of which a process has 128 TiB.
+    /// Places for so many instances at once, idle ones included, and 8 more, for moments in which the allocator holds one itself: 1 to
+    /// 32,000, and as many as the mappings budget has room for (some 8,180, by default). Each memory takes 4 GiB of address space, of
+    /// which a process has 128 TiB. With more than 1,000, functions with a GC heap are refused: wasmtime has so many, unless it
+    /// is told otherwise.
     pub const fn for_instances(count: u32) -> Self {
         Self {
             instances: count,
@@ -90,7 +98,7 @@ impl PoolingAllocator {
 
     /// Bytes at the start of each memory that stay resident when its instance is destroyed: they are overwritten then, and the next
     /// instance in the place finds them without a page fault. All that lies behind goes back to the kernel. Rounded up to
-    /// whole pages; default: 0. So much of every place is charged to the memory budget, occupied or not.
+    /// whole pages; default: 0. So much of every place is charged to the memory budget, occupied or not, of the 8 more as well.
     pub const fn keep_resident(mut self, bytes: u64) -> Self {
         self.keep_resident = bytes;
         self
@@ -105,11 +113,13 @@ impl Places {
     /// As the pool's own engine is to have them, for memories and tables of up to so much.
     pub fn planned(allocator: PoolingAllocator, max_memory: u64, table_elements: u64) -> Self {
         let (instances, memories, tables) = allocator.counts();
+        let max_memory = max_memory.min(RESERVATION);
+        let all = |each: u32| instances.saturating_mul(each).saturating_add(SPARE_PLACES);
         Self {
             instances: Some(instances),
-            memories: instances.saturating_mul(memories),
-            tables: instances.saturating_mul(tables),
-            stacks: instances,
+            memories: all(memories),
+            tables: all(tables),
+            stacks: all(1),
             gc_heaps: 0,
             memories_per_instance: memories,
             tables_per_instance: tables,
@@ -125,6 +135,8 @@ impl Places {
     pub fn of(engine: &Engine) -> Option<Self> {
         let config = engine.get_pooling_config()?;
         let max_memory = config.get_max_memory_size() as u64;
+        let table_elements = config.get_table_elements() as u64;
+        let table_bytes = table_elements.saturating_mul(BYTES_PER_TABLE_ELEMENT);
         let kept = |bytes: usize, of: u64| whole_host_pages((bytes as u64).min(of));
         Some(Self {
             instances: None,
@@ -135,13 +147,17 @@ impl Places {
             memories_per_instance: config.get_max_memories_per_module(),
             tables_per_instance: config.get_max_tables_per_module(),
             max_memory,
-            table_elements: config.get_table_elements() as u64,
+            table_elements,
             memory_keeps: kept(config.get_memory_keep_resident(), max_memory),
-            table_keeps: kept(config.get_table_keep_resident(), u64::MAX),
-            stack_keeps: kept(
-                config.get_async_stack_keep_resident(),
-                engine.get_async_stack_size() as u64,
-            ),
+            table_keeps: kept(config.get_table_keep_resident(), table_bytes),
+            // (Stacks that are not cleared keep what their last call has left, which nobody knows.)
+            stack_keeps: match engine.get_async_stack_zeroing() {
+                true => kept(
+                    config.get_async_stack_keep_resident(),
+                    engine.get_async_stack_size() as u64,
+                ),
+                false => 0,
+            },
         })
     }
 
@@ -162,25 +178,34 @@ impl Places {
         None
     }
 
-    /// What an instance of a module needs, and no place has.
+    /// What an instance of a module needs, and no place has. What is made for it to import lies elsewhere.
     pub fn lack(&self, facts: &Facts, collects: bool) -> Option<Lack> {
-        // What is made for it to import lies elsewhere.
-        let own = facts.memories.saturating_sub(facts.own_memories);
-        let memories = own.saturating_add(collects.into());
-        // (Where there are fewer, and the host knows of it, they may still be enough.)
+        // Of a host's engine a GC heap only takes one place more, and there may be enough of either.
         let heaps = self.instances.filter(|_| collects).unwrap_or(0);
+        let own_heap = u64::from(heaps > 0);
+        let count = |number: u32| u64::from(number);
         let needs = [
             (
-                memories,
-                self.memories_per_instance,
+                count(facts.memories) + own_heap,
+                count(self.memories_per_instance),
                 "memories for an instance (a GC heap is one)",
             ),
             (
-                facts.tables,
-                self.tables_per_instance,
+                count(facts.tables),
+                count(self.tables_per_instance),
                 "tables for an instance",
             ),
-            (heaps, self.gc_heaps, "GC heaps, one for each place"),
+            (facts.largest_memory, self.max_memory, "bytes for a memory"),
+            (
+                facts.largest_table,
+                self.table_elements,
+                "elements for a table",
+            ),
+            (
+                count(heaps),
+                count(self.gc_heaps),
+                "GC heaps, one for each instance",
+            ),
         ];
         let mut lacks = needs
             .into_iter()

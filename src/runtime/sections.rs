@@ -361,6 +361,7 @@ impl<'a> Reader<'a> {
         facts.memories = facts.memories.saturating_add(1);
         facts.heap.add(1, heap::MEMORY);
         facts.memory_bytes = facts.memory_bytes.saturating_add(bytes);
+        facts.largest_memory = facts.largest_memory.max(bytes);
         Ok(())
     }
 

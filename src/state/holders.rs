@@ -55,7 +55,7 @@ enum Found<'a, H: Types> {
 
 impl<H: Types> State<H> {
     /// The largest holders of each of these budgets, the largest first. Looks at 16,384 seats and as many
-    /// modules at the most; of more, it is the largest of these. Of one group, only its instances.
+    /// modules at the most; of more, it is the largest of these. Of one group, only what counts in its share.
     pub fn largest_holders(
         &self,
         budgets: &[Budget],
@@ -69,8 +69,8 @@ impl<H: Types> State<H> {
         };
         let mut largest: Vec<_> = budgets.iter().map(empty).collect();
         let mut looked_at = 0;
-        for (_, entry) in self.entries.iter() {
-            if of.is_some_and(|group| *group != entry.group) {
+        for (id, entry) in self.entries.iter() {
+            if of.is_some_and(|group| group != self.share_group(id)) {
                 continue;
             }
             looked_at += entry.seats.len();

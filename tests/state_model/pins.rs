@@ -286,24 +286,3 @@ fn who_waits_for_room_hears_that_nothing_is_pinned_any_more() {
         assert_eq!(pool.state.recount(), Ok(()));
     }
 }
-
-#[test]
-fn who_waits_for_an_instance_that_only_pins_hold_waits_in_vain() {
-    let mut pool = Pool::new(Policy::CostAware, &[(Budget::Instances, 2)]);
-    let one = NONE.instances(1);
-    let mut is_kept_out = |pinned_before: &[u8], asks: u8| {
-        for key in pinned_before {
-            pool.terms = pinned();
-            pool.idle(Module::new(*key, 1));
-        }
-        pool.terms = FunctionTerms::default();
-        let entry = pool.entry(Module::new(asks, 1), 2);
-        let request = pool.seat(entry).expect("a vacant seat");
-        let answer = pool.state.is_kept_out_by_pins(request, &one);
-        pool.state.abandon(request, &mut pool.cx.out);
-        answer
-    };
-    assert!(!is_kept_out(&[1], 9));
-    assert!(is_kept_out(&[2], 9));
-    assert!(!is_kept_out(&[], 1), "by its own");
-}

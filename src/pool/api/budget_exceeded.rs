@@ -27,8 +27,9 @@ pub struct BudgetExceeded {
     /// What of it is idle, and was left because it is reserved for other groups ([`Share`](crate::Share)), or pinned
     /// ([`Definition::pinned`](crate::Definition::pinned)).
     pub reserved: u64,
-    /// Whether it is the limit of the group that asked ([`Share::limit`](crate::Share::limit)), and not the pool's: then what
-    /// is charged, evictable and held is that group's alone.
+    /// Whether it is the limit of the group that asked ([`Share::limit`](crate::Share::limit)), or of the one that answers for the
+    /// function ([`Definition::accountable`](crate::Definition::accountable)), and not the pool's: then what
+    /// is charged, evictable and held is in that group's share alone.
     pub of_group: bool,
     /// Who asked.
     #[cfg_attr(

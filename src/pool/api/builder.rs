@@ -378,8 +378,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
             housekeeper: Housekeeper::none(),
         });
         shared.set_places_aside()?;
-        shared.set_groups()?;
         shared.keep_compilers()?;
+        shared.set_groups()?;
         if self.housekeeper {
             let pool = shared.this.clone();
             let tick = move || clock.run(&timekeeper);

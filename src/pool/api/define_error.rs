@@ -88,9 +88,9 @@ pub enum DefineError {
         /// What it needs more of than there is.
         what: &'static str,
         /// How many it needs.
-        needed: u32,
+        needed: u64,
         /// How many there are.
-        there: u32,
+        there: u64,
     },
     /// The module can never be linked with what the host provides.
     #[error("{target} can never be linked")]

@@ -375,16 +375,9 @@ impl Parts {
             })?;
         let declared = declared.clone();
         self.check_warm_up(&facts, own == OwnNeeds::default())?;
-        facts.add_own(&own);
         let collects = gc_heap(engine, &facts).is_some();
-        if let Some(lack) = places.and_then(|places| places.lack(&facts, collects)) {
-            return Err(DefineError::NoPlace {
-                target: function(),
-                what: lack.what,
-                needed: lack.needed,
-                there: lack.there,
-            });
-        }
+        let lack = places.and_then(|places| places.lack(&facts, collects));
+        facts.add_own(&own);
         if facts.memory_bytes > limits.memory {
             return Err(DefineError::MemoryTooLarge {
                 target: function(),
@@ -397,6 +390,14 @@ impl Parts {
                 target: function(),
                 requested: facts.largest_table,
                 limit: limits.table_elements,
+            });
+        }
+        if let Some(lack) = lack {
+            return Err(DefineError::NoPlace {
+                target: function(),
+                what: lack.what,
+                needed: lack.needed,
+                there: lack.there,
             });
         }
         // Only this check needs them; the source may be kept for ten thousand modules.

@@ -37,7 +37,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
-    /// The host's own engine. With a pooling allocator, what its places keep is charged from the start, and its
+    /// The host's own engine. With a pooling allocator, what its places keep is charged from the start (by each pool of the
+    /// engine; but for fiber stacks that are not cleared, `async_stack_zeroing`), and its
     /// `pagemap_scan` and `decommit_batch_size` are refused ([`BuildError::UnfitAllocator`]). If calls have a timeout, the pool moves its epoch: no one else
     /// should, another pool included. If its memories may move to grow (a reservation
     /// smaller than they can become), they are there twice while they do. Modules are still compiled in throwaway engines of the same

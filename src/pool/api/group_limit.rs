@@ -1,4 +1,4 @@
-//! Why a request is refused for its group's sake, where that is no budget.
+//! Why a request is refused for its group's sake (or for that of who answers for the function), where that is no budget.
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ use wasmtime::Engine;
 
 use crate::pool::api::build_error::{BuildError, LimitsError};
 use crate::pool::api::builder::PoolBuilder;
-use crate::pool::api::limits::{Limits, check_at_most};
+use crate::pool::api::limits::{LARGEST, Limits, check_at_most};
 use crate::pool::defined::InstanceLimits;
 use crate::pool::settings::Settings;
 use crate::runtime::{INSTANCE_OVERHEAD, MAPPINGS_PER_MODULE, Places, PoolingAllocator, Unfit};
@@ -14,8 +14,6 @@ use crate::state::{Amounts, Budget};
 const MOST_INSTANCES: u64 = 32_000;
 /// Memories and tables, as many as [`ModuleLimits::new`](crate::ModuleLimits::new) lets a module have.
 const MOST_PER_INSTANCE: u64 = 100;
-/// What wasmtime sets aside for a memory.
-const LARGEST_MEMORY: u64 = 4 << 30;
 
 impl<T: Send + 'static> PoolBuilder<T> {
     /// The pool's own engine has places for instances, made by wasmtime's pooling allocator when the pool is built. To make an
@@ -24,7 +22,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     ///
     /// - There are no more instances at once than places: [`Limits::instances`](crate::Limits::instances) is lowered to that.
     /// - What the places take as such is charged from the start, until the pool is gone (not until it is closed): 6 mappings for
-    ///   each, 4 more for each further memory, and what they keep resident. An instance is charged its memories, as ever; a table takes
+    ///   each, 4 more for each further memory, and what they keep resident; and so for eight more. An instance is charged its memories, as ever; a table takes
     ///   whole pages.
     /// - A memory has up to [`Self::max_instance_memory`], and at most 4 GiB. Modules with more memories or tables than a place has
     ///   are refused when they are defined ([`DefineError::NoPlace`](crate::DefineError::NoPlace)). What is made for an instance to
@@ -72,7 +70,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
                 memory,
                 table_elements,
             } = settings.instance;
-            let memory = memory.min(LARGEST_MEMORY);
             settings.places = Some(Places::planned(allocator, memory, table_elements));
         } else {
             settings.places = self.engine.as_ref().and_then(Places::of);
@@ -80,11 +77,11 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let Some(places) = settings.places else {
             return Ok(());
         };
-        let instance = &mut settings.instance;
-        instance.memory = instance.memory.min(places.max_memory);
-        instance.table_elements = instance.table_elements.min(places.table_elements);
         settings.limits = settings.within_places(settings.limits);
-        let largest = self.max_instance_memory.unwrap_or(0);
+        let most = places
+            .max_memory
+            .saturating_mul(places.memories_per_instance.into());
+        let largest = self.max_instance_memory.unwrap_or(0).min(most);
         settings.limits.validate_places(&places.amounts(), largest)
     }
 
@@ -120,10 +117,11 @@ impl Limits {
             (Budget::Stack, 0),
             (Budget::Mappings, MAPPINGS_PER_MODULE),
             (Budget::Total, memory),
+            (Budget::Mapped, 0),
         ] {
             let value = self.get(budget).unwrap_or(u64::MAX);
             let needed = places.get(budget).saturating_add(instance);
-            if value < needed {
+            if value < needed || needed > LARGEST {
                 return Err(LimitsError::NeverFits {
                     field: budget.name(),
                     value,

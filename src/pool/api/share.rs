@@ -214,7 +214,7 @@ pub enum ShareError {
         requested: u64,
         /// What others have reserved of it, lapsed or not.
         reserved: u64,
-        /// Its limit.
+        /// Its limit, without what is charged for as long as the pool is: places of a pooling allocator, compilers that stand by.
         limit: u64,
     },
     /// Nothing of this budget can be reserved.

@@ -136,7 +136,7 @@ impl<T: Send + 'static> Shared<T> {
                 }),
                 Prepare::Collected(_, shortage) if !wait_policy.waits_for_room() => {
                     state.count_refusal(guard.id());
-                    let exceeded = Self::exceeded(state, shortage, target);
+                    let exceeded = Self::exceeded(state, shortage, target, guard.id());
                     Step::Fail(AcquireError::BudgetExceeded(exceeded))
                 }
                 Prepare::Follow(_) if !waits => {

@@ -185,7 +185,7 @@ impl<'a, T: Send + 'static> Need<'a, T> {
     fn explain(&self, shortage: Shortage, state: &State<T>) -> BudgetExceeded {
         // Who holds what does not matter to what can never fit.
         if self.explained && shortage.requested <= shortage.limit {
-            return Shared::exceeded(state, shortage, self.target);
+            return Shared::exceeded(state, shortage, self.target, self.request);
         }
         BudgetExceeded::new(shortage, self.target.clone(), Vec::new())
     }
@@ -197,8 +197,12 @@ impl<T: Send + 'static> Shared<T> {
         state: &State<T>,
         shortage: Shortage,
         target: &Arc<Target>,
+        request: RequestId<T>,
     ) -> BudgetExceeded {
-        let of = shortage.of_group.then_some(&target.group);
+        let share = shortage
+            .of_group
+            .then(|| state.share_group_of(request).clone());
+        let of = share.as_ref();
         let holders = Self::holders(state, &[shortage.budget], IN_AN_ERROR, of);
         let holders = holders.into_iter().flatten().collect();
         BudgetExceeded::new(shortage, target.clone(), holders)

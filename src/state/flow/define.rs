@@ -243,8 +243,9 @@ impl<H: Types> State<H> {
         });
         record.entries.insert(group.clone(), entry);
         let owner = self.owners.of(function);
-        if let Some(group) = owner.and_then(Owner::answerable) {
-            self.shares.set_answerable(entry, group.clone());
+        let answerable = owner.and_then(Owner::answerable);
+        if let Some(other) = answerable.filter(|other| *other != group) {
+            self.shares.set_answerable(entry, other.clone());
         }
         self.find_share(entry);
         self.enter_bills(entry);

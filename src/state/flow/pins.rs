@@ -102,15 +102,6 @@ impl<H: Types> State<H> {
         });
         let kept = codes.fold(Amounts::ZERO, |all, code| all.saturating_add(&code));
         let kept = kept.saturating_add(&self.always_held());
-        // Each keeps an instance, of which nothing else is known here.
-        let seat = self.requests[id].seat;
-        let entry = seat.and_then(|(entry, _)| self.entries.get(entry));
-        let own = entry.map(|entry| entry.function);
-        let others = self
-            .pinned
-            .iter()
-            .filter(|(id, (_, live))| *live > 0 && Some(**id) != own);
-        let kept = kept.saturating_add(&Amounts::ZERO.instances(others.count() as u64));
         let all = target.saturating_add(&kept);
         let limits = self.ledger.limits();
         let missing = PerBudget::from_fn(|b| match target.get(b) {

@@ -55,6 +55,11 @@ impl<H: Types> State<H> {
         self.take_place(&group)
     }
 
+    /// The group in whose share a request counts.
+    pub fn share_group_of(&self, id: RequestId<H>) -> &Group {
+        self.beneficiary(&self.requests[id])
+    }
+
     /// The group in whose share an instance counts that a request makes, or makes grow.
     fn beneficiary(&self, request: &Request<H>) -> &Group {
         let entry = request.seat.map(|(entry, _)| entry).or(request.grows);

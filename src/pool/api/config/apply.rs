@@ -109,7 +109,9 @@ impl File {
 
     /// No builder could ever build a pool with this, whatever else it is told: but what it is told after this.
     pub(super) fn check_limits(&self) -> Result<(), LimitsError> {
-        let mut builder = self.apply(PoolBuilder::new(|_, _| ()));
+        // Of limits that have a default, others may be set in code.
+        let unlimited = Limits::new().with(Budget::Mappings, None);
+        let mut builder = self.apply(PoolBuilder::new(|_, _| ()).limits(unlimited));
         if self.max_wasm_stack.is_none() {
             // The least, in favour of `async_stack_size`: another may be set in code.
             builder = builder.max_wasm_stack(1);

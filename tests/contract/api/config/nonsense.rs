@@ -110,7 +110,7 @@ const IMPOSSIBLE: &[(&str, usize, &str, &str)] = &[
     ("[artifacts]\nmemory = 0", 2, "memory", "is zero"),
     ("[pooling_allocator]\ninstances = 0", 2, "pooling_allocator.instances", "is zero"),
     ("[pooling_allocator]\ninstances = 9\nmemories = 101", 3, "pooling_allocator.memories", "too much"),
-    ("limits.mappings = 60\n[pooling_allocator]\ninstances = 10", 1, "mappings", "needs 66"),
+    ("limits.mappings = 60\n[pooling_allocator]\ninstances = 10", 1, "mappings", "needs 114"),
     ("[quarantine]\nwithin = '1s'\nfailures = 0", 3, "quarantine.failures", "is zero"),
     ("[quarantine]\nwithin = '1s'\nfailures = 5\nlongest = '1ms'", 4, "quarantine.longest", "which is too little"),
 ];
