@@ -39,6 +39,7 @@ pub use flow::shares::Overcommitted;
 pub use flow::spares::SpareToMake;
 pub use flow::upkeep::Expiry;
 pub use holders::{Holder, Holding};
+pub(crate) use records::amounts::OF_CODE;
 pub use records::amounts::{Amounts, Budget, PerBudget};
 pub use records::arena::{Arena, Id};
 pub use records::bill::{Account, Bill, Failure, Usage, over_time, sum};

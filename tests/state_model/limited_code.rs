@@ -72,6 +72,34 @@ fn a_group_gives_up_the_code_that_it_has_not_used_for_longest() {
 }
 
 #[test]
+fn groups_of_which_nothing_is_said_may_have_a_limit_of_code_too() {
+    let mut all = ShareTerms::default();
+    all.limits.set(Budget::Code, 5);
+    let mut pool = Pool::with_group_terms(Policy::CostAware, &[], all);
+    let modules = [0, 1, 2].map(module);
+    // Two and three of code; four more are too much.
+    let first = pool.idle_in(1, modules[0]);
+    let second = pool.idle_in(1, modules[1]);
+    let other = pool.idle_in(2, modules[2]);
+    pool.use_at(second, 5);
+    let (third, gone) = pool.try_lease(1, modules[2]).expect("something to give up");
+    assert_eq!(gone.instances.len(), 2);
+    assert!(gone.instances.contains(&first) && gone.instances.contains(&second));
+    assert!(pool.is_idle(other), "others have their own");
+    assert!(pool.try_lease(1, modules[0]).unwrap_err().of_group);
+    // Another's use of what it has given up counts for the other.
+    let refused = pool.try_lease(2, modules[0]).map(drop);
+    assert_eq!(refused, Ok(()));
+    pool.discard(third);
+    assert_eq!(pool.state.recount(), Ok(()));
+    // With its last pair it is forgotten, and uses nothing then.
+    for group in 10..150 {
+        pool.entry(modules[0], group);
+    }
+    assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
 fn code_that_only_the_group_uses_stays_as_the_policy_says() {
     for (policy, stays) in [(Policy::Lru, false), (Policy::CostAware, true)] {
         let mut pool = Pool::new(policy, &[]);

@@ -36,6 +36,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
         self
     }
 
+    /// The same for the code that its calls use, in full, whoever uses it as well: a group that is at this limit answers for the code that it has
+    /// not used for longest no more, and its own idle instances of that go (see [`Share::limit`]). Default: any amount.
+    pub fn max_group_code(mut self, bytes: u64) -> Self {
+        self.settings.group_terms.limits.set(Budget::Code, bytes);
+        self
+    }
+
     /// Instances that each group may have at once of which [`Pool::set_group`] has said nothing, as by
     /// [`Share::max_instances`]; `u32::MAX` for any number. Default: that.
     pub fn max_group_instances(mut self, count: u32) -> Self {

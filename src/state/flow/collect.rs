@@ -16,11 +16,10 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::plan::OF_CODE;
 use super::room::sum;
 use crate::state::{
-    Amounts, Budget, Candidate, Context, Effects, InstanceId, ModuleId, ModuleKey, PerBudget,
-    Phase, RemovalReason, RequestId, ReserveOutcome, Shortage, Slots, State, Types,
+    Amounts, Budget, Candidate, Context, Effects, InstanceId, ModuleId, ModuleKey, OF_CODE,
+    PerBudget, Phase, RemovalReason, RequestId, ReserveOutcome, Shortage, Slots, State, Types,
 };
 
 impl<H: Types> State<H> {

@@ -8,10 +8,9 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::plan::OF_CODE;
 use crate::state::{
-    Amounts, Budget, Context, EntryId, InstanceId, ModuleId, PerBudget, Phase, RemovalReason,
-    Request, RequestId, ShareId, Shortage, Slots, Stamp, State, Types,
+    Amounts, Budget, Context, EntryId, InstanceId, ModuleId, OF_CODE, PerBudget, Phase,
+    RemovalReason, Request, RequestId, ShareId, Shortage, Slots, Stamp, State, Types,
 };
 
 /// What a group gives up of its own.

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use super::room::sum;
 use super::shares::Claimant;
 use crate::state::{
-    Amounts, Budget, Context, InstanceId, ModuleId, PerBudget, Phase, RemovalReason, RequestId,
-    Slots, Stamp, State, Types,
+    Amounts, Budget, Context, InstanceId, ModuleId, OF_CODE, PerBudget, Phase, RemovalReason,
+    RequestId, Slots, Stamp, State, Types,
 };
 
 /// Who goes. Instances of a whole module are listed with it, since the module goes only if they do.
@@ -95,14 +95,6 @@ impl<H: Types> Plan<H> {
         self.victims.push((victim, frees));
     }
 }
-
-/// Budgets that code counts in.
-pub(crate) const OF_CODE: [Budget; 4] = [
-    Budget::Code,
-    Budget::Mappings,
-    Budget::Total,
-    Budget::Mapped,
-];
 
 impl<H: Types> State<H> {
     /// A plan of all that helps, though it may not be enough.

@@ -227,7 +227,10 @@ impl<H: Types> State<H> {
         if let Some(share) = self.shares.get_mut(id) {
             share.entries.remove(&entry);
             if share.entries.is_empty() && !share.is_named {
-                self.shares.remove(id);
+                match share.counts_code() {
+                    true => self.end_share(id),
+                    false => drop(self.shares.remove(id)),
+                }
             }
         }
     }
@@ -297,7 +300,7 @@ impl<H: Types> State<H> {
         let module = &mut self.modules[module];
         if let Phase::Loaded { charge, .. } = &module.phase
             && let Some(share) = self.shares.get_mut(id)
-            && share.is_named
+            && share.counts_code()
         {
             let charge = charge.amounts();
             if module.users.insert(id) {

@@ -62,6 +62,14 @@ impl Budget {
     }
 }
 
+/// Budgets that code counts in.
+pub(crate) const OF_CODE: [Budget; 4] = [
+    Budget::Code,
+    Budget::Mappings,
+    Budget::Total,
+    Budget::Mapped,
+];
+
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

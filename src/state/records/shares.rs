@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::amounts::{Amounts, Budget, PerBudget};
+use super::amounts::{Amounts, Budget, OF_CODE, PerBudget};
 use super::arena::{Arena, Id};
 use super::entries::EntryId;
 use super::group::Group;
@@ -77,6 +77,11 @@ impl ShareTerms {
     pub fn limits_amounts(&self) -> bool {
         self.limits.iter().any(|(_, limit)| limit < u64::MAX)
     }
+
+    /// Whether it has to be known which code a group uses.
+    fn limits_code(&self) -> bool {
+        OF_CODE.iter().any(|b| self.limits[*b] < u64::MAX)
+    }
 }
 
 impl Default for ShareTerms {
@@ -104,8 +109,8 @@ impl Default for ShareTerms {
 pub struct Share<H: Types> {
     pub group: Group,
     pub terms: ShareTerms,
-    /// Whether they were said of this group. Otherwise they are those of all groups, nothing is reserved, and nobody asks
-    /// which code it uses.
+    /// Whether they were said of this group. Otherwise they are those of all groups, nothing is reserved, and unless code is limited, nobody
+    /// asks which of it the group uses.
     ///
     /// **G5** It is, or the group has an entry; and each entry's group has a share, where all are limited.
     pub is_named: bool,
@@ -148,6 +153,11 @@ impl<H: Types> Share<H> {
 
     pub fn most_seats(&self) -> usize {
         usize_of(self.terms.counts.instances)
+    }
+
+    /// Whether its code is counted.
+    pub fn counts_code(&self) -> bool {
+        self.is_named || self.terms.limits_code()
     }
 
     pub fn holds(&self) -> Amounts {

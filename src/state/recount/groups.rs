@@ -74,10 +74,12 @@ impl<H: Types> State<H> {
         }
         let unlisted = self.modules.iter().find(|(_, module)| {
             let live = module.live.iter().map(|id| &self.instances[*id]);
-            let named = |id: &ShareId<H>| self.shares.get(*id).is_some_and(|s| s.is_named);
-            let mut shares = live.filter_map(|i| self.share_of(i.entry)).filter(named);
+            let counts = |id: &ShareId<H>| self.shares.get(*id).is_some_and(Share::counts_code);
+            let mut shares = live.filter_map(|i| self.share_of(i.entry)).filter(counts);
             let missing = shares.any(|share| !module.users.contains(&share));
-            missing || !module.users.is_empty() && !module.is_loaded()
+            let mut users = module.users.iter();
+            let gone = users.any(|id| self.shares.get(*id).is_none());
+            missing || gone || !module.users.is_empty() && !module.is_loaded()
         });
         none(unlisted, |(id, _)| {
             format!("M10: the users of {id:?} are not those that have its instances")

@@ -54,6 +54,7 @@ impl File {
         let b = with(b, f.max_compilations, |b, n| b.max_compilations(size(n.0)));
         let b = with(b, f.max_group_memory, |b, n| b.max_group_memory(n.0));
         let b = with(b, f.max_group_stack, |b, n| b.max_group_stack(n.0));
+        let b = with(b, f.max_group_code, |b, n| b.max_group_code(n.0));
         let b = with(b, f.max_group_instances, |b, n| {
             b.max_group_instances(n.few())
         });

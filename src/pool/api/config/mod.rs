@@ -66,6 +66,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     max_compilations = 2
 ///     max_group_memory = "64Mi"
 ///     max_group_stack = "16Mi"
+///     max_group_code = "32Mi"
 ///     max_group_instances = 16
 ///     max_group_waiting = 64
 ///     max_group_compilations = 1
@@ -201,6 +202,7 @@ pub(crate) struct File {
     max_compilations: Option<Count>,
     max_group_memory: Option<Size>,
     max_group_stack: Option<Size>,
+    max_group_code: Option<Size>,
     max_group_instances: Option<Count>,
     max_group_waiting: Option<Count>,
     max_group_compilations: Option<Count>,

@@ -33,6 +33,7 @@ const KEYS: &[(&str, Set)] = &[
     ("max_compilations = 1000", |b| b.max_compilations(1000)),
     ("max_group_memory = '64Mi'", |b| b.max_group_memory(64 << 20)),
     ("max_group_stack = '16Mi'", |b| b.max_group_stack(16 << 20)),
+    ("max_group_code = '32Mi'", |b| b.max_group_code(32 << 20)),
     ("max_group_instances = 16", |b| b.max_group_instances(16)),
     ("max_group_waiting = 64", |b| b.max_group_waiting(64)),
     ("max_group_compilations = 1", |b| b.max_group_compilations(1)),
