@@ -405,3 +405,27 @@ fn c_r9_what_is_no_weight_is_refused() {
     pool.set_group(1, Share::new()).unwrap();
     assert!(pool.stats().groups.is_empty());
 }
+
+#[test]
+fn c_r8_groups_of_which_nothing_is_said_can_have_a_limit_of_code() {
+    let probe = quiet().build().unwrap();
+    let [f, _] = functions::<2>(&probe);
+    f.call(1, ()).unwrap();
+    let code = charged(&probe, Budget::Code);
+    let pool = quiet().max_group_code(2 * code + code / 2).build().unwrap();
+    let f: [F; 3] = functions(&pool);
+    for group in ["one", "another"] {
+        for f in &f {
+            f.call(group, ()).unwrap();
+        }
+    }
+    let stats = check(&pool);
+    // The first of each went with its use of the code, which stays for the other, and then for anybody.
+    assert_eq!((stats.idle, stats.evictions, stats.compilations), (4, 2, 3));
+    let held = [&f[1], &f[2]].map(|f| f.acquire("one").unwrap());
+    let short = is_beyond(f[0].acquire("one"));
+    assert_eq!((short.budget, short.evictable), (Budget::Code, 0));
+    drop(held);
+    f[0].call("one", ()).unwrap();
+    check(&pool);
+}
