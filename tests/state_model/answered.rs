@@ -3,8 +3,8 @@
 use crate::fake::Fake;
 use crate::pool::{Module, NONE, Pool, gone as went};
 use crate::state::{
-    Budget, FunctionId, FunctionTerms, Group, NewFunction, Owner, PerBudget, Policy, SeatOffer,
-    ShareTerms, State,
+    Budget, FunctionId, FunctionTerms, Group, NewFunction, Owner, PerBudget, Policy,
+    ReserveOutcome, SeatOffer, SeatWait, ShareTerms, Signal, State,
 };
 
 const OWNER: u64 = 9;
@@ -139,4 +139,41 @@ fn a_replacement_that_counts_for_another_is_another_function() {
     let _new = pool.lease_in(1, module(1));
     assert_eq!(holds(&pool.state, OWNER), 2);
     assert_eq!(pool.state.recount(), Ok(()));
+}
+
+#[test]
+fn who_waits_counts_for_the_owner_and_is_served_when_its_limits_go() {
+    let mut terms = ShareTerms::default();
+    (terms.counts.instances, terms.counts.waiting) = (2, 1);
+    let mut pool = answered(&[(Budget::Memory, 2)], terms);
+    let _first = pool.lease_in(1, module(1));
+    let [second, third] = [2, 3].map(|group| pool.entry(module(1), group));
+    // One has a seat and waits for room.
+    let request = pool.seat(second).expect("a second seat");
+    let room = pool.state.reserve(request, NONE.memory(2), &mut pool.cx);
+    assert!(matches!(room, ReserveOutcome::Refused(_)), "{room:?}");
+    assert!(
+        pool.state
+            .wait_for_room(request, 7, &mut pool.cx.slots)
+            .is_some()
+    );
+    assert_eq!(pool.state.too_many_wait(third), None);
+    pool.state.sleep_for_room(request, u64::MAX);
+    assert!(pool.state.too_many_wait(third).is_some());
+    pool.state.abandon(request, &mut pool.cx.out);
+    // Another waits for a seat, until nothing is said of the owner any more.
+    let _taken = pool.seat(second).expect("the second seat");
+    assert!(matches!(
+        pool.queue_up(third, 8, u64::MAX),
+        SeatWait::Queued(_)
+    ));
+    pool.told();
+    let none = ShareTerms::default();
+    let set = (pool.state).set_share(&Group::from(OWNER), none, &mut pool.cx);
+    assert_eq!(set, Ok(()));
+    let told = pool.told();
+    assert!(
+        matches!(told[..], [(8, Signal::Seat(_) | Signal::Retry)]),
+        "{told:?}"
+    );
 }

@@ -399,3 +399,43 @@ fn what_is_of_no_use_to_who_waits_is_handed_on() {
     let returned = pool.state.returned(id, &mut pool.cx);
     assert!(matches!(returned, Returned::Hand(1)), "it brings no code");
 }
+
+/// Calls of other groups, of functions that count in the loud one's share.
+#[test]
+fn a_turn_is_of_the_group_that_answers_for_the_function() {
+    for is_anothers in [false, true] {
+        let mut pool = Pool::new(Policy::CostAware, &[(Budget::Memory, 1)]);
+        pool.weigh_the_loud(1);
+        let group = Group::from(1_u64);
+        let answers = true;
+        pool.owner = Some(Owner { group, answers });
+        pool.terms.max_instances = NonZeroU16::new(1);
+        let module = Module::new(1, 1);
+        let id = pool.lease_in(4, module);
+        let home = pool.entry(module, 4);
+        if is_anothers {
+            pool.owner = None;
+        }
+        pool.terms.max_instances = NonZeroU16::new(2);
+        let other = pool.entry(Module::new(2, 1), 5);
+        // Of these two, which are a step apart, the first is late.
+        for (waiter, until) in [(8, 5), (9, u64::MAX)] {
+            let SeatOffer::Seat(request) = pool.state.try_seat(other, &mut pool.cx) else {
+                panic!("a vacant seat");
+            };
+            let place = (pool.state).wait_for_room(request, waiter, &mut pool.cx.slots);
+            assert!(place.is_some());
+            pool.state.sleep_for_room(request, until);
+        }
+        pool.pass_until(9);
+        for waiter in [1, 2] {
+            let wait = (pool.state).wait_for_seat(home, waiter, u64::MAX, &mut pool.cx);
+            assert!(matches!(wait, SeatWait::Queued(_)));
+        }
+        let mut handed = 0;
+        while let Returned::Hand(_) = pool.state.returned(id, &mut pool.cx) {
+            handed += 1;
+        }
+        assert_eq!(handed, if is_anothers { 1 } else { 2 });
+    }
+}

@@ -20,7 +20,7 @@ impl Pool {
         assert_eq!(self.state.recount(), Ok(()));
     }
 
-    fn queue_up(&mut self, entry: EntryId<Fake>, waiter: u32, until: u64) -> SeatWait<Fake> {
+    pub fn queue_up(&mut self, entry: EntryId<Fake>, waiter: u32, until: u64) -> SeatWait<Fake> {
         let wait = self.state.wait_for_seat(entry, waiter, until, &mut self.cx);
         assert_eq!(self.state.recount(), Ok(()));
         wait
@@ -36,7 +36,7 @@ impl Pool {
         }
     }
 
-    fn told(&mut self) -> Vec<(u32, Signal<Fake>)> {
+    pub fn told(&mut self) -> Vec<(u32, Signal<Fake>)> {
         std::mem::take(&mut self.cx.out.wake)
     }
 
