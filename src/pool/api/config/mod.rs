@@ -143,7 +143,7 @@ pub use config_error::{ConfigError, ConfigPlace};
 ///     instances = 1000                    # at once; the rest may be left out
 ///     memories = 1                        # of each
 ///     tables = 1
-///     keep_resident = "64Ki"
+///     keep_resident = "4Ki"               # of each memory, in all places
 ///
 ///     [artifacts]                         # compiled code beyond the life of a pool
 ///     memory = "64Mi"                     # a tier in memory
