@@ -132,3 +132,34 @@ fn a_late_report_finds_a_spare() {
     ];
     run(1, 0, &ops);
 }
+
+/// What a spare in the making holds and the code that it pins are enough together, once it is made.
+#[test]
+fn a_spare_goes_with_its_code_when_it_is_made() {
+    let ops = [
+        Op::Define(0, 0),
+        Op::Define(1, 75),
+        Op::Define(235, 8),
+        Op::Warm(185, 132),
+        Op::Stray(0),
+        Op::Warm(31, 0),
+        Op::Race(0, 0),
+        Op::Spare,
+        Op::Free(0),
+        Op::Enter(48, 0),
+        Op::Step(82, 0),
+        Op::Replace(221, 188),
+        Op::Warm(127, 1),
+    ];
+    let setup = Setup {
+        policy: 0,
+        seats: 3,
+        max_compilations: 1,
+        limits: 86,
+        serve: false,
+    };
+    play(&Run {
+        setup,
+        ops: ops.to_vec(),
+    });
+}

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::fake::Instance;
 use crate::model::{
-    CODE, COMPILE, INSTANCES, MEMORY, MInstance, Model, Place, Request, STACK, Step, Sums, plus,
-    sums, total,
+    CODE, COMPILE, INSTANCES, MEMORY, MInstance, MRequest, Model, Place, Request, STACK, Step,
+    Sums, plus, sums, total,
 };
 use crate::shares::Guards;
 use crate::state::Amounts;
@@ -22,6 +22,8 @@ pub struct Outlook {
     pub coming: Sums,
     /// What is held for spares that are being made.
     pub of_spares: Sums,
+    /// The code that these have pinned.
+    pub code_of_spares: Sums,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,15 @@ impl Outlook {
     }
 
     pub fn verdict(&self) -> Verdict {
-        self.verdict_with(&self.evictable)
+        let with_code =
+            core::array::from_fn(|b| self.coming[b] + self.of_spares[b] + self.code_of_spares[b]);
+        match self.verdict_with(&self.evictable) {
+            // Code that spares pin can go with them, once they are made.
+            Verdict::Refused if covers(&sum_of(self.evictable, with_code), &self.missing) => {
+                Verdict::Soon
+            }
+            other => other,
+        }
     }
 
     /// With what is surely evictable.
@@ -92,6 +102,10 @@ fn is_of_code(b: usize) -> bool {
     b == CODE || (STACK + 1..INSTANCES).contains(&b)
 }
 
+fn sum_of(a: Sums, b: Sums) -> Sums {
+    core::array::from_fn(|i| a[i] + b[i])
+}
+
 pub fn covers(freed: &Sums, missing: &Sums) -> bool {
     (0..8).all(|b| missing[b] <= freed[b])
 }
@@ -111,13 +125,17 @@ impl Model {
             evictable: self.evictable(),
             surely_evictable: self.surely_evictable(&guards),
             coming,
-            of_spares: total(
-                self.requests
-                    .values()
-                    .filter(|r| r.step == Step::Spare)
-                    .map(|r| &r.held),
+            of_spares: total(self.spares_in_making().map(|r| &r.held)),
+            code_of_spares: total(
+                self.loaded()
+                    .filter(|(key, _)| self.spares_in_making().any(|r| r.key == Some(*key)))
+                    .map(|(_, holds)| holds),
             ),
         }
+    }
+
+    fn spares_in_making(&self) -> impl Iterator<Item = &MRequest> {
+        self.requests.values().filter(|r| r.step == Step::Spare)
     }
 
     /// What others wait for beyond what their victims will bring (it is there, and is theirs: only
