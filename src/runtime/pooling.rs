@@ -17,7 +17,7 @@ const RESERVATION: u64 = 4 << 30;
 const AREAS: u64 = 3;
 /// Places of the pool's own engine beyond those of its instances: where code goes, the allocator takes one for a moment itself, and
 /// of many it may miss one that comes free while it looks at others. Each thread that does so has one at a time.
-const SPARE_PLACES: u32 = 8;
+const EXTRA_PLACES: u32 = 8;
 const BYTES_PER_TABLE_ELEMENT: u64 = 8;
 
 /// Wasmtime's pooling allocator, for the pool's own engine: memories, tables and fiber stacks lie in places that are
@@ -114,7 +114,7 @@ impl Places {
     pub fn planned(allocator: PoolingAllocator, max_memory: u64, table_elements: u64) -> Self {
         let (instances, memories, tables) = allocator.counts();
         let max_memory = max_memory.min(RESERVATION);
-        let all = |each: u32| instances.saturating_mul(each).saturating_add(SPARE_PLACES);
+        let all = |each: u32| instances.saturating_mul(each).saturating_add(EXTRA_PLACES);
         Self {
             instances: Some(instances),
             memories: all(memories),

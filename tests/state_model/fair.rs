@@ -300,6 +300,19 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Two wait for room for instances of this entry, a step apart, of whom the first is late by now.
+    fn two_wait_a_step_apart(&mut self, entry: EntryId<Fake>) {
+        for (waiter, until) in [(8, 5), (9, u64::MAX)] {
+            let request = self.seat(entry).expect("a vacant seat");
+            let place = (self.state).wait_for_room(request, waiter, &mut self.cx.slots);
+            assert!(place.is_some());
+            self.state.sleep_for_room(request, until);
+        }
+        self.pass_until(9);
+    }
+}
+
 /// What is handed on within a group is a turn of that group: a queue for its instances delays nobody by more than that.
 #[test]
 fn an_instance_is_not_handed_on_before_anothers_turn() {
@@ -364,16 +377,7 @@ fn what_is_handed_on_is_a_turn_of_the_group() {
         pool.entry(Module::new(group as u8, 1), group)
     });
     let id = pool.lease_in(1, module);
-    // Of the quiet one's two, which are a step apart, the first is late.
-    for (waiter, until) in [(8, 5), (9, u64::MAX)] {
-        let SeatOffer::Seat(request) = pool.state.try_seat(quiet, &mut pool.cx) else {
-            panic!("a vacant seat");
-        };
-        let place = (pool.state).wait_for_room(request, waiter, &mut pool.cx.slots);
-        assert!(place.is_some());
-        pool.state.sleep_for_room(request, until);
-    }
-    pool.pass_until(9);
+    pool.two_wait_a_step_apart(quiet);
     for waiter in [1, 2] {
         let wait = (pool.state).wait_for_seat(home, waiter, u64::MAX, &mut pool.cx);
         assert!(matches!(wait, SeatWait::Queued(_)));
@@ -418,16 +422,7 @@ fn a_turn_is_of_the_group_that_answers_for_the_function() {
         }
         pool.terms.max_instances = NonZeroU16::new(2);
         let other = pool.entry(Module::new(2, 1), 5);
-        // Of these two, which are a step apart, the first is late.
-        for (waiter, until) in [(8, 5), (9, u64::MAX)] {
-            let SeatOffer::Seat(request) = pool.state.try_seat(other, &mut pool.cx) else {
-                panic!("a vacant seat");
-            };
-            let place = (pool.state).wait_for_room(request, waiter, &mut pool.cx.slots);
-            assert!(place.is_some());
-            pool.state.sleep_for_room(request, until);
-        }
-        pool.pass_until(9);
+        pool.two_wait_a_step_apart(other);
         for waiter in [1, 2] {
             let wait = (pool.state).wait_for_seat(home, waiter, u64::MAX, &mut pool.cx);
             assert!(matches!(wait, SeatWait::Queued(_)));
